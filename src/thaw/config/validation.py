@@ -1,0 +1,118 @@
+"""Composed values -> a checked Recipe, or every fault at once in the words of the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from thaw.config.consistency import contradictions
+from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.schema import Recipe
+
+Path = tuple[str | int, ...]
+
+
+def validated(values: Mapping[str, Any]) -> Recipe:
+    """The recipe that `values` describe.
+
+    Raises:
+        UserFault: with every unknown key, wrong type, value out of range and contradiction.
+    """
+    found = faults_in(values)
+    if found:
+        raise UserFault("the recipe is not valid", [fault for _, fault in found])
+    return Recipe.model_validate(values)
+
+
+def faults_in(values: Mapping[str, Any]) -> list[tuple[str, Fault]]:
+    """Pairs of the dotted key to blame and its fault; contradictions are looked for where all else is right."""
+    try:
+        return list(contradictions(Recipe.model_validate(values)))
+    except ValidationError as error:
+        details = sorted(error.errors(include_url=False), key=lambda one: _dotted(_path(one, values)))
+        return [
+            (key, _fault(key, list(same), values))
+            for key, same in groupby(details, key=lambda one: _dotted(_path(one, values)))
+        ]
+
+
+def _fault(key: str, details: Sequence[Any], values: Mapping[str, Any]) -> Fault:
+    kind, path = details[0]["type"], _path(details[0], values)
+    if kind == "extra_forbidden":
+        return unknown_key(path, values)
+    if kind == "missing":
+        return Fault(f"{key} is missing", fix=f"{key}=VALUE")
+    got = details[0]["input"]
+    if kind.startswith("union_tag"):
+        tag = details[0]["ctx"]["discriminator"].strip("'")
+        key, got = f"{key}.{tag}", got.get(tag) if isinstance(got, Mapping) else got
+    if got == "???":
+        return Fault(f"{key} has no value yet", fix=f"{key}=VALUE")
+    valid = " or ".join(dict.fromkeys(_valid(one) for one in details))
+    closest = nearest(str(got), re.findall(r"'([^']+)'", valid))
+    return Fault(f"{key}={got}", f"{got!r} ({type(got).__name__})", valid, f"{key}={closest}" if closest else "")
+
+
+def unknown_key(path: Path, values: Mapping[str, Any]) -> Fault:
+    """The fault of a key that the schema has no place for, with the keys beside it and the nearest one."""
+    *parents, last = path
+    siblings = _keys_at(tuple(parents), values)
+    closest = nearest(str(last), siblings)
+    fix = f"{_dotted((*parents, closest))}=..." if closest else "leave it out"
+    return Fault(f"{_dotted(path)}: no such key", valid=listing(siblings), fix=fix)
+
+
+def _valid(detail: Any) -> str:
+    if "expected_tags" in detail.get("ctx", {}):
+        return str(detail["ctx"]["expected_tags"])
+    text = str(detail["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
+    return text.replace("String should match pattern", "text that matches")
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(map(str, path))
+
+
+def _path(detail: Any, values: Any) -> Path:
+    """The path within `values`: pydantic's location also names union members, which no user has typed."""
+    location, path = detail["loc"], []
+    for item in location:
+        known = item in values if isinstance(values, Mapping) else isinstance(values, list) and isinstance(item, int)
+        if known:
+            path.append(item)
+            values = values[item]
+    missing = [location[-1]] if detail["type"] == "missing" else []
+    return tuple(path + missing)
+
+
+def _keys_at(path: Path, values: Any) -> list[str]:
+    annotation: Any = Recipe
+    for key in path:
+        model = _model_of(annotation, values)
+        is_mapping = get_origin(annotation) is dict
+        annotation = get_args(annotation)[1] if is_mapping else model.model_fields[str(key)].annotation
+        values = values[key]
+    return list(_model_of(annotation, values).model_fields)
+
+
+def _model_of(annotation: Any, values: Any) -> type[BaseModel]:
+    """Of the models that `annotation` admits, the one whose discriminating field has the value given."""
+    models = list(_models_in(annotation))
+    fitting = [model for model in models if all(_admits(model, key, values.get(key)) for key in ("kind", "name"))]
+    return (fitting or models)[0]
+
+
+def _admits(model: type[BaseModel], key: str, value: Any) -> bool:
+    field = model.model_fields.get(key)
+    return field is None or get_origin(field.annotation) is not Literal or value in get_args(field.annotation)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)

@@ -1,0 +1,60 @@
+"""Archives -> folders. Nothing leaves the target folder, and nothing half-unpacked is taken for complete."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from pathlib import Path
+
+from thaw.config.faults import Fault, UserFault
+from thaw.data.cache import complete_folder
+
+MOST_BYTES = 200 << 30  # unpacked; ImageNet is 150 GiB
+MOST_RATIO = 200  # unpacked to packed; images hardly shrink, a bomb shrinks a thousandfold
+
+
+def unpacked(archive: Path, target: Path) -> Path:
+    """`target`, holding what is in `archive` (zip, tar, tar.gz, tar.bz2, tar.xz).
+
+    Raises:
+        UserFault: for a file that is no archive, or one that would write outside `target`, link out of it, make device
+            files, or grow past `MOST_RATIO`.
+    """
+
+    def unpack(folder: Path) -> None:
+        try:
+            if zipfile.is_zipfile(archive):
+                _unzip(archive, folder)
+            elif tarfile.is_tarfile(archive):
+                _untar(archive, folder)
+            else:
+                raise _refused(archive, "it is neither zip nor tar")
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+            raise _refused(archive, str(error) or type(error).__name__) from error
+
+    return complete_folder(target, unpack)
+
+
+def _unzip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        _check_growth(archive, sum(one.file_size for one in opened.infolist()))
+        for member in opened.infolist():
+            inside = (folder / member.filename).resolve().is_relative_to(folder.resolve())
+            if not inside or member.filename.startswith(("/", "\\")):
+                raise _refused(archive, f"{member.filename!r} would be written outside the folder")
+            opened.extract(member, folder)  # extract() writes links as plain files, so none can lead out
+
+
+def _untar(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as opened:
+        _check_growth(archive, sum(one.size for one in opened))
+        opened.extractall(folder, filter="data")  # refuses absolute paths, links out, devices (PEP 706)
+
+
+def _check_growth(archive: Path, size: int) -> None:
+    if size > MOST_BYTES or size > MOST_RATIO * archive.stat().st_size + (1 << 20):
+        raise _refused(archive, f"it unpacks to {size} bytes, {size / archive.stat().st_size:.0f} times its own size")
+
+
+def _refused(archive: Path, reason: str) -> UserFault:
+    return UserFault("the archive was not unpacked.", [Fault(str(archive), reason, fix="fetch it again, or unpack it by hand and give the folder")])

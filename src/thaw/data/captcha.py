@@ -1,0 +1,68 @@
+"""Single captcha characters as an image folder, drawn by the `captcha` package."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from PIL import Image
+
+from thaw.data.cache import complete_folder, key_of
+
+
+def captcha_folder(characters: str, counts: Mapping[str, int], side: int, seed: int, cache: Path) -> Path:
+    """A folder SPLIT/CHARACTER/0000.png with `counts[split]` images of each character, `side` x `side` pixels.
+
+    An image is a function of (seed, split, character, number) and the package's version alone, so more images a class
+    leave the earlier ones as they are.
+    """
+    drawn_by = {name: version(name) for name in ("captcha", "pillow")}
+    key = key_of(characters=characters, counts=dict(counts), side=side, seed=seed, drawn_by=drawn_by)
+
+    def draw_all(folder: Path) -> None:
+        for split, count in counts.items():
+            for character in characters:
+                _draw_class(folder / split / character, count, character, side, f"{seed}/{split}")
+
+    return complete_folder(cache / "datasets" / f"captcha-{key}", draw_all)
+
+
+def _draw_class(folder: Path, count: int, character: str, side: int, seed: str) -> None:
+    if count:
+        folder.mkdir(parents=True)
+    for number in range(count):
+        drawn(character, side, f"{seed}/{character}/{number}").save(folder / f"{number:04}.png")
+
+
+def drawn(text: str, side: int, seed: str) -> Image.Image:
+    """`text` on `side` x `side` pixels a character; the same pixels for the same seed."""
+    package = _captcha_package(random.Random(seed))
+    scale = side / 64  # the package's own font sizes, 42 to 56, fill 64 pixels
+    sizes = tuple(round(size * scale) for size in (42, 50, 56))
+    image: Image.Image = package.ImageCaptcha(len(text) * side, side, font_sizes=sizes).generate_image(text)
+    return image
+
+
+class _Dice:
+    """The three functions of `secrets` that the captcha package calls, from a seeded generator."""
+
+    def __init__(self, generator: random.Random) -> None:
+        self.randbelow = generator.randrange
+        self.randbits = generator.getrandbits
+        self.choice = generator.choice
+
+
+def _captcha_package(generator: random.Random) -> ModuleType | Any:
+    """A private copy of `captcha.image` that draws from `generator`: the package itself takes its chance from the
+    operating system, and changing that for everyone in the process would be a side effect."""
+    spec = importlib.util.find_spec("captcha.image")
+    assert spec is not None and spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.secrets = _Dice(generator)
+    return module

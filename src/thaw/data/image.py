@@ -1,0 +1,45 @@
+"""One file -> one picture as a person sees it: upright, RGB, eight bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+Image.MAX_IMAGE_PIXELS = 400_000_000  # Pillow's bound against bombs, raised so that 20,000 x 20,000 scans still open
+
+
+class BrokenImage(Exception):
+    """The file cannot be decoded; the message says why."""
+
+
+def decoded(path: Path) -> Image.Image:
+    """The first frame of `path`, mode RGB. EXIF rotation is applied, transparency lies on white, 16 bits are scaled
+    to 8 and not clipped.
+
+    Raises:
+        BrokenImage: for an empty, truncated or foreign file.
+    """
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            return _rgb(ImageOps.exif_transpose(opened))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = "the file is empty" if path.is_file() and path.stat().st_size == 0 else str(error)
+        raise BrokenImage(reason.replace(str(path), path.name)) from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image)
+    if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.float64)
+    most = 65535 if values.max(initial=0) > 255 else 255
+    return Image.fromarray((values * (255 / most)).clip(0, 255).round().astype(np.uint8))

@@ -1,0 +1,1 @@
+"""Source weights -> backbone -> stages + head."""

@@ -1,0 +1,73 @@
+"""A backbone in stages, and a head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+HEAD = "head"
+
+
+class Network(nn.Module):
+    """float [n, 3, size, size] -> logits [n, classes]. `frontier` counts the leading stages that run without gradients:
+    what lies before the first trainable stage needs none."""
+
+    def __init__(self, stages: dict[str, nn.Module], head: nn.Module) -> None:
+        super().__init__()
+        self.stages = nn.ModuleDict(stages)
+        self.head = head
+        self.frontier = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            features = self.through(images, 0, self.frontier)
+        features = self.through(features, self.frontier, len(self.stages))
+        logits: Tensor = self.head(vectors(features))
+        return logits
+
+    def through(self, features: Tensor, start: int, end: int) -> Tensor:
+        """The output of stage `end` - 1 for the input of stage `start`."""
+        for stage in list(self.stages.values())[start:end]:
+            features = stage(features)
+        return features
+
+    def part(self, name: str) -> nn.Module:
+        """A stage, or the head, by name."""
+        return self.head if name == HEAD else self.stages[name]
+
+
+def vectors(features: Tensor) -> Tensor:
+    """[n, width]: maps that a network does not pool itself (SqueezeNet) are averaged over their pixels."""
+    return features.mean((2, 3)) if features.ndim == 4 else features
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """What a stage is, as plain data: `shape` of its output for one image, without the batch."""
+
+    name: str
+    shape: tuple[int, ...]
+    parameters: int
+
+
+def facts(network: Network, size: int) -> list[StageFacts]:
+    """One entry a stage, input to output, then the head."""
+    rows: list[StageFacts] = []
+
+    def row(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            rows.append(StageFacts(name, tuple(output.shape[1:]), sum(one.numel() for one in module.parameters())))
+
+        return note
+
+    hooks = [part.register_forward_hook(row(name)) for name, part in [*network.stages.items(), (HEAD, network.head)]]
+    mode = network.training
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, size, size))
+    network.train(mode)
+    for hook in hooks:
+        hook.remove()
+    return rows

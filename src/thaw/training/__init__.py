@@ -1,0 +1,1 @@
+"""The LightningModule, the Trainer, the run directory."""

@@ -1,0 +1,59 @@
+"""Checkpoints: weights, the plain-data recipe, class names, preprocessing, stages; written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from thaw.data.preprocessing import Preprocessing
+from thaw.network.network import StageFacts
+
+FORMAT = 1  # raised when a checkpoint of an older thaw can no longer be read
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Written aside, flushed to the disk, renamed: a kill at any moment leaves the old file or the new one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_suffix(".partial")
+        with aside.open("wb") as stream:
+            torch.save(checkpoint, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, target)
+
+
+class Describe(Callback):
+    """Puts into every checkpoint what is needed to use it without the run: plain data alone."""
+
+    def __init__(
+        self, recipe: dict[str, Any], classes: tuple[str, ...], preprocessing: Preprocessing, stages: list[StageFacts]
+    ) -> None:
+        rows = [{"name": one.name, "shape": list(one.shape), "parameters": one.parameters} for one in stages]
+        self.content = {
+            "format": FORMAT,
+            "recipe": recipe,
+            "classes": list(classes),
+            "preprocessing": preprocessing.plain(),
+            "stages": rows,
+        }
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["thaw"] = self.content
+
+
+def checkpoints(folder: Path, validated: bool) -> list[ModelCheckpoint]:
+    """`last.ckpt` with all that resuming needs; `best.ckpt`, weights alone, by validation accuracy, or the last epoch's
+    where there are no validation images."""
+    each_epoch = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    watched: dict[str, Any] = {"monitor": "val/accuracy", "mode": "max"} if validated else {}
+    best = ModelCheckpoint(filename="best", save_weights_only=True, auto_insert_metric_name=False, **watched, **each_epoch)
+    return [best, ModelCheckpoint(filename="last", **each_epoch)]

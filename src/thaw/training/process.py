@@ -1,0 +1,72 @@
+"""What one training sets for its whole process. All of it is set anew for each job, so nothing leaks through a sweep."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import numpy as np
+import torch
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM. No KeyboardInterrupt: Lightning would answer that one by leaving the process."""
+
+
+def prepare(seed: int, deterministic: bool, threads: int | None) -> None:
+    """Seeds, threads, determinism and memory, as functions of the arguments alone."""
+    keep_freed_memory()
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS sums in any order
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # guards against bugs, costs a pass over each new tensor
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.set_num_threads(threads or cores())
+    torch.set_float32_matmul_precision("high")
+    reseed(seed)
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep what a step frees. By default it hands tensors back to the kernel and faults them in again:
+    28 % of a fine-tuning step on 2 cores (1067 -> 776 ms, EfficientNet-Lite0, batch 64 at 96 px)."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):  # musl has none
+            libc.mallopt(M_MMAP_MAX, 0)
+            libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def reseed(*parts: int | str) -> None:
+    """Sets every generator from `parts`."""
+    seed = int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within, Ctrl-C and SIGTERM raise Interrupted; behind it, what held before holds again."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

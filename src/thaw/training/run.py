@@ -1,0 +1,144 @@
+"""The run directory: complete, self-describing, and claimed by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from thaw.config.faults import Fault, UserFault
+from thaw.config.schema import Recipe
+from thaw.config.validation import validated
+from thaw.training.files import write_json, write_text
+
+RECORDED_VERSIONS = ("torch", "torchvision", "pytorch-lightning", "timm", "hydra-core", "numpy", "pillow")
+
+
+@dataclass
+class Run:
+    """A run directory under way. `record` is the content of `run.json`, written at every change."""
+
+    directory: Path
+    recipe: Recipe
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Path:
+        return self.directory / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        return self.directory / "checkpoints" / "last.ckpt"
+
+    def note(self, **entries: Any) -> None:
+        self.record.update(entries)
+        write_json(self.directory / "run.json", self.record)
+
+
+def new_run(recipe: Recipe, directory: Path) -> Run:
+    """Raises UserFault where `directory` holds a run already."""
+    if (directory / "run.json").exists():
+        fix = f"resume={directory}, or another hydra.run.dir"
+        raise UserFault("the run directory is taken.", [Fault(str(directory), "it holds a run", fix=fix)])
+    for name in ("checkpoints", "plots", "tensorboard"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    write_text(directory / "config.yaml", yaml.safe_dump(recipe.plain(), sort_keys=False, allow_unicode=True))
+    run = Run(directory, recipe)
+    run.note(
+        status="running",
+        command=shlex.join(["python", *sys.argv]),
+        seed=recipe.seed,
+        started=_now(),
+        versions={"python": sys.version.split()[0], **{name: version(name) for name in RECORDED_VERSIONS}},
+        git=_git_revision(),
+    )
+    return run
+
+
+def interrupted_run(directory: Path) -> Run:
+    """The run in `directory`, to be continued.
+
+    Raises:
+        UserFault: where there is none, or it is done.
+    """
+    if not (directory / "run.json").is_file() or not (directory / "config.yaml").is_file():
+        beside = sorted(one.parent.name for one in directory.parent.glob("*/run.json"))
+        near = f"; runs there: {', '.join(beside[-5:])}" if beside else ""
+        raise UserFault("no run to resume.", [Fault(f"resume={directory}", "no run.json or config.yaml in it", f"a run directory{near}")])
+    with (directory / "run.json").open() as stream:
+        record = yaml.safe_load(stream)
+    if record["status"] == "done":
+        raise UserFault("nothing to resume.", [Fault(f"resume={directory}", "this run is done", fix="start a new one")])
+    with (directory / "config.yaml").open() as stream:
+        recipe = validated(yaml.safe_load(stream))
+    run = Run(directory, recipe, record)
+    run.note(status="running", resumed=[*record.get("resumed", []), _now()])
+    return run
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """Holds `directory` for this process; the operating system lets go of it however the process ends.
+
+    Raises:
+        UserFault: where another process trains in it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise UserFault("the run is under way.", [Fault(str(directory), "another process trains in it")]) from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def recorded(run: Run) -> Iterator[None]:
+    """Writes how the run ended, whatever ends it, into `run.json`."""
+    try:
+        yield
+    except UserFault as fault:
+        run.note(status="failed", ended=_now(), error=str(fault))
+        raise
+    except Exception:
+        run.note(status="failed", ended=_now(), error=traceback.format_exc())
+        raise
+    except BaseException:
+        run.note(status="interrupted", ended=_now())
+        raise
+    run.note(status="done", ended=_now())
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def _git_revision() -> dict[str, Any] | None:
+    """Commit, and whether tracked files differ from it; None outside a checkout."""
+    source = Path(__file__).parent
+    try:
+        commit = _git(source, "rev-parse", "HEAD")
+        return {"commit": commit, "changed": bool(_git(source, "status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
