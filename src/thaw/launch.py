@@ -43,7 +43,9 @@ def _resumed_run(command: Command) -> Path | None:
         return None
     if others or command.multirun:
         got = " ".join(others) or "-m"
-        raise UserFault("a resumed run goes on as it was.", [Fault("resume=DIR and other settings", got, "resume=DIR alone")])
+        raise UserFault(
+            "a resumed run goes on as it was.", [Fault("resume=DIR and other settings", got, "resume=DIR alone")]
+        )
     return Path(named[0]).expanduser()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 TRAIN, VAL = "#8a8a8a", "#0b6bcb"
 MOST_NAMED_CLASSES = 60
@@ -37,10 +38,10 @@ def _draw_rates(axes: Axes, epochs: list[int], rates: Mapping[str, list[float]])
     alike: dict[tuple[float, ...], list[str]] = {}
     for key, values in rates.items():
         alike.setdefault(tuple(values), []).append(key.removeprefix("lr_"))
-    for values, names in alike.items():
+    for moves, names in alike.items():
         label = names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}"
-        if any(values):
-            axes.plot(epochs, values, marker="o", markersize=3, label=label)
+        if any(moves):
+            axes.plot(epochs, moves, marker="o", markersize=3, label=label)
     axes.set_yscale("log")
     axes.legend(frameon=False)
     _titled(axes, "Learning rate at the epoch's first step")
@@ -49,7 +50,7 @@ def _draw_rates(axes: Axes, epochs: list[int], rates: Mapping[str, list[float]])
 def _titled(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
 

@@ -38,7 +38,9 @@ def config_folder() -> Path:
 
 def register_resolvers() -> None:
     """The interpolations of `conf/config.yaml` that name run directories."""
-    OmegaConf.register_new_resolver("thaw.now", lambda: time.strftime("%Y-%m-%d_%H-%M-%S"), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver(
+        "thaw.now", lambda: time.strftime("%Y-%m-%d_%H-%M-%S"), use_cache=True, replace=True
+    )
     OmegaConf.register_new_resolver("thaw.unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("thaw.slug", _slug, replace=True)
 
@@ -109,9 +111,14 @@ def _sorted_out(command: Command, loader: ConfigLoader) -> tuple[list[Override],
 def _faults_of_override(override: Override, command: Command, loader: ConfigLoader) -> Iterator[Fault]:
     key, choices = override.key_or_group, loader.get_group_options(override.key_or_group)
     if override.is_sweep_override() and not command.multirun:
-        yield Fault(str(override.input_line), "several values", "one value, or a sweep", f"put -m in front: -m {override.input_line}")
+        yield Fault(
+            str(override.input_line),
+            "several values",
+            "one value, or a sweep",
+            f"put -m in front: -m {override.input_line}",
+        )
     elif choices and command.config_dir is None:
-        values = [one for one in override.sweep_string_iterator()] if override.is_sweep_override() else [override.value()]
+        values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
         yield from _unknown_choices(key, values, choices)
     elif not choices and not override.is_sweep_override() and "." not in key and isinstance(override.value(), str):
         yield from _unknown_group(key, str(override.value()), loader)
@@ -129,7 +136,9 @@ def _unknown_choices(group: str, values: Sequence[Any], choices: list[str]) -> I
 def _way_to_any(group: str, name: str) -> str:
     from thaw.config.catalog import backbone_names
 
-    fitting = [library for library in ("torchvision", "timm") if group == "backbone" and name in backbone_names(library)]
+    fitting = [
+        library for library in ("torchvision", "timm") if group == "backbone" and name in backbone_names(library)
+    ]
     return f"backbone={fitting[0]} backbone.name={name}" if fitting else ""
 
 
@@ -166,7 +175,7 @@ def _faults_of_job(job: Sequence[str], command: Command, loader: ConfigLoader) -
 
 def _blames(key: str, line: str) -> bool:
     named = line.lstrip("+~").split("=", 1)[0]
-    return "." in named and (key == named or key.startswith(named + ".")) or key == named
+    return ("." in named and (key == named or key.startswith(named + "."))) or key == named
 
 
 def _composed(job: Sequence[str], command: Command, loader: ConfigLoader) -> dict[str, Any]:
@@ -182,12 +191,18 @@ def _composed(job: Sequence[str], command: Command, loader: ConfigLoader) -> dic
 def _forced(line: str, loader: ConfigLoader) -> str:
     """A value is set even where Hydra knows no such key, so that the schema names all unknown keys at once."""
     key = line.lstrip("+").split("=", 1)[0]
-    is_value = not line.startswith("~") and not key.startswith("hydra") and not loader.get_group_options(key.split("@")[0])
+    is_value = (
+        not line.startswith("~") and not key.startswith("hydra") and not loader.get_group_options(key.split("@")[0])
+    )
     return f"++{line.lstrip('+')}" if is_value else line
 
 
 def _composition_fault(error: Exception) -> Fault:
-    return Fault("the configuration cannot be composed", _first_line(error), fix="python train.py --help lists groups and choices")
+    return Fault(
+        "the configuration cannot be composed",
+        _first_line(error),
+        fix="python train.py --help lists groups and choices",
+    )
 
 
 def _first_line(error: Exception) -> str:

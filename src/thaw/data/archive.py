@@ -57,4 +57,7 @@ def _check_growth(archive: Path, size: int) -> None:
 
 
 def _refused(archive: Path, reason: str) -> UserFault:
-    return UserFault("the archive was not unpacked.", [Fault(str(archive), reason, fix="fetch it again, or unpack it by hand and give the folder")])
+    return UserFault(
+        "the archive was not unpacked.",
+        [Fault(str(archive), reason, fix="fetch it again, or unpack it by hand and give the folder")],
+    )

@@ -45,6 +45,11 @@ def _crop_box(
         aspect = math.exp(dice.uniform(math.log(ratio[0]), math.log(ratio[1])))
         box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < box_width <= width and 0 < box_height <= height:
-            return int(dice.integers(height - box_height + 1)), int(dice.integers(width - box_width + 1)), box_height, box_width
+            return (
+                int(dice.integers(height - box_height + 1)),
+                int(dice.integers(width - box_width + 1)),
+                box_height,
+                box_width,
+            )
     box_height, box_width = min(height, round(width / ratio[0])), min(width, round(height * ratio[1]))
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width

@@ -34,7 +34,10 @@ def _folder(dataset: Folder, cache: Path, mirror: str | None) -> Path:
     root = Path(dataset.root).expanduser().absolute()
     if root.is_file():
         stat = root.stat()
-        root = unpacked(root, cache / "datasets" / f"{dataset.name}-{key_of(file=str(root), size=stat.st_size, time=stat.st_mtime_ns)}")
+        root = unpacked(
+            root,
+            cache / "datasets" / f"{dataset.name}-{key_of(file=str(root), size=stat.st_size, time=stat.st_mtime_ns)}",
+        )
     return root / inner if (root / inner).is_dir() else root
 
 
@@ -47,5 +50,7 @@ def _fetched_folder(name: str, archive: Archive, cache: Path, mirror: str | None
         fetched(archive.url, archive.checksum, file, mirror)
     except NotFetched as error:
         fix = "dataset=captcha, which needs no network, or dataset.root=DIR of a copy"
-        raise needs_by_hand(f"the data set {name}", archive.url, archive.checksum, f"put the file at {file}", str(error), fix) from error
+        raise needs_by_hand(
+            f"the data set {name}", archive.url, archive.checksum, f"put the file at {file}", str(error), fix
+        ) from error
     return unpacked(file, target)

@@ -54,7 +54,7 @@ def _fill_aside(target: Path, fill: Callable[[Path], None]) -> None:
     try:
         fill(aside)
         aside.chmod(0o755)  # mkdtemp's 0700 would hide a shared cache from its other users
-        os.replace(aside, target)
+        aside.replace(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

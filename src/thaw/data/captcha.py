@@ -61,7 +61,8 @@ def _captcha_package(generator: random.Random) -> ModuleType | Any:
     """A private copy of `captcha.image` that draws from `generator`: the package itself takes its chance from the
     operating system, and changing that for everyone in the process would be a side effect."""
     spec = importlib.util.find_spec("captcha.image")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.secrets = _Dice(generator)

@@ -81,7 +81,7 @@ def _fetch(urls: list[str], checksum: str, target: Path) -> None:
                     break
             else:
                 if matches(partial, checksum):
-                    os.replace(partial, target)
+                    partial.replace(target)
                     return
                 answers.append(f"{url}: a file with another checksum than {checksum}")
                 partial.unlink()
@@ -126,7 +126,13 @@ def _blocks(response: BinaryIO) -> Iterator[bytes]:
 
 @contextmanager
 def _progress(url: str, start: int, total: int) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, transient=True, console=Console(stderr=True)) as bar:
         task = bar.add_task(Path(urlsplit(url).path).name, completed=start, total=total or None)
         yield lambda size: bar.advance(task, size)
@@ -134,6 +140,7 @@ def _progress(url: str, start: int, total: int) -> Iterator[Callable[[int], None
 
 def needs_by_hand(what: str, url: str, checksum: str, place: str, reason: str, instead: str) -> UserFault:
     """The one message of a file that could not be fetched."""
-    fault = Fault(f"{what} from {url}", reason, f"a file with checksum {checksum}", f"{place}; or mirror=URL; or {instead}")
+    fault = Fault(
+        f"{what} from {url}", reason, f"a file with checksum {checksum}", f"{place}; or mirror=URL; or {instead}"
+    )
     return UserFault(f"{what} could not be fetched.", [fault])
-

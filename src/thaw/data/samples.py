@@ -117,7 +117,9 @@ def _check_classes(root: Path, classes: Sequence[str], found: Mapping[str, Mappi
     layout = "train/CLASS/IMAGE and test/CLASS/IMAGE, or CLASS/IMAGE"
     if len(classes) < 2:
         got = f"{len(classes)} class{'' if len(classes) == 1 else 'es'} {listing(classes)}".strip()
-        raise UserFault("the data set has too few classes.", [Fault(str(root), got, layout, "dataset.root=DIR of such a folder")])
+        raise UserFault(
+            "the data set has too few classes.", [Fault(str(root), got, layout, "dataset.root=DIR of such a folder")]
+        )
     absent = [name for name in classes if not found.get("train", {}).get(name)]
     if absent:
         fault = Fault(str(root), f"no train image of {listing(absent)}", "every class among the train images")

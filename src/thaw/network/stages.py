@@ -146,7 +146,9 @@ def _shapes(model: nn.Module, graph: fx.Graph, size: int) -> dict[fx.Node, tuple
             model(torch.zeros(1, 3, size, size))
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        fault = Fault(f"dataset.image_size={size}", reason, fix="dataset.image_size=null, the size of the source weights")
+        fault = Fault(
+            f"dataset.image_size={size}", reason, fix="dataset.image_size=null, the size of the source weights"
+        )
         raise UserFault(f"{type(model).__name__} does not take images of {size} pixels.", [fault]) from error
     finally:
         for hook in hooks:

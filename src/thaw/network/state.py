@@ -75,7 +75,9 @@ def fitted(state: dict[str, Tensor], model: nn.Module, file: Path) -> dict[str, 
         rows = {"missing": missing, "not in the network": unknown, "of another shape": shapes}
         got = "; ".join(f"{len(names)} tensors {label}: {listing(names, 3)}" for label, names in rows.items() if names)
         valid = f"the {len(wanted)} tensors of {type(model).__name__}: {listing(wanted, 3)}"
-        raise UserFault("the weights do not fit the backbone.", [Fault(str(file), got, valid, "the backbone they were made with")])
+        raise UserFault(
+            "the weights do not fit the backbone.", [Fault(str(file), got, valid, "the backbone they were made with")]
+        )
     return state
 
 

@@ -62,7 +62,7 @@ class Plan:
 def planned(strategy: Strategy, parts: Sequence[str], epochs: int, learning_rate: float, weight_decay: float) -> Plan:
     """The plan of `epochs` epochs over `parts`: the stages, input to output, and `head` last.
 
-    A part's rate is `learning_rate` times the multiplier of the last entry of the phase's `learning_rate` that means it.
+    A part's rate is `learning_rate` times the multiplier of the phase's last `learning_rate` entry that means it.
 
     Raises:
         UserFault: for words that mean no stage here, and phases that train nothing.
@@ -81,7 +81,10 @@ def _parts(name: str, phase: Phase, parts: Sequence[str], rate: float, decay: fl
     unrated = [part for part in parts if part in trained and part not in multipliers]
     if unrated:
         fix = f"strategy.phases.{name}.learning_rate.all=1.0"
-        raise UserFault("the strategy leaves a gap.", [Fault(f"phase {name} trains {unrated[0]} and gives it no learning rate", fix=fix)])
+        raise UserFault(
+            "the strategy leaves a gap.",
+            [Fault(f"phase {name} trains {unrated[0]} and gives it no learning rate", fix=fix)],
+        )
     rates = {part: rate * multipliers[part] if part in trained else 0.0 for part in parts}
     if not any(rates.values()):
         raise UserFault("the strategy trains nothing.", [Fault(f"phase {name}: all learning rates are 0")])
@@ -105,7 +108,9 @@ def _spans(phases: Mapping[str, Phase], epochs: int) -> dict[str, tuple[int, int
     lengths[filler] = epochs - sum(length for name, length in lengths.items() if name != filler)
     if lengths[filler] < 1:
         fix = f"trainer.epochs={epochs + 1 - lengths[filler]}"
-        raise UserFault("the phases exceed the epochs.", [Fault(f"phase {filler} has no epoch left of {epochs}", fix=fix)])
+        raise UserFault(
+            "the phases exceed the epochs.", [Fault(f"phase {filler} has no epoch left of {epochs}", fix=fix)]
+        )
     spans, start = {}, 0
     for name, length in lengths.items():
         spans[name] = (start, start + length)

@@ -28,7 +28,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, stream)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(aside, target)
+        aside.replace(target)
 
 
 class Describe(Callback):
@@ -46,14 +46,18 @@ class Describe(Callback):
             "stages": rows,
         }
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         checkpoint["thaw"] = self.content
 
 
 def checkpoints(folder: Path, validated: bool) -> list[ModelCheckpoint]:
     """`last.ckpt` with all that resuming needs; `best.ckpt`, weights alone, by validation accuracy, or the last epoch's
     where there are no validation images."""
-    each_epoch = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    each_epoch: dict[str, Any] = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
     watched: dict[str, Any] = {"monitor": "val/accuracy", "mode": "max"} if validated else {}
-    best = ModelCheckpoint(filename="best", save_weights_only=True, auto_insert_metric_name=False, **watched, **each_epoch)
+    best = ModelCheckpoint(
+        filename="best", save_weights_only=True, auto_insert_metric_name=False, **watched, **each_epoch
+    )
     return [best, ModelCheckpoint(filename="last", **each_epoch)]

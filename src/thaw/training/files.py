@@ -14,7 +14,7 @@ def write_text(file: Path, text: str) -> None:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(aside, file)
+    aside.replace(file)
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -17,18 +17,25 @@ def accelerator_for(trainer: Trainer) -> str:
     """`gpu` or `cpu`. Raises UserFault where a GPU is asked for and there is none, or too few."""
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     if trainer.accelerator == "gpu" and not has_gpu:
-        raise UserFault("no GPU.", [Fault("trainer.accelerator=gpu", "torch sees no GPU here", fix="trainer.accelerator=auto")])
+        raise UserFault(
+            "no GPU.", [Fault("trainer.accelerator=gpu", "torch sees no GPU here", fix="trainer.accelerator=auto")]
+        )
     chosen = "gpu" if has_gpu and trainer.accelerator != "cpu" else "cpu"
     count = torch.cuda.device_count()
     if chosen == "gpu" and isinstance(trainer.devices, int) and trainer.devices > max(count, 1):
-        raise UserFault("too few GPUs.", [Fault(f"trainer.devices={trainer.devices}", f"{count} GPUs", fix=f"trainer.devices={count}")])
+        raise UserFault(
+            "too few GPUs.",
+            [Fault(f"trainer.devices={trainer.devices}", f"{count} GPUs", fix=f"trainer.devices={count}")],
+        )
     return chosen
 
 
 def precision_for(trainer: Trainer, accelerator: str) -> Any:
     """Lightning's name of the precision."""
     if trainer.precision == "16-mixed" and accelerator == "cpu":
-        raise UserFault("no half precision on a CPU.", [Fault("trainer.precision=16-mixed", "a CPU", fix="trainer.precision=auto")])
+        raise UserFault(
+            "no half precision on a CPU.", [Fault("trainer.precision=16-mixed", "a CPU", fix="trainer.precision=auto")]
+        )
     if trainer.precision != "auto":
         return trainer.precision
     if accelerator == "cpu" or not torch.cuda.is_available():

@@ -34,6 +34,7 @@ class History(Callback):
         kept = [one for one in read_history(self.file) if int(one["epoch"]) < row["epoch"]]
         write_text(self.file, _as_csv([*kept, row]))
         scalars = {_tag(key): value for key, value in row.items() if key not in ("epoch", "phase")}
+        assert trainer.logger is not None
         trainer.logger.log_metrics(scalars, step=row["epoch"])
         print(_line(row, trainer.max_epochs), flush=True)
 

@@ -55,6 +55,9 @@ class Sums:
 class Learner(pl.LightningModule):
     """Trains `network` on uint8 batches as `plan` says. `factor(step)` multiplies every learning rate."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(
         self,
         network: Network,
@@ -116,7 +119,7 @@ class Learner(pl.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        self._check_finite(self.trainer.num_training_batches)
+        self._check_finite(int(self.trainer.num_training_batches))
 
     def _check_finite(self, step: int) -> None:
         if not torch.isfinite(self.train_sums.values[0]):

@@ -37,7 +37,7 @@ def _weights_and_vectors(part: nn.Module) -> tuple[list[nn.Parameter], list[nn.P
 def built_optimizer(optimizer: Sgd | Adam, groups: list[dict[str, Any]], fused: bool) -> torch.optim.Optimizer:
     if isinstance(optimizer, Sgd):
         return torch.optim.SGD(groups, 1.0, momentum=optimizer.momentum, nesterov=optimizer.nesterov, fused=fused)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer.name]
+    kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer.name]
     return kind(groups, 1.0, betas=(optimizer.betas[0], optimizer.betas[1]), eps=optimizer.epsilon, fused=fused)
 
 

@@ -37,11 +37,15 @@ def predicted(trainer: pl.Trainer, learner: Learner, feed: Feed, best: Path) -> 
     found: Any = trainer.predict(learner, list(present.values()))
     found = [found] if len(present) == 1 else found
     batches = zip(present, found, strict=True)
-    return {split: (torch.cat([one[0] for one in parts]), torch.cat([one[1] for one in parts])) for split, parts in batches}
+    return {
+        split: (torch.cat([one[0] for one in parts]), torch.cat([one[1] for one in parts])) for split, parts in batches
+    }
 
 
 def metrics_by_split(predictions: Predicted, labels: np.ndarray) -> dict[str, Any]:
-    return {split: metrics_of(logits, torch.from_numpy(labels)[places]) for split, (logits, places) in predictions.items()}
+    return {
+        split: metrics_of(logits, torch.from_numpy(labels)[places]) for split, (logits, places) in predictions.items()
+    }
 
 
 def timing(run: Run, train_images: int, wall_s: float) -> dict[str, float]:
@@ -61,7 +65,9 @@ def write_predictions(file: Path, samples: Samples, logits: Tensor, positions: T
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "prediction", "probability"])
     probabilities, predictions = logits.softmax(1).max(1)
-    for position, prediction, probability in zip(positions.tolist(), predictions.tolist(), probabilities.tolist(), strict=True):
+    for position, prediction, probability in zip(
+        positions.tolist(), predictions.tolist(), probabilities.tolist(), strict=True
+    ):
         sample = samples.samples[position]
         writer.writerow([sample.path, samples.classes[sample.label], samples.classes[prediction], f"{probability:.6f}"])
     write_text(file, text.getvalue())
@@ -100,9 +106,14 @@ def write_metrics(run: Run, metrics: dict[str, Any]) -> None:
 
 def log_hyperparameters(trainer: pl.Trainer, run: Run, metrics: dict[str, Any]) -> None:
     """TensorBoard's HPARAMS tab shows metrics only from one call with their real values."""
-    finals = {f"final/{split}_{name}": metrics[split][name] for split in metrics if split != "timing" for name in ("accuracy", "loss")}
+    finals = {
+        f"final/{split}_{name}": metrics[split][name]
+        for split in metrics
+        if split != "timing"
+        for name in ("accuracy", "loss")
+    }
     assert trainer.logger is not None
-    trainer.logger.log_hyperparams(flat(run.recipe.plain()), finals)  # type: ignore[call-arg]
+    trainer.logger.log_hyperparams(flat(run.recipe.plain()), finals)
     trainer.logger.save()
     trainer.logger.finalize("success")
 

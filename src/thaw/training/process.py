@@ -1,4 +1,4 @@
-"""What one training sets for its whole process. All of it is set anew for each job, so nothing leaks through a sweep."""
+"""What a training sets for its whole process: all of it anew for each job, so nothing leaks through a sweep."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,8 @@ def prepare(seed: int, deterministic: bool, threads: int | None) -> None:
     keep_freed_memory()
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS sums in any order
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # guards against bugs, costs a pass over each new tensor
+    guards: Any = torch.utils.deterministic
+    guards.fill_uninitialized_memory = False  # it guards against bugs at the cost of a pass over each new tensor
     torch.backends.cudnn.benchmark = not deterministic
     torch.set_num_threads(threads or cores())
     torch.set_float32_matmul_precision("high")

@@ -76,7 +76,10 @@ def interrupted_run(directory: Path) -> Run:
     if not (directory / "run.json").is_file() or not (directory / "config.yaml").is_file():
         beside = sorted(one.parent.name for one in directory.parent.glob("*/run.json"))
         near = f"; runs there: {', '.join(beside[-5:])}" if beside else ""
-        raise UserFault("no run to resume.", [Fault(f"resume={directory}", "no run.json or config.yaml in it", f"a run directory{near}")])
+        raise UserFault(
+            "no run to resume.",
+            [Fault(f"resume={directory}", "no run.json or config.yaml in it", f"a run directory{near}")],
+        )
     with (directory / "run.json").open() as stream:
         record = yaml.safe_load(stream)
     if record["status"] == "done":

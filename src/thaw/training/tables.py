@@ -24,11 +24,18 @@ def print_plan(facts: Sequence[StageFacts], plan: Plan) -> None:
     for phase in plan.phases:
         console.print(_phase_table(facts, phase))
     sums = totals(facts, plan)
-    console.print(f"{sums['total']:,} parameters, {sums['trainable']:,} trainable ({sums['trainable'] / sums['total']:.1%})\n")
+    console.print(
+        f"{sums['total']:,} parameters, {sums['trainable']:,} trainable ({sums['trainable'] / sums['total']:.1%})\n"
+    )
 
 
 def _phase_table(facts: Sequence[StageFacts], phase: PhasePlan) -> Table:
-    table = Table(title=f"phase {phase.name}: epochs {phase.start + 1} to {phase.end}", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title=f"phase {phase.name}: epochs {phase.start + 1} to {phase.end}",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     for heading, justify in (("stage", "left"), ("output", "left"), ("parameters", "right"), ("trainable", "left")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for heading in ("learning rate", "weight decay", "BatchNorm"):
@@ -49,8 +56,13 @@ def print_summary(metrics: dict[str, Any], directory: str, notes: Sequence[str])
     test, timing = metrics["test"], metrics["timing"]
     low, high = test["accuracy_ci95"]
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"\ntest accuracy {test['accuracy']:.3f}   95 % interval {low:.3f} to {high:.3f}, {test['count']} images", style="bold")
-    console.print(f"macro accuracy {test['macro_accuracy']:.3f}   macro F1 {test['macro_f1']:.3f}   loss {test['loss']:.3f}")
+    console.print(
+        f"\ntest accuracy {test['accuracy']:.3f}   95 % interval {low:.3f} to {high:.3f}, {test['count']} images",
+        style="bold",
+    )
+    console.print(
+        f"macro accuracy {test['macro_accuracy']:.3f}   macro F1 {test['macro_f1']:.3f}   loss {test['loss']:.3f}"
+    )
     speed = f"{timing['images_per_s']:.0f} images/s" if timing["images_per_s"] else "no epoch"
     console.print(f"{timing['wall_s']:.0f} s in all, {timing['train_s']:.0f} s of epochs, {speed} in training")
     for note in notes:

@@ -98,7 +98,9 @@ def train(run: Run) -> None:
         plan,
         preprocessing,
         partial(built_optimizer, recipe.optimizer, fused=precision != "16-mixed"),  # a fused step hides the gradients
-        lambda step: factor(recipe.scheduler, step, steps, recipe.trainer.epochs),  # that clipping would have to unscale
+        lambda step: factor(
+            recipe.scheduler, step, steps, recipe.trainer.epochs
+        ),  # that clipping would have to unscale
         steps,
         seed=recipe.seed,
         label_smoothing=recipe.trainer.label_smoothing,
@@ -140,7 +142,11 @@ def _trainer(run: Run, callbacks: list[Callback], accelerator: str, precision: A
 def _callbacks(run: Run, feed: Feed) -> list[Callback]:
     patience = run.recipe.trainer.early_stopping
     if patience and feed.val is None:
-        fault = Fault("trainer.early_stopping", "no validation images", fix="dataset.fractions.val=0.15, or trainer.early_stopping=null")
+        fault = Fault(
+            "trainer.early_stopping",
+            "no validation images",
+            fix="dataset.fractions.val=0.15, or trainer.early_stopping=null",
+        )
         raise UserFault("nothing to stop on.", [fault])
     stopping = [EarlyStopping("val/accuracy", mode="max", patience=patience.patience)] if patience else []
     return [History(run.directory / "history.csv"), *stopping, *checkpoints(run.best.parent, feed.val is not None)]
@@ -154,7 +160,9 @@ def _fit(trainer: pl.Trainer, learner: Learner, feed: Feed, run: Run) -> None:
         rates = ", ".join(f"{part} {rate:.3g}" for part, rate in error.rates.items())
         lower = f"optimizer.learning_rate={run.recipe.optimizer.learning_rate / 10:g}"
         fix = f"{lower}, trainer.clip_norm=1.0, scheduler=cosine (it warms up), or trainer.precision=32-true"
-        raise UserFault("the loss is not finite any more.", [Fault(str(error), f"learning rates: {rates}", fix=fix)]) from error
+        raise UserFault(
+            "the loss is not finite any more.", [Fault(str(error), f"learning rates: {rates}", fix=fix)]
+        ) from error
 
 
 def _record(run: Run, trainer: pl.Trainer, learner: Learner, samples: Samples, feed: Feed, started: float) -> None:
@@ -177,14 +185,21 @@ def _note_what_is_trained(run: Run, samples: Samples, source: Source, stages: li
     }
     before = run.record.get("data", data)["fingerprint"]
     if before != samples.fingerprint:
-        fault = Fault(f"resume={run.directory}", f"fingerprint {samples.fingerprint}", before, "restore the images, or start a new run")
+        fault = Fault(
+            f"resume={run.directory}",
+            f"fingerprint {samples.fingerprint}",
+            before,
+            "restore the images, or start a new run",
+        )
         raise UserFault("the data set is not the one that this run began with.", [fault])
     run.note(data=data, source=source.weights, parameters=totals(stages, plan), plan=plan.plain(), hardware=hardware())
 
 
 def _say_samples(recipe: Recipe, samples: Samples) -> None:
     counts = ", ".join(f"{count} {split}" for split, count in samples.counts().items())
-    print(f"{recipe.dataset.name}: {counts} images of {len(samples.classes)} classes, fingerprint {samples.fingerprint}")
+    print(
+        f"{recipe.dataset.name}: {counts} images of {len(samples.classes)} classes, fingerprint {samples.fingerprint}"
+    )
     if samples.passed_over:
         shown = ", ".join(samples.passed_over[:3]) + (", ..." if len(samples.passed_over) > 3 else "")
         print(f"passed over {len(samples.passed_over)} files that are no images: {shown}")
@@ -198,7 +213,9 @@ def _explaining(function: Callable[[Run], None], run: Run) -> None:
     except torch.cuda.OutOfMemoryError as error:
         half = max(2, run.recipe.trainer.batch_size // 2)
         fix = f"trainer.batch_size={half} trainer.accumulate={2 * run.recipe.trainer.accumulate}, which trains alike"
-        raise UserFault("the GPU's memory is full.", [Fault(f"trainer.batch_size={run.recipe.trainer.batch_size}", fix=fix)]) from error
+        raise UserFault(
+            "the GPU's memory is full.", [Fault(f"trainer.batch_size={run.recipe.trainer.batch_size}", fix=fix)]
+        ) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -209,5 +226,10 @@ def _explaining(function: Callable[[Run], None], run: Run) -> None:
 def _quieten() -> None:
     """Silences what Lightning says about choices that thaw has made on purpose."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for about in ("does not have many workers", "exists and is not empty", "smaller than the logging interval", "no predict_dataloader"):
+    for about in (
+        "does not have many workers",
+        "exists and is not empty",
+        "smaller than the logging interval",
+        "no predict_dataloader",
+    ):
         warnings.filterwarnings("ignore", f".*{about}.*")

@@ -1,0 +1,31 @@
+# Each target does all the set-up it needs: Python 3.11 to 3.13 and make are enough.
+PYTHON ?= python3
+PIP    := .venv/bin/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: train test test-long check format clean
+
+train: .venv/installed
+	.venv/bin/python train.py
+
+test: check
+	.venv/bin/python -m pytest
+
+test-long: .venv/installed
+	.venv/bin/python -m pytest -m long
+
+check: .venv/installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: .venv/installed
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
