@@ -136,8 +136,10 @@ def _data_has_validation(recipe: Recipe) -> Blamed:
 
 def _characters_are_distinct(recipe: Recipe) -> Blamed:
     dataset = recipe.dataset
-    if isinstance(dataset, Captcha) and len(set(dataset.characters)) < len(dataset.characters):
-        twice = sorted({one for one in dataset.characters if dataset.characters.count(one) > 1})
+    if not isinstance(dataset, Captcha):
+        return
+    folded = dataset.characters.upper()  # a class is a folder, and some file systems do not tell a from A
+    if twice := sorted({one for one in folded if folded.count(one) > 1}):
         yield "dataset.characters", Fault(f"dataset.characters names {listing(twice)} twice", valid="each class once")
 
 

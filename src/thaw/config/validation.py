@@ -30,14 +30,23 @@ def validated(values: Mapping[str, Any]) -> Recipe:
 
 def faults_in(values: Mapping[str, Any]) -> list[tuple[str, Fault]]:
     """Pairs of the dotted key to blame and its fault; contradictions are looked for where all else is right."""
+    unset = [(key, Fault(f"{key} has no value yet", fix=f"{key}=VALUE")) for key in _unset(values)]
     try:
-        return list(contradictions(Recipe.model_validate(values)))
+        clashing = contradictions(Recipe.model_validate(values))
+        return [*unset, *((key, fault) for key, fault in clashing if key not in dict(unset))]
     except ValidationError as error:
         details = sorted(error.errors(include_url=False), key=lambda one: _dotted(_path(one, values)))
-        return [
-            (key, _fault(key, list(same), values))
-            for key, same in groupby(details, key=lambda one: _dotted(_path(one, values)))
-        ]
+        by_key = groupby(details, key=lambda one: _dotted(_path(one, values)))
+        return [*unset, *((key, _fault(key, list(same), values)) for key, same in by_key if key not in dict(unset))]
+
+
+def _unset(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys whose YAML says `???`: they have no sensible default."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _unset(value, f"{prefix}{key}.")
+        elif value == "???":
+            yield f"{prefix}{key}"
 
 
 def _fault(key: str, details: Sequence[Any], values: Mapping[str, Any]) -> Fault:
@@ -50,8 +59,6 @@ def _fault(key: str, details: Sequence[Any], values: Mapping[str, Any]) -> Fault
     if kind.startswith("union_tag"):
         tag = details[0]["ctx"]["discriminator"].strip("'")
         key, got = f"{key}.{tag}", got.get(tag) if isinstance(got, Mapping) else got
-    if got == "???":
-        return Fault(f"{key} has no value yet", fix=f"{key}=VALUE")
     valid = " or ".join(dict.fromkeys(_valid(one) for one in details))
     closest = nearest(str(got), re.findall(r"'([^']+)'", valid))
     return Fault(f"{key}={got}", f"{got!r} ({type(got).__name__})", valid, f"{key}={closest}" if closest else "")

@@ -133,7 +133,8 @@ def _progress(url: str, start: int, total: int) -> Iterator[Callable[[int], None
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, transient=True, console=Console(stderr=True)) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, transient=True, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(Path(urlsplit(url).path).name, completed=start, total=total or None)
         yield lambda size: bar.advance(task, size)
 

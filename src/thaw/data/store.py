@@ -79,11 +79,19 @@ def _decoded_in_order(samples: Samples, preprocessing: Preprocessing) -> Iterato
             return f"{path}: {error}"
 
     paths = [sample.path for sample in samples.samples]
+    console = Console(stderr=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and resizes outside Python's lock
         for begin in range(0, len(paths), 256):  # in pieces, so that decoded images do not pile up in memory
             piece = paths[begin : begin + 256]
             label = f"decoding {begin + len(piece)} of {len(paths)} images"
-            yield from track(pool.map(one, piece), label, len(piece), console=Console(stderr=True), transient=True)
+            yield from track(
+                pool.map(one, piece),
+                label,
+                len(piece),
+                console=console,
+                transient=True,
+                disable=not console.is_terminal,
+            )
 
 
 def _broken_images(samples: Samples, broken: list[str]) -> UserFault:

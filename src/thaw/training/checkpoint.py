@@ -53,10 +53,10 @@ class Describe(Callback):
 
 
 def checkpoints(folder: Path, validated: bool) -> list[ModelCheckpoint]:
-    """`last.ckpt` with all that resuming needs; `best.ckpt`, weights alone, by validation accuracy, or the last epoch's
-    where there are no validation images."""
+    """`last.ckpt` with all that resuming needs; `best.ckpt`, weights alone, by validation accuracy and then loss, or
+    the last epoch's where there are no validation images."""
     each_epoch: dict[str, Any] = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
-    watched: dict[str, Any] = {"monitor": "val/accuracy", "mode": "max"} if validated else {}
+    watched: dict[str, Any] = {"monitor": "val/rank", "mode": "max"} if validated else {}
     best = ModelCheckpoint(
         filename="best", save_weights_only=True, auto_insert_metric_name=False, **watched, **each_epoch
     )

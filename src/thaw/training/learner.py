@@ -136,7 +136,10 @@ class Learner(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         loss, accuracy = self.val_sums.means()
-        self.log_dict({"val/loss": loss, "val/accuracy": accuracy}, logger=False)
+        # Of epochs with the same accuracy, common with few validation images, the one with the lower loss is better.
+        # The loss cannot outweigh one image of 10 million. float64, as float32 would round it away.
+        rank = torch.tensor(accuracy - 1e-9 * min(loss, 100.0), dtype=torch.float64)
+        self.log_dict({"val/loss": loss, "val/accuracy": accuracy, "val/rank": rank}, logger=False)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
         """Logits, float32 on the CPU, and positions in the table of samples."""

@@ -227,9 +227,10 @@ def _quieten() -> None:
     """Silences what Lightning says about choices that thaw has made on purpose."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for about in (
-        "does not have many workers",
-        "exists and is not empty",
-        "smaller than the logging interval",
-        "no predict_dataloader",
+        "does not have many workers",  # batches are cut from memory
+        "exists and is not empty",  # a resumed run's checkpoints
+        "smaller than the logging interval",  # scalars are logged by the epoch
+        "custom batch sampler `InOrder`",
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on torch 2.15
     ):
         warnings.filterwarnings("ignore", f".*{about}.*")
