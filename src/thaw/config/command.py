@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from thaw.config.faults import Fault, UserFault, listing, nearest
 from thaw.config.schema import Recipe
-from thaw.config.validation import faults_in, unknown_key, validated
+from thaw.config.validation import faults_in, validated
 
 CONFIG_NAME = "config"
 MOST_JOBS_CHECKED = 64  # 64 jobs of one command compose in about 2 s; beyond, a job is checked when it starts
@@ -84,6 +84,18 @@ def check(command: Command) -> None:
         raise UserFault(f"{counted} in the command; nothing was started.", faults)
 
 
+def recipe_for(overrides: Sequence[str]) -> Recipe:
+    """The recipe that `python train.py OVERRIDES` trains, for use from Python.
+
+    Raises:
+        UserFault: with all faults.
+    """
+    command = parsed(overrides)
+    check(command)
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return validated(_composed(overrides, command, GlobalHydra.instance().config_loader()))
+
+
 def _faults(command: Command, loader: ConfigLoader) -> Iterator[Fault]:
     sound, faults = _sorted_out(command, loader)
     yield from faults
@@ -93,19 +105,29 @@ def _faults(command: Command, loader: ConfigLoader) -> Iterator[Fault]:
 
 
 def _sorted_out(command: Command, loader: ConfigLoader) -> tuple[list[Override], list[Fault]]:
-    """The overrides that can be composed, and the faults of those that cannot."""
-    sound, faults = [], []
+    """The overrides that can be composed, and the faults of those that cannot. Which keys a group has is open while
+    its choice is wrong, so they are not judged then."""
+    sound, faults, unsettled = [], [], set[str]()
     parser = OverridesParser.create(config_loader=loader)
     for line in command.overrides:
         try:
-            override = parser.parse_override(line)
+            (override,) = parser.parse_overrides([line])  # unlike parse_override it lets glob(*) know the choices
         except HydraException as error:
-            faults.append(Fault(line, _first_line(error), "key=value", "quote values that hold spaces or = , [ ] { }"))
+            faults.append(_unreadable(line, error))
             continue
         found = list(_faults_of_override(override, command, loader))
         faults.extend(found)
         sound.extend([] if found else [override])
-    return sound, faults
+        unsettled.update([override.key_or_group] if found else [])
+    return [one for one in sound if one.key_or_group.split(".")[0] not in unsettled], faults
+
+
+def _unreadable(line: str, error: HydraException) -> Fault:
+    if "=" not in line:
+        return Fault(line, "a key without a value", "key=value", f"{line}=VALUE")
+    value = line.split("=", 1)[1]
+    got = f"{value!r}: {_first_line(error.__cause__ or error)}" if value else "nothing after ="
+    return Fault(line, got, "key=value", "quote a value that holds spaces or = , [ ] { }: 'key=\"VALUE\"'")
 
 
 def _faults_of_override(override: Override, command: Command, loader: ConfigLoader) -> Iterator[Fault]:
@@ -117,8 +139,12 @@ def _faults_of_override(override: Override, command: Command, loader: ConfigLoad
             "one value, or a sweep",
             f"put -m in front: -m {override.input_line}",
         )
+    elif override.is_interval_sweep():
+        yield Fault(str(override.input_line), "an interval", "values that can be counted", f"{key}=VALUE,VALUE")
     elif choices and command.config_dir is None:
         values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
+        if not values:  # a sweep over nothing would end at once, as if all were well
+            yield Fault(str(override.input_line), "a pattern that no choice fits", listing(choices))
         yield from _unknown_choices(key, values, choices)
     elif not choices and not override.is_sweep_override() and "." not in key and isinstance(override.value(), str):
         yield from _unknown_group(key, str(override.value()), loader)
@@ -129,7 +155,7 @@ def _unknown_choices(group: str, values: Sequence[Any], choices: list[str]) -> I
         named = value if isinstance(value, list) else [value]
         for name in [str(one) for one in named if one is not None and str(one) not in (*choices, "null")]:
             closest = nearest(name, choices)
-            fix = f"{group}={closest}" if closest else _way_to_any(group, name)
+            fix = _way_to_any(group, name) or (f"{group}={closest}" if closest else "")
             yield Fault(f"{group}={name}", f"{name!r}, no choice of the group {group}", listing(choices), fix)
 
 
@@ -150,15 +176,14 @@ def _unknown_group(key: str, value: str, loader: ConfigLoader) -> Iterator[Fault
 
 
 def _jobs(overrides: Sequence[Override]) -> list[list[str]]:
-    finite = [one for one in overrides if not one.is_sweep_override() or one.is_discrete_sweep()]
-    batches = BasicSweeper.split_arguments(list(finite), max_batch_size=None)
+    batches = BasicSweeper.split_arguments(list(overrides), max_batch_size=None)
     return [list(job) for batch in batches for job in batch]
 
 
 def _faults_of_job(job: Sequence[str], command: Command, loader: ConfigLoader) -> Iterator[Fault]:
     """Faults of one job. What is blamed on an override is taken out and the rest looked at again, so that a wrong
-    type does not hide a contradiction."""
-    remaining = list(job)
+    type does not hide a contradiction; what then speaks of a key that was taken out speaks of a value not meant."""
+    remaining, told = list(job), set[str]()
     while True:
         try:
             values = _composed(remaining, command, loader)
@@ -166,7 +191,8 @@ def _faults_of_job(job: Sequence[str], command: Command, loader: ConfigLoader) -
         except (HydraException, OmegaConfBaseException) as error:
             yield _composition_fault(error)
             return
-        yield from (fault for _, fault in found)
+        yield from (fault for key, fault in found if not any(one == key or one in fault.subject for one in told))
+        told.update(key for key, _ in found)
         blamed = [line for line in remaining if any(_blames(key, line) for key, _ in found)]
         if not blamed:
             return
@@ -175,7 +201,8 @@ def _faults_of_job(job: Sequence[str], command: Command, loader: ConfigLoader) -
 
 def _blames(key: str, line: str) -> bool:
     named = line.lstrip("+~").split("=", 1)[0]
-    return ("." in named and (key == named or key.startswith(named + "."))) or key == named
+    inside = "." in named and key.startswith(f"{named}.")
+    return key == named or inside or named.startswith(f"{key}.")
 
 
 def _composed(job: Sequence[str], command: Command, loader: ConfigLoader) -> dict[str, Any]:
@@ -205,8 +232,5 @@ def _composition_fault(error: Exception) -> Fault:
     )
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
-
-
-__all__ = ["Command", "check", "config_folder", "parsed", "register_resolvers", "unknown_key", "validated"]

@@ -81,7 +81,7 @@ def _phases_fit(recipe: Recipe) -> Blamed:
     needed = counted + len(phases) - sum(1 for phase in phases.values() if phase.epochs)
     if needed > epochs or share > 1:
         got = f"{len(phases)} phases that need {needed} epochs at least, and {share:.0%} by shares"
-        fix = f"trainer.epochs={max(needed, epochs)}, or shorter phases"
+        fix = "shares that add up to 1 at most" if share > 1 else f"trainer.epochs={needed}, or shorter phases"
         yield (
             "trainer.epochs",
             Fault(f"strategy={recipe.strategy.name} does not fit into {epochs} epochs", got, fix=fix),

@@ -61,7 +61,8 @@ def _fault(key: str, details: Sequence[Any], values: Mapping[str, Any]) -> Fault
         key, got = f"{key}.{tag}", got.get(tag) if isinstance(got, Mapping) else got
     valid = " or ".join(dict.fromkeys(_valid(one) for one in details))
     closest = nearest(str(got), re.findall(r"'([^']+)'", valid))
-    return Fault(f"{key}={got}", f"{got!r} ({type(got).__name__})", valid, f"{key}={closest}" if closest else "")
+    told = "null" if got is None else f"{got!r} ({type(got).__name__})"
+    return Fault(f"{key}={_typed(got)}", told, valid, f"{key}={closest}" if closest else "")
 
 
 def unknown_key(path: Path, values: Mapping[str, Any]) -> Fault:
@@ -69,15 +70,34 @@ def unknown_key(path: Path, values: Mapping[str, Any]) -> Fault:
     *parents, last = path
     siblings = _keys_at(tuple(parents), values)
     closest = nearest(str(last), siblings)
-    fix = f"{_dotted((*parents, closest))}=..." if closest else "leave it out"
+    fix = _assignment((*parents, closest), _value_at(path, values)) if closest else "leave it out"
     return Fault(f"{_dotted(path)}: no such key", valid=listing(siblings), fix=fix)
+
+
+def _assignment(path: Path, value: Any) -> str:
+    """What to type: `traner.epochs=3` comes here as {"epochs": 3} under the wrong key."""
+    while isinstance(value, Mapping) and len(value) == 1:
+        ((key, value),) = value.items()
+        path = (*path, key)
+    return f"{_dotted(path)}={'...' if isinstance(value, Mapping) else _typed(value)}"
+
+
+def _typed(value: Any) -> str:
+    """As a command line has it, not as Python does."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _value_at(path: Path, values: Any) -> Any:
+    for key in path:
+        values = values[key]
+    return values
 
 
 def _valid(detail: Any) -> str:
     if "expected_tags" in detail.get("ctx", {}):
         return str(detail["ctx"]["expected_tags"])
-    text = str(detail["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
-    return text.replace("String should match pattern", "text that matches")
+    text = re.sub(r"^(Input|List|String) should (be|have) | after validation, not \d+$", "", detail["msg"])
+    return text.removeprefix("a valid ").replace("String should match pattern", "text that matches")
 
 
 def _dotted(path: Path) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from thaw.config.faults import Fault, UserFault
@@ -11,6 +13,15 @@ from thaw.data.cache import complete_folder
 
 MOST_BYTES = 200 << 30  # unpacked; ImageNet is 150 GiB
 MOST_RATIO = 200  # unpacked to packed; images hardly shrink, a bomb shrinks a thousandfold
+UNREADABLE = (  # damaged, encrypted, packed by an unknown method, or names that are no text
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
 
 
 def unpacked(archive: Path, target: Path) -> Path:
@@ -29,8 +40,12 @@ def unpacked(archive: Path, target: Path) -> Path:
                 _untar(archive, folder)
             else:
                 raise _refused(archive, "it is neither zip nor tar")
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        except UNREADABLE as error:
             raise _refused(archive, str(error) or type(error).__name__) from error
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise _refused(archive, str(error)) from error  # bz2 and gzip say so of damaged data; a disk has a number
 
     return complete_folder(target, unpack)
 

@@ -33,11 +33,6 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    @property
-    def sampler(self) -> EpochBatches:
-        """Where Lightning looks for `set_epoch`."""
-        return self
-
     def __len__(self) -> int:
         count = len(self.positions)
         return max(1, count // self.batch_size + (count % self.batch_size > 1))
@@ -101,6 +96,7 @@ def loader(images: Images, batches: EpochBatches | InOrder, workers: int, pinned
         num_workers=workers,
         pin_memory=pinned,
         persistent_workers=workers > 0,
+        generator=torch.Generator(),  # else each new iterator would draw a number that the network's dropout is to get
     )
 
 

@@ -120,8 +120,11 @@ def _download(url: str, partial: Path) -> None:
 
 
 def _blocks(response: BinaryIO) -> Iterator[bytes]:
-    while block := response.read(BLOCK):
-        yield block
+    try:
+        while block := response.read(BLOCK):
+            yield block
+    except OSError as error:  # the network's or a mirror's: only writing says anything about the cache
+        raise ConnectionResetError(f"broke off: {error}") from error
 
 
 @contextmanager

@@ -5,9 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 Image.MAX_IMAGE_PIXELS = 400_000_000  # Pillow's bound against bombs, raised so that 20,000 x 20,000 scans still open
+UPRIGHT_BY = {  # EXIF orientation -> the turn that undoes it
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BrokenImage(Exception):
@@ -24,10 +33,16 @@ def decoded(path: Path) -> Image.Image:
     try:
         with Image.open(path) as opened:
             opened.load()
-            return _rgb(ImageOps.exif_transpose(opened))
+            return _rgb(_upright(opened))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = "the file is empty" if path.is_file() and path.stat().st_size == 0 else str(error)
         raise BrokenImage(reason.replace(str(path), path.name)) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """ImageOps.exif_transpose() also writes the EXIF anew, and fails on tags that cameras wrote with a wrong type."""
+    turn = UPRIGHT_BY.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -41,5 +56,5 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.float64)
-    most = 65535 if values.max(initial=0) > 255 else 255
+    most = 65535 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255
     return Image.fromarray((values * (255 / most)).clip(0, 255).round().astype(np.uint8))

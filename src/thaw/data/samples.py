@@ -26,7 +26,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """All samples, ordered by split and path; `passed_over` names the files that are no images."""
+    """All samples, ordered by split and path; `passed_over` names the files beside them: no image, hidden, or in no
+    class folder."""
 
     root: Path
     classes: tuple[str, ...]
@@ -66,25 +67,27 @@ def folder_samples(root: Path, folders: Mapping[str, str | None], fractions: Map
     missing = {split: share for split, share in fractions.items() if split not in found and share > 0}
     samples = _cut(samples, missing, seed)
     ordered = tuple(sorted(samples, key=lambda one: (SPLITS.index(one.split), one.path)))
-    table = Samples(root, classes, ordered, _strays(root, there), _fingerprint(root, classes, ordered))
+    table = Samples(root, classes, ordered, _strays(root, there, ordered), _fingerprint(root, classes, ordered))
     _check_splits(table, fractions)
     return table
 
 
 def _images_by_class(folder: Path) -> dict[str, list[Path]]:
-    classes = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
-    images = {one.name: sorted(path for path in one.rglob("*") if _is_image(path)) for one in classes}
+    classes = sorted(one for one in folder.iterdir() if one.is_dir())
+    images = {one.name: sorted(path for path in one.rglob("*") if _is_image(path, folder)) for one in classes}
     return {name: paths for name, paths in images.items() if paths}
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+def _is_image(path: Path, folder: Path) -> bool:
+    """Not in a hidden folder either: `.ipynb_checkpoints` holds copies of images that may be in another split."""
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.suffix.lower() in SUFFIXES and path.is_file() and not hidden
 
 
-def _strays(root: Path, there: Mapping[str, str]) -> tuple[str, ...]:
+def _strays(root: Path, there: Mapping[str, str], samples: Sequence[Sample]) -> tuple[str, ...]:
     searched = [root / name for name in there.values()] or [root]
-    files = (path for folder in searched for path in folder.rglob("*") if path.is_file() and not _is_image(path))
-    return tuple(sorted(path.relative_to(root).as_posix() for path in files))
+    files = {path.relative_to(root).as_posix() for one in searched for path in one.rglob("*") if path.is_file()}
+    return tuple(sorted(files - {sample.path for sample in samples}))
 
 
 def _cut(samples: Sequence[Sample], shares: Mapping[str, float], seed: int) -> list[Sample]:

@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from thaw.data.preprocessing import Preprocessing
@@ -31,25 +30,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         aside.replace(target)
 
 
-class Describe(Callback):
-    """Puts into every checkpoint what is needed to use it without the run: plain data alone."""
-
-    def __init__(
-        self, recipe: dict[str, Any], classes: tuple[str, ...], preprocessing: Preprocessing, stages: list[StageFacts]
-    ) -> None:
-        rows = [{"name": one.name, "shape": list(one.shape), "parameters": one.parameters} for one in stages]
-        self.content = {
-            "format": FORMAT,
-            "recipe": recipe,
-            "classes": list(classes),
-            "preprocessing": preprocessing.plain(),
-            "stages": rows,
-        }
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        checkpoint["thaw"] = self.content
+def description(
+    recipe: dict[str, Any], classes: tuple[str, ...], preprocessing: Preprocessing, stages: list[StageFacts]
+) -> dict[str, Any]:
+    """What a checkpoint needs to be used without its run: plain data alone."""
+    rows = [{"name": one.name, "shape": list(one.shape), "parameters": one.parameters} for one in stages]
+    return {
+        "format": FORMAT,
+        "recipe": recipe,
+        "classes": list(classes),
+        "preprocessing": preprocessing.plain(),
+        "stages": rows,
+    }
 
 
 def checkpoints(folder: Path, validated: bool) -> list[ModelCheckpoint]:

@@ -53,7 +53,8 @@ class Sums:
 
 
 class Learner(pl.LightningModule):
-    """Trains `network` on uint8 batches as `plan` says. `factor(step)` multiplies every learning rate."""
+    """Trains `network` on uint8 batches as `plan` says. `factor(step)` multiplies every learning rate; `about` is what
+    checkpoints say of themselves."""
 
     mean: Tensor
     deviation: Tensor
@@ -71,12 +72,13 @@ class Learner(pl.LightningModule):
         label_smoothing: float,
         decay_norms_and_biases: bool,
         memory_format: torch.memory_format,
+        about: dict[str, Any],
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=memory_format)
         self.plan, self.optimizers_of, self.factor, self.steps_per_epoch = plan, optimizers, factor, steps_per_epoch
         self.seed, self.label_smoothing, self.memory_format = seed, label_smoothing, memory_format
-        self.decay_norms_and_biases = decay_norms_and_biases
+        self.decay_norms_and_biases, self.about = decay_norms_and_biases, about
         self.register_buffer("mean", _channels(preprocessing.mean), persistent=False)
         self.register_buffer("deviation", _channels(preprocessing.deviation), persistent=False)
 
@@ -102,11 +104,16 @@ class Learner(pl.LightningModule):
 
         return rate
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["thaw"] = self.about
+
     def on_train_epoch_start(self) -> None:
         phase = self.plan.at(self.current_epoch)
         apply_phase(self.network, phase)
         set_weight_decay(self.trainer.optimizers[0].param_groups, phase)
         reseed(self.seed, "epoch", self.current_epoch, self.global_rank)
+        # Lightning's own count for samplers is one epoch behind after a resume (2.6.6).
+        self.trainer.train_dataloader.batch_sampler.set_epoch(self.current_epoch)
         self.train_sums = Sums.on(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

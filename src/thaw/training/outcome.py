@@ -18,7 +18,7 @@ from thaw.data.batches import centre_crop
 from thaw.data.samples import Samples
 from thaw.network.state import read_state
 from thaw.training.feed import Feed
-from thaw.training.files import write_json, write_text
+from thaw.training.files import write_text
 from thaw.training.history import read_history
 from thaw.training.learner import Learner
 from thaw.training.run import Run
@@ -98,10 +98,6 @@ def _draw_samples(file: Path, samples: Samples, feed: Feed, guesses: Tensor, pos
         titles.append(label if label == guess else f"{label}, not {guess}")
         wrong.append(label != guess)
     save_samples(np.stack(images), titles, wrong, file)
-
-
-def write_metrics(run: Run, metrics: dict[str, Any]) -> None:
-    write_json(run.directory / "metrics.json", metrics)
 
 
 def log_hyperparameters(trainer: pl.Trainer, run: Run, metrics: dict[str, Any]) -> None:

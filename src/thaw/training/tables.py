@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from thaw.config.faults import listing
+from thaw.data.samples import Samples
 from thaw.network.network import StageFacts
 from thaw.strategy.plan import PartPlan, PhasePlan, Plan
 
@@ -51,7 +53,21 @@ def _cells(one: StageFacts, part: PartPlan) -> list[str]:
     return [one.name, shape, f"{one.parameters:,}", "yes" if part.trainable else "frozen", *rates, part.batchnorm]
 
 
-def print_summary(metrics: dict[str, Any], directory: str, notes: Sequence[str]) -> None:
+def say_samples(name: str, samples: Samples) -> None:
+    counts = ", ".join(f"{count} {split}" for split, count in samples.counts().items())
+    print(f"{name}: {counts} images of {len(samples.classes)} classes, fingerprint {samples.fingerprint}")
+    if samples.passed_over:
+        shown = listing(samples.passed_over, 3)
+        plural = (
+            "1 file that is no image"
+            if len(samples.passed_over) == 1
+            else f"{len(samples.passed_over)} files that are no images"
+        )
+        print(f"passed over {plural}: {shown}")
+    print()
+
+
+def print_summary(metrics: dict[str, Any], directory: str) -> None:
     """Accuracy with its interval, time, throughput, where things lie."""
     test, timing = metrics["test"], metrics["timing"]
     low, high = test["accuracy_ci95"]
@@ -65,7 +81,5 @@ def print_summary(metrics: dict[str, Any], directory: str, notes: Sequence[str])
     )
     speed = f"{timing['images_per_s']:.0f} images/s" if timing["images_per_s"] else "no epoch"
     console.print(f"{timing['wall_s']:.0f} s in all, {timing['train_s']:.0f} s of epochs, {speed} in training")
-    for note in notes:
-        console.print(note)
     console.print(f"everything is in {directory}")
     console.print("curves: tensorboard --logdir outputs\n")

@@ -1,0 +1,32 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def help_text() -> str:
+    command, environment = [sys.executable, "train.py", "--help"], {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("group", sorted({file.parent.name for file in (ROOT / "conf").glob("*/*.yaml")}))
+def test_help_lists_every_choice_of_the_group(group: str, help_text: str) -> None:
+    (line,) = [line for line in help_text.splitlines() if line.startswith(f"{group}: ")]
+    listed = set(line.removeprefix(f"{group}: ").split(", "))
+    assert listed == {file.stem for file in (ROOT / "conf" / group).glob("*.yaml")}
+
+
+def test_help_shows_commands_to_start_from(help_text: str) -> None:
+    for command in ("python train.py -m strategy=", "python train.py resume=", "dataset.root=DIR"):
+        assert command in help_text
+
+
+def test_help_has_no_placeholder_left(help_text: str) -> None:
+    assert "$" not in help_text

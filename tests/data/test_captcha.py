@@ -1,0 +1,111 @@
+"""Drawn characters: the same for everyone, and nobody else's chance is touched."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import secrets
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import captcha.image
+import numpy as np
+import pytest
+from PIL import Image
+
+from thaw.data.captcha import captcha_folder, drawn
+
+PRINTS_A_DIGEST = """
+import hashlib
+from thaw.data.captcha import drawn
+print(hashlib.sha256(drawn("AB", 48, "7/train/A/0").tobytes()).hexdigest())
+"""
+DRAWS = """
+import sys
+from pathlib import Path
+from thaw.data.captcha import captcha_folder
+captcha_folder("AB", {"train": 60}, 32, 0, Path(sys.argv[1]))
+"""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")}
+
+
+def test_the_same_seed_draws_the_same_pixels_and_another_seed_others() -> None:
+    first, again, other = (drawn("K", 64, seed).tobytes() for seed in ("one", "one", "two"))
+    assert first == again
+    assert first != other
+
+
+def test_another_process_draws_the_same_pixels() -> None:
+    environment = {**os.environ, "PYTHONHASHSEED": "5"}
+    printed = subprocess.run(
+        [sys.executable, "-c", PRINTS_A_DIGEST], env=environment, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.strip() == hashlib.sha256(drawn("AB", 48, "7/train/A/0").tobytes()).hexdigest()
+
+
+def test_each_split_has_a_folder_a_character_with_images_of_the_side_asked_for(tmp_path: Path) -> None:
+    folder = captcha_folder("aB7", {"train": 2, "val": 0, "test": 1}, 40, 0, tmp_path)
+    expected = {f"train/{name}/000{number}.png" for name in "aB7" for number in (0, 1)}
+    assert set(contents(folder)) == expected | {f"test/{name}/0000.png" for name in "aB7"}
+    assert not (folder / "val").exists()
+    assert {Image.open(path).size for path in folder.rglob("*.png")} == {(40, 40)}
+
+
+def test_no_two_images_of_a_folder_are_alike(tmp_path: Path) -> None:
+    images = contents(captcha_folder("AB", {"train": 5, "test": 5}, 32, 0, tmp_path))
+    assert len(set(images.values())) == len(images) == 20
+
+
+def test_more_images_a_class_leave_the_earlier_ones_as_they_are(tmp_path: Path) -> None:
+    few = contents(captcha_folder("AB", {"train": 2, "test": 1}, 32, 3, tmp_path))
+    many = contents(captcha_folder("ABC", {"train": 4, "val": 1, "test": 2}, 32, 3, tmp_path))
+    assert few.items() < many.items()
+
+
+def test_another_seed_is_another_folder_with_other_images(tmp_path: Path) -> None:
+    first, second = (captcha_folder("AB", {"train": 2}, 32, seed, tmp_path) for seed in (0, 1))
+    assert first != second
+    assert not set(contents(first).values()) & set(contents(second).values())
+
+
+def test_drawing_leaves_all_other_chance_of_the_process_alone() -> None:
+    functions = {name: getattr(secrets, name) for name in ("randbelow", "randbits", "choice")}
+    random.seed(11)
+    np.random.seed(11)
+    expected = random.getstate(), np.random.get_state()[1].tolist()
+    drawn("A", 64, "seed")
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == expected
+    assert captcha.image.secrets is secrets
+    assert {name: getattr(secrets, name) for name in functions} == functions
+
+
+def test_the_captcha_package_itself_goes_on_drawing_by_chance() -> None:
+    drawn("A", 64, "seed")
+    first, second = (captcha.image.ImageCaptcha(64, 64).generate_image("A").tobytes() for _ in range(2))
+    assert first != second
+
+
+def test_a_folder_is_drawn_once(tmp_path: Path) -> None:
+    folder = captcha_folder("AB", {"train": 1}, 32, 0, tmp_path)
+    before = (folder / "train" / "A" / "0000.png").stat().st_mtime_ns
+    assert captcha_folder("AB", {"train": 1}, 32, 0, tmp_path) == folder
+    assert (folder / "train" / "A" / "0000.png").stat().st_mtime_ns == before
+
+
+@pytest.mark.timeout(60)
+def test_a_process_killed_while_drawing_leaves_no_folder_and_the_next_draws_them_all(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", DRAWS, tmp_path])
+    while not list(tmp_path.rglob("0003.png")):
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert not list((tmp_path / "datasets").glob("captcha-*"))
+    folder = captcha_folder("AB", {"train": 60}, 32, 0, tmp_path)
+    assert len(contents(folder)) == 120
+    assert not list((tmp_path / "datasets").glob(".*partial*"))

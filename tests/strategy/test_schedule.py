@@ -1,0 +1,97 @@
+"""Factors are held against torch's own schedulers, stepped as a training loop steps them."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
+
+from thaw.config.schema import Constant, Cosine, OneCycle, Step
+from thaw.strategy.schedule import Scheduler, factor
+
+RATE = 0.1
+LENGTHS = [(7, 4), (1, 30), (13, 1), (100, 9)]  # steps an epoch, epochs
+EVERY_KIND = [
+    Constant(name="constant", warmup_epochs=0),
+    Constant(name="constant", warmup_epochs=0.5),
+    Step(name="step", warmup_epochs=0, every_epochs=2, factor=0.1),
+    Step(name="step", warmup_epochs=0.5, every_epochs=1, factor=0.5),
+    Cosine(name="cosine", warmup_epochs=0, final=0.0),
+    Cosine(name="cosine", warmup_epochs=0.5, final=0.1),
+    OneCycle(name="one_cycle", rise=0.3, start_divisor=25.0, end_divisor=1e4),
+    OneCycle(name="one_cycle", rise=0.9, start_divisor=1.0, end_divisor=1.0),
+]
+
+
+def optimizer() -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=RATE)
+
+
+def torchs_factors(scheduler: LRScheduler, steps: int) -> list[float]:
+    factors = []
+    for step in range(steps):
+        factors.append(scheduler.get_last_lr()[0] / RATE)
+        scheduler.optimizer.step()
+        if step < steps - 1:
+            scheduler.step()
+    return factors
+
+
+def factors(scheduler: Scheduler, per_epoch: int, epochs: int) -> list[float]:
+    return [factor(scheduler, step, per_epoch, epochs) for step in range(per_epoch * epochs)]
+
+
+@pytest.mark.parametrize(("per_epoch", "epochs"), LENGTHS)
+@pytest.mark.parametrize("rise", [0.15, 0.3, 0.75])
+def test_one_cycle_is_that_of_torch(rise: float, per_epoch: int, epochs: int) -> None:
+    ours = OneCycle(name="one_cycle", rise=rise, start_divisor=25.0, end_divisor=1e4)
+    theirs = OneCycleLR(  # its final divisor is counted from the start's rate, ours from the highest
+        optimizer(), RATE, per_epoch * epochs, pct_start=rise, div_factor=25, final_div_factor=1e4 / 25
+    )
+    assert factors(ours, per_epoch, epochs) == pytest.approx(torchs_factors(theirs, per_epoch * epochs), abs=1e-12)
+
+
+@pytest.mark.parametrize(("per_epoch", "epochs"), LENGTHS)
+def test_step_is_that_of_torch_stepped_once_an_epoch(per_epoch: int, epochs: int) -> None:
+    by_epoch = torchs_factors(StepLR(optimizer(), step_size=3, gamma=0.1), epochs)
+    ours = factors(Step(name="step", warmup_epochs=0, every_epochs=3, factor=0.1), per_epoch, epochs)
+    assert ours == pytest.approx([by_epoch[step // per_epoch] for step in range(per_epoch * epochs)])
+
+
+@pytest.mark.parametrize(("per_epoch", "epochs"), LENGTHS)
+def test_cosine_without_warmup_is_that_of_torch_down_to_the_last_step(per_epoch: int, epochs: int) -> None:
+    total = per_epoch * epochs
+    theirs = CosineAnnealingLR(optimizer(), T_max=total - 1, eta_min=0.1 * RATE)
+    ours = factors(Cosine(name="cosine", warmup_epochs=0, final=0.1), per_epoch, epochs)
+    assert ours == pytest.approx(torchs_factors(theirs, total))
+
+
+def test_cosine_rises_in_a_line_and_then_only_falls_to_its_end() -> None:
+    rates = factors(Cosine(name="cosine", warmup_epochs=2, final=0.05), per_epoch=10, epochs=8)
+    rises = [later - earlier for earlier, later in pairwise(rates[:21])]
+    assert rises == pytest.approx([rates[0]] * 20)
+    assert rates[20] == 1.0
+    assert all(earlier > later for earlier, later in pairwise(rates[20:]))
+    assert rates[-1] == pytest.approx(0.05)
+
+
+def test_constant_stays_at_the_full_rate() -> None:
+    assert factors(Constant(name="constant", warmup_epochs=0), 5, 3) == [1.0] * 15
+
+
+def test_constant_stays_there_after_its_warmup() -> None:
+    rates = factors(Constant(name="constant", warmup_epochs=1), 4, 3)
+    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8] + [1.0] * 8)
+
+
+@pytest.mark.parametrize(("per_epoch", "epochs"), [*LENGTHS, (1, 1), (1, 2), (2, 1)])
+@pytest.mark.parametrize("scheduler", EVERY_KIND, ids=str)
+def test_no_step_has_a_rate_above_the_full_one_or_none_at_all(
+    scheduler: Scheduler, per_epoch: int, epochs: int
+) -> None:
+    """The step after the last too: Lightning asks for it."""
+    for step in range(per_epoch * epochs + 2):
+        rate = factor(scheduler, step, per_epoch, epochs)
+        assert math.isfinite(rate)
+        assert 0.0 <= rate <= 1.0
