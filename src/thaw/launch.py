@@ -12,7 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from thaw.config.command import CONFIG_NAME, Command, check, config_folder, parsed, register_resolvers
+from thaw.config.command import CONFIG_NAME, Command, checked, config_folder, parsed, register_resolvers
 from thaw.config.faults import Fault, UserFault, listing, nearest
 from thaw.config.validation import validated
 
@@ -26,9 +26,7 @@ def launch(arguments: Sequence[str]) -> int:
         command = parsed(arguments)
         if resumed := _resumed_run(command):
             return _resume(resumed)
-        if not command.informs:
-            check(command)
-        return _start(arguments)
+        return _start(command.arguments if command.informs else checked(command))
     except UserFault as fault:
         print(f"thaw: {fault}", file=sys.stderr)
         return FAULT

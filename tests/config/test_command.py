@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from thaw.config.command import check, config_folder, parsed, register_resolvers
+from thaw.config.command import checked, config_folder, parsed, register_resolvers
 from thaw.config.faults import UserFault
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,15 +38,15 @@ def test_a_run_directorys_name_says_what_is_trained() -> None:
 
 def test_each_job_of_a_sweep_is_checked() -> None:
     with pytest.raises(UserFault) as told:
-        check(parsed(["-m", "strategy=scratch,finetune", "backbone.weights=none,default"]))
+        checked(parsed(["-m", "strategy=scratch,finetune", "backbone.weights=none,default"]))
     (fault,) = told.value.faults
     assert "strategy=finetune starts from source weights" in fault.subject
 
 
 def test_a_sweep_by_pattern_and_range_is_checked_like_a_list() -> None:
-    check(parsed(["-m", "strategy=glob(*)", "seed=range(0,2)"]))
+    checked(parsed(["-m", "strategy=glob(*)", "seed=range(0,2)"]))
     with pytest.raises(UserFault, match="seed=-1"):
-        check(parsed(["-m", "strategy=glob(fi*)", "seed=range(-1,1)"]))
+        checked(parsed(["-m", "strategy=glob(fi*)", "seed=range(-1,1)"]))
 
 
 def test_asking_for_help_or_the_configuration_trains_nothing() -> None:

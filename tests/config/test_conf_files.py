@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from thaw.config.command import check, parsed
+from thaw.config.command import checked, parsed
 from thaw.config.faults import UserFault
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -21,11 +21,11 @@ def values_needed(choice: Path, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda file: f"{file.parent.name}={file.stem}")
 def test_every_shipped_choice_composes_with_the_defaults(choice: Path, tmp_path: Path) -> None:
-    check(parsed([f"{choice.parent.name}={choice.stem}", *values_needed(choice, tmp_path)]))
+    checked(parsed([f"{choice.parent.name}={choice.stem}", *values_needed(choice, tmp_path)]))
 
 
 def test_the_defaults_are_a_whole_recipe() -> None:
-    check(parsed([]))
+    checked(parsed([]))
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda file: f"{file.parent.name}={file.stem}")
@@ -37,10 +37,10 @@ def test_a_typing_error_in_a_file_of_the_users_own_is_told(choice: Path, tmp_pat
     (tmp_path / group / "mine.yaml").write_text(f"{choice.read_text()}\nmisspelt: 1\n")
     arguments = ["--config-dir", str(tmp_path), f"{group}=mine", *values_needed(choice, tmp_path)]
     with pytest.raises(UserFault, match=rf"{group}\.misspelt: no such key"):
-        check(parsed(arguments))
+        checked(parsed(arguments))
 
 
 def test_a_sound_file_of_the_users_own_is_a_choice(tmp_path: Path) -> None:
     (tmp_path / "strategy").mkdir()
     (tmp_path / "strategy" / "mine.yaml").write_text((CONF / "strategy" / "fixed.yaml").read_text())
-    check(parsed(["--config-dir", str(tmp_path), "strategy=mine"]))
+    checked(parsed(["--config-dir", str(tmp_path), "strategy=mine"]))

@@ -70,7 +70,7 @@ WRONG = [
         ["strategy=scratch", "backbone=resnet18", "backbone.weights=IMAGENET1K_V1"],
         ["would be unused", "strategy=finetune"],
     ),
-    (["+strategy.phases.all.epochs=9"], ["strategy=finetune does not fit into 4 epochs", "trainer.epochs=9"]),
+    (["+strategy.phases.all.epochs=9"], ["does not fit into 4 epochs", "need 9 epochs", "trainer.epochs=9"]),
     (["+strategy.phases.all.epochs=1", "+strategy.phases.all.share=0.5"], ["strategy.phases.all has epochs and share"]),
     (
         ["+strategy.phases.more={train: [all], learning_rate: {all: 1.0}}"],

@@ -12,7 +12,7 @@ from PIL import Image
 def pixels_of(height: int, width: int, seed: int = 0) -> np.ndarray:
     """uint8 [height, width, 3]: slow waves under noise, so that neither shift nor mirror image goes unseen."""
     dice = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:height, :width, None][0], np.mgrid[:height, :width, None][1]
+    rows, columns = np.arange(height)[:, None, None], np.arange(width)[:, None]
     waves = 128 + 60 * np.sin(rows / 7 + np.arange(3)) + 60 * np.cos(columns / 5 + np.arange(3))
     return np.clip(waves + dice.normal(0, 20, (height, width, 3)), 0, 255).astype(np.uint8)
 

@@ -51,8 +51,10 @@ def _slug(text: str) -> str:
 
 @dataclass(frozen=True)
 class Command:
-    """A parsed command line. `informs` where it asks for help or a printed config and trains nothing."""
+    """A parsed command line; `arguments` are all of it, options first. `informs` where it asks for help or a printed
+    config and trains nothing."""
 
+    arguments: tuple[str, ...]
     overrides: tuple[str, ...]
     multirun: bool
     informs: bool
@@ -62,14 +64,19 @@ class Command:
 
 def parsed(arguments: Sequence[str]) -> Command:
     """Raises SystemExit(2) with argparse's usage for an unknown option."""
-    known = get_args_parser().parse_args(list(arguments))
+    ordered = sorted(arguments, key=_is_override)  # argparse takes no options between overrides
+    known = get_args_parser().parse_args(ordered)
     informs = bool(known.help or known.hydra_help or known.cfg or known.info or known.shell_completion)
     name = known.config_name or CONFIG_NAME
-    return Command(tuple(known.overrides), known.multirun, informs, known.config_dir, name)
+    return Command(tuple(ordered), tuple(known.overrides), known.multirun, informs, known.config_dir, name)
 
 
-def check(command: Command) -> None:
-    """Composes every job of `command` and validates it.
+def _is_override(argument: str) -> bool:
+    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
+
+
+def checked(command: Command) -> list[str]:
+    """The arguments as Hydra is to get them, after every job of `command` was composed and validated.
 
     Raises:
         UserFault: with all faults of all jobs, each told once.
@@ -79,9 +86,11 @@ def check(command: Command) -> None:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         faults = list(dict.fromkeys(_faults(command, loader)))
+        arguments = [_forced(one, loader) if one in command.overrides else one for one in command.arguments]
     if faults:
         counted = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise UserFault(f"{counted} in the command; nothing was started.", faults)
+    return arguments
 
 
 def recipe_for(overrides: Sequence[str]) -> Recipe:
@@ -91,7 +100,7 @@ def recipe_for(overrides: Sequence[str]) -> Recipe:
         UserFault: with all faults.
     """
     command = parsed(overrides)
-    check(command)
+    checked(command)
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return validated(_composed(overrides, command, GlobalHydra.instance().config_loader()))
 
@@ -216,7 +225,8 @@ def _composed(job: Sequence[str], command: Command, loader: ConfigLoader) -> dic
 
 
 def _forced(line: str, loader: ConfigLoader) -> str:
-    """A value is set even where Hydra knows no such key, so that the schema names all unknown keys at once."""
+    """A value is set even where Hydra knows no such key: the schema names all unknown keys at once, and a key can be
+    set below one that is null (trainer.early_stopping.patience=5)."""
     key = line.lstrip("+").split("=", 1)[0]
     is_value = (
         not line.startswith("~") and not key.startswith("hydra") and not loader.get_group_options(key.split("@")[0])

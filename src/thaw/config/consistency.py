@@ -80,7 +80,7 @@ def _phases_fit(recipe: Recipe) -> Blamed:
     open_ended = [name for name, phase in phases.items() if not phase.epochs and not phase.share]
     needed = counted + len(phases) - sum(1 for phase in phases.values() if phase.epochs)
     if needed > epochs or share > 1:
-        got = f"{len(phases)} phases that need {needed} epochs at least, and {share:.0%} by shares"
+        got = f"phases that take {share:.0%} by shares" if share > 1 else f"phases that need {needed} epochs at least"
         fix = "shares that add up to 1 at most" if share > 1 else f"trainer.epochs={needed}, or shorter phases"
         yield (
             "trainer.epochs",

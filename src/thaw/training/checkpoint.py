@@ -44,12 +44,8 @@ def description(
     }
 
 
-def checkpoints(folder: Path, validated: bool) -> list[ModelCheckpoint]:
-    """`last.ckpt` with all that resuming needs; `best.ckpt`, weights alone, by validation accuracy and then loss, or
-    the last epoch's where there are no validation images."""
+def checkpoints(folder: Path) -> list[ModelCheckpoint]:
+    """`last.ckpt` with all that resuming needs; `best.ckpt`, weights alone, of the epoch with the highest rank."""
     each_epoch: dict[str, Any] = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
-    watched: dict[str, Any] = {"monitor": "val/rank", "mode": "max"} if validated else {}
-    best = ModelCheckpoint(
-        filename="best", save_weights_only=True, auto_insert_metric_name=False, **watched, **each_epoch
-    )
+    best = ModelCheckpoint(filename="best", monitor="rank", mode="max", save_weights_only=True, **each_epoch)
     return [best, ModelCheckpoint(filename="last", **each_epoch)]

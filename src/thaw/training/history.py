@@ -33,7 +33,7 @@ class History(Callback):
         row = _row(pl_module, self.rates, now - self.started, getattr(self, "trained", now) - self.started)
         kept = [one for one in read_history(self.file) if int(one["epoch"]) < row["epoch"]]
         write_text(self.file, _as_csv([*kept, row]))
-        scalars = {_tag(key): value for key, value in row.items() if key not in ("epoch", "phase")}
+        scalars = {_tag(key): value for key, value in row.items() if isinstance(value, float)}
         assert trainer.logger is not None
         trainer.logger.log_metrics(scalars, step=row["epoch"])
         print(_line(row, trainer.max_epochs), flush=True)

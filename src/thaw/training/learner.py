@@ -113,7 +113,8 @@ class Learner(pl.LightningModule):
         set_weight_decay(self.trainer.optimizers[0].param_groups, phase)
         reseed(self.seed, "epoch", self.current_epoch, self.global_rank)
         # Lightning's own count for samplers is one epoch behind after a resume (2.6.6).
-        self.trainer.train_dataloader.batch_sampler.set_epoch(self.current_epoch)
+        loader: Any = self.trainer.train_dataloader
+        loader.batch_sampler.set_epoch(self.current_epoch)
         self.train_sums = Sums.on(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -127,6 +128,8 @@ class Learner(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._check_finite(int(self.trainer.num_training_batches))
+        if not self.trainer.val_dataloaders:
+            self._log_rank(float(self.current_epoch))  # nothing to choose by: the last epoch is the best
 
     def _check_finite(self, step: int) -> None:
         if not torch.isfinite(self.train_sums.values[0]):
@@ -145,8 +148,12 @@ class Learner(pl.LightningModule):
         loss, accuracy = self.val_sums.means()
         # Of epochs with the same accuracy, common with few validation images, the one with the lower loss is better.
         # The loss cannot outweigh one image of 10 million. float64, as float32 would round it away.
-        rank = torch.tensor(accuracy - 1e-9 * min(loss, 100.0), dtype=torch.float64)
-        self.log_dict({"val/loss": loss, "val/accuracy": accuracy, "val/rank": rank}, logger=False)
+        self._log_rank(accuracy - 1e-9 * min(loss, 100.0))
+        self.log_dict({"val/loss": loss, "val/accuracy": accuracy}, logger=False)
+
+    def _log_rank(self, rank: float) -> None:
+        """What `best.ckpt` goes by."""
+        self.log("rank", torch.tensor(rank, dtype=torch.float64), logger=False)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
         """Logits, float32 on the CPU, and positions in the table of samples."""

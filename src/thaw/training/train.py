@@ -102,7 +102,7 @@ def _callbacks(run: Run, feed: Feed) -> list[Callback]:
         )
         raise UserFault("nothing to stop on.", [fault])
     stopping = [EarlyStopping("val/accuracy", mode="max", patience=patience.patience)] if patience else []
-    return [History(run.directory / "history.csv"), *stopping, *checkpoints(run.best.parent, feed.val is not None)]
+    return [History(run.directory / "history.csv"), *stopping, *checkpoints(run.best.parent)]
 
 
 def _fit(trainer: pl.Trainer, parts: Assembly, run: Run) -> None:
@@ -155,6 +155,7 @@ def quieten() -> None:
         "exists and is not empty",  # a resumed run's checkpoints
         "smaller than the logging interval",  # scalars are logged by the epoch
         "custom batch sampler `InOrder`",
+        "have no `val_dataloader`",
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on torch 2.15
     ):
         warnings.filterwarnings("ignore", f".*{about}.*")

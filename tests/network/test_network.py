@@ -1,0 +1,56 @@
+"""Stages, head, frontier."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torchvision import models
+
+from thaw.network.build import linear_head
+from thaw.network.network import Network, facts
+from thaw.network.stages import split
+
+
+def small() -> Network:
+    torch.manual_seed(0)
+    return Network(dict(split(models.resnet18(weights=None), 64).stages), linear_head(512, 3, 0.0))
+
+
+def test_what_lies_before_the_frontier_gets_no_gradients_and_gives_the_same_logits() -> None:
+    network, images = small().eval(), torch.randn(2, 3, 64, 64)
+    whole = network(images)
+    network.frontier = 3
+    cut = network(images)
+    assert torch.equal(whole, cut)
+    cut.sum().backward()
+    assert all(
+        weight.grad is None for name in ("stem", "layer1", "layer2") for weight in network.part(name).parameters()
+    )
+    assert all(
+        weight.grad is not None for name in ("layer3", "layer4", "head") for weight in network.part(name).parameters()
+    )
+
+
+def test_facts_count_every_parameter_once() -> None:
+    network = small()
+    rows = facts(network, 64)
+    assert [row.name for row in rows] == ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
+    assert sum(row.parameters for row in rows) == sum(weight.numel() for weight in network.parameters())
+    assert [row.shape for row in rows] == [(64, 16, 16), (64, 16, 16), (128, 8, 8), (256, 4, 4), (512,), (3,)]
+
+
+def test_a_copy_shares_nothing_with_the_original() -> None:
+    network = small().eval()
+    twin, images = copy.deepcopy(network), torch.randn(1, 3, 64, 64)
+    before = network(images)
+    with torch.no_grad():
+        for weight in twin.parameters():
+            weight.zero_()
+    assert torch.equal(network(images), before)
+
+
+def test_maps_that_a_network_does_not_pool_are_pooled_before_the_head() -> None:
+    torch.manual_seed(0)
+    stages = split(models.squeezenet1_1(weights=None), 64).stages
+    assert Network(dict(stages), linear_head(512, 3, 0.0)).eval()(torch.randn(2, 3, 64, 64)).shape == (2, 3)
