@@ -25,3 +25,7 @@ def main() -> int:
     from thaw.launch import launch
 
     return launch(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,6 +16,7 @@ from thaw.data.store import Store
 
 SIZE = 16
 AUGMENTATION = Augmentation(scale=(0.3, 1.0), flip=0.5)
+pytestmark = pytest.mark.filterwarnings("error")
 SHAPES = [(16, 16), (16, 24), (30, 16), (21, 21), (16, 17)]
 
 
@@ -23,6 +24,7 @@ def store_with(count: int) -> Store:
     images = [pixels_of(*SHAPES[number % len(SHAPES)], seed=number) for number in range(count)]
     starts = np.concatenate([[0], np.cumsum([image.size for image in images])[:-1]])
     pixels = np.concatenate([image.ravel() for image in images])
+    pixels.flags.writeable = False  # as those of a memory-mapped file
     return Store(pixels, starts, np.array([image.shape[:2] for image in images]))
 
 

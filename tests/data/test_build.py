@@ -154,11 +154,13 @@ def test_a_copy_of_the_archive_itself_is_unpacked_and_nothing_fetched(
 
 
 def test_an_archive_of_one_s_own_is_unpacked_anew_when_it_changes(tmp_path: Path) -> None:
-    for name, count in {"first": 10, "second": 20}.items():
-        root = class_folders(tmp_path / name, {"cat": count, "dog": count})
-        file = Path(shutil.make_archive(str(tmp_path / "own"), "gztar", root))
-        samples = samples_of(own_folder(file), 0, tmp_path / "cache", None)
-        assert len(samples.samples) == 2 * count
+    sizes = set()
+    for names in (("cat", "dog"), ("cow", "hen")):
+        root = class_folders(tmp_path / names[0], dict.fromkeys(names, 10))
+        file = Path(shutil.make_archive(str(tmp_path / "own"), "tar", root))
+        sizes.add(file.stat().st_size)
+        assert samples_of(own_folder(file), 0, tmp_path / "cache", None).classes == names
+    assert len(sizes) == 1  # only its time tells the second from the first
 
 
 def test_copy_and_download_have_the_same_fingerprint(

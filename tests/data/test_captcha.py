@@ -62,6 +62,23 @@ def test_no_two_images_of_a_folder_are_alike(tmp_path: Path) -> None:
     assert len(set(images.values())) == len(images) == 20
 
 
+def test_two_characters_of_the_same_number_are_drawn_by_chance_of_their_own(tmp_path: Path) -> None:
+    folder = captcha_folder("AB", {"train": 4}, 32, 0, tmp_path) / "train"
+    for number in range(4):
+        grounds = {Image.open(folder / name / f"000{number}.png").getpixel((0, 0)) for name in "AB"}
+        assert len(grounds) == 2
+
+
+def ink(side: int) -> float:
+    """Share of the dark pixels, over a few images."""
+    pixels = np.stack([np.asarray(drawn("M", side, str(number)).convert("L")) for number in range(6)])
+    return float((pixels < 200).mean())
+
+
+def test_a_character_fills_its_image_alike_at_every_side() -> None:
+    assert ink(48) == pytest.approx(ink(192), rel=0.5)
+
+
 def test_more_images_a_class_leave_the_earlier_ones_as_they_are(tmp_path: Path) -> None:
     few = contents(captcha_folder("AB", {"train": 2, "test": 1}, 32, 3, tmp_path))
     many = contents(captcha_folder("ABC", {"train": 4, "val": 1, "test": 2}, 32, 3, tmp_path))

@@ -105,6 +105,7 @@ def test_a_server_that_cannot_continue_sends_it_all_again(server: Server, url: s
     server.honours_range = False
     server.mishaps = [BreaksOff(100_000)]
     assert fetched(url, SHA256, target).read_bytes() == CONTENT
+    assert len(server.asked) == 2
 
 
 def test_a_part_that_is_whole_already_becomes_the_file(server: Server, url: str, target: Path) -> None:

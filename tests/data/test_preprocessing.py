@@ -97,6 +97,7 @@ def test_at_nothing_given_keeps_what_the_weights_were_trained_with() -> None:
         (96, 1.0, (96, 96)),
         (96, 0.5, (96, 192)),
         (100, 0.9, (100, 111)),
+        (50, 0.9, (50, 56)),
     ],
 )
 def test_at_another_size_or_crop_resizes_so_that_the_crop_keeps_its_share(

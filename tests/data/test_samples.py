@@ -202,6 +202,16 @@ def test_the_fingerprint_changes_with_a_split(known: Path) -> None:
     assert table(known, val=0.25).fingerprint != table(known, val=0.0).fingerprint
 
 
+def test_the_fingerprint_changes_with_a_split_that_leaves_the_order_as_it_is(tmp_path: Path) -> None:
+    root = split_folders(tmp_path, test=1)
+    class_folders(root / "train", {"ant": 1, "bee": 3})
+    uncut = table(root, val=0.0)
+    cuts = [table(root, seed=seed, val=0.4) for seed in range(20)]
+    alike = [cut for cut in cuts if [one.path for one in cut.samples] == [one.path for one in uncut.samples]]
+    assert alike
+    assert uncut.fingerprint not in {cut.fingerprint for cut in alike}
+
+
 def test_the_fingerprint_does_not_see_what_is_passed_over(known: Path) -> None:
     before = table(known).fingerprint
     (known / "train" / "ant" / "notes.txt").touch()

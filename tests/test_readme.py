@@ -1,0 +1,77 @@
+"""Every command in the README does what it says. Trainings are made small by overrides behind them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, TINY, only_run, typed
+from tests.images import image_folder
+from thaw.config.command import checked, parsed
+from thaw.launch import launch
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
+COMMANDS = sorted({line.split("#")[0].strip() for line in SHELL.splitlines() if line.split("#")[0].strip()})
+TRAININGS = [line for line in COMMANDS if line.startswith("python train.py") and "--" not in line]
+NEEDS_FETCHING = ("resnet50", "convnext", "vit_", "hymenoptera")
+SMALL = ("trainer.epochs=2", "trainer.batch_size=8", "trainer.accelerator=cpu", "trainer.threads=1")
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(TRAININGS) >= 8
+    assert {"make train", "make test"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("line", TRAININGS)
+def test_a_training_of_the_readme_runs(line: str, tmp_path: Path) -> None:
+    words = shlex.split(line)[2:]
+    if any("resume=" in word for word in words):
+        pytest.skip("tests/training/test_resume.py interrupts a run first")
+    data = image_folder(tmp_path / "data", {"train": 5, "test": 2}, classes=("ants", "bees"))
+    arguments = [word.replace("root=DIR", f"root={data}") for word in words]
+    if any(word.startswith("dataset=hymenoptera") for word in words):
+        layout = image_folder(tmp_path / "official", {"train": 6, "val": 3}, classes=("ants", "bees"))
+        arguments.append(f"dataset.root={layout}")
+    small = SMALL if any(word.startswith("dataset=") for word in words) else TINY
+    small = tuple(one for one in small if one.split("=")[0] not in {word.split("=")[0] for word in words})
+    if any(name in line for name in NEEDS_FETCHING[:3]):  # the same network from random weights: nothing to fetch
+        arguments = [word for word in arguments if not word.startswith("strategy=")] + ["strategy=scratch"]
+        small = tuple(one for one in small if "image_size" not in one)
+    extra = [f"output_dir={tmp_path / 'outputs'}"]
+    if "-m" in words:
+        extra.append("trainer.epochs=1")
+        small = tuple(one for one in small if not one.startswith("trainer.epochs"))
+    assert launch([*arguments, *small, *extra]) == 0
+
+
+@pytest.mark.parametrize("line", TRAININGS)
+def test_a_training_of_the_readme_is_a_valid_command_as_it_stands(line: str, tmp_path: Path) -> None:
+    words = [word.replace("root=DIR", f"root={tmp_path}") for word in shlex.split(line)[2:]]
+    if not any("resume=" in word for word in words):
+        checked(parsed(words))
+
+
+def test_the_faults_shown_are_those_that_are_told() -> None:
+    shown = re.search(r"```text\n\$ python train.py (.*?)\n(.*?)```", README, re.DOTALL)
+    assert shown is not None
+    assert typed(*shlex.split(shown[1])).stderr == shown[2]
+
+
+def test_the_help_shown_is_there() -> None:
+    assert "Groups and their choices" in typed("--help").stdout
+
+
+def test_pictures_and_pages_that_the_readme_names_exist() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    local = [target for target in targets if not target.startswith("http")]
+    assert local
+    assert [target for target in local if not (ROOT / target).is_file()] == []
+
+
+def test_a_run_is_found_by_tensorboard(tmp_path: Path) -> None:
+    assert launch([*TINY, "trainer.epochs=1", f"output_dir={tmp_path}"]) == 0
+    assert list((only_run(tmp_path) / "tensorboard").glob("events.out.tfevents.*"))
