@@ -70,13 +70,13 @@ def test_two_characters_of_the_same_number_are_drawn_by_chance_of_their_own(tmp_
 
 
 def ink(side: int) -> float:
-    """Share of the dark pixels, over a few images."""
+    """Share of the dark pixels over a few images."""
     pixels = np.stack([np.asarray(drawn("M", side, str(number)).convert("L")) for number in range(6)])
     return float((pixels < 200).mean())
 
 
 def test_a_character_fills_its_image_alike_at_every_side() -> None:
-    assert ink(48) == pytest.approx(ink(192), rel=0.5)
+    assert ink(96) == pytest.approx(ink(192), rel=0.4)  # 0.20 and 0.16; the dots of noise are of one size
 
 
 def test_more_images_a_class_leave_the_earlier_ones_as_they_are(tmp_path: Path) -> None:
