@@ -13,8 +13,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from thaw.config.command import CONFIG_NAME, Command, checked, config_folder, parsed, register_resolvers
-from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.faults import Fault, UserFault
 from thaw.config.validation import validated
+from thaw.training.run import check_resumable
 
 DONE, FAILED, FAULT, INTERRUPTED = 0, 1, 2, 130
 
@@ -48,12 +49,7 @@ def _resumed_run(command: Command) -> Path | None:
 
 
 def _resume(directory: Path) -> int:
-    if not (directory / "run.json").is_file():  # looked at here: training is 10 s away, and would make the folder
-        runs = sorted(file.parent.name for file in directory.parent.glob("*/run.json"))
-        near = nearest(directory.name, runs)
-        valid = f"a run directory; in {directory.parent} there is {listing(runs[-5:]) or 'none'}"
-        fix = f"resume={directory.parent / near}" if near else ""
-        raise UserFault("no run to resume.", [Fault(f"resume={directory}", "no run.json in it", valid, fix)])
+    check_resumable(directory)  # before torch is imported
     from thaw.training.train import resume
 
     return resume(directory)

@@ -32,7 +32,9 @@ def _width(backbone: nn.Module, size: int) -> int:
         return int(vectors(backbone.eval()(torch.zeros(1, 3, size, size))).shape[1])
 
 
-def source_for(backbone: Backbone, random_start: bool, seed: int, cache: Path, mirror: str | None) -> Source:
+def source_for(
+    backbone: Backbone, random_start: bool, seed: int, cache: Path, mirror: str | None, size: int | None = None
+) -> Source:
     """The source, its random parts decided by `seed`."""
     torch.manual_seed(seed)
-    return source_of(backbone, random_start, cache, mirror)
+    return source_of(backbone, random_start, cache, mirror, size)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from urllib.parse import urlsplit
 
 import torch
 from torch import nn
@@ -32,15 +34,20 @@ class Source:
     weights: dict[str, str]
 
 
-def source_of(backbone: Backbone, random_start: bool, cache: Path, mirror: str | None) -> Source:
+def source_of(
+    backbone: Backbone, random_start: bool, cache: Path, mirror: str | None, size: int | None = None
+) -> Source:
     """The classifier that `backbone` names; with `random_start` freshly initialised, but preprocessed as its default
-    weights would be, so that scratch and fine-tune see the same pixels.
+    weights would be, so that scratch and fine-tune see the same pixels. `size` is the side of the images, if it is not
+    the weights' own: timm interpolates the position embeddings of networks that need to know.
 
     Raises:
         UserFault: where the weights cannot be had, or do not fit.
     """
-    build = {"torchvision": _torchvision, "timm": _timm}[backbone.library]
-    return build(backbone, "none" if random_start else backbone.weights, cache, mirror)
+    weights = "none" if random_start else backbone.weights
+    if backbone.library == "timm":
+        return _timm(backbone, weights, cache, size)
+    return _torchvision(backbone, weights, cache, mirror)
 
 
 def _torchvision(backbone: Backbone, weights: str, cache: Path, mirror: str | None) -> Source:
@@ -112,7 +119,7 @@ def _fetched_weights(url: str, what: str, cache: Path, mirror: str | None) -> Pa
         ) from error
 
 
-def _timm(backbone: Backbone, weights: str, cache: Path, mirror: str | None) -> Source:
+def _timm(backbone: Backbone, weights: str, cache: Path, size: int | None) -> Source:
     import timm
 
     if weights not in ("none", "default") and not names_a_file(backbone):
@@ -123,9 +130,9 @@ def _timm(backbone: Backbone, weights: str, cache: Path, mirror: str | None) -> 
         )
     model: Any
     if weights == "default" and backbone.package is None:
-        model = _fetched_timm(backbone, cache)
+        model = _fetched_timm(backbone, cache, _fixed_size(backbone.name, size))
     else:
-        model = timm.create_model(backbone.name, pretrained=False)
+        model = timm.create_model(backbone.name, pretrained=False, **_fixed_size(backbone.name, size))
     if model.num_classes == 0:  # trained without labels: there is no classifier to replace
         model.reset_classifier(2)
     held = _timm_weights(backbone, weights, model)
@@ -168,17 +175,40 @@ def _load_package(model: nn.Module, backbone: Backbone) -> dict[str, str]:
     return {"name": f"{package.distribution}", "hash": package.sha256}
 
 
-def _fetched_timm(backbone: Backbone, cache: Path) -> Any:
+def _fixed_size(name: str, size: int | None) -> dict[str, int]:
+    """The argument that builds for `size` a network which takes one size alone, such as a ViT."""
     import timm
+
+    config = timm.get_pretrained_cfg(name)
+    return {"img_size": size} if size and config and config.fixed_input_size and config.input_size[-1] != size else {}
+
+
+def _fetched_timm(backbone: Backbone, cache: Path, size: dict[str, int]) -> Any:
+    """timm's weights from the Hugging Face hub, or from the cache of an earlier run."""
+    import timm
+    from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
+    unknown = _unknown_host(constants.ENDPOINT)  # the hub would ask for a minute and fill the screen
+    folder = cache / "weights" / "timm"
     try:
-        return timm.create_model(backbone.name, pretrained=True, cache_dir=cache / "weights" / "timm")
+        with patch.object(constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE or bool(unknown)):
+            return timm.create_model(backbone.name, pretrained=True, cache_dir=folder, **size)
     except (OSError, HfHubHTTPError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = unknown or str(error).strip().splitlines()[0]
         fix = f"HF_ENDPOINT=URL of a mirror, {INSTEAD}"
         fault = Fault(f"the weights of timm's {backbone.name}", reason, fix=fix)
         raise UserFault(f"the weights of {backbone.name} could not be fetched.", [fault]) from error
+
+
+def _unknown_host(url: str) -> str:
+    """What the name service says against the host of `url`; empty where it knows it."""
+    host = urlsplit(url).hostname or ""
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror as error:
+        return f"{host}: {error.strerror}"
+    return ""
 
 
 def _of_timm(config: dict[str, Any]) -> Preprocessing:

@@ -48,8 +48,9 @@ def assembled(run: Run) -> Assembly:
     say_samples(recipe.dataset.name, samples)
     _check_unchanged(run, samples)
 
-    source = source_for(recipe.backbone, recipe.strategy.start == "random", recipe.seed, cache, recipe.mirror)
-    preprocessing = source.preprocessing.at(recipe.dataset.image_size, recipe.dataset.crop)
+    size, is_random = recipe.dataset.image_size, recipe.strategy.start == "random"
+    source = source_for(recipe.backbone, is_random, recipe.seed, cache, recipe.mirror, size)
+    preprocessing = source.preprocessing.at(size, recipe.dataset.crop)
     network = build_network(source, recipe.head, len(samples.classes), preprocessing)
     stages = facts(network, preprocessing.size)
     plan = _plan(recipe, stages)

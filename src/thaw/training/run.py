@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shlex
 import subprocess
@@ -18,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from thaw.config.faults import Fault, UserFault
+from thaw.config.faults import Fault, UserFault, listing, nearest
 from thaw.config.schema import Recipe
 from thaw.config.validation import validated
 from thaw.training.files import write_json, write_text
@@ -67,28 +68,31 @@ def new_run(recipe: Recipe, directory: Path) -> Run:
     return run
 
 
-def interrupted_run(directory: Path) -> Run:
-    """The run in `directory`, to be continued.
-
-    Raises:
-        UserFault: where there is none, or it is done.
-    """
-    if not (directory / "run.json").is_file() or not (directory / "config.yaml").is_file():
-        beside = sorted(one.parent.name for one in directory.parent.glob("*/run.json"))
-        near = f"; runs there: {', '.join(beside[-5:])}" if beside else ""
-        raise UserFault(
-            "no run to resume.",
-            [Fault(f"resume={directory}", "no run.json or config.yaml in it", f"a run directory{near}")],
-        )
-    with (directory / "run.json").open() as stream:
-        record = yaml.safe_load(stream)
-    if record["status"] == "done":
+def check_resumable(directory: Path) -> None:
+    """Raises UserFault where there is no run in `directory`, or it is done."""
+    if not (directory / "run.json").is_file():
+        runs = sorted(file.parent.name for file in directory.parent.glob("*/run.json"))
+        near = nearest(directory.name, runs)
+        valid = f"a run directory; in {directory.parent} there is {listing(runs[-5:]) or 'none'}"
+        fix = f"resume={directory.parent / near}" if near else ""
+        raise UserFault("no run to resume.", [Fault(f"resume={directory}", "no run.json in it", valid, fix)])
+    if _record(directory)["status"] == "done":
         raise UserFault("nothing to resume.", [Fault(f"resume={directory}", "this run is done", fix="start a new one")])
-    with (directory / "config.yaml").open() as stream:
+
+
+def interrupted_run(directory: Path) -> Run:
+    """The run in `directory`, to be continued. Raises UserFault where there is none, or it is done."""
+    check_resumable(directory)
+    with (directory / "config.yaml").open(encoding="utf-8") as stream:
         recipe = validated(yaml.safe_load(stream))
-    run = Run(directory, recipe, record)
-    run.note(status="running", resumed=[*record.get("resumed", []), _now()])
+    run = Run(directory, recipe, _record(directory))
+    run.note(status="running", resumed=[*run.record.get("resumed", []), _now()])
     return run
+
+
+def _record(directory: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    return content
 
 
 @contextmanager

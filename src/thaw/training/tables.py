@@ -57,13 +57,8 @@ def say_samples(name: str, samples: Samples) -> None:
     counts = ", ".join(f"{count} {split}" for split, count in samples.counts().items())
     print(f"{name}: {counts} images of {len(samples.classes)} classes, fingerprint {samples.fingerprint}")
     if samples.passed_over:
-        shown = listing(samples.passed_over, 3)
-        plural = (
-            "1 file that is no image"
-            if len(samples.passed_over) == 1
-            else f"{len(samples.passed_over)} files that are no images"
-        )
-        print(f"passed over {plural}: {shown}")
+        named = listing(samples.passed_over, 3)
+        print(f"passed over, as they are no image of a class: {len(samples.passed_over)} ({named})")
     print()
 
 
