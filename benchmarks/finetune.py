@@ -4,21 +4,19 @@
     python -m benchmarks.finetune trainer.batch_size=64 trainer.epochs=3
 
 Both fine-tune the same network from the same weights on the same decoded images, with the same optimizer, schedule,
-memory layout and allocator settings; both validate and save after each epoch. They take turns, epoch by epoch, in one
-process, so that a machine which is slow for a while is slow for both. The first pair warms up and is not counted.
+memory layout and allocator settings; both validate and save after each epoch. They take turns, step by step, in one
+process, so that a machine which is slow for a while is slow for both. The first epoch warms up and is not counted.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
@@ -35,38 +33,53 @@ from thaw.training.train import quieten, trainer_for
 
 
 def main(overrides: list[str]) -> None:
-    recipe = recipe_for(["trainer.epochs=6", *overrides])
+    recipe = recipe_for(["trainer.epochs=5", *overrides])
     quieten()
     with tempfile.TemporaryDirectory() as folder:
         run = new_run(recipe, Path(folder))
         ours, plain = assembled(run), assembled(run)
-        turns = Turns(plain_epoch(plain, recipe, Path(folder)))
+        turns = Turns(plain_loop(plain, recipe, Path(folder)))
         trainer = trainer_for(run, ours, [turns])
         turns.begin()
         trainer.fit(ours.learner, ours.feed.train, ours.feed.val)
-    report(turns, len(ours.feed.train.batch_sampler.positions))
+    report(turns.epochs, ours.samples.counts()["train"])
 
 
 class Turns(Callback):
-    """After each epoch of ours, one of the plain loop; notes the seconds of both."""
+    """Before each step of ours, one of the plain loop. What is not the plain loop's time is ours."""
 
-    def __init__(self, plain: Callable[[int], None]) -> None:
-        self.plain, self.seconds = plain, list[tuple[float, float]]()
+    def __init__(self, plain: Iterator[None]) -> None:
+        self.plain, self.epochs = plain, list[tuple[float, float]]()
 
     def begin(self) -> None:
-        self.started = time.perf_counter()
+        self.ours, self.theirs, self.mark = 0.0, 0.0, time.perf_counter()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.current_epoch > 0:  # what ours did behind its last step, checkpoints and all, is in its time
-            between = time.perf_counter()
-            self.plain(trainer.current_epoch - 1)
-            ended = time.perf_counter()
-            self.seconds.append((between - self.started, ended - between))
-            self.started = ended
+    def turn(self) -> None:
+        started = time.perf_counter()
+        next(self.plain)
+        ended = time.perf_counter()
+        self.ours, self.theirs, self.mark = self.ours + started - self.mark, self.theirs + ended - started, ended
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.turn()
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        self.turn()
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        if self.ours:  # an epoch lies behind us, its checkpoints written
+            self.turn()
+            self.epochs.append((self.ours, self.theirs))
+            self.ours = self.theirs = 0.0
+
+    def on_train_end(self, *_: Any) -> None:
+        self.turn()
+        self.epochs.append((self.ours, self.theirs))
 
 
-def plain_epoch(parts: Assembly, recipe: Recipe, folder: Path) -> Callable[[int], None]:
-    """A loop as one would write it by hand for this recipe, knowing all that helps on this machine."""
+def plain_loop(parts: Assembly, recipe: Recipe, folder: Path) -> Iterator[None]:
+    """A loop as one would write it by hand for this recipe, knowing all that helps on this machine. Pauses after each
+    step, each validation batch, and each epoch's saving."""
     learner, feed = parts.learner, parts.feed
     network = learner.network
     optimizer = torch.optim.AdamW(groups(learner), betas=tuple(recipe.optimizer.betas), fused=True)
@@ -75,8 +88,8 @@ def plain_epoch(parts: Assembly, recipe: Recipe, folder: Path) -> Callable[[int]
     def batch_of(images: Tensor) -> Tensor:
         return ((images.float() - learner.mean) / learner.deviation).contiguous(memory_format=learner.memory_format)
 
-    def epoch(number: int) -> None:
-        feed.train.batch_sampler.set_epoch(number)
+    for epoch in range(recipe.trainer.epochs):
+        feed.train.batch_sampler.set_epoch(epoch)
         network.train()
         for images, labels, _ in feed.train:
             optimizer.zero_grad()
@@ -84,15 +97,17 @@ def plain_epoch(parts: Assembly, recipe: Recipe, folder: Path) -> Callable[[int]
             loss.backward()
             optimizer.step()
             schedule.step()
+            yield
         network.eval()
-        with torch.no_grad():
-            right = sum(int((network(batch_of(images)).argmax(1) == labels).sum()) for images, labels, _ in feed.val)
+        right = 0
+        for images, labels, _ in feed.val:
+            with torch.no_grad():
+                right += int((network(batch_of(images)).argmax(1) == labels).sum())
+            yield
         torch.save(network.state_dict(), folder / "plain-best.pt")
-        torch.save(
-            {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "right": right}, folder / "plain.pt"
-        )
-
-    return epoch
+        last = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "right": right}
+        torch.save(last, folder / "plain-last.pt")
+        yield
 
 
 def groups(learner: Learner) -> list[dict[str, Any]]:
@@ -106,14 +121,14 @@ def _group(group: dict[str, Any], part: PartPlan) -> dict[str, Any]:
     return {"params": group["params"], "lr": part.learning_rate, "weight_decay": decay}
 
 
-def report(turns: Turns, images: int) -> None:
-    counted = turns.seconds[1:]
+def report(epochs: list[tuple[float, float]], images: int) -> None:
+    counted = epochs[1:]
     print("\nepoch   thaw s   plain s   plain / thaw")
     for number, (ours, plain) in enumerate(counted, start=2):
         print(f"{number:>5}   {ours:>6.2f}   {plain:>7.2f}   {plain / ours:>12.3f}")
-    ratio = statistics.median(plain / ours for ours, plain in counted)
-    speeds = [images / statistics.median(column) for column in zip(*counted, strict=True)]
-    print(f"\nmedian: thaw {speeds[0]:.1f} images/s, plain loop {speeds[1]:.1f} images/s, throughput ratio {ratio:.3f}")
+    ours, plain = (sum(column) for column in zip(*counted, strict=True))
+    speeds = [images * len(counted) / seconds for seconds in (ours, plain)]
+    print(f"\nthaw {speeds[0]:.1f} images/s, plain loop {speeds[1]:.1f} images/s: {plain / ours:.3f} of its throughput")
 
 
 if __name__ == "__main__":

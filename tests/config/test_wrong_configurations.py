@@ -29,7 +29,7 @@ WRONG = [
     (["trainer.precision=bf16-mixd"], ["'32-true'", "trainer.precision=bf16-mixed"]),
     (["optimizer.betas=[0.9]"], ["[0.9]", "at least 2 items"]),
     (["strategy.phases.all.train=[]"], ["strategy.phases.all.train=[]", "at least 1 item"]),
-    (["mirror=ftp://there"], ["mirror=ftp://there", "https?|file"]),
+    (["data.mirror=ftp://there"], ["data.mirror=ftp://there", "https?|file"]),
     # groups and choices
     (["strategy=fintune"], ["'fintune'", "finetune, fixed, scratch", "strategy=finetune"]),
     (["backbone=resnet81"], ["'resnet81'", "efficientnet_lite0", "backbone=resnet18"]),

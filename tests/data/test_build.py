@@ -185,7 +185,7 @@ def test_without_a_network_the_message_names_address_checksum_and_where_to_put_t
     assert dataset.archive.checksum in message
     assert str(tmp_path / "cache" / "downloads" / archive.name) in message
     assert "refused" in message
-    assert "mirror=URL" in message
+    assert "data.mirror=URL" in message
     assert "dataset.root=DIR" in message
 
 

@@ -106,7 +106,7 @@ def test_weights_that_cannot_be_fetched_are_told_with_what_works_instead(tmp_pat
     assert "http://127.0.0.1:9/resnet18-00000000.pth" in said
     assert "sha256:00000000" in said
     assert "backbone.weights=FILE" in said
-    assert "mirror=URL" in said
+    assert "data.mirror=URL" in said
     assert "backbone=efficientnet_lite0" in said
 
 

@@ -68,6 +68,11 @@ class Package(Strict):
     sha256: Name
 
 
+class Data(Strict):
+    cache: Name | None
+    mirror: Annotated[str, Text(pattern=r"^(https?|file)://")] | None
+
+
 class Backbone(Strict):
     library: Literal["torchvision", "timm"]
     name: Name
@@ -186,8 +191,7 @@ class Recipe(Strict):
     trainer: Trainer
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     output_dir: Name
-    cache_dir: Name | None
-    mirror: Annotated[str, Text(pattern=r"^(https?|file)://")] | None
+    data: Data
     resume: Name | None
 
     def plain(self) -> dict[str, Any]:

@@ -60,5 +60,5 @@ def _fill_aside(target: Path, fill: Callable[[Path], None]) -> None:
 
 
 def cannot_write(target: Path, error: OSError) -> UserFault:
-    fix = "free some space, or cache_dir=DIR (also $THAW_CACHE) on another disk"
+    fix = "free some space, or data.cache=DIR (also $THAW_CACHE) on another disk"
     return UserFault("the cache cannot be written.", [Fault(str(target), error.strerror or str(error), fix=fix)])

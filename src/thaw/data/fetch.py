@@ -145,6 +145,6 @@ def _progress(url: str, start: int, total: int) -> Iterator[Callable[[int], None
 def needs_by_hand(what: str, url: str, checksum: str, place: str, reason: str, instead: str) -> UserFault:
     """The one message of a file that could not be fetched."""
     fault = Fault(
-        f"{what} from {url}", reason, f"a file with checksum {checksum}", f"{place}; or mirror=URL; or {instead}"
+        f"{what} from {url}", reason, f"a file with checksum {checksum}", f"{place}; or data.mirror=URL; or {instead}"
     )
     return UserFault(f"{what} could not be fetched.", [fault])

@@ -42,14 +42,14 @@ def assembled(run: Run) -> Assembly:
     """Raises UserFault where data, weights or hardware are not as the recipe needs them."""
     recipe = run.recipe
     prepare(recipe.seed, recipe.trainer.deterministic, recipe.trainer.threads)
-    cache, accelerator = cache_folder(recipe.cache_dir), accelerator_for(recipe.trainer)
+    cache, accelerator = cache_folder(recipe.data.cache), accelerator_for(recipe.trainer)
 
-    samples = samples_of(recipe.dataset, recipe.seed, cache, recipe.mirror)
+    samples = samples_of(recipe.dataset, recipe.seed, cache, recipe.data.mirror)
     say_samples(recipe.dataset.name, samples)
     _check_unchanged(run, samples)
 
     size, is_random = recipe.dataset.image_size, recipe.strategy.start == "random"
-    source = source_for(recipe.backbone, is_random, recipe.seed, cache, recipe.mirror, size)
+    source = source_for(recipe.backbone, is_random, recipe.seed, cache, recipe.data.mirror, size)
     preprocessing = source.preprocessing.at(size, recipe.dataset.crop)
     network = build_network(source, recipe.head, len(samples.classes), preprocessing)
     stages = facts(network, preprocessing.size)
