@@ -247,5 +247,5 @@ def test_a_wrong_file_stays_where_no_right_one_can_be_had(server: Server, target
 
 def test_a_folder_that_cannot_be_written_is_a_fault_of_the_user(url: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserFault, match="data.cache=DIR"):
+    with pytest.raises(UserFault, match=r"data\.cache=DIR"):
         fetched(url, SHA256, tmp_path / "file" / "images.zip")
