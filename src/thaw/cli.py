@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from thaw.config.faults import Fault, UserFault, nearest
 
-COMMANDS = {"train": "train a recipe or a sweep; the same as python train.py"}
+COMMANDS = {
+    "train": "train a recipe or a sweep; the same as python train.py",
+    "data": "fetch, verify or report on a data set",
+}
 
 
 def main() -> int:
@@ -15,16 +19,26 @@ def main() -> int:
     if command in ("--help", "-h"):
         print("\n".join(["thaw COMMAND", "", *(f"  {name:<10}{what}" for name, what in COMMANDS.items())]))
         return 0
-    if command not in COMMANDS:
-        fix = f"thaw {nearest(command, COMMANDS) or '--help'}"
-        print(
-            f"thaw: {UserFault('no such command.', [Fault(command, valid=', '.join(COMMANDS), fix=fix)])}",
-            file=sys.stderr,
-        )
+    try:
+        return _run(command, rest)
+    except UserFault as fault:
+        print(f"thaw: {fault}", file=sys.stderr)
         return 2
-    from thaw.launch import launch
+    except KeyboardInterrupt:
+        return 130
 
-    return launch(rest)
+
+def _run(command: str, arguments: Sequence[str]) -> int:
+    if command == "train":
+        from thaw.launch import launch
+
+        return launch(arguments)
+    if command == "data":
+        from thaw.commands import data
+
+        return data.run(arguments)
+    fix = f"thaw {nearest(command, COMMANDS) or '--help'}"
+    raise UserFault("no such command.", [Fault(command, valid=", ".join(COMMANDS), fix=fix)])
 
 
 if __name__ == "__main__":

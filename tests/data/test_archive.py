@@ -216,3 +216,32 @@ def test_an_archive_that_is_damaged_or_encrypted_is_refused_and_the_disk_is_not_
     tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
     refused(make(tmp_path), tmp_path / "folder")
+
+
+def nested(folder: Path, inner: dict[str, bytes]) -> Path:
+    """A zip that holds `data/images.tar.gz`, and files beside it."""
+    content = tarred(folder / "inner", inner, "w:gz").read_bytes()
+    (folder / "inner").unlink()
+    return zipped(folder / "outer.zip", {"data/images.tar.gz": content, "data/outlines.tar": b"", "images/a": b"outer"})
+
+
+def test_of_an_archive_in_an_archive_only_the_inner_content_is_kept(tmp_path: Path) -> None:
+    inner = {"images/a": b"inner", "data/b": b"b"}  # of the same names as what lies around it
+    assert contents(unpacked(nested(tmp_path, inner), tmp_path / "target", "images.tar.gz")) == inner
+    assert [path.name for path in (tmp_path / "target").iterdir() if path.name not in ("images", "data")] == []
+
+
+def test_an_archive_without_the_inner_one_is_unpacked_as_it_is(tmp_path: Path) -> None:
+    assert contents(unpacked(zipped(tmp_path / "a.zip", TREE), tmp_path / "target", "images.tar.gz")) == TREE
+
+
+def test_an_inner_archive_that_climbs_out_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    archive = nested(tmp_path, {"../../evil": b"evil"})
+    with pytest.raises(UserFault, match="evil"):
+        unpacked(archive, tmp_path / "folder" / "target", "images.tar.gz")
+    assert [path for path in tmp_path.rglob("*") if path.name in ("evil", "target")] == []
+
+
+def test_an_inner_bomb_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match="unpacks to"):
+        unpacked(nested(tmp_path, {"zeros": bytes(12 << 20)}), tmp_path / "target", "images.tar.gz")

@@ -1,121 +1,166 @@
-"""Random crops and mirror images from dice that are handed in."""
+"""What augmentation draws, and what it does to a batch, held against torchvision image by image."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from tests.data.pictures import pixels_of
-from thaw.data.augmentation import Augmentation, _crop_box
+from thaw.data.augmentation import ANGLE, COLUMNS, FLIP, Augmentation, _boxes, policy_changed
+from thaw.data.batches import on_one_canvas
+from thaw.data.chance import uniforms
+from thaw.data.changes import GREY, changed
 
-RATIO = (3 / 4, 4 / 3)
-SIZES = [(32, 32), (32, 57), (200, 33), (224, 224), (1, 1), (2, 3), (1, 300), (300, 1), (17, 16)]
-
-
-def image_of(height: int, width: int) -> torch.Tensor:
-    return torch.from_numpy(pixels_of(height, width)).permute(2, 0, 1)
-
-
-def boxes(height: int, width: int, scale: tuple[float, float], count: int = 300) -> np.ndarray:
-    """int [count, 4]: top, left, height, width."""
-    dice = np.random.default_rng(0)
-    return np.array([_crop_box(height, width, scale, RATIO, dice) for _ in range(count)])
+SIDES = [(64, 90), (80, 64), (64, 64), (64, 120)]
+SIZE = 56
+POSITIONS = np.arange(len(SIDES))
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("scale", [(0.08, 1.0), (1.0, 1.0), (0.001, 0.01), (0.9, 1.0)], ids=str)
-def test_a_crop_lies_inside_the_image(size: tuple[int, int], scale: tuple[float, float]) -> None:
-    top, left, height, width = boxes(*size, scale).T
+def pictures() -> list[Tensor]:
+    """Smooth uint8 images: neighbours alike, so that half a pixel of difference stays a small one."""
+    dice = torch.Generator().manual_seed(0)
+    coarse = [torch.rand(1, 3, 6, 6, generator=dice) * 255 for _ in SIDES]
+    return [F.resize(one[0], list(side)).to(torch.uint8) for one, side in zip(coarse, SIDES, strict=True)]
+
+
+def augmented(augmentation: Augmentation, epoch: int = 1, seed: int = 0) -> tuple[Tensor, np.ndarray]:
+    """The changed batch, and the numbers it was drawn from."""
+    canvas, sides = on_one_canvas(pictures())
+    drawn = augmentation.draw(sides, SIZE, seed, epoch, POSITIONS)
+    return changed(canvas, drawn, SIZE), uniforms(seed, epoch, POSITIONS, COLUMNS)
+
+
+def test_nothing_drawn_is_the_centre_crop() -> None:
+    result, _ = augmented(Augmentation())
+    for ours, picture in zip(result, pictures(), strict=True):
+        assert torch.allclose(ours, F.center_crop(picture, [SIZE, SIZE]).float(), atol=1e-3)
+
+
+def test_crop_and_mirror_image_are_torchvision_s() -> None:
+    scale, ratio = (0.2, 1.0), (3 / 4, 4 / 3)
+    result, dice = augmented(Augmentation(scale=scale, ratio=ratio, flip=0.5))
+    boxes = _boxes(np.array(SIDES), scale, ratio, dice).astype(int)
+    assert len({bool(one) for one in dice[:, FLIP] < 0.5}) == 2, "one of each kind"
+    for ours, picture, box, chance in zip(result, pictures(), boxes, dice[:, FLIP], strict=True):
+        theirs = F.resized_crop(picture.float(), *map(int, box), [SIZE, SIZE], antialias=False)
+        theirs = F.horizontal_flip(theirs) if chance < 0.5 else theirs
+        # torchvision's crop ends at its box, ours sees the neighbours beyond: only the outermost pixels can tell.
+        assert (ours - theirs)[:, 1:-1, 1:-1].abs().max() < 0.5
+
+
+def test_rotation_is_torchvision_s() -> None:
+    result, dice = augmented(Augmentation(rotation=20.0))
+    for ours, picture, chance in zip(result, pictures(), dice[:, ANGLE], strict=True):
+        turned = F.rotate(picture.float(), (2 * chance - 1) * 20, interpolation=F.InterpolationMode.BILINEAR)
+        theirs = F.center_crop(turned, [SIZE, SIZE])
+        inner = slice(14, 42)  # torchvision blackens the corners, where our edges go on
+        assert (ours - theirs)[:, inner, inner].abs().mean() < 0.5
+
+
+def test_boxes_lie_inside_and_keep_to_scale_and_ratio() -> None:
+    sides = np.tile([[200, 300]], (5000, 1))
+    dice = uniforms(3, 0, np.arange(5000), COLUMNS)
+    top, left, height, width = _boxes(sides, (0.1, 0.6), (3 / 4, 4 / 3), dice).T
     assert (top >= 0).all()
     assert (left >= 0).all()
-    assert (height >= 1).all()
-    assert (width >= 1).all()
-    assert (top + height <= size[0]).all()
-    assert (left + width <= size[1]).all()
+    assert (top + height <= 200).all()
+    assert (left + width <= 300).all()
+    share = height * width / (200 * 300)
+    assert 0.095 < share.min() < 0.12
+    assert 0.57 < share.max() < 0.62
+    assert (width / height).min() > 0.73
+    assert (width / height).max() < 1.36
+    assert left.std() > 20
+    assert top.std() > 15
 
 
-@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.25, 0.5), (0.7, 0.8)], ids=str)
-def test_a_crop_keeps_a_share_of_the_area_and_a_ratio_within_bounds(scale: tuple[float, float]) -> None:
-    _, _, height, width = boxes(400, 500, scale).T
-    share = height * width / (400 * 500)
-    assert (share > scale[0] * 0.98).all()
-    assert (share < scale[1] * 1.02).all()
-    assert (width / height > RATIO[0] * 0.98).all()
-    assert (width / height < RATIO[1] * 1.02).all()
+@pytest.mark.parametrize("side", [(5, 1000), (1000, 5), (1, 1)])
+def test_images_of_absurd_sides_come_out_whole(side: tuple[int, int]) -> None:
+    canvas, sides = on_one_canvas([torch.full((3, *side), 77, dtype=torch.uint8)])
+    for augmentation in (Augmentation(scale=(0.08, 1.0)), Augmentation(shift=True, rotation=30.0)):
+        result = changed(canvas, augmentation.draw(sides, SIZE, 0, 0, np.array([0])), SIZE)
+        assert result.shape == (1, 3, SIZE, SIZE)
+        assert torch.allclose(result, torch.tensor(77.0), atol=1e-3)
 
 
-def test_crops_reach_both_ends_of_scale_and_every_edge_of_the_image() -> None:
-    top, left, height, width = boxes(64, 64, (0.2, 1.0), count=3000).T
-    share = height * width / 64**2
-    assert share.min() < 0.22
-    assert share.max() > 0.95
-    assert (top == 0).any()
-    assert (left == 0).any()
-    assert (top + height == 64).any()
-    assert (left + width == 64).any()
+def test_the_canvas_beside_an_image_is_never_seen() -> None:
+    white = [torch.full((3, *side), 255, dtype=torch.uint8) for side in SIDES]
+    canvas, sides = on_one_canvas(white)
+    drawn = Augmentation(scale=(0.9, 1.0), rotation=45.0).draw(sides, SIZE, 0, 0, POSITIONS)
+    assert changed(canvas, drawn, SIZE).min() > 254.9
 
 
-def test_where_no_crop_fits_the_centre_is_taken_with_the_nearest_ratio() -> None:
-    dice = np.random.default_rng(0)
-    assert _crop_box(300, 30, (1.0, 1.0), RATIO, dice) == (130, 0, 40, 30)
-    assert _crop_box(30, 300, (1.0, 1.0), RATIO, dice) == (0, 130, 30, 40)
+def test_what_is_not_asked_for_does_not_change_what_is() -> None:
+    plain, _ = augmented(Augmentation(scale=(0.3, 1.0), flip=0.5))
+    erased, _ = augmented(Augmentation(scale=(0.3, 1.0), flip=0.5, erase=1e-9))
+    assert torch.equal(plain, erased)
 
 
-def test_the_same_dice_give_the_same_result_and_other_dice_another() -> None:
-    augmentation, image = Augmentation(scale=(0.2, 1.0), flip=0.5), image_of(40, 50)
-    first, again, other = (augmentation.apply(image, 24, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+def test_brightness_saturation_and_contrast_keep_their_meaning() -> None:
+    plain, _ = augmented(Augmentation())
+    grey = torch.tensor(GREY).view(1, 3, 1, 1)
+    result, _ = augmented(Augmentation(jitter=(0.0, 0.0, 0.5, 0.0)))
+    inside = (result > 1) & (result < 254)
+    luma = ((plain - result) * grey).sum(1, keepdim=True).abs()
+    assert luma[inside.all(1, keepdim=True)].max() < 0.05, "saturation keeps the luma"
+    assert not torch.allclose(plain, result, atol=2)
+    result, _ = augmented(Augmentation(jitter=(0.0, 0.0, 0.0, 0.3)))
+    inside = ((result > 1) & (result < 254)).all(1, keepdim=True)
+    assert ((plain - result) * grey).sum(1, keepdim=True).abs()[inside].max() < 0.6, "so does hue"
+    result, _ = augmented(Augmentation(jitter=(0.0, 0.9, 0.0, 0.0)))
+    inside = ((result > 1) & (result < 254)).all(1)
+    assert inside.any()
+    assert not torch.allclose(plain, result, atol=2)
 
 
-def test_a_crop_is_that_box_resized() -> None:
-    image = image_of(40, 50)
-    top, left, height, width = _crop_box(40, 50, (0.2, 0.5), RATIO, np.random.default_rng(4))
-    expected = F.resize(image[:, top : top + height, left : left + width], [24, 24], antialias=True)
-    augmented = Augmentation(scale=(0.2, 0.5)).apply(image, 24, np.random.default_rng(4))
-    assert torch.equal(augmented, expected)
+def test_erasing_blanks_a_box_of_the_stated_share_with_the_mean_colour() -> None:
+    canvas, sides = on_one_canvas([torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(200)])
+    positions = np.arange(200)
+    plain = changed(canvas, Augmentation().draw(sides, SIZE, 0, 0, positions), SIZE)
+    result = changed(canvas, Augmentation(erase=0.5).draw(sides, SIZE, 0, 0, positions), SIZE)
+    share = (result != plain).any(1).float().mean((1, 2))
+    assert 70 < (share > 0).sum() < 130
+    assert share[share > 0].min() > 0.01
+    assert share.max() < 0.35
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_probability_one_mirrors_every_image_and_zero_none(seed: int) -> None:
-    image = image_of(24, 24)
-    always, never = (Augmentation(flip=flip).apply(image, 24, np.random.default_rng(seed)) for flip in (1.0, 0.0))
-    assert torch.equal(always, image.flip(2))
-    assert torch.equal(never, image)
+@pytest.mark.parametrize("augmentation", [Augmentation(mixup=0.4), Augmentation(cutmix=1.0)], ids=["mixup", "cutmix"])
+def test_mixing_keeps_the_share_it_states(augmentation: Augmentation) -> None:
+    canvas = torch.zeros((8, 3, 64, 64), dtype=torch.uint8)
+    canvas[:4] = 200  # bright and dark images
+    sides = np.tile([[64, 64]], (8, 1))
+    for epoch in range(6):
+        drawn = augmentation.draw(sides, SIZE, 0, epoch, np.arange(8))
+        result = changed(canvas, drawn, SIZE)
+        own, other = canvas[:, 0, 0, 0].float(), canvas[drawn["partner"], 0, 0, 0].float()
+        expected = drawn["share"] * own + (1 - drawn["share"]) * other
+        assert torch.allclose(result.mean((1, 2, 3)), expected, atol=0.01)
 
 
-def test_probability_one_quarter_mirrors_a_quarter_of_the_images() -> None:
-    image, augmentation = image_of(8, 8), Augmentation(flip=0.25)
-    dice = np.random.default_rng(0)
-    mirrored = sum(torch.equal(augmentation.apply(image, 8, dice), image.flip(2)) for _ in range(1000))
-    assert 200 < mirrored < 300  # four deviations of 14
+@pytest.mark.parametrize("policy", ["rand_augment", "trivial_augment"])
+def test_a_policy_is_decided_by_seed_epoch_and_image_alone(policy: str) -> None:
+    picture = pictures()[0]
+    torch.manual_seed(1)
+    first = [policy_changed(picture, policy, 0, epoch, 3) for epoch in range(8)]
+    state = torch.get_rng_state()
+    again = [policy_changed(picture, policy, 0, epoch, 3) for epoch in range(8)]
+    assert torch.equal(torch.get_rng_state(), state), "torch's own chance is left as it was"
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    assert len({one.numpy().tobytes() for one in first}) > 2
 
 
-def test_without_scale_the_centre_is_cut() -> None:
-    image = image_of(30, 41)
-    augmented = Augmentation(flip=0.0).apply(image, 24, np.random.default_rng(0))
-    assert torch.equal(augmented, F.center_crop(image, [24, 24]))
+def test_the_same_numbers_come_for_the_same_image_in_any_order_and_batch() -> None:
+    forward, backward = uniforms(7, 3, np.arange(50), 9), uniforms(7, 3, np.arange(50)[::-1], 9)
+    assert np.array_equal(forward, backward[::-1])
+    assert np.array_equal(forward[10:12], uniforms(7, 3, np.array([10, 11]), 9))
+    assert np.array_equal(forward[:, :4], uniforms(7, 3, np.arange(50), 4))
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("augmentation", [Augmentation(scale=(0.08, 1.0), flip=0.5), Augmentation(flip=1.0)], ids=str)
-def test_the_smallest_and_the_thinnest_image_give_bytes_of_the_size_asked_for(
-    size: tuple[int, int], augmentation: Augmentation
-) -> None:
-    augmented = augmentation.apply(image_of(*size), 20, np.random.default_rng(0))
-    assert (augmented.dtype, augmented.shape) == (torch.uint8, (3, 20, 20))
-
-
-def test_the_image_handed_in_is_left_as_it_was() -> None:
-    image = image_of(30, 30)
-    before = image.clone()
-    Augmentation(scale=(0.5, 1.0), flip=1.0).apply(image, 24, np.random.default_rng(0)).zero_()
-    assert torch.equal(image, before)
-
-
-def test_an_augmentation_that_changes_nothing_says_so() -> None:
-    assert Augmentation().is_empty
-    assert not Augmentation(flip=0.1).is_empty
-    assert not Augmentation(scale=(1.0, 1.0)).is_empty
+def test_the_numbers_are_uniform_and_unrelated_across_seeds_epochs_and_images() -> None:
+    columns = [uniforms(seed, epoch, np.arange(20_000), 1)[:, 0] for seed in range(3) for epoch in range(8)]
+    for column in columns:
+        assert abs(np.histogram(column, 10, (0, 1))[0] - 2000).max() < 200
+    related = np.corrcoef(columns) - np.eye(len(columns))
+    assert np.abs(related).max() < 0.035  # 276 pairs of 20,000: 0.007 is one deviation, 5 are allowed

@@ -36,3 +36,10 @@ def test_workers_change_nothing(tmp_path: Path, workers: int) -> None:
     assert launch([*recipe, "trainer.workers=0", f"output_dir={tmp_path / 'none'}"]) == 0
     assert launch([*recipe, f"trainer.workers={workers}", f"output_dir={tmp_path / 'some'}"]) == 0
     assert same(*weights_of_each_run(tmp_path / "none"), *weights_of_each_run(tmp_path / "some"))
+
+
+def test_without_the_store_of_decoded_images_the_result_is_the_same(tmp_path: Path) -> None:
+    recipe = (*TINY, "augment=crop_flip", "dataset.side=40")
+    assert launch([*recipe, f"output_dir={tmp_path / 'store'}"]) == 0
+    assert launch([*recipe, "data.store_gib=0", f"output_dir={tmp_path / 'live'}"]) == 0
+    assert same(*weights_of_each_run(tmp_path / "store"), *weights_of_each_run(tmp_path / "live"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from thaw.config.catalog import backbone_names
 from thaw.config.faults import Fault, listing, nearest
-from thaw.config.schema import Backbone, Captcha, Folder, Recipe
+from thaw.config.schema import Archive, Backbone, Captcha, Folder, Recipe, Table
 
 Blamed = Iterator[tuple[str, Fault]]
 
@@ -145,24 +145,58 @@ def _characters_are_distinct(recipe: Recipe) -> Blamed:
 
 def _folder_is_there(recipe: Recipe) -> Blamed:
     dataset = recipe.dataset
-    if not isinstance(dataset, Folder):
+    if isinstance(dataset, Captcha):
         return
-    if dataset.root is None and dataset.archive is None:
+    if dataset.root is None and not archives_of(dataset):
         yield "dataset.root", Fault("dataset.root is null, and there is no archive to fetch", fix="dataset.root=DIR")
     elif dataset.root is not None and not Path(dataset.root).expanduser().exists():
         path = Path(dataset.root).expanduser()
         near = nearest(path.name, [one.name for one in path.parent.glob("*")]) if path.parent.is_dir() else None
         fix = f"dataset.root={path.parent / near}" if near else "dataset.root=DIR"
-        yield "dataset.root", Fault(f"dataset.root={dataset.root}", "no such folder", "an image folder", fix)
+        valid = "an image folder, or an archive of it" if isinstance(dataset, Folder) else "a folder, or an archive"
+        yield "dataset.root", Fault(f"dataset.root={dataset.root}", "no such folder", valid, fix)
     if dataset.fractions.val + dataset.fractions.test >= 1:
         got = f"{dataset.fractions.val} + {dataset.fractions.test}"
         yield "dataset.fractions", Fault("dataset.fractions leave nothing to train on", got, "val + test < 1")
+
+
+def archives_of(dataset: Folder | Table) -> dict[str, Archive]:
+    """Every archive that the data set can come from, by variant."""
+    if isinstance(dataset, Table):
+        return dataset.archives
+    return {"archive": dataset.archive} if dataset.archive else {}
+
+
+def _variant_exists(recipe: Recipe) -> Blamed:
+    dataset = recipe.dataset
+    if not isinstance(dataset, Table) or dataset.variant in (dataset.archives or [None]):
+        return
+    near = nearest(dataset.variant or "", dataset.archives) or next(iter(dataset.archives), "null")
+    valid = listing(dataset.archives) or "null, as there are no archives"
+    yield (
+        "dataset.variant",
+        Fault(f"dataset.variant={dataset.variant}", "no such variant", valid, f"dataset.variant={near}"),
+    )
+
+
+def _archives_can_be_verified(recipe: Recipe) -> Blamed:
+    dataset = recipe.dataset
+    if isinstance(dataset, Captcha):
+        return
+    for key, archive in archives_of(dataset).items():
+        path = f"dataset.{'' if isinstance(dataset, Folder) else 'archives.'}{key}"
+        if archive.checksum is None and not archive.url.startswith("kaggle://"):
+            subject = f"{path}.checksum=null, and only Kaggle's own client knows without it what it has fetched"
+            yield f"{path}.checksum", Fault(subject, fix=f"{path}.checksum=sha256:HEX")
 
 
 def _crop_is_an_interval(recipe: Recipe) -> Blamed:
     crop = recipe.augment.random_resized_crop
     if crop is None:
         return
+    if recipe.augment.random_crop:
+        subject = "augment.random_crop and augment.random_resized_crop both say where to crop"
+        yield "augment.random_crop", Fault(subject, fix="augment.random_crop=false")
     if crop.scale[0] > crop.scale[1] or crop.scale[1] > 1:
         yield (
             "augment.random_resized_crop.scale",
@@ -188,5 +222,7 @@ RULES = (
     _data_has_validation,
     _characters_are_distinct,
     _folder_is_there,
+    _variant_exists,
+    _archives_can_be_verified,
     _crop_is_an_interval,
 )

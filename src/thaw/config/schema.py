@@ -35,9 +35,13 @@ class Captcha(Strict):
 
 
 class Archive(Strict):
+    """`url` may be kaggle://competitions/NAME, which has no checksum. `folder` is where the data lie inside; `inner`
+    names an archive in the archive."""
+
     url: Name
-    checksum: Checksum
+    checksum: Checksum | None
     folder: str
+    inner: Name | None = None
 
 
 class SplitFolders(Strict):
@@ -58,6 +62,28 @@ class Folder(Strict):
     archive: Archive | None
     splits: SplitFolders
     fractions: SplitFractions
+    per_class: PositiveInt | None = None
+    exclude: list[Name] = []
+    convert: Literal["cifar"] | None = None
+    image_size: Annotated[int, Field(ge=16, le=2048)] | None
+    crop: Annotated[float, Field(gt=0, le=1)] | None
+
+
+class Table(Strict):
+    kind: Literal["csv"]
+    name: Name
+    root: Name | None
+    variant: Name | None
+    archives: dict[Name, Archive]
+    file: Name
+    path_column: Name
+    label_column: Name
+    split_column: Name | None
+    folder: str
+    suffix: str
+    unlabelled: Name | None
+    fractions: SplitFractions
+    per_class: PositiveInt | None
     image_size: Annotated[int, Field(ge=16, le=2048)] | None
     crop: Annotated[float, Field(gt=0, le=1)] | None
 
@@ -71,6 +97,9 @@ class Package(Strict):
 class Data(Strict):
     cache: Name | None
     mirror: Annotated[str, Text(pattern=r"^(https?|file)://")] | None
+    broken: Literal["error", "skip"]
+    store_gib: NonNegativeFloat
+    near_duplicates: bool
 
 
 class Backbone(Strict):
@@ -148,15 +177,44 @@ class OneCycle(Strict):
 class RandomResizedCrop(Strict):
     scale: Interval
     ratio: Interval
+    centre: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class HorizontalFlip(Strict):
     probability: Probability
 
 
+class Rotation(Strict):
+    degrees: Annotated[float, Field(ge=0, le=180)]
+
+
+class ColourJitter(Strict):
+    brightness: Probability
+    contrast: Probability
+    saturation: Probability
+    hue: Annotated[float, Field(ge=0, le=0.5)]
+
+
+class RandomErasing(Strict):
+    probability: Probability
+
+
+class Mixing(Strict):
+    alpha: PositiveFloat
+
+
 class Augment(Strict):
-    random_resized_crop: RandomResizedCrop | None
-    horizontal_flip: HorizontalFlip | None
+    """In the order in which they act."""
+
+    policy: Literal["rand_augment", "trivial_augment"] | None = None
+    random_resized_crop: RandomResizedCrop | None = None
+    random_crop: bool = False
+    horizontal_flip: HorizontalFlip | None = None
+    rotation: Rotation | None = None
+    colour_jitter: ColourJitter | None = None
+    random_erasing: RandomErasing | None = None
+    mixup: Mixing | None = None
+    cutmix: Mixing | None = None
 
 
 class EarlyStopping(Strict):
@@ -181,7 +239,7 @@ class Trainer(Strict):
 class Recipe(Strict):
     """A complete configuration: what `conf/` composes, checked."""
 
-    dataset: Annotated[Captcha | Folder, Field(discriminator="kind")]
+    dataset: Annotated[Captcha | Folder | Table, Field(discriminator="kind")]
     backbone: Backbone
     head: LinearHead
     strategy: Strategy

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import lzma
+import shutil
 import tarfile
+import tempfile
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 from thaw.config.faults import Fault, UserFault
@@ -24,30 +27,57 @@ UNREADABLE = (  # damaged, encrypted, packed by an unknown method, or names that
 )
 
 
-def unpacked(archive: Path, target: Path) -> Path:
-    """`target`, holding what is in `archive` (zip, tar, tar.gz, tar.bz2, tar.xz).
+def unpacked(archive: Path, target: Path, inner: str | None = None) -> Path:
+    """`target`, holding what is in `archive` (zip, tar, tar.gz, tar.bz2, tar.xz). Where `archive` holds another one
+    named `inner`, in whatever folder, `target` holds what is in that one, and nothing else.
 
     Raises:
         UserFault: for a file that is no archive, or one that would write outside `target`, link out of it, make device
             files, or grow past `MOST_RATIO`.
     """
+    return complete_folder(target, lambda folder: _unpack_nested(archive, folder, inner))
 
-    def unpack(folder: Path) -> None:
-        try:
-            if zipfile.is_zipfile(archive):
-                _unzip(archive, folder)
-            elif tarfile.is_tarfile(archive):
-                _untar(archive, folder)
-            else:
-                raise _refused(archive, "it is neither zip nor tar")
-        except UNREADABLE as error:
-            raise _refused(archive, str(error) or type(error).__name__) from error
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            raise _refused(archive, str(error)) from error  # bz2 and gzip say so of damaged data; a disk has a number
 
-    return complete_folder(target, unpack)
+def _unpack_nested(archive: Path, folder: Path, inner: str | None) -> None:
+    _unpack(archive, folder)
+    if inner and (nested := nested_archive(folder, inner)):
+        outer = set(folder.iterdir())
+        aside = Path(tempfile.mkdtemp(dir=folder))
+        _unpack(nested, aside)
+        _remove(outer)
+        for member in aside.iterdir():
+            member.replace(folder / member.name)
+        aside.rmdir()
+
+
+def nested_archive(folder: Path, name: str) -> Path | None:
+    """The file called `name` in `folder` or below, the outermost of several; None where there is none."""
+    found = [path for path in folder.rglob(name) if path.is_file()]
+    return min(found, key=lambda path: len(path.parts), default=None)
+
+
+def _remove(paths: Collection[Path]) -> None:
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    try:
+        if zipfile.is_zipfile(archive):
+            _unzip(archive, folder)
+        elif tarfile.is_tarfile(archive):
+            _untar(archive, folder)
+        else:
+            raise _refused(archive, "it is neither zip nor tar")
+    except UNREADABLE as error:
+        raise _refused(archive, str(error) or type(error).__name__) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise _refused(archive, str(error)) from error  # bz2 and gzip say so of damaged data; a disk has a number
 
 
 def _unzip(archive: Path, folder: Path) -> None:

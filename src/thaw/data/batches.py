@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from thaw.data.augmentation import Augmentation
+from thaw.data.augmentation import Augmentation, policy_changed
+from thaw.data.live import Live
 from thaw.data.store import Store
 
 EVALUATION = -1  # the epoch of images that are not augmented
-Batch = tuple[Tensor, Tensor, Tensor]  # uint8 [n, 3, size, size], int64 labels [n], int64 positions in the table [n]
+
+
+class Batch(NamedTuple):
+    """`images` uint8 [n, 3, height, width], `labels` int64 [n], `positions` in the table of samples int64 [n]. `drawn`
+    is what augmentation is to do to them (`changes.changed`); without it the images are of the network's size."""
+
+    images: Tensor
+    labels: Tensor
+    positions: Tensor
+    drawn: dict[str, Tensor]
 
 
 @dataclass
@@ -61,25 +71,39 @@ class InOrder(Sampler[list[tuple[int, int]]]):
 
 @dataclass
 class Images(Dataset[Batch]):
-    """Cuts batches of `size` x `size` pixels from the store. `labels` is int64 [samples]."""
+    """Cuts batches for a network of `size` x `size` pixels from the store. `labels` is int64 [samples]."""
 
-    store: Store
+    store: Store | Live
     labels: np.ndarray
     size: int
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
 
     def __getitems__(self, wanted: list[tuple[int, int]]) -> Batch:
-        images = torch.stack([self._image(epoch, position) for epoch, position in wanted])
-        positions = torch.tensor([position for _, position in wanted])
-        return images.contiguous(), torch.from_numpy(self.labels[positions.numpy()]), positions
+        """All `wanted` are of one epoch."""
+        epoch, positions = wanted[0][0], np.array([position for _, position in wanted])
+        drawn: dict[str, Tensor] = {}
+        if epoch == EVALUATION or self.augmentation.is_empty:
+            images = torch.stack([centre_crop(self._image(epoch, position), self.size) for position in positions])
+        else:
+            images, sides = on_one_canvas([self._image(epoch, position) for position in positions])
+            drawn = self.augmentation.draw(sides, self.size, self.seed, epoch, positions)
+        return Batch(images.contiguous(), torch.from_numpy(self.labels[positions]), torch.from_numpy(positions), drawn)
 
     def _image(self, epoch: int, position: int) -> Tensor:
         image = torch.from_numpy(np.array(self.store[position])).permute(2, 0, 1)
-        if epoch == EVALUATION or self.augmentation.is_empty:
-            return centre_crop(image, self.size)
-        dice = np.random.default_rng((self.seed, epoch, position))
-        return self.augmentation.apply(image, self.size, dice)
+        if epoch == EVALUATION or self.augmentation.policy is None:
+            return image
+        return policy_changed(image, self.augmentation.policy, self.seed, epoch, position)
+
+
+def on_one_canvas(images: list[Tensor]) -> tuple[Tensor, np.ndarray]:
+    """uint8 [n, 3, height, width] of the largest sides, each image in its upper left, and int64 sides [n, 2]."""
+    sides = np.array([image.shape[1:] for image in images])
+    canvas = torch.zeros((len(images), 3, *sides.max(0)), dtype=torch.uint8)
+    for place, image in zip(canvas, images, strict=True):
+        place[:, : image.shape[1], : image.shape[2]] = image
+    return canvas, sides
 
 
 def centre_crop(image: Tensor, size: int) -> Tensor:

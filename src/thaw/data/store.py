@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 from PIL import __version__ as pillow_version
 from rich.console import Console
 from rich.progress import track
@@ -18,65 +21,104 @@ from thaw.config.faults import Fault, UserFault
 from thaw.data.cache import complete_folder, key_of
 from thaw.data.image import BrokenImage, decoded
 from thaw.data.preprocessing import Preprocessing, resized
+from thaw.data.problems import MOST_ELONGATED, printable
 from thaw.data.samples import Samples
 
 MOST_NAMED = 20
+KEPT_OF_ELONGATED = 4  # longer side to shorter; 20,000 x 10 pixels resized as they are would be 400 MB
+LAYOUT = 2  # of the files; a store of another layout is built anew
+
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
 class Store:
     """Pixels of all samples, in their order, resized as the preprocessing says and not yet cropped.
 
-    `pixels` is uint8 [all bytes]; `starts` int64 [samples]; `shapes` int64 [samples, 2] of height and width.
+    `pixels` is uint8 [all bytes]; `starts` int64 [samples]; `shapes` int64 [samples, 2] of height and width; `sizes`
+    the same before resizing. `broken`: position of an image that cannot be decoded, of shape 0 x 0 -> why.
     """
 
     pixels: np.ndarray
     starts: np.ndarray
     shapes: np.ndarray
+    sizes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    broken: Mapping[int, str] = field(default_factory=dict)
 
     def __getitem__(self, index: int) -> np.ndarray:
         """uint8 [height, width, 3], a view."""
         start, (height, width) = self.starts[index], self.shapes[index]
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
+    def only(self, positions: Sequence[int]) -> Store:
+        """The images at `positions`; the pixels stay where they are."""
+        places = np.asarray(positions, dtype=np.int64)
+        return replace(
+            self, starts=self.starts[places], shapes=self.shapes[places], sizes=self.sizes[places], broken={}
+        )
 
-def store_of(samples: Samples, preprocessing: Preprocessing, cache: Path) -> Store:
+
+def store_of(samples: Samples, preprocessing: Preprocessing, cache: Path, skip_broken: bool = False) -> Store:
     """The store of `samples`, built unless it is there.
 
     Raises:
-        UserFault: naming the images that cannot be decoded, or a full disk.
+        UserFault: naming the images that cannot be decoded (with `skip_broken` only where nothing else is left), or a
+            full disk.
     """
     how = {"resize": preprocessing.resize, "by": preprocessing.interpolation, "squash": preprocessing.squash}
-    key = key_of(fingerprint=samples.fingerprint, pillow=pillow_version, **how)
-    folder = complete_folder(cache / "decoded" / key, partial(_build, samples, preprocessing))
+    key = key_of(fingerprint=samples.fingerprint, pillow=pillow_version, layout=LAYOUT, **how)
+    folder = complete_folder(cache / "decoded" / key, partial(_build, samples, preprocessing, skip_broken))
     table = np.load(folder / "table.npy", allow_pickle=False)
-    return Store(np.memmap(folder / "pixels.bin", np.uint8, "r"), table[:, 0], table[:, 1:])
+    broken = {int(key): why for key, why in json.loads((folder / "broken.json").read_text(encoding="utf-8")).items()}
+    check_broken(samples, broken, skip_broken)
+    pixels = np.memmap(folder / "pixels.bin", np.uint8, "r")
+    return Store(pixels, table[:, 0], table[:, 1:3], table[:, 3:5], broken)
 
 
-def _build(samples: Samples, preprocessing: Preprocessing, folder: Path) -> None:
-    shapes, broken = [], []
+def _build(samples: Samples, preprocessing: Preprocessing, skip_broken: bool, folder: Path) -> None:
+    """A row of the table is where the pixels start, their height and width, and those of the image as decoded."""
+    rows, broken, start = [], {}, 0
     with (folder / "pixels.bin").open("wb") as stream:
-        for image in _decoded_in_order(samples, preprocessing):
-            if isinstance(image, str):
-                broken.append(image)
+        for position, found in enumerate(each_decoded(samples, lambda image: _resized_with_size(image, preprocessing))):
+            if isinstance(found, str):
+                broken[position] = found
+                rows.append((start, 0, 0, 0, 0))
                 continue
+            image, (width, height) = found
             stream.write(image.tobytes())
-            shapes.append(image.shape[:2])
+            rows.append((start, *image.shape[:2], height, width))
+            start += image.size
         stream.flush()
         os.fsync(stream.fileno())
-    if broken:
-        raise _broken_images(samples, broken)
-    sizes = [height * width * 3 for height, width in shapes]
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    np.save(folder / "table.npy", np.column_stack([starts, np.array(shapes)]).astype(np.int64))
+    check_broken(samples, broken, skip_broken)
+    np.save(folder / "table.npy", np.array(rows, dtype=np.int64))
+    (folder / "broken.json").write_text(json.dumps(broken), encoding="utf-8")
 
 
-def _decoded_in_order(samples: Samples, preprocessing: Preprocessing) -> Iterator[np.ndarray | str]:
-    def one(path: str) -> np.ndarray | str:
+def _resized_with_size(image: Image.Image, preprocessing: Preprocessing) -> tuple[np.ndarray, tuple[int, int]]:
+    return resized(trimmed(image), preprocessing), image.size
+
+
+def trimmed(image: Image.Image) -> Image.Image:
+    """The middle of an image that is longer than MOST_ELONGATED to 1, cut to KEPT_OF_ELONGATED to 1; others whole."""
+    width, height = image.size
+    short = min(width, height)
+    if max(width, height) <= MOST_ELONGATED * short:
+        return image
+    across, down = min(width, KEPT_OF_ELONGATED * short), min(height, KEPT_OF_ELONGATED * short)
+    left, top = (width - across) // 2, (height - down) // 2
+    return image.crop((left, top, left + across, top + down))
+
+
+def each_decoded(samples: Samples, keep: Callable[[Image.Image], Kept]) -> Iterator[Kept | str]:
+    """What `keep` makes of each image, in order, in as many threads as there are cores; of one that cannot be decoded
+    a string that says why."""
+
+    def one(path: str) -> Kept | str:
         try:
-            return resized(decoded(samples.root / path), preprocessing)
+            return keep(decoded(samples.root / path))
         except BrokenImage as error:
-            return f"{path}: {error}"
+            return printable(str(error))
 
     paths = [sample.path for sample in samples.samples]
     console = Console(stderr=True)
@@ -94,8 +136,12 @@ def _decoded_in_order(samples: Samples, preprocessing: Preprocessing) -> Iterato
             )
 
 
-def _broken_images(samples: Samples, broken: list[str]) -> UserFault:
-    named = [Fault(text) for text in broken[:MOST_NAMED]]
+def check_broken(samples: Samples, broken: Mapping[int, str], skip: bool) -> None:
+    """Raises UserFault naming `broken`: position -> why; with `skip` only where nothing else is left."""
+    if not broken or (skip and len(broken) < len(samples.samples)):
+        return
+    texts = [f"{printable(samples.samples[position].path)}: {why}" for position, why in broken.items()]
+    named = [Fault(text) for text in texts[:MOST_NAMED]]
     more = [Fault(f"... and {len(broken) - MOST_NAMED} more")] if len(broken) > MOST_NAMED else []
-    headline = f"{len(broken)} images under {samples.root} cannot be decoded; mend them or take them out."
-    return UserFault(headline, named + more)
+    headline = f"{len(broken)} image{'s' * (len(broken) > 1)} under {samples.root} cannot be decoded"
+    raise UserFault(f"{headline}; mend them, take them out, or leave them out by data.broken=skip.", named + more)

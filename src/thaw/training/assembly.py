@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from thaw.analysis.inventory import say_problems, say_samples
 from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Recipe
 from thaw.data.build import samples_of
 from thaw.data.cache import cache_folder
+from thaw.data.inspected import Inspected, inspected
+from thaw.data.live import Live
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples
 from thaw.network.build import build_network, source_for
@@ -24,7 +27,7 @@ from thaw.training.learner import Learner
 from thaw.training.objective import built_optimizer
 from thaw.training.process import prepare
 from thaw.training.run import Run
-from thaw.training.tables import print_plan, say_samples, totals
+from thaw.training.tables import print_plan, totals
 
 
 @dataclass(frozen=True)
@@ -44,20 +47,23 @@ def assembled(run: Run) -> Assembly:
     prepare(recipe.seed, recipe.trainer.deterministic, recipe.trainer.threads)
     cache, accelerator = cache_folder(recipe.data.cache), accelerator_for(recipe.trainer)
 
-    samples = samples_of(recipe.dataset, recipe.seed, cache, recipe.data.mirror)
-    say_samples(recipe.dataset.name, samples)
-    _check_unchanged(run, samples)
-
+    found = samples_of(recipe.dataset, recipe.seed, cache, recipe.data.mirror)
     size, is_random = recipe.dataset.image_size, recipe.strategy.start == "random"
     source = source_for(recipe.backbone, is_random, recipe.seed, cache, recipe.data.mirror, size)
     preprocessing = source.preprocessing.at(size, recipe.dataset.crop)
+    skip, most_bytes = recipe.data.broken == "skip", recipe.data.store_gib * 2**30
+    data = inspected(found, preprocessing, cache, skip, recipe.data.near_duplicates, most_bytes)
+    samples = data.samples
+    _say(recipe.dataset.name, data)
+    _check_unchanged(run, samples)
+
     network = build_network(source, recipe.head, len(samples.classes), preprocessing)
     stages = facts(network, preprocessing.size)
     plan = _plan(recipe, stages)
     print_plan(stages, plan)
-    _note(run, samples, source, stages, plan)
+    _note(run, data, source, stages, plan)
 
-    feed = feed_of(recipe, samples, preprocessing, cache, accelerator == "gpu")
+    feed = feed_of(recipe, samples, data.store, preprocessing.size, accelerator == "gpu")
     precision = precision_for(recipe.trainer, accelerator)
     about = description(recipe.plain(), samples.classes, preprocessing, stages)
     learner = _learner(recipe, network, plan, preprocessing, feed, accelerator, precision, about)
@@ -104,13 +110,24 @@ def _check_unchanged(run: Run, samples: Samples) -> None:
         raise UserFault("the data set is not the one that this run began with.", [fault])
 
 
-def _note(run: Run, samples: Samples, source: Source, stages: list[StageFacts], plan: Plan) -> None:
+def _say(name: str, data: Inspected) -> None:
+    say_samples(name, data.samples, data.skipped)
+    say_problems(data.problems)
+    if isinstance(data.store, Live):
+        print("images are decoded anew in every epoch: a store of them would be larger than data.store_gib")
+    print()
+
+
+def _note(run: Run, data: Inspected, source: Source, stages: list[StageFacts], plan: Plan) -> None:
+    samples = data.samples
     run.note(
         data={
             "fingerprint": samples.fingerprint,
             "classes": len(samples.classes),
             "images": samples.counts(),
             "passed_over": len(samples.passed_over),
+            "skipped": data.skipped,
+            "problems": [problem.plain() for problem in data.problems],
         },
         source=source.weights,
         parameters=totals(stages, plan),

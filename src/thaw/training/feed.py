@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch.utils.data import DataLoader
 
 from thaw.config.schema import Augment, Recipe
 from thaw.data.augmentation import Augmentation
 from thaw.data.batches import Batch, EpochBatches, Images, InOrder, loader
-from thaw.data.preprocessing import Preprocessing
+from thaw.data.live import Live
 from thaw.data.samples import Samples
-from thaw.data.store import store_of
+from thaw.data.store import Store
 from thaw.training.process import cores
 
 MOST_WORKERS = 8
@@ -28,9 +27,9 @@ class Feed:
     images: Images
 
 
-def feed_of(recipe: Recipe, samples: Samples, preprocessing: Preprocessing, cache: Path, on_gpu: bool) -> Feed:
-    store = store_of(samples, preprocessing, cache)
-    images = Images(store, samples.labels(), preprocessing.size, augmentation_of(recipe.augment), recipe.seed)
+def feed_of(recipe: Recipe, samples: Samples, store: Store | Live, side: int, on_gpu: bool) -> Feed:
+    """`side`: pixels, of what the network sees."""
+    images = Images(store, samples.labels(), side, augmentation_of(recipe.augment), recipe.seed)
     workers = recipe.trainer.workers
     if workers is None:
         workers = min(MOST_WORKERS, cores()) if on_gpu else 0  # on a CPU they would take the cores of the step itself
@@ -45,8 +44,17 @@ def feed_of(recipe: Recipe, samples: Samples, preprocessing: Preprocessing, cach
 
 
 def augmentation_of(augment: Augment) -> Augmentation:
-    crop, flip = augment.random_resized_crop, augment.horizontal_flip
-    probability = flip.probability if flip else 0.0
-    if crop is None:
-        return Augmentation(flip=probability)
-    return Augmentation((crop.scale[0], crop.scale[1]), (crop.ratio[0], crop.ratio[1]), probability)
+    crop, jitter, flip = augment.random_resized_crop, augment.colour_jitter, augment.horizontal_flip
+    return Augmentation(
+        scale=(crop.scale[0], crop.scale[1]) if crop else None,
+        ratio=(crop.ratio[0], crop.ratio[1]) if crop else Augmentation.ratio,
+        centre=crop.centre if crop else Augmentation.centre,
+        shift=augment.random_crop,
+        flip=flip.probability if flip else 0.0,
+        rotation=augment.rotation.degrees if augment.rotation else 0.0,
+        jitter=(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue) if jitter else None,
+        erase=augment.random_erasing.probability if augment.random_erasing else 0.0,
+        mixup=augment.mixup.alpha if augment.mixup else 0.0,
+        cutmix=augment.cutmix.alpha if augment.cutmix else 0.0,
+        policy=augment.policy,
+    )

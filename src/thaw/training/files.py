@@ -10,7 +10,8 @@ from typing import Any
 
 def write_text(file: Path, text: str) -> None:
     aside = file.with_name(file.name + ".partial")
-    with aside.open("w", encoding="utf-8", newline="") as stream:
+    # A file name that is not UTF-8 is written as the bytes it has.
+    with aside.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thaw.data.batches import Batch
+from thaw.data.changes import changed
 from thaw.data.preprocessing import Preprocessing
 from thaw.network.network import Network
 from thaw.strategy.plan import Plan
@@ -79,11 +80,12 @@ class Learner(pl.LightningModule):
         self.plan, self.optimizers_of, self.factor, self.steps_per_epoch = plan, optimizers, factor, steps_per_epoch
         self.seed, self.label_smoothing, self.memory_format = seed, label_smoothing, memory_format
         self.decay_norms_and_biases, self.about = decay_norms_and_biases, about
+        self.size = preprocessing.size
         self.register_buffer("mean", _channels(preprocessing.mean), persistent=False)
         self.register_buffer("deviation", _channels(preprocessing.deviation), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [n, classes] of uint8 images [n, 3, size, size]."""
+        """Logits [n, classes] of images [n, 3, size, size] on the 0..255 scale."""
         normalised = (images.to(self.mean.dtype) - self.mean) / self.deviation
         logits: Tensor = self.network(normalised.contiguous(memory_format=self.memory_format))
         return logits
@@ -118,13 +120,22 @@ class Learner(pl.LightningModule):
         self.train_sums = Sums.on(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images, labels, _ = batch
-        logits = self(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        images, labels, _, drawn = batch
+        logits = self(changed(images, drawn, self.size) if drawn else images)
+        loss = self._loss(logits, labels, drawn)
         self.train_sums.add(loss, logits, labels)
         if self.device.type == "cpu" or batch_idx % STEPS_PER_CHECK == 0:
             self._check_finite(batch_idx)
         return loss
+
+    def _loss(self, logits: Tensor, labels: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+        """Mean cross-entropy; of images that are mixed, with both labels by their shares."""
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+        if "partner" in drawn:
+            others = labels[drawn["partner"]]
+            mixed = F.cross_entropy(logits, others, label_smoothing=self.label_smoothing, reduction="none")
+            loss = drawn["share"] * loss + (1 - drawn["share"]) * mixed
+        return loss.mean()
 
     def on_train_epoch_end(self) -> None:
         self._check_finite(int(self.trainer.num_training_batches))
@@ -140,8 +151,7 @@ class Learner(pl.LightningModule):
         self.val_sums = Sums.on(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        images, labels, _ = batch
-        logits = self(images)
+        logits, labels = self(batch.images), batch.labels
         self.val_sums.add(F.cross_entropy(logits, labels), logits, labels)
 
     def on_validation_epoch_end(self) -> None:
@@ -157,8 +167,7 @@ class Learner(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
         """Logits, float32 on the CPU, and positions in the table of samples."""
-        images, _, positions = batch
-        return self(images).float().cpu(), positions.cpu()
+        return self(batch.images).float().cpu(), batch.positions.cpu()
 
 
 def _channels(values: tuple[float, float, float]) -> Tensor:

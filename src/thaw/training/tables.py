@@ -8,8 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from thaw.config.faults import listing
-from thaw.data.samples import Samples
 from thaw.network.network import StageFacts
 from thaw.strategy.plan import PartPlan, PhasePlan, Plan
 
@@ -51,15 +49,6 @@ def _cells(one: StageFacts, part: PartPlan) -> list[str]:
     shape = " x ".join(map(str, one.shape))
     rates = [f"{part.learning_rate:g}", f"{part.weight_decay:g}"] if part.trainable else ["-", "-"]
     return [one.name, shape, f"{one.parameters:,}", "yes" if part.trainable else "frozen", *rates, part.batchnorm]
-
-
-def say_samples(name: str, samples: Samples) -> None:
-    counts = ", ".join(f"{count} {split}" for split, count in samples.counts().items())
-    print(f"{name}: {counts} images of {len(samples.classes)} classes, fingerprint {samples.fingerprint}")
-    if samples.passed_over:
-        named = listing(samples.passed_over, 3)
-        print(f"passed over, as they are no image of a class: {len(samples.passed_over)} ({named})")
-    print()
 
 
 def print_summary(metrics: dict[str, Any], directory: str) -> None:

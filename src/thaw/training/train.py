@@ -31,6 +31,7 @@ from thaw.training.outcome import (
     timing,
     write_predictions,
 )
+from thaw.training.pictures import show_data
 from thaw.training.process import Interrupted, interruptible
 from thaw.training.run import Run, claimed, interrupted_run, new_run, recorded
 from thaw.training.tables import print_summary
@@ -67,6 +68,8 @@ def train(run: Run) -> None:
     quieten()
     parts = assembled(run)
     trainer = trainer_for(run, parts)
+    if not run.last.is_file():  # a resumed run has shown them
+        show_data(trainer, parts.samples, parts.feed.images)
     _fit(trainer, parts, run)
     _record(trainer, parts, run, started)
 

@@ -1,0 +1,126 @@
+"""What input costs beside a training step: decode once and augment in batches, against a DataLoader of the usual
+torchvision transforms with two workers.
+
+    python -m benchmarks.input                   400 JPEGs of 500 x 375 pixels, random crop and mirror image at 224
+    python -m benchmarks.input --root DIR        an image folder of your own: DIR/CLASS/*.jpg
+
+On a CPU both compete with the step for the same cores, so each is timed alone, over whole epochs, and compared with the
+step's time an image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from thaw.config.command import recipe_for
+from thaw.data.augmentation import Augmentation
+from thaw.data.batches import EpochBatches, Images, loader
+from thaw.data.changes import changed
+from thaw.data.samples import folder_samples
+from thaw.data.store import store_of
+from thaw.network.build import build_network, source_for
+from thaw.training.process import cores, prepare
+
+SIZE, BATCH, EPOCHS = 224, 32, 3
+SCALE, FLIP = (0.35, 1.0), 0.5
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--root", type=Path, help="an image folder: DIR/CLASS/*.jpg")
+    root = arguments.parse_args().root
+    prepare(0, True, None)
+    with tempfile.TemporaryDirectory() as folder:
+        report(*measured(root or photographs(Path(folder) / "images", 400), Path(folder) / "cache"))
+
+
+def photographs(root: Path, count: int) -> Path:
+    """JPEGs with the detail, and so the decoding time, of photographs: noise at several scales."""
+    dice = np.random.default_rng(0)
+    for number in range(count):
+        folder = root / ("ants", "bees")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        layers = [Image.fromarray(dice.integers(0, 256, (375 // k, 500 // k, 3), dtype=np.uint8)) for k in (4, 12, 50)]
+        pixels = np.mean([np.asarray(layer.resize((500, 375), Image.Resampling.BICUBIC)) for layer in layers], axis=0)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:04}.jpg", quality=88)
+    return root
+
+
+def measured(root: Path, cache: Path) -> tuple[float, float, float, float]:
+    """Milliseconds an image: building the store once, input of ours, input of the usual loader, a training step."""
+    recipe = recipe_for(["trainer.accelerator=cpu"])
+    samples = folder_samples(root, {"train": None, "val": None, "test": None}, {"val": 0.0, "test": 0.1}, 0)
+    source = source_for(recipe.backbone, False, 0, cache, None)
+    preprocessing = source.preprocessing.at(SIZE, None)
+    started = time.perf_counter()
+    store = store_of(samples, preprocessing, cache)
+    store_ms = 1e3 * (time.perf_counter() - started) / len(samples.samples)
+    images = Images(store, samples.labels(), SIZE, Augmentation(scale=SCALE, flip=FLIP), 0)
+    ours = loader(images, EpochBatches(samples.of("train"), BATCH, 0), 0, False)
+    network = build_network(source, recipe.head, 2, preprocessing).to(memory_format=torch.channels_last)
+    usual = usual_loader(root)
+    return store_ms, epoch_ms(lambda: our_batches(ours)), epoch_ms(lambda: iter(usual)), step_ms(network)
+
+
+def our_batches(feed: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in feed:
+        yield changed(batch.images, batch.drawn, SIZE), batch.labels
+
+
+def usual_loader(root: Path) -> DataLoader:
+    """As the tutorials write it."""
+    crop, flip = v2.RandomResizedCrop(SIZE, scale=SCALE), v2.RandomHorizontalFlip(FLIP)
+    transform = v2.Compose([crop, flip, v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+    folder = ImageFolder(root, transform)
+    return DataLoader(folder, BATCH, shuffle=True, num_workers=2, persistent_workers=True)
+
+
+def epoch_ms(batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]) -> float:
+    """Milliseconds an image, median over the epochs behind a first one that starts workers and fills caches."""
+    seconds = []
+    for _ in range(EPOCHS + 1):
+        started = time.perf_counter()
+        count = sum(len(labels) for _, labels in batches())
+        seconds.append((time.perf_counter() - started) / count)
+    return 1e3 * statistics.median(seconds[1:])
+
+
+def step_ms(network: torch.nn.Module) -> float:
+    """Milliseconds an image of a whole fine-tuning step on one resident batch."""
+    images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+    labels, seconds = torch.zeros(BATCH, dtype=torch.int64), []
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    network.train()
+    for _ in range(6):
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        F.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+        seconds.append((time.perf_counter() - started) / BATCH)
+    return 1e3 * statistics.median(seconds[1:])
+
+
+def report(store: float, ours: float, usual: float, step: float) -> None:
+    print(f"\n{cores()} CPU cores, {SIZE} px, milliseconds an image")
+    print(f"  training step, EfficientNet-Lite0              {step:7.2f}")
+    print(f"  thaw: decode and resize, once for all runs     {store:7.2f}")
+    print(f"  thaw: input of an epoch                        {ours:7.2f}   {ours / step:6.1%} of the step")
+    print(f"  usual DataLoader, 2 workers                    {usual:7.2f}   {usual / step:6.1%} of the step")
+
+
+if __name__ == "__main__":
+    main()

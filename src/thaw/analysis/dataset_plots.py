@@ -1,0 +1,120 @@
+"""The pictures of a data set: images per class, their sizes, samples as they are and as training sees them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+from thaw.data.samples import SPLITS, Samples
+
+COLOURS = {"train": "#8fb8de", "val": "#3d7ebf", "test": "#f0a45d"}
+INK = "#33404d"
+MOST_NAMED_CLASSES = 40
+WIDTH = 5.4  # inches; legible on a telephone and, two side by side, on a laptop
+
+
+def class_counts(samples: Samples) -> Figure:
+    """A bar a class, its splits behind one another; of very many classes the curve of their sizes."""
+    counts = {
+        split: np.bincount(samples.labels()[samples.of(split)], minlength=len(samples.classes)) for split in SPLITS
+    }
+    named = len(samples.classes) <= MOST_NAMED_CLASSES
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.23 * len(samples.classes) if named else 4), layout="constrained")
+    axes = figure.subplots()
+    order = np.arange(len(samples.classes)) if named else np.argsort(-sum(counts.values()), kind="stable")
+    left = np.zeros(len(order), dtype=np.int64)
+    for split in [split for split in SPLITS if counts[split].any()]:
+        widths = counts[split][order]
+        axes.barh(np.arange(len(order)), widths, left=left, color=COLOURS[split], label=split, height=0.72)
+        left += widths
+    axes.invert_yaxis()
+    if named:
+        axes.set_yticks(range(len(order)), [_short(samples.classes[label]) for label in order])
+    else:
+        axes.set_ylabel(f"{len(order)} classes, the largest first", color=INK, fontsize=9)
+    figure.legend(loc="outside upper right", frameon=False, fontsize=9, ncols=3)
+    _calm(axes, "images")
+    return figure
+
+
+def size_scatter(sizes: np.ndarray) -> Figure:
+    """Width against height in pixels; `sizes` is int64 [images, 2] of height and width."""
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots()
+    pairs, counts = np.unique(sizes[:, ::-1], axis=0, return_counts=True)
+    area = 14 * np.sqrt(counts)
+    axes.scatter(pairs[:, 0], pairs[:, 1], s=area.clip(max=400), alpha=0.45, color=COLOURS["val"], linewidths=0)
+    if sizes.max() > 4 * np.median(sizes):  # a few giants would press all others into a corner
+        axes.set(xscale="log", yscale="log")
+        between = (1.0, 2.0, 5.0) if sizes.max() < 100 * sizes.min() else (1.0,)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=between, numticks=12))
+            axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axis.set_minor_locator(NullLocator())
+    axes.set_ylabel("height", color=INK, fontsize=9)
+    _calm(axes, "width, pixels")
+    return figure
+
+
+def aspect_histogram(sizes: np.ndarray) -> Figure:
+    """How many images have which width to height, on a logarithmic axis: 2:1 is as far from 1:1 as 1:2."""
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots()
+    ratios = np.log2(sizes[:, 1] / sizes[:, 0])
+    reach = max(1.5, float(np.abs(ratios).max()) + 0.1)
+    axes.hist(ratios, bins=np.linspace(-reach, reach, 42).tolist(), color=COLOURS["val"])
+    step = max(1, int(reach) // 3)
+    ticks = range(-step * int(reach / step), int(reach) + 1, step)
+    axes.set_xticks(list(ticks), [f"1:{2**-tick}" if tick < 0 else f"{2**tick}:1" for tick in ticks])
+    axes.set_ylabel("images", color=INK, fontsize=9)
+    _calm(axes, "width : height")
+    return figure
+
+
+def picture_rows(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], headings: Sequence[str] = ()) -> Figure:
+    """A labelled row each of uint8 [height, width, 3] pictures; `headings` stand over the columns."""
+    columns = max(map(len, rows))
+    figure = Figure(figsize=(1.3 + 1.15 * columns, 0.35 + 1.2 * len(rows)), layout="constrained")
+    grid: Any = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for line, pictures, label in zip(grid, rows, labels, strict=True):
+        for axes, pixels in zip(line, pictures, strict=False):
+            axes.imshow(pixels)
+        place = {"transform": line[0].transAxes, "ha": "right", "va": "center"}
+        line[0].text(-0.08, 0.5, _short(label), fontsize=9, color=INK, **place)
+    for axes, heading in zip(grid[0], headings, strict=False):
+        axes.set_title(heading, fontsize=8, color=INK)
+    return figure
+
+
+def pixels_of(figure: Figure) -> np.ndarray:
+    """uint8 [height, width, 3], drawn without a screen."""
+    canvas: Any = FigureCanvasAgg(figure)  # matplotlib types the class and not its methods
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def png_of(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=160)
+    return stream.getvalue()
+
+
+def _short(name: str, most: int = 22) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _calm(axes: Axes, xlabel: str) -> None:
+    axes.set_xlabel(xlabel, color=INK, fontsize=9)
+    axes.tick_params(colors=INK, labelsize=9, length=0)
+    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)

@@ -1,0 +1,131 @@
+"""`thaw data VERB OVERRIDES`: fetch a data set, verify it, look at it. Overrides are those of train.py."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thaw.config.command import parsed, recipe_for
+from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.schema import Recipe
+
+if TYPE_CHECKING:
+    from thaw.data.problems import Problem
+
+CLEAN, PROBLEMS = 0, 1
+HELP = """thaw data VERB [dataset=NAME] [key=value ...]
+
+  fetch     get and unpack the data set, say where it lies and what it holds
+  verify    check the archive's checksum, decode every image, name all problems
+  report    write a page to look at: out=DIR/report.html, and its pictures as PNG files
+
+    thaw data fetch dataset=hymenoptera
+    thaw data verify dataset=folder dataset.root=DIR data.near_duplicates=true
+    thaw data report dataset=hymenoptera augment=crop_flip out=DIR
+
+Settings are those of python train.py. Exit status: 0 done, and no problem found; 1 verify found problems;
+2 something for you to change."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the verb that comes first in `arguments` and returns the exit status.
+
+    Raises:
+        UserFault: where there is no such verb, the settings are wrong, or the data cannot be had.
+    """
+    if not arguments or {"--help", "-h"} & set(arguments):
+        print(HELP)
+        return CLEAN
+    verb, *rest = arguments
+    verbs = {"fetch": _fetch, "verify": _verify, "report": _report}
+    if verb not in verbs:
+        fix = f"thaw data {nearest(verb, verbs) or '--help'}"
+        raise UserFault("no such verb.", [Fault(f"thaw data {verb}", valid=listing(verbs), fix=fix)])
+    outs = [argument.split("=", 1)[1] for argument in rest if argument.startswith("out=")]
+    overrides = [argument for argument in rest if verb != "report" or not argument.startswith("out=")]
+    return verbs[verb](_recipe(overrides), Path(outs[-1]).expanduser() if outs else None)
+
+
+def _recipe(overrides: Sequence[str]) -> Recipe:
+    command = parsed(overrides)
+    if command.multirun or command.informs:
+        options = listing(argument for argument in command.arguments if argument.startswith("-"))
+        raise UserFault("thaw data looks at one data set.", [Fault(options, valid="dataset=NAME and key=value")])
+    return recipe_for(overrides)
+
+
+def _fetch(recipe: Recipe, _: Path | None) -> int:
+    from thaw.analysis.inventory import say_samples
+    from thaw.data.build import samples_of
+    from thaw.data.cache import cache_folder
+
+    samples = samples_of(recipe.dataset, recipe.seed, cache_folder(recipe.data.cache), recipe.data.mirror)
+    say_samples(recipe.dataset.name, samples, {})
+    print(f"it lies in {samples.root}")
+    return CLEAN
+
+
+def _verify(recipe: Recipe, _: Path | None) -> int:
+    """Decodes the files themselves, not what an earlier run has kept of them."""
+    from thaw.analysis.inventory import say_problems, say_samples
+    from thaw.data.build import samples_of
+    from thaw.data.cache import cache_folder
+    from thaw.data.verified import verified
+
+    cache = cache_folder(recipe.data.cache)
+    archive_problems = list(_wrong_archive(recipe, cache))
+    samples = samples_of(recipe.dataset, recipe.seed, cache, recipe.data.mirror)
+    problems = [*archive_problems, *verified(samples, recipe.data.near_duplicates)]
+    say_samples(recipe.dataset.name, samples, {})
+    say_problems(problems)
+    print(f"{len(problems)} kinds of problems" if problems else "every image can be decoded; no problems found")
+    return PROBLEMS if problems else CLEAN
+
+
+def _wrong_archive(recipe: Recipe, cache: Path) -> Iterator[Problem]:
+    """Of those that lie here: fetched ones, and one that dataset.root names."""
+    from thaw.config.consistency import archives_of
+    from thaw.data.fetch import matches
+    from thaw.data.problems import Problem
+
+    if recipe.dataset.kind == "captcha":
+        return
+    checksums = {Path(one.url).name: one.checksum for one in archives_of(recipe.dataset).values() if one.checksum}
+    places = [cache / "downloads" / name for name in checksums]
+    places += [Path(recipe.dataset.root).expanduser()] if recipe.dataset.root else []
+    wrong = [place for place in places if place.is_file() and place.name in checksums]
+    wrong = [place for place in wrong if not matches(place, checksums[place.name])]
+    if wrong:
+        yield Problem("archive", "archives with another checksum than the official one", tuple(map(str, wrong)))
+
+
+def _report(recipe: Recipe, out: Path | None) -> int:
+    """The images are cut for a network of dataset.image_size pixels, ImageNet's usual 224 where the recipe leaves that
+    to the source weights: a report needs no weights."""
+    from thaw.analysis.inventory import say_problems, say_samples
+    from thaw.analysis.report import write_report
+    from thaw.data.batches import Images
+    from thaw.data.build import samples_of
+    from thaw.data.cache import cache_folder
+    from thaw.data.inspected import inspected
+    from thaw.network.source import IMAGENET
+    from thaw.training.feed import augmentation_of
+
+    name, cache = recipe.dataset.name, cache_folder(recipe.data.cache)
+    preprocessing = IMAGENET.at(recipe.dataset.image_size, recipe.dataset.crop)
+    samples = samples_of(recipe.dataset, recipe.seed, cache, recipe.data.mirror)
+    data = inspected(samples, preprocessing, cache, skip_broken=True, near_duplicates=recipe.data.near_duplicates)
+    labels, augmentation = data.samples.labels(), augmentation_of(recipe.augment)
+    images = Images(data.store, labels, preprocessing.size, augmentation, recipe.seed)
+    say_samples(name, data.samples, data.skipped)
+    say_problems(data.problems)
+    print(f"the report is {write_report(name, data, images, out or _new_folder(recipe))}")
+    return CLEAN
+
+
+def _new_folder(recipe: Recipe) -> Path:
+    started = time.strftime("%Y-%m-%d_%H-%M-%S")
+    return Path(recipe.output_dir) / f"report_{recipe.dataset.name}_{started}_{secrets.token_hex(3)}"
