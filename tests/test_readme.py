@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import ROOT, TINY, only_run, typed
 from tests.images import image_folder
+from thaw.cli import main
 from thaw.config.command import checked, parsed
 from thaw.launch import launch
 
@@ -17,6 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
 COMMANDS = sorted({line.split("#")[0].strip() for line in SHELL.splitlines() if line.split("#")[0].strip()})
 TRAININGS = [line for line in COMMANDS if line.startswith("python train.py") and "--" not in line]
+VERBS = [line for line in COMMANDS if line.startswith("thaw ")]
 NEEDS_FETCHING = ("resnet50", "convnext", "vit_", "hymenoptera")
 SMALL = ("trainer.epochs=2", "trainer.batch_size=8", "trainer.accelerator=cpu", "trainer.threads=1")
 
@@ -32,6 +34,8 @@ def test_a_training_of_the_readme_runs(line: str, tmp_path: Path) -> None:
     if any("resume=" in word for word in words):
         pytest.skip("tests/training/test_resume.py interrupts a run first")
     data = image_folder(tmp_path / "data", {"train": 5, "test": 2}, classes=("ants", "bees"))
+    listed = [path.relative_to(data).as_posix() for path in sorted(data.rglob("*.png"))]
+    (data / "labels.csv").write_text("path,label\n" + "".join(f"{path},{path.split('/')[1]}\n" for path in listed))
     arguments = [word.replace("root=DIR", f"root={data}") for word in words]
     if any(word.startswith("dataset=hymenoptera") for word in words):
         layout = image_folder(tmp_path / "official", {"train": 6, "val": 3}, classes=("ants", "bees"))
@@ -53,6 +57,14 @@ def test_a_training_of_the_readme_is_a_valid_command_as_it_stands(line: str, tmp
     words = [word.replace("root=DIR", f"root={tmp_path}") for word in shlex.split(line)[2:]]
     if not any("resume=" in word for word in words):
         checked(parsed(words))
+
+
+@pytest.mark.parametrize("line", VERBS)
+def test_a_verb_of_the_readme_runs(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [word.replace("outputs/report", str(tmp_path / "report")) for word in shlex.split(line)]
+    small = [one for one in TINY if one.startswith("dataset.")]
+    monkeypatch.setattr("sys.argv", [*words, *small])
+    assert main() == 0
 
 
 def test_the_faults_shown_are_those_that_are_told() -> None:

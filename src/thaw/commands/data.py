@@ -117,7 +117,8 @@ def _report(recipe: Recipe, out: Path | None) -> int:
     name, cache = recipe.dataset.name, cache_folder(recipe.data.cache)
     preprocessing = IMAGENET.at(recipe.dataset.image_size, recipe.dataset.crop)
     samples = samples_of(recipe.dataset, recipe.seed, cache, recipe.data.mirror)
-    data = inspected(samples, preprocessing, cache, skip_broken=True, near_duplicates=recipe.data.near_duplicates)
+    most_bytes = recipe.data.store_gib * 2**30
+    data = inspected(samples, preprocessing, cache, True, recipe.data.near_duplicates, most_bytes)
     labels, augmentation = data.samples.labels(), augmentation_of(recipe.augment)
     images = Images(data.store, labels, preprocessing.size, augmentation, recipe.seed)
     say_samples(name, data.samples, data.skipped)
