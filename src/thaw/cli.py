@@ -10,6 +10,7 @@ from thaw.config.faults import Fault, UserFault, nearest
 COMMANDS = {
     "train": "train a recipe or a sweep; the same as python train.py",
     "data": "fetch, verify or report on a data set",
+    "submit": "predict a data set's unlabelled images into a file that Kaggle takes",
 }
 
 
@@ -37,6 +38,10 @@ def _run(command: str, arguments: Sequence[str]) -> int:
         from thaw.commands import data
 
         return data.run(arguments)
+    if command == "submit":
+        from thaw.commands import submit
+
+        return submit.run(arguments)
     fix = f"thaw {nearest(command, COMMANDS) or '--help'}"
     raise UserFault("no such command.", [Fault(command, valid=", ".join(COMMANDS), fix=fix)])
 

@@ -81,8 +81,8 @@ class Learner(pl.LightningModule):
         self.seed, self.label_smoothing, self.memory_format = seed, label_smoothing, memory_format
         self.decay_norms_and_biases, self.about = decay_norms_and_biases, about
         self.size = preprocessing.size
-        self.register_buffer("mean", _channels(preprocessing.mean), persistent=False)
-        self.register_buffer("deviation", _channels(preprocessing.deviation), persistent=False)
+        self.register_buffer("mean", channels(preprocessing.mean), persistent=False)
+        self.register_buffer("deviation", channels(preprocessing.deviation), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [n, classes] of images [n, 3, size, size] on the 0..255 scale."""
@@ -170,6 +170,6 @@ class Learner(pl.LightningModule):
         return self(batch.images).float().cpu(), batch.positions.cpu()
 
 
-def _channels(values: tuple[float, float, float]) -> Tensor:
+def channels(values: tuple[float, float, float]) -> Tensor:
     """0..1 statistics as [1, 3, 1, 1] on the 0..255 scale of the images."""
     return torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) * 255

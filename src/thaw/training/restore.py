@@ -1,0 +1,78 @@
+"""A checkpoint -> a network that can be used, without its run."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thaw.config.faults import Fault, UserFault
+from thaw.config.schema import Recipe
+from thaw.config.validation import validated
+from thaw.data.preprocessing import Preprocessing
+from thaw.network.build import build_network, source_for
+from thaw.network.network import Network
+from thaw.training.checkpoint import FORMAT
+from thaw.training.learner import channels
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A trained network in evaluation mode, with what belongs to it."""
+
+    network: Network
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    recipe: Recipe
+
+    @torch.inference_mode()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """float32 [n, classes] for uint8 [n, 3, size, size]."""
+        mean, deviation = channels(self.preprocessing.mean), channels(self.preprocessing.deviation)
+        logits: Tensor = self.network((images.float() - mean) / deviation)
+        return logits.softmax(1)
+
+
+def restored(checkpoint: Path) -> Restored:
+    """The network of `checkpoint`, which may be a run directory: then of its best epoch.
+
+    Raises:
+        UserFault: for a file that is no checkpoint of thaw's, or holds more than tensors and plain data.
+    """
+    file = checkpoint / "checkpoints" / "best.ckpt" if checkpoint.is_dir() else checkpoint
+    content = _content(file)
+    about, recipe = content["thaw"], validated(content["thaw"]["recipe"])
+    preprocessing = _preprocessing(about["preprocessing"])
+    size = recipe.dataset.image_size
+    source = source_for(recipe.backbone, True, recipe.seed, Path(), None, size)  # weights: those of the checkpoint
+    network = build_network(source, recipe.head, len(about["classes"]), preprocessing)
+    network.load_state_dict({name.removeprefix("network."): one for name, one in content["state_dict"].items()})
+    return Restored(network.eval(), tuple(about["classes"]), preprocessing, recipe)
+
+
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise _refused(file, "no such file", "a run directory, or its checkpoints/best.ckpt") from error
+    except pickle.UnpicklingError as error:
+        raise _refused(file, "it holds objects that would have to be executed", "tensors and plain data") from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise _refused(file, str(error).splitlines()[0], "a whole checkpoint") from error
+    found = content.get("thaw", {}).get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise _refused(file, f"format {found}", f"a checkpoint of thaw's, format {FORMAT}")
+    return dict(content)
+
+
+def _preprocessing(plain: dict[str, Any]) -> Preprocessing:
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
+    return Preprocessing(**values)
+
+
+def _refused(file: Path, got: str, valid: str) -> UserFault:
+    return UserFault("the checkpoint cannot be used.", [Fault(str(file), got, valid)])
