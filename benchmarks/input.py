@@ -5,7 +5,8 @@ torchvision transforms with two workers.
     python -m benchmarks.input --root DIR        an image folder of your own: DIR/CLASS/*.jpg
 
 On a CPU both compete with the step for the same cores, so each is timed alone, over whole epochs, and compared with the
-step's time an image.
+step's time an image. Then the step is fed with real input, and compared with itself on one resident batch: ResNet-18 in
+bf16 where there is a GPU, EfficientNet-Lite0 on a CPU.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from thaw.data.changes import changed
 from thaw.data.samples import folder_samples
 from thaw.data.store import store_of
 from thaw.network.build import build_network, source_for
+from thaw.training.feed import MOST_WORKERS
 from thaw.training.process import cores, prepare
 
 SIZE, BATCH, EPOCHS = 224, 32, 3
@@ -45,7 +47,9 @@ def main() -> None:
     root = arguments.parse_args().root
     prepare(0, True, None)
     with tempfile.TemporaryDirectory() as folder:
-        report(*measured(root or photographs(Path(folder) / "images", 400), Path(folder) / "cache"))
+        images = root or photographs(Path(folder) / "images", 400)
+        report(*measured(images, Path(folder) / "cache"))
+        report_fed(*fed(images, Path(folder) / "cache"))
 
 
 def photographs(root: Path, count: int) -> Path:
@@ -74,6 +78,69 @@ def measured(root: Path, cache: Path) -> tuple[float, float, float, float]:
     network = build_network(source, recipe.head, 2, preprocessing).to(memory_format=torch.channels_last)
     usual = usual_loader(root)
     return store_ms, epoch_ms(lambda: our_batches(ours)), epoch_ms(lambda: iter(usual)), step_ms(network)
+
+
+def fed(root: Path, cache: Path) -> tuple[str, float, float]:
+    """The device, and images a second of training steps on one resident batch and on real input."""
+    on_gpu = torch.cuda.is_available()
+    device, batch, epochs = (torch.device("cuda"), 256, 20) if on_gpu else (torch.device("cpu"), BATCH, 2)
+    recipe = recipe_for(["backbone=resnet18" if on_gpu else "backbone=efficientnet_lite0", "strategy=scratch"])
+    samples = folder_samples(root, {"train": None, "val": None, "test": None}, {"val": 0.0, "test": 0.1}, 0)
+    source = source_for(recipe.backbone, True, 0, cache, None)
+    preprocessing = source.preprocessing.at(SIZE, None)
+    images = Images(
+        store_of(samples, preprocessing, cache), samples.labels(), SIZE, Augmentation(scale=SCALE, flip=FLIP)
+    )
+    positions = np.tile(samples.of("train"), epochs)  # one long epoch: workers start once
+    feed = loader(images, EpochBatches(positions, batch, 0), min(MOST_WORKERS, cores()) if on_gpu else 0, on_gpu)
+    network = build_network(source, recipe.head, 2, preprocessing).to(device, memory_format=torch.channels_last)
+    step = training_step(network, device)
+    resident = next(batches_on(feed, device))
+    steps = len(positions) // batch
+    on_resident = images_per_second(step, (resident for _ in range(steps)), device)
+    name = torch.cuda.get_device_name() if on_gpu else f"{cores()} CPU cores"
+    return f"{recipe.backbone.name} on {name}", on_resident, images_per_second(step, batches_on(feed, device), device)
+
+
+def batches_on(feed: DataLoader, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in feed:
+        drawn = {name: value.to(device, non_blocking=True) for name, value in batch.drawn.items()}
+        images = changed(batch.images.to(device, non_blocking=True), drawn, SIZE)
+        yield images.contiguous(memory_format=torch.channels_last), batch.labels.to(device, non_blocking=True)
+
+
+def training_step(network: torch.nn.Module, device: torch.device) -> Callable[[Tensor, Tensor], None]:
+    optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9, fused=True)
+    network.train()
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = F.cross_entropy(network((images - 127.5) / 127.5), labels)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def images_per_second(
+    step: Callable[[Tensor, Tensor], None], batches: Iterator[tuple[Tensor, Tensor]], device: torch.device
+) -> float:
+    """Behind three steps that warm up and fill what is fetched ahead."""
+    count, started = 0, 0.0
+    for number, (images, labels) in enumerate(batches):
+        if number == 3:
+            _wait_for(device)
+            count, started = 0, time.perf_counter()
+        step(images, labels)
+        count += len(labels)
+    _wait_for(device)
+    return count / (time.perf_counter() - started)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def our_batches(feed: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
@@ -120,6 +187,11 @@ def report(store: float, ours: float, usual: float, step: float) -> None:
     print(f"  thaw: decode and resize, once for all runs     {store:7.2f}")
     print(f"  thaw: input of an epoch                        {ours:7.2f}   {ours / step:6.1%} of the step")
     print(f"  usual DataLoader, 2 workers                    {usual:7.2f}   {usual / step:6.1%} of the step")
+
+
+def report_fed(name: str, resident: float, real: float) -> None:
+    print(f"\n{name}, images a second")
+    print(f"  steps on a resident batch {resident:.1f}, on real input {real:.1f}: {real / resident:.3f} of it")
 
 
 if __name__ == "__main__":
