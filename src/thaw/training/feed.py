@@ -19,7 +19,7 @@ MOST_WORKERS = 8
 
 @dataclass(frozen=True)
 class Feed:
-    """`val` is None where the data set has no validation images. `train_images` cuts single training images."""
+    """`val` is None where the data set has no validation images. `images` is what all three cut from."""
 
     train: DataLoader[Batch]
     val: DataLoader[Batch] | None

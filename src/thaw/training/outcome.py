@@ -56,7 +56,7 @@ def timing(run: Run, train_images: int, wall_s: float) -> dict[str, float]:
         "wall_s": round(wall_s, 3),
         "train_s": round(sum(float(row["seconds"]) for row in rows), 3),
         "images_per_s": round(train_images * len(rows) / training, 1) if training else 0.0,
-        "cache_s": 0.0,
+        "cache_s": 0.0,  # spent on computing features once: every stage runs in every epoch
     }
 
 
