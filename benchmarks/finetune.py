@@ -82,16 +82,17 @@ def plain_loop(parts: Assembly, recipe: Recipe, folder: Path) -> Iterator[None]:
     step, each validation batch, and each epoch's saving."""
     learner, feed = parts.learner, parts.feed
     network = learner.network
-    optimizer = torch.optim.AdamW(groups(learner), betas=tuple(recipe.optimizer.betas), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learner.factor)
+    optimizer = torch.optim.AdamW(groups(learner), betas=tuple(recipe.optimizer.arguments["betas"]), fused=True)
+    epochs = recipe.trainer.epochs
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learner.schedule(step, epochs, ()))
 
     def batch_of(images: Tensor) -> Tensor:
         return ((images.float() - learner.mean) / learner.deviation).contiguous(memory_format=learner.memory_format)
 
-    for epoch in range(recipe.trainer.epochs):
+    for epoch in range(epochs):
         feed.train.batch_sampler.set_epoch(epoch)
         network.train()
-        for images, labels, _ in feed.train:
+        for images, labels, *_ in feed.train:
             optimizer.zero_grad()
             loss = F.cross_entropy(network(batch_of(images)), labels)
             loss.backward()
@@ -100,7 +101,7 @@ def plain_loop(parts: Assembly, recipe: Recipe, folder: Path) -> Iterator[None]:
             yield
         network.eval()
         right = 0
-        for images, labels, _ in feed.val:
+        for images, labels, *_ in feed.val:
             with torch.no_grad():
                 right += int((network(batch_of(images)).argmax(1) == labels).sum())
             yield

@@ -33,7 +33,7 @@ from thaw.data.batches import EpochBatches, Images, loader
 from thaw.data.changes import changed
 from thaw.data.samples import folder_samples
 from thaw.data.store import store_of
-from thaw.network.build import build_network, source_for
+from thaw.network.build import source_for, unstarted_network
 from thaw.training.feed import MOST_WORKERS
 from thaw.training.process import cores, prepare
 
@@ -75,7 +75,7 @@ def measured(root: Path, cache: Path) -> tuple[float, float, float, float]:
     store_ms = 1e3 * (time.perf_counter() - started) / len(samples.samples)
     images = Images(store, samples.labels(), SIZE, Augmentation(scale=SCALE, flip=FLIP), 0)
     ours = loader(images, EpochBatches(samples.of("train"), BATCH, 0), 0, False)
-    network = build_network(source, recipe.head, 2, preprocessing).to(memory_format=torch.channels_last)
+    network = unstarted_network(source, recipe.head, 2, preprocessing).to(memory_format=torch.channels_last)
     usual = usual_loader(root)
     return store_ms, epoch_ms(lambda: our_batches(ours)), epoch_ms(lambda: iter(usual)), step_ms(network)
 
@@ -93,7 +93,7 @@ def fed(root: Path, cache: Path) -> tuple[str, float, float]:
     )
     positions = np.tile(samples.of("train"), epochs)  # one long epoch: workers start once
     feed = loader(images, EpochBatches(positions, batch, 0), min(MOST_WORKERS, cores()) if on_gpu else 0, on_gpu)
-    network = build_network(source, recipe.head, 2, preprocessing).to(device, memory_format=torch.channels_last)
+    network = unstarted_network(source, recipe.head, 2, preprocessing).to(device, memory_format=torch.channels_last)
     step = training_step(network, device)
     resident = next(batches_on(feed, device))
     steps = len(positions) // batch

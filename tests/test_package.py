@@ -29,7 +29,7 @@ def test_a_wheel_finds_its_own_configs(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
     told = subprocess.run(help_of, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
-    assert "strategy: finetune, fixed, scratch" in told.stdout
+    assert "strategy: bias_only, discriminative, finetune" in told.stdout
 
 
 def test_the_constraints_are_names_and_versions_only() -> None:

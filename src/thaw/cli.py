@@ -9,6 +9,9 @@ from thaw.config.faults import Fault, UserFault, nearest
 
 COMMANDS = {
     "train": "train a recipe or a sweep; the same as python train.py",
+    "list": "backbones with their figures, strategies, data sets and all other choices",
+    "inspect": "a network's stages and layers: shapes, parameters, multiply-adds",
+    "find": "a learning rate, or a batch size, for a recipe on this machine",
     "data": "fetch, verify or report on a data set",
     "submit": "predict a data set's unlabelled images into a file that Kaggle takes",
 }
@@ -34,6 +37,18 @@ def _run(command: str, arguments: Sequence[str]) -> int:
         from thaw.launch import launch
 
         return launch(arguments)
+    if command == "list":
+        from thaw.commands import listing
+
+        return listing.run(arguments)
+    if command == "inspect":
+        from thaw.commands import inspect
+
+        return inspect.run(arguments)
+    if command == "find":
+        from thaw.commands import find
+
+        return find.run(arguments)
     if command == "data":
         from thaw.commands import data
 

@@ -57,6 +57,8 @@ def _resume(directory: Path) -> int:
 
 def _start(arguments: Sequence[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a traceback that we show is a bug of ours, wanted whole
+    # Else torch warns of a setting that strategies of several phases need on several devices. It is read at the import.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     register_resolvers()
     statuses: list[int] = []
 

@@ -1,9 +1,17 @@
 """The names are read from the libraries' source, which is only right as long as the libraries agree."""
 
+import inspect
+from typing import Any
+
+import pytest
 import timm
+import torch
 import torchvision
 
-from thaw.config.catalog import backbone_names
+from thaw.config.catalog import backbone_names, module_is_there, optimizer_arguments, optimizer_names, torch_optimizer
+from thaw.config.signature import constructor, described, fits
+
+OPTIMIZERS = sorted(optimizer_names())
 
 
 def test_names_read_from_torchvisions_source_are_those_it_registers() -> None:
@@ -16,3 +24,64 @@ def test_names_read_from_timms_source_are_those_it_registers() -> None:
 
 def test_a_library_that_is_not_installed_has_no_names() -> None:
     assert backbone_names("no_such_library") == frozenset()
+
+
+def test_optimizers_read_from_torchs_source_are_those_it_exports() -> None:
+    exported = {name: value for name, value in vars(torch.optim).items() if inspect.isclass(value)}
+    assert set(OPTIMIZERS) == {name for name, value in exported.items() if torch.optim.Optimizer in value.__mro__[1:]}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_arguments_read_from_torchs_source_are_those_of_the_class_and_its_defaults_fit_them(name: str) -> None:
+    parameters = inspect.signature(getattr(torch.optim, name)).parameters
+    forms = optimizer_arguments(name)
+    assert list(forms) == list(parameters)
+    for key in [one for one in parameters if one != "params"]:
+        assert described(forms[key]) not in ("", "anything")
+        assert fits(as_yaml(parameters[key].default), forms[key]), key
+
+
+def as_yaml(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def test_an_optimizer_of_torch_is_known_in_any_case_and_by_its_path() -> None:
+    assert [torch_optimizer(one) for one in ("ADAMW", "rmsprop", "torch.optim.SGD")] == ["AdamW", "RMSprop", "SGD"]
+    assert [torch_optimizer(one) for one in ("Optimizer", "mine.SGD", "lr_scheduler")] == [None] * 3
+
+
+SOURCE = """
+class Other:
+    def __init__(self, unlike: int): ...
+
+class Mine(Other):
+    def __init__(self, params, rate: float = 0.1, /, pair: "x" = None, betas: Tuple[float, float] = (0.9, 0.99), *,
+                 limit: Optional[int] = None, way: Union[str, Tensor] = "", plain=3, given: Any = 0): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("argument", "words", "good", "bad"),
+    [
+        ("rate", "number", [1, 0.5], [True, "1", None, [1.0]]),
+        ("betas", "[number, number]", [[0, 0.5]], [[0.5], [0.5, 0.5, 0.5], 0.5, [0.5, True]]),
+        ("limit", "integer or null", [3, None], [3.0, True, "3"]),
+        ("way", "text", ["up", ""], [None, 1]),
+        ("plain", "integer", [3], [0.5]),
+        ("given", "anything", [{}, None, "a"], []),
+    ],
+)
+def test_annotations_old_and_new_say_what_fits(argument: str, words: str, good: list[Any], bad: list[Any]) -> None:
+    form = constructor(SOURCE, "Mine")[argument]
+    assert described(form) == words
+    assert all(fits(one, form) for one in good)
+    assert not any(fits(one, form) for one in bad)
+
+
+def test_a_module_beside_the_command_is_there(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "beside_the_command.py").write_text("raise RuntimeError('nobody has asked to import it')")
+    assert not module_is_there("beside_the_command.Mine")
+    monkeypatch.chdir(tmp_path)
+    assert module_is_there("beside_the_command.Mine")
+    assert module_is_there("timm.optim.Lion")
+    assert not module_is_there("no_such_module.Mine")

@@ -13,7 +13,11 @@ def values_needed(choice: Path, folder: Path) -> list[str]:
     """Values for what the file leaves open with `???`."""
     answers = {
         "root": f"dataset.root={folder}",
-        "name": "backbone.name=" + ("resnet18", "resnet26")[choice.stem == "timm"],
+        "name": {
+            "torchvision": "backbone.name=resnet18",
+            "timm": "backbone.name=resnet26",
+            "torch": "optimizer.name=rmsprop",
+        }.get(choice.stem, ""),
     }
     lines = choice.read_text().splitlines()
     return [answers[line.split(":")[0].strip()] for line in lines if "???" in line]

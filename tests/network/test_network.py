@@ -7,7 +7,7 @@ import copy
 import torch
 from torchvision import models
 
-from thaw.network.build import linear_head
+from thaw.network.head import linear_head
 from thaw.network.network import Network, facts
 from thaw.network.stages import split
 

@@ -125,3 +125,15 @@ def test_pixels_are_those_of_torchvisions_own_transform(size: tuple[int, int]) -
     theirs = weights.transforms()(image)
     mean, deviation = (torch.tensor(one).view(3, 1, 1) for one in (weights.transforms().mean, weights.transforms().std))
     assert torch.equal(ours, ((theirs * deviation + mean) * 255).round().to(torch.uint8))
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_a_file_fits_googlenet_with_and_without_its_auxiliary_classifiers(tmp_path: Path, auxiliary: bool) -> None:
+    torch.manual_seed(0)
+    model = models.googlenet(weights=None, aux_logits=auxiliary, init_weights=False)
+    save_file(model.state_dict(), tmp_path / "own.safetensors")
+    wanted = ("backbone=torchvision", "backbone.name=googlenet", f"backbone.weights={tmp_path / 'own.safetensors'}")
+    source = source_of(backbone(*wanted), False, tmp_path, None)
+    assert torch.equal(source.model.fc.weight, model.fc.weight)
+    assert source.model.transform_input  # as the published weights expect their pixels
+    assert not any(name.startswith("aux") for name, _ in source.model.named_parameters())

@@ -4,12 +4,14 @@ from typing import Any
 import pytest
 import yaml
 
-from thaw.config.faults import UserFault
+from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Strategy
+from thaw.strategy.parts import Part
 from thaw.strategy.plan import PhasePlan, Plan, planned
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "strategy"
-PARTS = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
+NAMES = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
+PARTS = [Part(name, norms=8 * (name != "head"), biases=4) for name in NAMES]
 RATE, DECAY = 0.01, 1e-4
 
 
@@ -25,8 +27,14 @@ def strategy_of(**phases: dict[str, Any]) -> Strategy:
     )
 
 
-def plan_of(strategy: Strategy, epochs: int = 10) -> Plan:
-    return planned(strategy, PARTS, epochs, RATE, DECAY)
+def plan_of(strategy: Strategy, epochs: int = 10, warmup: float = 0.0) -> Plan:
+    return planned(strategy, PARTS, epochs, RATE, DECAY, warmup)
+
+
+def faults_of(strategy: Strategy, epochs: int = 10, warmup: float = 0.0) -> list[Fault]:
+    with pytest.raises(UserFault) as told:
+        plan_of(strategy, epochs, warmup)
+    return list(told.value.faults)
 
 
 def only_phase(name: str) -> PhasePlan:
@@ -103,9 +111,9 @@ def test_phases_follow_each_other_and_fill_all_epochs(phases: Any, expected: lis
 
 def test_phases_that_exceed_the_epochs_are_refused_with_the_epochs_they_need() -> None:
     strategy = strategy_of(a={"epochs": 6}, b={"epochs": 6}, c={})
-    with pytest.raises(UserFault, match=r"trainer\.epochs=13") as told:
-        plan_of(strategy)
-    assert "phase c has no epoch left of 10" in told.value.faults[0].subject
+    (fault,) = faults_of(strategy)
+    assert "phase c has no epoch left of 10" in fault.subject
+    assert "trainer.epochs=13" in fault.fix
     assert spans(plan_of(strategy, epochs=13))[-1] == (12, 13)
 
 
@@ -144,3 +152,118 @@ def test_every_shipped_strategy_becomes_a_plan_that_yaml_can_hold(file: Path) ->
     plan = plan_of(shipped(file.stem), epochs=30)
     assert yaml.safe_load(yaml.safe_dump(plan.plain())) == plan.plain()
     assert plan.phases[-1].end == 30
+
+
+def trained_by_epoch(plan: Plan, epochs: int) -> list[int]:
+    return [sum(part.trainable for part in plan.at(epoch).parts) for epoch in range(epochs)]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [
+        (6, [1, 2, 3, 4, 5, 6]),  # a stage an epoch
+        (11, [1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]),
+        (8, [1, 2, 3, 4, 4, 5, 6, 6]),  # evenly, as far as it goes
+        (4, [1, 3, 5, 6]),  # fewer epochs than stages: several join together
+        (2, [1, 6]),
+    ],
+)
+def test_stages_join_one_after_another_from_the_output(epochs: int, expected: list[int]) -> None:
+    plan = plan_of(
+        strategy_of(head={"train": ["head"], "epochs": 1}, up={"train": ["head"], "unfreeze": ["backbone"]}), epochs
+    )
+    assert trained_by_epoch(plan, epochs) == expected
+    frontiers = [plan.at(epoch).frontier for epoch in range(epochs)]
+    assert frontiers == [6 - count for count in expected]
+    assert plan.phases[-1].name == "up-stem"
+
+
+def test_only_the_stages_meant_join() -> None:
+    plan = plan_of(strategy_of(up={"train": ["head"], "unfreeze": ["last:2"]}), epochs=2)
+    assert [phase.name for phase in plan.phases] == ["up-layer4", "up-layer3"]
+    assert plan.phases[-1].frontier == 3
+
+
+def test_layer_decay_falls_with_the_distance_from_the_head() -> None:
+    (phase,) = plan_of(strategy_of(one={"layer_decay": 0.5, "learning_rate": {"all": 1.0, "head": 10.0}})).phases
+    expected = [0.5**5, 0.5**4, 0.5**3, 0.5**2, 0.5, 10.0]
+    assert [part.learning_rate / RATE for part in phase.parts] == pytest.approx(expected)
+
+
+def test_weight_decay_is_multiplied_by_part() -> None:
+    (phase,) = plan_of(strategy_of(one={"weight_decay": {"backbone": 0.1, "layer4": 0.0}})).phases
+    assert [part.weight_decay / DECAY for part in phase.parts] == pytest.approx([0.1] * 4 + [0.0, 1.0])
+
+
+def test_a_phase_can_train_norms_alone_and_freezes_stages_without_any() -> None:
+    strategy = strategy_of(one={"parameters": {"all": "norms"}})
+    (phase,) = plan_of(strategy).phases
+    assert [part.parameters for part in phase.parts[:-1]] == ["norms"] * 5
+    assert not phase.parts[-1].trainable
+
+
+def test_batchnorm_follows_its_stage_unless_the_phase_says_otherwise() -> None:
+    (phase,) = plan_of(
+        strategy_of(one={"train": ["last:1", "head"], "batchnorm": {"first:2": "statistics", "layer4": "eval"}})
+    ).phases
+    assert [part.batchnorm for part in phase.parts] == ["statistics", "statistics", "eval", "eval", "eval", "train"]
+    assert [part.trainable for part in phase.parts] == [False, False, False, False, True, True]
+
+
+def test_batchnorm_that_trains_in_a_frozen_stage_trains_nothing_else_there() -> None:
+    (phase,) = plan_of(strategy_of(one={"train": ["head"], "batchnorm": {"layer4": "train"}})).phases
+    (layer4,) = [part for part in phase.parts if part.name == "layer4"]
+    assert (layer4.trainable, layer4.parameters, layer4.batchnorm) == (True, "norms", "train")
+    assert phase.frontier == 4
+
+
+def test_schedules_run_on_unless_a_phase_restarts_them() -> None:
+    phases = {"a": {"epochs": 2}, "b": {"epochs": 3, "restart": ["scheduler"]}, "c": {"epochs": 2}, "d": {}}
+    plan = plan_of(strategy_of(**phases))
+    assert [phase.schedule for phase in plan.phases] == [(0, 2), (2, 10), (2, 10), (2, 10)]
+    assert not any(phase.restarts_optimizer for phase in plan.phases)
+
+
+def test_an_optimizer_restarts_once_where_its_phase_begins() -> None:
+    phases = {
+        "a": {"train": ["head"], "epochs": 2},
+        "b": {"train": ["head"], "unfreeze": ["backbone"], "restart": ["optimizer", "scheduler"]},
+    }
+    plan = plan_of(strategy_of(**phases))
+    assert [phase.start for phase in plan.phases if phase.restarts_optimizer] == [2]
+    assert {phase.schedule for phase in plan.phases} == {(0, 2), (2, 10)}
+
+
+def test_a_restart_that_warms_up_for_all_its_epochs_is_refused() -> None:
+    strategy = strategy_of(a={"epochs": 1}, b={"restart": ["scheduler"]})
+    (fault,) = faults_of(strategy, warmup=1.0)
+    assert "leaves nothing of the epochs 1 to 1" in fault.subject
+    assert plan_of(strategy, warmup=0.5)
+
+
+def test_norms_of_a_backbone_without_any_are_refused_with_the_stages_that_have_some() -> None:
+    bare = [Part(name, norms=8 * (name == "layer2"), biases=4) for name in NAMES]
+    strategy = strategy_of(one={"parameters": {"last:2": "norms"}})
+    with pytest.raises(UserFault, match="trains the norms of 'last:2', which has none") as told:
+        planned(strategy, bare, 10, RATE, DECAY)
+    assert "layer2 with norms" in told.value.faults[0].valid
+
+
+def test_unfreezing_what_trains_already_is_refused() -> None:
+    (fault,) = faults_of(strategy_of(one={"train": ["all"], "unfreeze": ["layer4"]}))
+    assert "unfreezes layer4, which it trains from its start" in fault.subject
+    assert "stem, layer1" in fault.valid
+    assert fault.fix == "strategy.phases.one.train=[head]"
+
+
+def test_all_words_that_mean_nothing_are_told_together_with_what_to_type() -> None:
+    strategy = strategy_of(
+        a={"train": ["layr4", "head"], "batchnorm": {"backbon": "eval"}, "epochs": 3},
+        b={"learning_rate": {"all": 1.0, "from:layer9": 2.0}},
+        c={"train": ["head"], "learning_rate": {"head": 0.0}},
+    )
+    faults = faults_of(strategy)
+    assert [fault.got for fault in faults] == ["layr4", "backbon", "from:layer9", ""]
+    assert all("stem, layer1, layer2, layer3, layer4, head" in fault.valid for fault in faults)
+    assert faults[0].fix == "strategy.phases.a.train=[layer4,head]"
+    assert faults[3].fix == "strategy.phases.c.learning_rate.head=1.0"

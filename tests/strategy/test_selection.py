@@ -18,6 +18,12 @@ PARTS = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
         ("last:1", ["layer4"]),
         ("last:2", ["layer3", "layer4"]),
         ("last:5", PARTS[:-1]),
+        ("first:50%", ["stem", "layer1", "layer2"]),  # 2.5 stages
+        ("last:40%", ["layer3", "layer4"]),
+        ("last:1%", ["layer4"]),  # a stage at least
+        ("last:100%", PARTS[:-1]),
+        ("from:layer3", ["layer3", "layer4"]),
+        ("to:layer1", ["stem", "layer1"]),
         ("layer3", ["layer3"]),
         ("layer*", ["layer1", "layer2", "layer3", "layer4"]),
         ("layer[12]", ["layer1", "layer2"]),
@@ -29,7 +35,24 @@ def test_a_word_selects_parts_from_input_to_output(selector: str, meant: list[st
 
 
 @pytest.mark.parametrize(
-    "selector", ["layer5", "first:0", "first:6", "last:-1", "last:", "last:two", "middle:1", "Head", "block*", ""]
+    "selector",
+    [
+        "layer5",
+        "first:0",
+        "first:6",
+        "last:-1",
+        "last:",
+        "last:two",
+        "middle:1",
+        "first:0%",
+        "last:101%",
+        "from:layer5",
+        "from:",
+        "to:head",
+        "Head",
+        "block*",
+        "",
+    ],
 )
 def test_a_word_without_meaning_lists_the_stages(selector: str) -> None:
     with pytest.raises(UserFault) as told:
@@ -40,7 +63,10 @@ def test_a_word_without_meaning_lists_the_stages(selector: str) -> None:
         assert valid in fault.valid
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("layer44", "layer4"), ("Head", "head"), ("backbon", "backbone")])
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("layer44", "layer4"), ("Head", "head"), ("backbon", "backbone"), ("from:layr3", "from:layer3")],
+)
 def test_a_mistyped_word_names_the_nearest(typed: str, meant: str) -> None:
     with pytest.raises(UserFault) as told:
         selected(typed, PARTS)

@@ -2,58 +2,176 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.conftest import ROOT, TINY, only_run
 from thaw.config.schema import Recipe
 from thaw.data.cache import cache_folder
 from thaw.launch import launch
 from thaw.network.build import build_network, source_for
+from thaw.network.kinds import parameters_of
+from thaw.network.network import Network
+from thaw.training.history import read_history
 
 STRATEGIES = sorted(path.stem for path in (ROOT / "conf" / "strategy").glob("*.yaml"))
+RECIPE = (*(one for one in TINY if not one.startswith("trainer.epochs")), "trainer.epochs=3", "scheduler=constant")
+DECAY = 0.02
+Runs = Callable[[str], tuple[Path, str]]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_frozen_parts_stay_as_they_were_and_trained_ones_move(strategy: str, tmp_path: Path) -> None:
-    assert launch([*TINY, f"strategy={strategy}", f"output_dir={tmp_path}"]) == 0
-    run = only_run(tmp_path)
-    after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    before = _weights_at_the_start(run)
-    trained = {
-        part["name"]
-        for phase in json.loads((run / "run.json").read_text())["plan"]
-        for part in phase["parts"]
-        if part["trainable"]
-    }
-    for name, value in before.items():
-        part = "head" if name.startswith("head.") else name.split(".")[1]
-        same = torch.equal(value, after[f"network.{name}"])
-        assert same == (part not in trained), name
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """The run of each strategy and what it printed."""
+
+    @cache
+    def run_of(strategy: str) -> tuple[Path, str]:
+        outputs, said = tmp_path_factory.mktemp(strategy), io.StringIO()
+        recipe = [*RECIPE, f"strategy={strategy}", f"optimizer.weight_decay={DECAY}"]
+        with redirect_stdout(said):
+            assert launch([*recipe, f"output_dir={outputs}"]) == 0
+        return only_run(outputs), said.getvalue()
+
+    return run_of
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_optimizer_has_the_rates_and_decays_that_the_table_says(strategy: str, tmp_path: Path) -> None:
-    recipe = [*TINY, f"strategy={strategy}", "scheduler=constant", "optimizer.weight_decay=0.02"]
-    assert launch([*recipe, f"output_dir={tmp_path}"]) == 0
-    run = only_run(tmp_path)
-    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    planned = {part["name"]: part for part in json.loads((run / "run.json").read_text())["plan"][-1]["parts"]}
-    groups = checkpoint["optimizer_states"][0]["param_groups"]
-    assert {group["part"] for group in groups} == set(planned)
-    for group in groups:
-        part = planned[group["part"]]
-        assert group["lr"] == pytest.approx(part["learning_rate"])
-        assert group["weight_decay"] == (part["weight_decay"] if group["decays"] else 0.0)
+def plan_of(run: Path) -> list[dict[str, Any]]:
+    plan: list[dict[str, Any]] = json.loads((run / "run.json").read_text())["plan"]
+    return plan
 
 
-def _weights_at_the_start(run: Path) -> dict[str, torch.Tensor]:
+def network_at_the_start(run: Path) -> Network:
     about = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["thaw"]
     recipe = Recipe.model_validate(about["recipe"])
     random = recipe.strategy.start == "random"
     source = source_for(recipe.backbone, random, recipe.seed, cache_folder(None), None)
     preprocessing = source.preprocessing.at(recipe.dataset.image_size, recipe.dataset.crop)
-    return build_network(source, recipe.head, len(about["classes"]), preprocessing).state_dict()
+    return build_network(source, recipe.head, about["classes"], preprocessing)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_frozen_parameters_and_statistics_stay_as_they_were_and_trained_ones_move(strategy: str, runs: Runs) -> None:
+    run, _ = runs(strategy)
+    before = network_at_the_start(run)
+    after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    names = {id(value): name for name, value in before.named_parameters()}
+    parts = [part for phase in plan_of(run) for part in phase["parts"]]
+    trained = {
+        names[id(value)]
+        for part in parts
+        if part["trainable"]
+        for value in parameters_of(before.part(part["name"]), part["parameters"])
+    }
+    gathering = {part["name"] for part in parts if part["batchnorm"] != "eval"}
+    for name, value in before.named_parameters():
+        assert torch.equal(value, after[f"network.{name}"]) == (name not in trained), name
+    for name, value in before.named_buffers():
+        assert torch.equal(value, after[f"network.{name}"]) == (name.split(".")[1] not in gathering), name
+
+
+def printed_plan(text: str) -> list[dict[str, list[str]]]:
+    """A mapping a phase: stage -> what the table says of it; later tables hold what differs from the one before."""
+    phases: list[dict[str, list[str]]] = []
+    for block in re.split(r"^phase .*$", text, flags=re.MULTILINE)[1:]:
+        rows = [line.split() for line in block.splitlines()]
+        cells = {row[0]: row[-4:] for row in rows if row and row[-1] in ("train", "statistics", "eval")}
+        phases.append({**(phases[-1] if phases else {}), **cells})
+    return phases
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_optimizer_does_what_the_printed_table_says(strategy: str, runs: Runs) -> None:
+    run, said = runs(strategy)
+    tables = printed_plan(said)
+    assert len(tables) == len(plan_of(run))
+    for row in read_history(run / "history.csv"):
+        number = next(at for at, phase in enumerate(plan_of(run)) if int(row["epoch"]) <= phase["end"])
+        for stage, (trains, rate, _, _) in tables[number].items():
+            assert float(row[f"lr_{stage}"]) == pytest.approx(0.0 if trains == "frozen" else float(rate), rel=0.01)
+    groups = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert {group["part"] for group in groups} == set(tables[-1])
+    for group in groups:
+        trains, rate, decay, _ = tables[-1][group["part"]]
+        assert group["lr"] == pytest.approx(0.0 if trains == "frozen" else float(rate), rel=0.01)
+        assert group["weight_decay"] == (float(decay) if trains != "frozen" and group["decays"] else 0.0)
+
+
+def statistics(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in network.state_dict().items() if "running" in name}
+
+
+@pytest.mark.parametrize("policy", ["eval", "statistics", "train"])
+def test_batchnorm_of_a_frozen_stage_does_what_its_policy_says(policy: str, tmp_path: Path) -> None:
+    chosen = f"strategy.phases.head.batchnorm={{block7: {policy}}}"
+    rates = "strategy.phases.head.learning_rate={all: 1.0}"
+    assert launch([*TINY, "strategy=fixed", chosen, rates, f"output_dir={tmp_path}"]) == 0
+    run = only_run(tmp_path)
+    before = network_at_the_start(run).stages["block7"]
+    after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    norms = {id(value) for value in parameters_of(before, "norms")}
+    for name, value in before.named_parameters():
+        moved = not torch.equal(value, after[f"network.stages.block7.{name}"])
+        assert moved == (policy == "train" and id(value) in norms), name
+    for name, value in statistics(before).items():
+        assert torch.equal(value, after[f"network.stages.block7.{name}"]) == (policy == "eval"), name
+
+
+def test_batchnorm_of_a_trained_stage_can_keep_the_sources_statistics(tmp_path: Path) -> None:
+    assert launch([*TINY, "strategy.phases.all.batchnorm={all: eval}", f"output_dir={tmp_path}"]) == 0
+    run = only_run(tmp_path)
+    before = network_at_the_start(run)
+    after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, after[f"network.{name}"]) for name, value in statistics(before).items())
+    assert not any(torch.equal(value, after[f"network.{name}"]) for name, value in before.named_parameters())
+
+
+def test_l2_sp_keeps_weights_nearer_to_the_source(tmp_path: Path) -> None:
+    def distance(strength: float) -> float:
+        outputs = tmp_path / str(strength)
+        recipe = [*RECIPE, "strategy=l2_sp", f"strategy.source_pull={strength}", "optimizer=sgd"]
+        assert launch([*recipe, f"output_dir={outputs}"]) == 0
+        run = only_run(outputs)
+        after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        backbone = network_at_the_start(run).stages
+        apart = [(after[f"network.stages.{name}"] - value).norm() for name, value in backbone.named_parameters()]
+        return float(torch.stack(apart).norm())
+
+    assert distance(10.0) < 0.7 * distance(1e-6)
+
+
+def test_a_pull_adds_the_gradient_of_half_its_strength_times_the_squared_distance() -> None:
+    from thaw.training.pull import SourcePull
+
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2)
+    pull = SourcePull(list(layer.parameters()), 0.3)
+    source = [value.detach().clone() for value in layer.parameters()]
+    with torch.no_grad():
+        layer.weight.add_(1.0)
+    layer.weight.grad = torch.zeros_like(layer.weight)  # the bias is frozen and has none
+    pull.add_to_gradients()
+    moved = layer.weight.detach().clone().requires_grad_()
+    (0.3 / 2 * (moved - source[0]).square().sum()).backward()
+    assert torch.allclose(layer.weight.grad, moved.grad)
+    assert layer.bias.grad is None
+
+
+def test_an_optimizer_that_restarts_has_forgotten_the_phase_before(tmp_path: Path) -> None:
+    """Adam counts the steps of each parameter: after the restart those of the last phase alone."""
+    recipe = [*RECIPE, "strategy=lp_ft", "strategy.phases.probe.share=0.34"]
+    assert launch([*recipe, f"output_dir={tmp_path}"]) == 0
+    state = torch.load(only_run(tmp_path) / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0][
+        "state"
+    ]
+    per_epoch = 36 // 8 + 1
+    assert {int(one["step"]) for one in state.values()} == {2 * per_epoch}

@@ -169,8 +169,10 @@ def _unknown_choices(group: str, values: Sequence[Any], choices: list[str]) -> I
 
 
 def _way_to_any(group: str, name: str) -> str:
-    from thaw.config.catalog import backbone_names
+    from thaw.config.catalog import backbone_names, torch_optimizer
 
+    if group == "optimizer" and torch_optimizer(name):
+        return f"optimizer=torch optimizer.name={name}"
     fitting = [
         library for library in ("torchvision", "timm") if group == "backbone" and name in backbone_names(library)
     ]

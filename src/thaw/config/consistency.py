@@ -8,7 +8,19 @@ from pathlib import Path
 
 from thaw.config.catalog import backbone_names
 from thaw.config.faults import Fault, listing, nearest
-from thaw.config.schema import Archive, Backbone, Captcha, Folder, Recipe, Table
+from thaw.config.optimizer_rules import OPTIMIZER_RULES
+from thaw.config.schema import (
+    Archive,
+    Backbone,
+    Captcha,
+    EpochAverage,
+    Folder,
+    MultiStep,
+    Plateau,
+    Recipe,
+    SourceRowsHead,
+    Table,
+)
 
 Blamed = Iterator[tuple[str, Fault]]
 
@@ -70,6 +82,15 @@ def _start_has_weights(recipe: Recipe) -> Blamed:
         yield "backbone.weights", Fault(subject, fix="leave backbone.weights out, or strategy=finetune")
 
 
+def _pull_has_a_source(recipe: Recipe) -> Blamed:
+    strategy = recipe.strategy
+    if strategy.source_pull and strategy.start == "random":
+        subject = (
+            f"strategy.source_pull={strategy.source_pull:g} pulls towards source weights, and strategy.start=random"
+        )
+        yield "strategy.source_pull", Fault(subject, fix="strategy.source_pull=0, or strategy.start=source")
+
+
 def _phases_fit(recipe: Recipe) -> Blamed:
     phases, epochs = recipe.strategy.phases, recipe.trainer.epochs
     both = [name for name, phase in phases.items() if phase.epochs and phase.share]
@@ -111,10 +132,36 @@ def _schedule_fits(recipe: Recipe) -> Blamed:
         )
 
 
-def _momentum_fits(recipe: Recipe) -> Blamed:
-    optimizer = recipe.optimizer
-    if optimizer.name == "sgd" and optimizer.nesterov and optimizer.momentum == 0:
-        yield "optimizer.nesterov", Fault("optimizer.nesterov=true needs momentum", fix="optimizer.momentum=0.9")
+def _milestones_are_reached(recipe: Recipe) -> Blamed:
+    scheduler, epochs = recipe.scheduler, recipe.trainer.epochs
+    if not isinstance(scheduler, MultiStep) or max(scheduler.milestones) < epochs:
+        return
+    reached = [one for one in scheduler.milestones if one < epochs]
+    fix = f"scheduler.milestones=[{','.join(map(str, reached))}], or " if reached else ""
+    yield (
+        "scheduler.milestones",
+        Fault(
+            f"scheduler.milestones={scheduler.milestones} reach beyond trainer.epochs={epochs}",
+            valid=f"1 to {epochs - 1}" if epochs > 1 else "",
+            fix=f"{fix}trainer.epochs={max(scheduler.milestones) + 1}",
+        ),
+    )
+
+
+def _plateau_has_validation(recipe: Recipe) -> Blamed:
+    dataset = recipe.dataset
+    if isinstance(dataset, Captcha) and dataset.val == 0 and isinstance(recipe.scheduler, Plateau):
+        subject = "scheduler=plateau watches the validation images, and dataset.val=0 draws none"
+        yield "dataset.val", Fault(subject, fix="dataset.val=10, or scheduler=cosine")
+
+
+def _epochs_to_average(recipe: Recipe) -> Blamed:
+    averaging, epochs = recipe.trainer.averaging, recipe.trainer.epochs
+    if not isinstance(averaging, EpochAverage) or epochs - averaging.first_epoch(epochs) >= 2:
+        return
+    subject = f"trainer.averaging.start={averaging.start:g} leaves no two of {epochs} epochs to average"
+    start = f"trainer.averaging={{kind: swa, start: {int(100 * (1 - 2 / epochs)) / 100:g}}}" if epochs >= 2 else ""
+    yield "trainer.averaging", Fault(subject, fix=f"{start}, or more epochs" if start else "trainer.averaging=null")
 
 
 def _precision_fits(recipe: Recipe) -> Blamed:
@@ -125,6 +172,18 @@ def _precision_fits(recipe: Recipe) -> Blamed:
             "trainer.precision",
             Fault(subject, valid="auto, 32-true, bf16-mixed, 64-true", fix="trainer.precision=auto"),
         )
+
+
+def _rows_have_a_layer(recipe: Recipe) -> Blamed:
+    head, strategy = recipe.head, recipe.strategy
+    if not isinstance(head, SourceRowsHead):
+        return
+    if strategy.start == "random":
+        subject = f"head=source_rows starts from the source's weights, and strategy={strategy.name} from random ones"
+        yield "head.kind", Fault(subject, fix="head=linear, or strategy=finetune")
+    if head.replaces == "classifier":
+        subject = "head.replaces=classifier leaves out the layers between the features and the rows of head=source_rows"
+        yield "head.replaces", Fault(subject, fix="head.replaces=last")
 
 
 def _data_has_validation(recipe: Recipe) -> Blamed:
@@ -214,11 +273,16 @@ RULES = (
     _weights_file_exists,
     _package_is_installed,
     _start_has_weights,
+    _pull_has_a_source,
     _phases_fit,
     _phases_train_what_has_a_rate,
     _schedule_fits,
-    _momentum_fits,
+    _milestones_are_reached,
+    _plateau_has_validation,
+    *OPTIMIZER_RULES,
+    _epochs_to_average,
     _precision_fits,
+    _rows_have_a_layer,
     _data_has_validation,
     _characters_are_distinct,
     _folder_is_there,

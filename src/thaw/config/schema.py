@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -12,7 +13,9 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Checksum = Annotated[str, Text(pattern=r"^(md5|sha1|sha256):[0-9a-f]+$")]
 Interval = Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]
-Betas = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+Replaced = Literal["last", "classifier"]
+Initialisation = Literal["torch", "xavier", "kaiming", "zero"]
+Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh"]
 
 
 class Strict(BaseModel):
@@ -113,62 +116,141 @@ class Backbone(Strict):
 class LinearHead(Strict):
     kind: Literal["linear"]
     dropout: Fraction
+    replaces: Replaced = "last"
+    initialisation: Initialisation = "torch"
+
+
+class MlpHead(Strict):
+    kind: Literal["mlp"]
+    hidden: Annotated[list[PositiveInt], Field(min_length=1)]
+    activation: Activation
+    dropout: Fraction
+    replaces: Replaced
+    initialisation: Initialisation
+
+
+class CosineHead(Strict):
+    """Directions of length 0 have no gradient: no `zero` among the initialisations."""
+
+    kind: Literal["cosine"]
+    scale: PositiveFloat
+    learn_scale: bool
+    dropout: Fraction
+    replaces: Replaced
+    initialisation: Literal["torch", "xavier", "kaiming"]
+
+
+class SourceRowsHead(Strict):
+    """`rows`: a source class by class, or null for none."""
+
+    kind: Literal["source_rows"]
+    rows: dict[Name, Name | None]
+    rest: Initialisation
+    dropout: Fraction
+    replaces: Replaced
+
+
+Head = Annotated[LinearHead | MlpHead | CosineHead | SourceRowsHead, Field(discriminator="kind")]
+
+
+Kind = Literal["all", "norms", "biases"]
+BatchNorm = Literal["eval", "statistics", "train"]
 
 
 class Phase(Strict):
-    """`epochs` are counted, `share` is a fraction of all epochs; a phase with neither takes what the others leave."""
+    """`epochs` are counted, `share` is a fraction of all epochs; a phase with neither takes what the others leave.
+
+    Keys of the mappings are words for stages, as in `train`; of several that mean a stage the last one counts.
+    `unfreeze`: stages that join one after another, from the output to the input, as evenly as the epochs allow.
+    `learning_rate`, `weight_decay`: multipliers; `layer_decay`: a further factor for each stage away from the head.
+    `parameters`: which of a trained stage's parameters train. `batchnorm`: `eval` uses the running statistics and
+    leaves them; `statistics` uses the batch's and updates the running ones, with weight and bias frozen; `train`
+    trains those too. Without a word, BatchNorm trains where its stage does.
+    """
 
     train: Annotated[list[Name], Field(min_length=1)]
     learning_rate: dict[Name, NonNegativeFloat]
     epochs: PositiveInt | None = None
     share: Annotated[float, Field(gt=0, lt=1)] | None = None
-    batchnorm: Literal["eval"] = "eval"
+    unfreeze: list[Name] = []
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    parameters: dict[Name, Kind] = {}
+    weight_decay: dict[Name, NonNegativeFloat] = {}
+    batchnorm: dict[Name, BatchNorm] = {}
+    restart: list[Literal["optimizer", "scheduler"]] = []
 
 
 class Strategy(Strict):
+    """`source_pull`: L2-SP (Li et al. 2018), the strength of a pull of trained backbone weights towards the source's;
+    it takes the place of weight decay there."""
+
     name: Name
     start: Literal["source", "random"]
     phases: Annotated[dict[Name, Phase], Field(min_length=1)]
+    source_pull: NonNegativeFloat = 0.0
 
 
-class Sgd(Strict):
-    name: Literal["sgd"]
+class Optimizer(Strict):
+    """`name` is one of torch.optim, in any case, or the path of a class, module.Class. `arguments` go to its
+    constructor, lists as tuples, beside those that thaw gives."""
+
+    name: Name
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
     decay_norms_and_biases: bool
-    momentum: Fraction
-    nesterov: bool
-
-
-class Adam(Strict):
-    name: Literal["adam", "adamw"]
-    learning_rate: PositiveFloat
-    weight_decay: NonNegativeFloat
-    decay_norms_and_biases: bool
-    betas: Betas
-    epsilon: PositiveFloat
+    arguments: dict[Name, Any]
 
 
 class Constant(Strict):
     name: Literal["constant"]
+    interval: Literal["step", "epoch"]
     warmup_epochs: NonNegativeFloat
 
 
 class Step(Strict):
     name: Literal["step"]
+    interval: Literal["step", "epoch"]
     warmup_epochs: NonNegativeFloat
     every_epochs: PositiveInt
     factor: Annotated[float, Field(gt=0, le=1)]
 
 
+class MultiStep(Strict):
+    name: Literal["multi_step"]
+    interval: Literal["step", "epoch"]
+    warmup_epochs: NonNegativeFloat
+    milestones: Annotated[list[PositiveInt], Field(min_length=1)]
+    factor: Annotated[float, Field(gt=0, le=1)]
+
+
 class Cosine(Strict):
     name: Literal["cosine"]
+    interval: Literal["step", "epoch"]
     warmup_epochs: NonNegativeFloat
     final: Probability
 
 
+class Polynomial(Strict):
+    name: Literal["polynomial"]
+    interval: Literal["step", "epoch"]
+    warmup_epochs: NonNegativeFloat
+    power: PositiveFloat
+    final: Probability
+
+
+class Plateau(Strict):
+    name: Literal["plateau"]
+    interval: Literal["step", "epoch"]
+    warmup_epochs: NonNegativeFloat
+    patience: NonNegativeInt
+    factor: Annotated[float, Field(gt=0, lt=1)]
+    threshold: Fraction
+    floor: Probability
+
+
 class OneCycle(Strict):
     name: Literal["one_cycle"]
+    interval: Literal["step", "epoch"]
     rise: Annotated[float, Field(gt=0, lt=1)]
     start_divisor: Annotated[float, Field(ge=1)]
     end_divisor: Annotated[float, Field(ge=1)]
@@ -221,6 +303,24 @@ class EarlyStopping(Strict):
     patience: PositiveInt
 
 
+class ExponentialAverage(Strict):
+    kind: Literal["ema"]
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+
+
+class EpochAverage(Strict):
+    kind: Literal["swa"]
+    start: Fraction = 0.75
+
+    def first_epoch(self, epochs: int) -> int:
+        """The first, counted from 0, of `epochs` that joins the average."""
+        return math.ceil(round(self.start * epochs, 6))
+
+
+Averaging = Annotated[ExponentialAverage | EpochAverage, Field(discriminator="kind")]
+TestTimeAugmentation = Literal["none", "flip", "five_crop", "ten_crop"]
+
+
 class Trainer(Strict):
     epochs: PositiveInt
     batch_size: Annotated[int, Field(ge=2)]
@@ -234,6 +334,9 @@ class Trainer(Strict):
     threads: PositiveInt | None
     workers: NonNegativeInt | None
     early_stopping: EarlyStopping | None
+    averaging: Averaging | None = None
+    class_balance: Literal["none", "weights", "sampling"] = "none"
+    test_time_augmentation: TestTimeAugmentation = "none"
 
 
 class Recipe(Strict):
@@ -241,10 +344,12 @@ class Recipe(Strict):
 
     dataset: Annotated[Captcha | Folder | Table, Field(discriminator="kind")]
     backbone: Backbone
-    head: LinearHead
+    head: Head
     strategy: Strategy
-    optimizer: Annotated[Sgd | Adam, Field(discriminator="name")]
-    scheduler: Annotated[Constant | Step | Cosine | OneCycle, Field(discriminator="name")]
+    optimizer: Optimizer
+    scheduler: Annotated[
+        Constant | Step | MultiStep | Cosine | Polynomial | Plateau | OneCycle, Field(discriminator="name")
+    ]
     augment: Augment
     trainer: Trainer
     seed: Annotated[int, Field(ge=0, lt=2**32)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from thaw.config.catalog import optimizer_arguments, torch_optimizer
 from thaw.config.consistency import contradictions
 from thaw.config.faults import Fault, UserFault, listing, nearest
 from thaw.config.schema import Recipe
@@ -71,7 +72,14 @@ def unknown_key(path: Path, values: Mapping[str, Any]) -> Fault:
     siblings = _keys_at(tuple(parents), values)
     closest = nearest(str(last), siblings)
     fix = _assignment((*parents, closest), _value_at(path, values)) if closest else "leave it out"
+    if parents == ["optimizer"] and last in _optimizer_arguments(values):
+        fix = _assignment(("optimizer", "arguments", last), _value_at(path, values))
     return Fault(f"{_dotted(path)}: no such key", valid=listing(siblings), fix=fix)
+
+
+def _optimizer_arguments(values: Mapping[str, Any]) -> Collection[str]:
+    name = torch_optimizer(str(values["optimizer"].get("name")))
+    return optimizer_arguments(name) if name else ()
 
 
 def _assignment(path: Path, value: Any) -> str:

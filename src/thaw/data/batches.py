@@ -12,15 +12,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from thaw.data.augmentation import Augmentation, policy_changed
+from thaw.data.balance import evenly_drawn
 from thaw.data.live import Live
 from thaw.data.store import Store
+from thaw.data.views import centre_crop as centre_crop
+from thaw.data.views import views_of
 
 EVALUATION = -1  # the epoch of images that are not augmented
 
 
 class Batch(NamedTuple):
     """`images` uint8 [n, 3, height, width], `labels` int64 [n], `positions` in the table of samples int64 [n]. `drawn`
-    is what augmentation is to do to them (`changes.changed`); without it the images are of the network's size."""
+    is what augmentation is to do to them (`changes.changed`); without it the images are of the network's size, and with
+    `Images.views` they are uint8 [n, views, 3, size, size]."""
 
     images: Tensor
     labels: Tensor
@@ -30,71 +34,96 @@ class Batch(NamedTuple):
 
 @dataclass
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Lists of (epoch, position): `positions` shuffled by (seed, epoch), `batch_size` at a time.
+    """Lists of (epoch, position): `positions` shuffled by (seed, epoch), `batch_size` at a time, for each of `world`
+    processes its own share of every batch.
 
-    A last batch of one sample joins the one before it: BatchNorm cannot normalise a single vector.
+    A last batch of one sample for some process joins the one before: BatchNorm cannot normalise a single vector. With
+    the `labels` of all samples the classes are drawn equally often, copies being numbered as `evenly_drawn` says.
     """
 
     positions: np.ndarray
     batch_size: int
     seed: int
     epoch: int = 0
+    rank: int = 0
+    world: int = 1
+    labels: np.ndarray | None = None
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        count = len(self.positions)
-        return max(1, count // self.batch_size + (count % self.batch_size > 1))
+        count, together = len(self.positions), self.batch_size * self.world
+        return max(1, count // together + (count % together >= 2 * self.world))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.positions)
+        dice = np.random.default_rng((self.seed, self.epoch))
+        order = dice.permutation(
+            self.positions if self.labels is None else evenly_drawn(self.positions, self.labels, dice)
+        )
         for number in range(len(self)):
-            end = None if number == len(self) - 1 else (number + 1) * self.batch_size
-            yield [(self.epoch, int(position)) for position in order[number * self.batch_size : end]]
+            yield [(self.epoch, int(position)) for position in order[self._slice(number)][self.rank :: self.world]]
+
+    def weight(self, number: int) -> float:
+        """What a mean over this process' share of batch `number` counts in the mean of all processes' means, so that
+        every image counts the same; 1 where the shares are equal."""
+        count = len(self.positions[self._slice(number)])
+        return len(range(self.rank, count, self.world)) * self.world / count
+
+    def _slice(self, number: int) -> slice:
+        together = self.batch_size * self.world
+        return slice(number * together, None if number == len(self) - 1 else (number + 1) * together)
 
 
 @dataclass
 class InOrder(Sampler[list[tuple[int, int]]]):
-    """`positions` as they stand, not augmented."""
+    """`positions` as they stand, not augmented; for each of `world` processes every `world`-th of them."""
 
     positions: np.ndarray
     batch_size: int
+    rank: int = 0
+    world: int = 1
 
     def __len__(self) -> int:
-        return -(-len(self.positions) // self.batch_size)
+        return -(-len(range(self.rank, len(self.positions), self.world)) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for start in range(0, len(self.positions), self.batch_size):
-            yield [(EVALUATION, int(position)) for position in self.positions[start : start + self.batch_size]]
+        own = self.positions[self.rank :: self.world]
+        for start in range(0, len(own), self.batch_size):
+            yield [(EVALUATION, int(position)) for position in own[start : start + self.batch_size]]
 
 
 @dataclass
 class Images(Dataset[Batch]):
-    """Cuts batches for a network of `size` x `size` pixels from the store. `labels` is int64 [samples]."""
+    """Cuts batches for a network of `size` x `size` pixels from the store. `labels` is int64 [samples]. `views` is what
+    evaluation sees of an image (`views.views_of`)."""
 
     store: Store | Live
     labels: np.ndarray
     size: int
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
+    views: str = "none"
 
     def __getitems__(self, wanted: list[tuple[int, int]]) -> Batch:
-        """All `wanted` are of one epoch."""
-        epoch, positions = wanted[0][0], np.array([position for _, position in wanted])
+        """All `wanted` are of one epoch. Copies of a sample (`balance.evenly_drawn`) are augmented differently."""
+        epoch, copies = wanted[0][0], np.array([position for _, position in wanted])
+        positions = copies % len(self.labels)
         drawn: dict[str, Tensor] = {}
-        if epoch == EVALUATION or self.augmentation.is_empty:
-            images = torch.stack([centre_crop(self._image(epoch, position), self.size) for position in positions])
+        if epoch == EVALUATION and self.views != "none":
+            images = torch.stack([views_of(self._image(epoch, one), self.size, self.views) for one in copies])
+        elif epoch == EVALUATION or self.augmentation.is_empty:
+            images = torch.stack([centre_crop(self._image(epoch, one), self.size) for one in copies])
         else:
-            images, sides = on_one_canvas([self._image(epoch, position) for position in positions])
-            drawn = self.augmentation.draw(sides, self.size, self.seed, epoch, positions)
+            images, sides = on_one_canvas([self._image(epoch, one) for one in copies])
+            drawn = self.augmentation.draw(sides, self.size, self.seed, epoch, copies)
         return Batch(images.contiguous(), torch.from_numpy(self.labels[positions]), torch.from_numpy(positions), drawn)
 
-    def _image(self, epoch: int, position: int) -> Tensor:
-        image = torch.from_numpy(np.array(self.store[position])).permute(2, 0, 1)
+    def _image(self, epoch: int, copy: int) -> Tensor:
+        image = torch.from_numpy(np.array(self.store[copy % len(self.labels)])).permute(2, 0, 1)
         if epoch == EVALUATION or self.augmentation.policy is None:
             return image
-        return policy_changed(image, self.augmentation.policy, self.seed, epoch, position)
+        return policy_changed(image, self.augmentation.policy, self.seed, epoch, copy)
 
 
 def on_one_canvas(images: list[Tensor]) -> tuple[Tensor, np.ndarray]:
@@ -104,12 +133,6 @@ def on_one_canvas(images: list[Tensor]) -> tuple[Tensor, np.ndarray]:
     for place, image in zip(canvas, images, strict=True):
         place[:, : image.shape[1], : image.shape[2]] = image
     return canvas, sides
-
-
-def centre_crop(image: Tensor, size: int) -> Tensor:
-    """[3, size, size] from [3, height, width], rounded as torchvision rounds."""
-    top, left = (round((side - size) / 2.0) for side in image.shape[1:])
-    return image[:, top : top + size, left : left + size]
 
 
 def loader(images: Images, batches: EpochBatches | InOrder, workers: int, pinned: bool) -> DataLoader[Batch]:

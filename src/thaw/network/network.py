@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,13 +13,13 @@ HEAD = "head"
 
 class Network(nn.Module):
     """float [n, 3, size, size] -> logits [n, classes]. `frontier` counts the leading stages that run without gradients:
-    what lies before the first trainable stage needs none."""
+    what lies before the first trainable stage needs none. `unused` names what of the source has no part in it."""
 
-    def __init__(self, stages: dict[str, nn.Module], head: nn.Module) -> None:
+    def __init__(self, stages: dict[str, nn.Module], head: nn.Module, unused: Sequence[str] = ()) -> None:
         super().__init__()
         self.stages = nn.ModuleDict(stages)
         self.head = head
-        self.frontier = 0
+        self.frontier, self.unused = 0, tuple(unused)
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -40,8 +40,11 @@ class Network(nn.Module):
 
 
 def vectors(features: Tensor) -> Tensor:
-    """[n, width]: maps that a network does not pool itself (SqueezeNet) are averaged over their pixels."""
-    return features.mean((2, 3)) if features.ndim == 4 else features
+    """[n, width]: what a network does not pool before its classifier is averaged over its pixels. SqueezeNet has
+    the channels of its maps first, timm's Swin last; both are square."""
+    if features.ndim == 4:
+        return features.mean((2, 3) if features.shape[2] == features.shape[3] else (1, 2))
+    return features
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from thaw.config.consistency import names_a_file
 from thaw.config.faults import Fault, UserFault, listing, nearest
@@ -20,6 +20,7 @@ from thaw.data.preprocessing import Preprocessing
 from thaw.network.state import fitted, read_state
 
 INSTEAD = "backbone.weights=FILE (.pth, .safetensors), or backbone=efficientnet_lite0, whose weights are a package"
+AUXILIARY = {"aux1", "aux2", "AuxLogits"}  # torchvision's names
 IMAGENET = Preprocessing(224, 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -47,10 +48,10 @@ def source_of(
     weights = "none" if random_start else backbone.weights
     if backbone.library == "timm":
         return _timm(backbone, weights, cache, size)
-    return _torchvision(backbone, weights, cache, mirror)
+    return _torchvision(backbone, weights, cache, mirror, size)
 
 
-def _torchvision(backbone: Backbone, weights: str, cache: Path, mirror: str | None) -> Source:
+def _torchvision(backbone: Backbone, weights: str, cache: Path, mirror: str | None, size: int | None) -> Source:
     from torchvision import models
 
     known = models.get_model_weights(backbone.name)
@@ -63,18 +64,37 @@ def _torchvision(backbone: Backbone, weights: str, cache: Path, mirror: str | No
     preprocessing = _of_torchvision(meant) if meant else IMAGENET
     classes = tuple(meant.meta["categories"]) if meant else ()
     if weights == "none":
-        return Source(models.get_model(backbone.name, weights=None), preprocessing, classes, {"name": "none"})
+        return Source(_untrained(backbone.name, size or preprocessing.size), preprocessing, classes, {"name": "none"})
     if names_a_file(backbone):
-        model = models.get_model(backbone.name, weights=None)
-        return Source(model, preprocessing, classes, _load_file(model, weights))
+        model = _untrained(backbone.name, preprocessing.size)
+        held = _load_file(model, weights)
+        return Source(model, preprocessing, _known(classes, held), held)
     if meant is None:
         raise _no_weights(backbone)
     file = _fetched_weights(meant.url, f"{backbone.name} {meant.name}", cache, mirror)
     # torchvision's builders know what each weight needs (image size, auxiliary outputs); the reading, which would
     # execute pickled code, is ours.
     with patch.object(type(meant), "get_state_dict", lambda *_, **__: read_state(file)):
-        model = models.get_model(backbone.name, weights=meant)
+        model = _as_published(models.get_model(backbone.name, weights=meant))
     return Source(model, preprocessing, classes, {"name": meant.name, "url": meant.url, "hash": _hash_in(meant.url)})
+
+
+def _untrained(name: str, size: int) -> nn.Module:
+    from torchvision import models
+
+    own = {"image_size": size} if name.startswith("vit_") else {}  # of torchvision's, they alone take one size alone
+    return _as_published(models.get_model(name, weights=None, **own))
+
+
+def _as_published(model: Any) -> nn.Module:
+    """GoogLeNet and Inception v3 as torchvision builds them for its weights: without the auxiliary classifiers, which
+    learn with the source's classes, and with the input scaled as those weights expect it."""
+    if hasattr(model, "aux_logits"):
+        model.aux_logits, model.transform_input = False, True
+        for name in AUXILIARY & {name for name, _ in model.named_children()}:
+            setattr(model, name, None)
+    whole: nn.Module = model
+    return whole
 
 
 def _named(known: Any, name: str, backbone: str) -> Any:
@@ -136,7 +156,8 @@ def _timm(backbone: Backbone, weights: str, cache: Path, size: int | None) -> So
     if model.num_classes == 0:  # trained without labels: there is no classifier to replace
         model.reset_classifier(2)
     held = _timm_weights(backbone, weights, model)
-    return Source(model, _of_timm(model.pretrained_cfg), _timm_classes(model.pretrained_cfg), held)
+    classes = _known(_timm_classes(model.pretrained_cfg), held)
+    return Source(model, _of_timm(model.pretrained_cfg), classes, held)
 
 
 def _timm_weights(backbone: Backbone, weights: str, model: Any) -> dict[str, str]:
@@ -231,6 +252,24 @@ def _load_file(model: nn.Module, weights: str) -> dict[str, str]:
     import hashlib
 
     file = Path(weights).expanduser()
-    model.load_state_dict(fitted(read_state(file), model, file), strict=True)
+    state, own = (
+        fitted(_without_auxiliary(read_state(file), model), model, file),
+        {one.data_ptr() for one in model.state_dict().values()},
+    )
     with file.open("rb") as stream:
-        return {"name": file.name, "hash": hashlib.file_digest(stream, "sha256").hexdigest()}
+        held = {"name": file.name, "hash": hashlib.file_digest(stream, "sha256").hexdigest()}
+    if any(one.data_ptr() in own for one in state.values()):
+        held["classifier"] = "random, as the file's is of another shape"
+    model.load_state_dict(state, strict=True)
+    return held
+
+
+def _without_auxiliary(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    if not hasattr(model, "aux_logits"):
+        return state
+    return {name: value for name, value in state.items() if AUXILIARY.isdisjoint(name.split("."))}
+
+
+def _known(classes: tuple[str, ...], held: dict[str, str]) -> tuple[str, ...]:
+    """No names for logits that are the product of random rows."""
+    return () if "classifier" in held else classes

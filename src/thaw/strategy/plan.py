@@ -6,35 +6,41 @@ Because the plan is data, resuming needs no memory of it: the epoch's number say
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from thaw.config.faults import Fault, UserFault
+from thaw.config.faults import UserFault
 from thaw.config.schema import Phase, Strategy
-from thaw.strategy.selection import selected
+from thaw.strategy.misfits import misfits
+from thaw.strategy.parts import Part, by_part, kinds, meant
+
+Spans = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class PartPlan:
-    """One stage, or the head, in one phase. `learning_rate` is before the schedule; 0 where frozen. `batchnorm` is
-    `train` (batch statistics, running ones updated) or `eval` (running statistics, as they are)."""
+    """One stage, or the head, in one phase. `learning_rate` is before the schedule; 0 where frozen. `parameters` are
+    those that train: `all`, `norms`, `biases`. `batchnorm` is `train`, `statistics` or `eval`, as in a recipe."""
 
     name: str
     trainable: bool
     learning_rate: float
     weight_decay: float
     batchnorm: str
+    parameters: str = "all"
 
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """Epochs `start` to `end` - 1, counted from 0."""
+    """Epochs `start` to `end` - 1, counted from 0. The schedule that it is in runs over the epochs `schedule`."""
 
     name: str
     start: int
     end: int
     parts: tuple[PartPlan, ...]
+    schedule: tuple[int, int]
+    restarts_optimizer: bool = False
 
     @property
     def frontier(self) -> int:
@@ -56,63 +62,102 @@ class Plan:
 
     def plain(self) -> list[dict[str, Any]]:
         phases = [dataclasses.asdict(phase) for phase in self.phases]
-        return [{**phase, "parts": list(phase["parts"])} for phase in phases]
+        return [{**one, "parts": list(one["parts"]), "schedule": list(one["schedule"])} for one in phases]
 
 
-def planned(strategy: Strategy, parts: Sequence[str], epochs: int, learning_rate: float, weight_decay: float) -> Plan:
+def planned(
+    strategy: Strategy,
+    parts: Sequence[Part],
+    epochs: int,
+    learning_rate: float,
+    weight_decay: float,
+    warmup_epochs: float = 0.0,
+) -> Plan:
     """The plan of `epochs` epochs over `parts`: the stages, input to output, and `head` last.
 
-    A part's rate is `learning_rate` times the multiplier of the phase's last `learning_rate` entry that means it.
+    A part's rate is `learning_rate` times the multiplier of the phase's last `learning_rate` entry that means it. A
+    stage that is pulled towards the source weights does not decay towards zero.
 
     Raises:
-        UserFault: for words that mean no stage here, and phases that train nothing.
+        UserFault: with all words that mean no stage here, phases that train nothing, and phases and schedules that do
+            not fit into the epochs.
     """
     spans = _spans(strategy.phases, epochs)
-    phases = (
-        PhasePlan(name, *spans[name], _parts(name, phase, parts, learning_rate, weight_decay))
-        for name, phase in strategy.phases.items()
-    )
+    schedules = _schedules(strategy.phases, spans, epochs)
+    faults = list(misfits(strategy, parts, spans, schedules, epochs, warmup_epochs))
+    if faults:
+        raise UserFault("the strategy does not fit the backbone, or the epochs.", faults)
+    decays = {part.name: 0.0 if strategy.source_pull else weight_decay for part in parts[:-1]} | {
+        parts[-1].name: weight_decay
+    }
+    phases: list[PhasePlan] = []
+    for name, phase in strategy.phases.items():
+        for step in _steps(name, phase, parts, *spans[name]):
+            planned_parts = tuple(
+                _part(phase, step.frozen, parts, place, learning_rate, decays) for place in range(len(parts))
+            )
+            restarts = "optimizer" in phase.restart and step.start == spans[name][0]
+            phases.append(PhasePlan(step.name, step.start, step.end, planned_parts, schedules[name], restarts))
     return Plan(tuple(phases))
 
 
-def _parts(name: str, phase: Phase, parts: Sequence[str], rate: float, decay: float) -> tuple[PartPlan, ...]:
-    trained = {part for selector in phase.train for part in selected(selector, parts)}
-    multipliers = _multipliers(phase.learning_rate, parts)
-    unrated = [part for part in parts if part in trained and part not in multipliers]
-    if unrated:
-        fix = f"strategy.phases.{name}.learning_rate.all=1.0"
-        raise UserFault(
-            "the strategy leaves a gap.",
-            [Fault(f"phase {name} trains {unrated[0]} and gives it no learning rate", fix=fix)],
-        )
-    rates = {part: rate * multipliers[part] if part in trained else 0.0 for part in parts}
-    if not any(rates.values()):
-        raise UserFault("the strategy trains nothing.", [Fault(f"phase {name}: all learning rates are 0")])
-    return tuple(_part(part, rates[part], decay) for part in parts)
+@dataclass(frozen=True)
+class _Step:
+    """`frozen`: parts that are still to join."""
+
+    name: str
+    start: int
+    end: int
+    frozen: set[str]
 
 
-def _part(name: str, rate: float, decay: float) -> PartPlan:
-    trainable = rate > 0
-    return PartPlan(name, trainable, rate, decay if trainable else 0.0, "train" if trainable else "eval")
+def _steps(name: str, phase: Phase, parts: Sequence[Part], start: int, end: int) -> Iterator[_Step]:
+    """One step, or those in which the stages of `unfreeze` join: with fewer epochs than stages, several an epoch."""
+    waiting = meant(phase.unfreeze, parts) - meant(phase.train, parts)
+    joining = [part.name for part in reversed(parts) if part.name in waiting]
+    if not joining:
+        yield _Step(name, start, end, set())
+        return
+    counts = [-(-(epoch + 1) * len(joining) // (end - start)) for epoch in range(end - start)]
+    for count in dict.fromkeys(counts):
+        first = start + counts.index(count)
+        yield _Step(f"{name}-{joining[count - 1]}", first, first + counts.count(count), set(joining[count:]))
 
 
-def _multipliers(rates: Mapping[str, float], parts: Sequence[str]) -> dict[str, float]:
-    return {part: rate for selector, rate in rates.items() for part in selected(selector, parts)}
+def _part(
+    phase: Phase, frozen: set[str], parts: Sequence[Part], place: int, learning_rate: float, decays: Mapping[str, float]
+) -> PartPlan:
+    name, kind = parts[place].name, kinds(phase, parts).get(parts[place].name)
+    rate = 0.0
+    if kind and name not in frozen:
+        away_from_head = len(parts) - 1 - place
+        rate = learning_rate * by_part(phase.learning_rate, parts)[name] * phase.layer_decay**away_from_head
+    decay = decays[name] * by_part(phase.weight_decay, parts).get(name, 1.0) if rate else 0.0
+    batchnorm = by_part(phase.batchnorm, parts).get(name, "train" if rate else "eval")
+    return PartPlan(name, rate > 0, rate, decay, batchnorm, kind if kind and rate else "all")
 
 
-def _spans(phases: Mapping[str, Phase], epochs: int) -> dict[str, tuple[int, int]]:
+def _spans(phases: Mapping[str, Phase], epochs: int) -> Spans:
     """Start and end of each phase; the phase with neither epochs nor share, else the last, takes what is left."""
     lengths = {name: phase.epochs or max(1, round((phase.share or 0) * epochs)) for name, phase in phases.items()}
     open_ended = [name for name, phase in phases.items() if not phase.epochs and not phase.share]
     filler = open_ended[0] if open_ended else list(phases)[-1]
     lengths[filler] = epochs - sum(length for name, length in lengths.items() if name != filler)
-    if lengths[filler] < 1:
-        fix = f"trainer.epochs={epochs + 1 - lengths[filler]}"
-        raise UserFault(
-            "the phases exceed the epochs.", [Fault(f"phase {filler} has no epoch left of {epochs}", fix=fix)]
-        )
     spans, start = {}, 0
     for name, length in lengths.items():
         spans[name] = (start, start + length)
         start += length
     return spans
+
+
+def _schedules(phases: Mapping[str, Phase], spans: Spans, epochs: int) -> Spans:
+    """The epochs over which the schedule of each phase runs: from a restart to the next."""
+    begins = [spans[name][0] for name, phase in phases.items() if "scheduler" in phase.restart]
+    edges = sorted({0, *begins, epochs})
+    return {
+        name: (
+            max((edge for edge in edges if edge <= start), default=0),
+            min((edge for edge in edges if edge > start), default=epochs),
+        )
+        for name, (start, _) in spans.items()
+    }

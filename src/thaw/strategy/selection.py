@@ -1,4 +1,5 @@
-"""Words for stages: `all`, `head`, `backbone`, `first:N`, `last:N`, a stage's name, or a pattern such as `layer*`."""
+"""Words for stages: `all`, `head`, `backbone`, `first:N`, `last:50%`, `from:STAGE`, `to:STAGE`, a stage's name, or a
+pattern such as `layer*`."""
 
 from __future__ import annotations
 
@@ -11,27 +12,45 @@ from thaw.config.faults import Fault, UserFault, listing, nearest
 def selected(selector: str, parts: Sequence[str]) -> list[str]:
     """The parts that `selector` means; `parts` are the stages, input to output, and `head` last.
 
-    `first:N` and `last:N` count stages of the backbone; the head is named apart.
+    `first:`, `last:` (a number, or a share of the stages such as 50%), `from:` and `to:` (a stage, itself included)
+    mean stages of the backbone; the head is named apart.
 
     Raises:
         UserFault: for a selector that means nothing here, with the list of stages.
     """
     stages = list(parts[:-1])
-    word, _, number = selector.partition(":")
+    word, _, amount = selector.partition(":")
     if selector == "all":
         return list(parts)
     if selector == "backbone":
         return stages
-    if word in ("first", "last") and number.isdigit() and 1 <= int(number) <= len(stages):
-        return stages[: int(number)] if word == "first" else stages[-int(number) :]
+    if word in ("from", "to") and amount in stages:
+        place = stages.index(amount)
+        return stages[place:] if word == "from" else stages[: place + 1]
+    if word in ("first", "last") and 1 <= (count := _count(amount, len(stages))) <= len(stages):
+        return stages[:count] if word == "first" else stages[-count:]
     found = [name for name in parts if fnmatchcase(name, selector)]
     if not found:
-        raise _means_nothing(selector, parts)
+        raise UserFault("the strategy does not fit the backbone.", [means_nothing(selector, parts)])
     return found
 
 
-def _means_nothing(selector: str, parts: Sequence[str]) -> UserFault:
-    valid = f"{listing(parts, 40)}; all, backbone, first:1 .. last:{len(parts) - 1}, or a pattern with *"
-    closest = nearest(selector, [*parts, "all", "backbone"])
-    fault = Fault(f"{selector!r} selects no stage", selector, valid, closest or "")
-    return UserFault("the strategy does not fit the backbone.", [fault])
+def _count(amount: str, stages: int) -> int:
+    """How many stages `3` or `50%` are, half a stage counting as one; 0 for what is neither."""
+    if amount.isdigit():
+        return int(amount)
+    share = amount.removesuffix("%")
+    is_share = share.isdigit() and 1 <= int(share) <= 100
+    return max(1, int(stages * int(share) / 100 + 0.5)) if is_share else 0
+
+
+def means_nothing(selector: str, parts: Sequence[str]) -> Fault:
+    valid = f"{listing(parts, 40)}; {_words(len(parts) - 1)}"
+    word, colon, rest = selector.partition(":")
+    closest = nearest(rest, parts[:-1]) if word in ("from", "to") else None
+    fix = f"{word}{colon}{closest}" if closest else nearest(selector, [*parts, "all", "backbone"]) or ""
+    return Fault(f"{selector!r} selects no stage", selector, valid, fix)
+
+
+def _words(stages: int) -> str:
+    return f"all, backbone, first:1 .. last:{stages}, last:50%, from:STAGE, to:STAGE, or a pattern with *"

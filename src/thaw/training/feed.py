@@ -2,45 +2,78 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from torch.utils.data import DataLoader
 
+from thaw.config.faults import Fault, UserFault, listing
 from thaw.config.schema import Augment, Recipe
 from thaw.data.augmentation import Augmentation
 from thaw.data.batches import Batch, EpochBatches, Images, InOrder, loader
 from thaw.data.live import Live
 from thaw.data.samples import Samples
 from thaw.data.store import Store
+from thaw.data.views import CROPPED, MIRRORED
 from thaw.training.process import cores
+from thaw.training.ranks import device_count
 
 MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
 class Feed:
-    """`val` is None where the data set has no validation images. `images` is what all three cut from."""
+    """`val` is None where the data set has no validation images. `finals`, by split, is what the predictions at the end
+    are made from: with test-time augmentation several views an image. `images` is what all cut from."""
 
     train: DataLoader[Batch]
     val: DataLoader[Batch] | None
     test: DataLoader[Batch]
+    finals: dict[str, DataLoader[Batch]]
     images: Images
 
 
-def feed_of(recipe: Recipe, samples: Samples, store: Store | Live, side: int, on_gpu: bool) -> Feed:
-    """`side`: pixels, of what the network sees."""
+def feed_of(recipe: Recipe, samples: Samples, store: Store | Live, side: int, on_gpu: bool, rank: int = 0) -> Feed:
+    """`side`: pixels, of what the network sees. `rank`: which of trainer.devices' processes this is."""
     images = Images(store, samples.labels(), side, augmentation_of(recipe.augment), recipe.seed)
     workers = recipe.trainer.workers
     if workers is None:
         workers = min(MOST_WORKERS, cores()) if on_gpu else 0  # on a CPU they would take the cores of the step itself
-    size = recipe.trainer.batch_size
+    size, world = recipe.trainer.batch_size, device_count(recipe.trainer.devices)
+    _check_enough(samples, world)
 
-    def in_order(split: str) -> DataLoader[Batch]:
-        return loader(images, InOrder(samples.of(split), size), workers, on_gpu)
+    def in_order(split: str, images: Images = images) -> DataLoader[Batch]:
+        return loader(images, InOrder(samples.of(split), size, rank, world), workers, on_gpu)
 
-    train = loader(images, EpochBatches(samples.of("train"), size, recipe.seed), workers, on_gpu)
-    val = in_order("val") if samples.counts()["val"] else None
-    return Feed(train, val, in_order("test"), images)
+    labels = samples.labels() if recipe.trainer.class_balance == "sampling" else None
+    batches = EpochBatches(samples.of("train"), size, recipe.seed, rank=rank, world=world, labels=labels)
+    train = loader(images, batches, workers, on_gpu)
+    evaluated = {split: in_order(split) for split in ("val", "test") if samples.counts()[split]}
+    finals, views = evaluated, recipe.trainer.test_time_augmentation
+    if views != "none":
+        _check_views_differ(views, images, [*samples.of("val"), *samples.of("test")])
+        finals = {split: in_order(split, replace(images, views=views)) for split in evaluated}
+    return Feed(train, evaluated.get("val"), evaluated["test"], finals, images)
+
+
+def _check_views_differ(kind: str, images: Images, positions: Iterable[int]) -> None:
+    if kind not in CROPPED or any(max(images.store[int(one)].shape[:2]) > images.size for one in positions):
+        return
+    got = f"images of {images.size} x {images.size} pixels, all of which the network sees"
+    fix = f"dataset.crop=0.875, or trainer.test_time_augmentation={'flip' if kind in MIRRORED else 'none'}"
+    raise UserFault(
+        "corners and centre would be the same.", [Fault(f"trainer.test_time_augmentation={kind}", got, fix=fix)]
+    )
+
+
+def _check_enough(samples: Samples, world: int) -> None:
+    few = {split: count for split, count in samples.counts().items() if 0 < count < 2 * world}
+    if world > 1 and few:
+        got = listing(f"{count} {split} images" for split, count in few.items())
+        raise UserFault(
+            "too few images for so many devices.",
+            [Fault(f"trainer.devices={world}", got, f"at least {2 * world} of each split", "trainer.devices=1")],
+        )
 
 
 def augmentation_of(augment: Augment) -> Augmentation:

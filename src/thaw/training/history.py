@@ -16,14 +16,16 @@ from thaw.training.learner import Learner
 
 
 class History(Callback):
-    """Writes a row when an epoch ends. Rows of epochs that a resumed run repeats are replaced."""
+    """Writes a row when an epoch ends. Rows of epochs that a resumed run repeats are replaced. Of several processes the
+    first writes; the sums take all of them."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, writes: bool = True) -> None:
+        self.file, self.writes = file, writes
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Learner)
         self.started = time.perf_counter()
-        self.rates = {f"lr_{group['part']}": group["lr"] for group in trainer.optimizers[0].param_groups}
+        self.rates = {f"lr_{part}": rate for part, rate in pl_module.rates_at(trainer.global_step).items()}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.trained = time.perf_counter()
@@ -31,6 +33,8 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         now = time.perf_counter()
         row = _row(pl_module, self.rates, now - self.started, getattr(self, "trained", now) - self.started)
+        if not self.writes:
+            return
         kept = [one for one in read_history(self.file) if int(one["epoch"]) < row["epoch"]]
         write_text(self.file, _as_csv([*kept, row]))
         scalars = {_tag(key): value for key, value in row.items() if isinstance(value, float)}

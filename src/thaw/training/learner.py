@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +11,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thaw.data.batches import Batch
+from thaw.config.faults import listing
+from thaw.data.batches import Batch, EpochBatches
 from thaw.data.changes import changed
 from thaw.data.preprocessing import Preprocessing
-from thaw.network.network import Network
+from thaw.network.kinds import batchnorms
+from thaw.network.network import HEAD, Network
 from thaw.strategy.plan import Plan
-from thaw.training.objective import apply_phase, parameter_groups, set_weight_decay
+from thaw.training.objective import apply_phase, parameter_groups, set_weight_decay, trained_parameters
 from thaw.training.process import reseed
+from thaw.training.pull import SourcePull
+from thaw.training.ranks import average_statistics, differing, summed
+from thaw.training.test_time import over_views
 
 Optimizers = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+Schedule = Callable[[int, int, Sequence[float]], float]
 STEPS_PER_CHECK = 50  # on a GPU, where asking for the loss waits for the device
 
 
@@ -48,17 +54,19 @@ class Sums:
         self.values += torch.stack([loss.detach() * count, right, right.new_tensor(count)]).to(self.values)
 
     def means(self) -> tuple[float, float]:
-        """Loss and accuracy; nan where nothing was added."""
-        loss, right, count = self.values.tolist()
+        """Loss and accuracy over all processes; nan where nothing was added."""
+        loss, right, count = summed(self.values).tolist()
         return (loss / count, right / count) if count else (float("nan"), float("nan"))
 
 
 class Learner(pl.LightningModule):
-    """Trains `network` on uint8 batches as `plan` says. `factor(step)` multiplies every learning rate; `about` is what
-    checkpoints say of themselves."""
+    """Trains `network` on uint8 batches as `plan` says. `schedule(step, epochs, losses)` multiplies every learning rate
+    at a step of a schedule of so many epochs, given the validation losses since its start; `about` is what checkpoints
+    say of themselves. `class_weights` is float [classes], the weight in the training loss of an image by its label."""
 
     mean: Tensor
     deviation: Tensor
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -66,7 +74,7 @@ class Learner(pl.LightningModule):
         plan: Plan,
         preprocessing: Preprocessing,
         optimizers: Optimizers,
-        factor: Callable[[int], float],
+        schedule: Schedule,
         steps_per_epoch: int,
         *,
         seed: int,
@@ -74,13 +82,22 @@ class Learner(pl.LightningModule):
         decay_norms_and_biases: bool,
         memory_format: torch.memory_format,
         about: dict[str, Any],
+        source_pull: float = 0.0,
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=memory_format)
-        self.plan, self.optimizers_of, self.factor, self.steps_per_epoch = plan, optimizers, factor, steps_per_epoch
+        self.plan, self.optimizers_of, self.schedule, self.steps_per_epoch = plan, optimizers, schedule, steps_per_epoch
+        self.val_losses: list[float] = []
         self.seed, self.label_smoothing, self.memory_format = seed, label_smoothing, memory_format
         self.decay_norms_and_biases, self.about = decay_norms_and_biases, about
+        trained = {id(one) for one in trained_parameters(network, plan, [*network.stages, HEAD])}
+        for parameter in network.parameters():  # what never trains takes no part in the exchange of gradients
+            parameter.requires_grad_(id(parameter) in trained)
+        backbone = trained_parameters(network, plan, network.stages)
+        self.pull = SourcePull(backbone, source_pull) if source_pull else None
         self.size = preprocessing.size
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.register_buffer("mean", channels(preprocessing.mean), persistent=False)
         self.register_buffer("deviation", channels(preprocessing.deviation), persistent=False)
 
@@ -90,34 +107,54 @@ class Learner(pl.LightningModule):
         logits: Tensor = self.network(normalised.contiguous(memory_format=self.memory_format))
         return logits
 
-    def configure_optimizers(self) -> Any:
-        groups = parameter_groups(self.network, self.decay_norms_and_biases)
-        rates = [self._rate_of(group["part"]) for group in groups]
-        optimizer = self.optimizers_of(groups)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimizers_of(parameter_groups(self.network, self.decay_norms_and_biases))
 
-    def _rate_of(self, part: str) -> Callable[[int], float]:
-        """The learning rate of a part at every step: its rate in the phase of that step's epoch, times the schedule."""
-
-        def rate(step: int) -> float:
-            parts = self.plan.at(step // self.steps_per_epoch).parts
-            return next(one.learning_rate for one in parts if one.name == part) * self.factor(step)
-
-        return rate
+    def rates_at(self, step: int) -> dict[str, float]:
+        """The learning rate of every part at an optimizer step, counted from the run's start: its rate in the phase of
+        that step's epoch, times the schedule. No scheduler object: torch's break on phases, and hold what resuming
+        would have to restore."""
+        epoch = step // self.steps_per_epoch
+        phase = self.plan.at(epoch)
+        start, end = phase.schedule
+        factor = self.schedule(step - start * self.steps_per_epoch, end - start, self.val_losses[start:epoch])
+        return {part.name: part.learning_rate * factor for part in phase.parts}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["thaw"] = self.about
+        checkpoint["val_losses"] = list(self.val_losses)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.val_losses = list(checkpoint["val_losses"])
+
+    def on_fit_start(self) -> None:
+        if self.pull:
+            self.pull.to(self.device)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.pull:
+            self.pull.add_to_gradients()
 
     def on_train_epoch_start(self) -> None:
-        phase = self.plan.at(self.current_epoch)
+        phase, optimizer = self.plan.at(self.current_epoch), self.trainer.optimizers[0]
         apply_phase(self.network, phase)
-        set_weight_decay(self.trainer.optimizers[0].param_groups, phase)
+        set_weight_decay(optimizer.param_groups, phase)
+        if phase.restarts_optimizer and phase.start == self.current_epoch:
+            optimizer.state.clear()
         reseed(self.seed, "epoch", self.current_epoch, self.global_rank)
         # Lightning's own count for samplers is one epoch behind after a resume (2.6.6).
-        loader: Any = self.trainer.train_dataloader
-        loader.batch_sampler.set_epoch(self.current_epoch)
+        self._batches().set_epoch(self.current_epoch)
         self.train_sums = Sums.on(self.device)
+
+    def _batches(self) -> EpochBatches:
+        loader: Any = self.trainer.train_dataloader
+        batches: EpochBatches = loader.batch_sampler
+        return batches
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        rates = self.rates_at(self.global_step)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rates[group["part"]]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels, _, drawn = batch
@@ -126,28 +163,39 @@ class Learner(pl.LightningModule):
         self.train_sums.add(loss, logits, labels)
         if self.device.type == "cpu" or batch_idx % STEPS_PER_CHECK == 0:
             self._check_finite(batch_idx)
-        return loss
+        return loss * self._batches().weight(batch_idx)
 
     def _loss(self, logits: Tensor, labels: Tensor, drawn: dict[str, Tensor]) -> Tensor:
         """Mean cross-entropy; of images that are mixed, with both labels by their shares."""
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+        how: dict[str, Any] = {"label_smoothing": self.label_smoothing, "weight": self.class_weights}
+        loss = F.cross_entropy(logits, labels, **how, reduction="none")
         if "partner" in drawn:
             others = labels[drawn["partner"]]
-            mixed = F.cross_entropy(logits, others, label_smoothing=self.label_smoothing, reduction="none")
+            mixed = F.cross_entropy(logits, others, **how, reduction="none")
             loss = drawn["share"] * loss + (1 - drawn["share"]) * mixed
         return loss.mean()
 
     def on_train_epoch_end(self) -> None:
         self._check_finite(int(self.trainer.num_training_batches))
         if not self.trainer.val_dataloaders:
+            self.agree()
             self._log_rank(float(self.current_epoch))  # nothing to choose by: the last epoch is the best
 
     def _check_finite(self, step: int) -> None:
         if not torch.isfinite(self.train_sums.values[0]):
-            rates = {group["part"]: group["lr"] for group in self.trainer.optimizers[0].param_groups}
-            raise NotFinite(self.current_epoch, step, rates)
+            raise NotFinite(self.current_epoch, step, self.rates_at(self.global_step))
+
+    def agree(self) -> None:
+        """Weights are equal in all processes after every step; BatchNorm's statistics after every epoch."""
+        if self.trainer.world_size == 1:
+            return
+        gathering = [part.name for part in self.plan.at(self.current_epoch).parts if part.batchnorm != "eval"]
+        average_statistics([layer for name in gathering for layer in batchnorms(self.network.part(name))])
+        if apart := differing(self.network.state_dict()):  # torch would say nothing, and the result be worth nothing
+            raise RuntimeError(f"processes differ after epoch {self.current_epoch + 1} in {listing(apart, 3)}")
 
     def on_validation_epoch_start(self) -> None:
+        self.agree()
         self.val_sums = Sums.on(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -156,6 +204,7 @@ class Learner(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         loss, accuracy = self.val_sums.means()
+        self.val_losses.append(loss)
         # Of epochs with the same accuracy, common with few validation images, the one with the lower loss is better.
         # The loss cannot outweigh one image of 10 million. float64, as float32 would round it away.
         self._log_rank(accuracy - 1e-9 * min(loss, 100.0))
@@ -167,7 +216,8 @@ class Learner(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
         """Logits, float32 on the CPU, and positions in the table of samples."""
-        return self(batch.images).float().cpu(), batch.positions.cpu()
+        logits = over_views(self, batch.images) if batch.images.ndim == 5 else self(batch.images)
+        return logits.float().cpu(), batch.positions.cpu()
 
 
 def channels(values: tuple[float, float, float]) -> Tensor:

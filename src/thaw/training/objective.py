@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from thaw.config.schema import Adam, Sgd
+from thaw.config.faults import Fault, UserFault
+from thaw.config.schema import Optimizer
+from thaw.network.kinds import batchnorms, parameters_of
 from thaw.network.network import HEAD, Network
-from thaw.strategy.plan import PhasePlan
+from thaw.strategy.plan import PartPlan, PhasePlan, Plan
+from thaw.training.optimizers import NOT_BUILT, constructor_arguments, optimizer_class
 
 
 def parameter_groups(network: Network, decay_norms_and_biases: bool) -> list[dict[str, Any]]:
@@ -34,11 +37,16 @@ def _weights_and_vectors(part: nn.Module) -> tuple[list[nn.Parameter], list[nn.P
     return [one for one in parameters if one.ndim > 1], [one for one in parameters if one.ndim <= 1]
 
 
-def built_optimizer(optimizer: Sgd | Adam, groups: list[dict[str, Any]], fused: bool) -> torch.optim.Optimizer:
-    if isinstance(optimizer, Sgd):
-        return torch.optim.SGD(groups, 1.0, momentum=optimizer.momentum, nesterov=optimizer.nesterov, fused=fused)
-    kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer.name]
-    return kind(groups, 1.0, betas=(optimizer.betas[0], optimizer.betas[1]), eps=optimizer.epsilon, fused=fused)
+def built_optimizer(optimizer: Optimizer, groups: list[dict[str, Any]], fused: bool) -> torch.optim.Optimizer:
+    """Raises UserFault where there is no such class, or where it refuses its arguments or the groups."""
+    kind: Any = optimizer_class(optimizer.name)
+    arguments = constructor_arguments(kind, optimizer, fused)
+    try:
+        built: torch.optim.Optimizer = kind(groups, **arguments)
+    except (TypeError, ValueError) as error:
+        fault = Fault(f"optimizer.name={optimizer.name} with optimizer.arguments={optimizer.arguments}", str(error))
+        raise UserFault(NOT_BUILT, [fault]) from error
+    return built
 
 
 def set_weight_decay(groups: list[dict[str, Any]], phase: PhasePlan) -> None:
@@ -48,10 +56,29 @@ def set_weight_decay(groups: list[dict[str, Any]], phase: PhasePlan) -> None:
 
 
 def apply_phase(network: Network, phase: PhasePlan) -> None:
-    """Sets what trains, and the mode of every part. A frozen part runs in evaluation mode as a whole: its BatchNorm
-    statistics and its dropout would change its output, though its weights do not."""
+    """Sets what trains, and the mode of every part. A frozen part runs in evaluation mode, but for the BatchNorm that
+    its phase asks for: its dropout would change its output, though its weights do not."""
     for part in phase.parts:
         module = network.part(part.name)
-        module.requires_grad_(part.trainable)
-        module.train(part.batchnorm == "train")
+        module.requires_grad_(False)
+        module.train(part.trainable)
+        for parameter in trained_in(module, part):
+            parameter.requires_grad_(True)
+        for layer in batchnorms(module):
+            layer.train(part.batchnorm != "eval")
     network.frontier = phase.frontier
+
+
+def trained_in(module: nn.Module, part: PartPlan) -> list[nn.Parameter]:
+    chosen = parameters_of(module, part.parameters) if part.trainable else []
+    if part.batchnorm == "statistics":
+        still = {id(one) for layer in batchnorms(module) for one in layer.parameters()}
+        return [one for one in chosen if id(one) not in still]
+    return chosen
+
+
+def trained_parameters(network: Network, plan: Plan, names: Iterable[str]) -> list[nn.Parameter]:
+    """What of the parts `names` trains in some phase."""
+    wanted = set(names)
+    parts = [part for phase in plan.phases for part in phase.parts if part.name in wanted]
+    return list({id(one): one for part in parts for one in trained_in(network.part(part.name), part)}.values())

@@ -21,6 +21,7 @@ from thaw.training.feed import Feed
 from thaw.training.files import write_text
 from thaw.training.history import read_history
 from thaw.training.learner import Learner
+from thaw.training.ranks import gathered
 from thaw.training.run import Run
 
 SHOWN_SAMPLES = 32
@@ -32,14 +33,17 @@ def predicted(trainer: pl.Trainer, learner: Learner, feed: Feed, best: Path) -> 
     weights = {name.removeprefix("network."): value for name, value in read_state(best).items()}
     learner.network.load_state_dict(weights)
     learner.network.requires_grad_(False)
-    loaders = {"val": feed.val, "test": feed.test}
-    present = {split: one for split, one in loaders.items() if one is not None}
-    found: Any = trainer.predict(learner, list(present.values()))
-    found = [found] if len(present) == 1 else found
-    batches = zip(present, found, strict=True)
-    return {
-        split: (torch.cat([one[0] for one in parts]), torch.cat([one[1] for one in parts])) for split, parts in batches
-    }
+    found: Any = trainer.predict(learner, list(feed.finals.values()))
+    found = [found] if len(feed.finals) == 1 else found
+    return {split: _in_order(batches) for split, batches in zip(feed.finals, found, strict=True)}
+
+
+def _in_order(batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Batches of all processes as one, by position in the table."""
+    everything = [batch for part in gathered(batches) for batch in part]
+    logits, positions = torch.cat([one[0] for one in everything]), torch.cat([one[1] for one in everything])
+    order = positions.argsort()
+    return logits[order], positions[order]
 
 
 def metrics_by_split(predictions: Predicted, labels: np.ndarray) -> dict[str, Any]:

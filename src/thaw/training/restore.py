@@ -14,7 +14,7 @@ from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Recipe
 from thaw.config.validation import validated
 from thaw.data.preprocessing import Preprocessing
-from thaw.network.build import build_network, source_for
+from thaw.network.build import source_for, unstarted_network
 from thaw.network.network import Network
 from thaw.training.checkpoint import FORMAT
 from thaw.training.learner import channels
@@ -49,7 +49,7 @@ def restored(checkpoint: Path) -> Restored:
     preprocessing = _preprocessing(about["preprocessing"])
     size = recipe.dataset.image_size
     source = source_for(recipe.backbone, True, recipe.seed, Path(), None, size)  # weights: those of the checkpoint
-    network = build_network(source, recipe.head, len(about["classes"]), preprocessing)
+    network = unstarted_network(source, recipe.head, len(about["classes"]), preprocessing)
     network.load_state_dict({name.removeprefix("network."): one for name, one in content["state_dict"].items()})
     return Restored(network.eval(), tuple(about["classes"]), preprocessing, recipe)
 

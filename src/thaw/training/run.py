@@ -29,11 +29,13 @@ RECORDED_VERSIONS = ("torch", "torchvision", "pytorch-lightning", "timm", "hydra
 
 @dataclass
 class Run:
-    """A run directory under way. `record` is the content of `run.json`, written at every change."""
+    """A run directory under way. `record` is the content of `run.json`, written at every change. `rank` counts the
+    processes that train it together, of which the first alone writes."""
 
     directory: Path
     recipe: Recipe
     record: dict[str, Any] = field(default_factory=dict)
+    rank: int = 0
 
     @property
     def best(self) -> Path:
@@ -45,7 +47,8 @@ class Run:
 
     def note(self, **entries: Any) -> None:
         self.record.update(entries)
-        write_json(self.directory / "run.json", self.record)
+        if self.rank == 0:
+            write_json(self.directory / "run.json", self.record)
 
 
 def new_run(recipe: Recipe, directory: Path) -> Run:
@@ -83,11 +86,16 @@ def check_resumable(directory: Path) -> None:
 def interrupted_run(directory: Path) -> Run:
     """The run in `directory`, to be continued. Raises UserFault where there is none, or it is done."""
     check_resumable(directory)
-    with (directory / "config.yaml").open(encoding="utf-8") as stream:
-        recipe = validated(yaml.safe_load(stream))
-    run = Run(directory, recipe, _record(directory))
+    run = joined_run(directory, rank=0)
     run.note(status="running", resumed=[*run.record.get("resumed", []), _now()])
     return run
+
+
+def joined_run(directory: Path, rank: int) -> Run:
+    """The run in `directory`, as it stands."""
+    with (directory / "config.yaml").open(encoding="utf-8") as stream:
+        recipe = validated(yaml.safe_load(stream))
+    return Run(directory, recipe, _record(directory), rank)
 
 
 def _record(directory: Path) -> dict[str, Any]:

@@ -12,43 +12,44 @@ from thaw.network.network import StageFacts
 from thaw.strategy.plan import PartPlan, PhasePlan, Plan
 
 
-def totals(facts: Sequence[StageFacts], plan: Plan) -> dict[str, int]:
-    trained = plan.ever_trained()
-    trainable = sum(one.parameters for one in facts if one.name in trained)
-    return {"total": sum(one.parameters for one in facts), "trainable": trainable}
-
-
-def print_plan(facts: Sequence[StageFacts], plan: Plan) -> None:
-    """A table a phase: stage, output shape, parameters, trainable, learning rate, weight decay, BatchNorm."""
+def print_plan(facts: Sequence[StageFacts], plan: Plan, parameters: dict[str, int], source_pull: float = 0.0) -> None:
+    """A table a phase: stage, output shape, parameters, trainable, learning rate, weight decay, BatchNorm. Of a later
+    phase what differs from the one before. `parameters`: `total` and `trainable`."""
     console = Console(highlight=False, width=None if Console().is_terminal else 110)
-    for phase in plan.phases:
-        console.print(_phase_table(facts, phase))
-    sums = totals(facts, plan)
-    console.print(
-        f"{sums['total']:,} parameters, {sums['trainable']:,} trainable ({sums['trainable'] / sums['total']:.1%})\n"
-    )
+    for before, phase in zip((None, *plan.phases), plan.phases, strict=False):
+        console.print(_phase_table(facts, phase, before))
+    if source_pull:
+        console.print(f"trained weights of the backbone are pulled towards the source's, strength {source_pull:g}")
+    total, trainable = parameters["total"], parameters["trainable"]
+    console.print(f"{total:,} parameters, {trainable:,} trainable ({trainable / total:.1%})\n")
 
 
-def _phase_table(facts: Sequence[StageFacts], phase: PhasePlan) -> Table:
-    table = Table(
-        title=f"phase {phase.name}: epochs {phase.start + 1} to {phase.end}",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
+def _phase_table(facts: Sequence[StageFacts], phase: PhasePlan, before: PhasePlan | None) -> Table:
+    table = Table(title=_title(phase, before), title_justify="left", box=None, pad_edge=False)
     for heading, justify in (("stage", "left"), ("output", "left"), ("parameters", "right"), ("trainable", "left")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for heading in ("learning rate", "weight decay", "BatchNorm"):
         table.add_column(heading, justify="right")
-    for one, part in zip(facts, phase.parts, strict=True):
-        table.add_row(*_cells(one, part), style=None if part.trainable else "dim")
+    earlier = before.parts if before else (None,) * len(phase.parts)
+    for one, part, was in zip(facts, phase.parts, earlier, strict=True):
+        if part != was:
+            table.add_row(*_cells(one, part), style=None if part.trainable else "dim")
     return table
+
+
+def _title(phase: PhasePlan, before: PhasePlan | None) -> str:
+    span = f"epoch {phase.end}" if phase.end - phase.start == 1 else f"epochs {phase.start + 1} to {phase.end}"
+    restarts = ["optimizer"] if phase.restarts_optimizer else []
+    restarts += ["schedule"] if before and phase.schedule != before.schedule else []
+    again = f", {' and '.join(restarts)} from the start" if restarts and before else ""
+    return f"phase {phase.name}: {span}{again}{'; as before, but' if before else ''}"
 
 
 def _cells(one: StageFacts, part: PartPlan) -> list[str]:
     shape = " x ".join(map(str, one.shape))
-    rates = [f"{part.learning_rate:g}", f"{part.weight_decay:g}"] if part.trainable else ["-", "-"]
-    return [one.name, shape, f"{one.parameters:,}", "yes" if part.trainable else "frozen", *rates, part.batchnorm]
+    rates = [f"{part.learning_rate:.3g}", f"{part.weight_decay:g}"] if part.trainable else ["-", "-"]
+    trains = {"all": "yes", "norms": "norms", "biases": "biases"}[part.parameters] if part.trainable else "frozen"
+    return [one.name, shape, f"{one.parameters:,}", trains, *rates, part.batchnorm]
 
 
 def print_summary(metrics: dict[str, Any], directory: str) -> None:

@@ -9,21 +9,26 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
+from pytorch_lightning.strategies import DDPStrategy
 
 from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Recipe
 from thaw.training.assembly import Assembly, assembled
+from thaw.training.averaging import averaging_of
 from thaw.training.checkpoint import AtomicCheckpointIO, checkpoints
 from thaw.training.feed import Feed
 from thaw.training.files import write_json
 from thaw.training.history import History
 from thaw.training.learner import NotFinite
 from thaw.training.outcome import (
+    Predicted,
     draw,
     log_hyperparameters,
     metrics_by_split,
@@ -33,6 +38,7 @@ from thaw.training.outcome import (
 )
 from thaw.training.pictures import show_data
 from thaw.training.process import Interrupted, interruptible
+from thaw.training.ranks import backend, device_count, started
 from thaw.training.run import Run, claimed, interrupted_run, new_run, recorded
 from thaw.training.tables import print_summary
 
@@ -51,7 +57,7 @@ def _to_its_end(directory: Path, opened: Callable[[], Run]) -> int:
     try:
         with interruptible(), claimed(directory):
             run = opened()
-            with recorded(run):
+            with recorded(run), started(run.directory, device_count(run.recipe.trainer.devices)):
                 _explaining(train, run)
     except UserFault as fault:
         print(f"thaw: {fault}", file=sys.stderr)
@@ -64,22 +70,25 @@ def _to_its_end(directory: Path, opened: Callable[[], Run]) -> int:
 
 def train(run: Run) -> None:
     """Fetch, index and split, build, plan, train, record. A resumed run goes the same way from its last checkpoint."""
-    started = time.perf_counter()
+    began = time.perf_counter()
     quieten()
     parts = assembled(run)
     trainer = trainer_for(run, parts)
-    if not run.last.is_file():  # a resumed run has shown them
+    if run.rank == 0 and not run.last.is_file():  # a resumed run has shown them
         show_data(trainer, parts.samples, parts.feed.images)
     _fit(trainer, parts, run)
-    _record(trainer, parts, run, started)
+    predictions = predicted(trainer, parts.learner, parts.feed, run.best)
+    if run.rank == 0:
+        _record(trainer, parts, run, predictions, began)
 
 
 def trainer_for(run: Run, parts: Assembly, callbacks: Sequence[Callback] = ()) -> pl.Trainer:
     """A Trainer that writes into the run directory; `callbacks` are heard before its own."""
-    settings, on_screen = run.recipe.trainer, sys.stderr.isatty()
+    settings, on_screen = run.recipe.trainer, sys.stderr.isatty() and run.rank == 0
     return pl.Trainer(
         accelerator=parts.accelerator,
-        devices=1 if settings.devices == "auto" else settings.devices,
+        devices=device_count(settings.devices),
+        strategy=_exchange(device_count(settings.devices), parts),
         precision=parts.precision,
         max_epochs=settings.epochs,
         accumulate_grad_batches=settings.accumulate,
@@ -95,6 +104,19 @@ def trainer_for(run: Run, parts: Assembly, callbacks: Sequence[Callback] = ()) -
     )
 
 
+def _exchange(devices: int, parts: Assembly) -> Any:
+    """How several processes exchange gradients. `find_unused_parameters`: later phases train other parts, and one that
+    is frozen in this phase has no gradient to wait for. BatchNorm's statistics are averaged once an epoch."""
+    if devices == 1:
+        return "auto"
+    return DDPStrategy(
+        cluster_environment=LightningEnvironment(),
+        process_group_backend=backend(parts.accelerator),
+        find_unused_parameters=len(parts.learner.plan.phases) > 1,
+        broadcast_buffers=False,
+    )
+
+
 def _callbacks(run: Run, feed: Feed) -> list[Callback]:
     patience = run.recipe.trainer.early_stopping
     if patience and feed.val is None:
@@ -105,7 +127,10 @@ def _callbacks(run: Run, feed: Feed) -> list[Callback]:
         )
         raise UserFault("nothing to stop on.", [fault])
     stopping = [EarlyStopping("val/accuracy", mode="max", patience=patience.patience)] if patience else []
-    return [History(run.directory / "history.csv"), *stopping, *checkpoints(run.best.parent)]
+    averaging = averaging_of(run.recipe.trainer)
+    averages = [averaging] if averaging else []
+    history = History(run.directory / "history.csv", writes=run.rank == 0)
+    return [*averages, history, *stopping, *checkpoints(run.best.parent)]
 
 
 def _fit(trainer: pl.Trainer, parts: Assembly, run: Run) -> None:
@@ -121,13 +146,12 @@ def _fit(trainer: pl.Trainer, parts: Assembly, run: Run) -> None:
         ) from error
 
 
-def _record(trainer: pl.Trainer, parts: Assembly, run: Run, started: float) -> None:
+def _record(trainer: pl.Trainer, parts: Assembly, run: Run, predictions: Predicted, began: float) -> None:
     samples, feed = parts.samples, parts.feed
-    predictions = predicted(trainer, parts.learner, feed, run.best)
     metrics = metrics_by_split(predictions, samples.labels())
     write_predictions(run.directory / "predictions.csv", samples, *predictions["test"])
     draw(run, samples, feed, predictions)
-    metrics["timing"] = timing(run, samples.counts()["train"], time.perf_counter() - started)
+    metrics["timing"] = timing(run, samples.counts()["train"], time.perf_counter() - began)
     write_json(run.directory / "metrics.json", metrics)
     log_hyperparameters(trainer, run, metrics)
     print_summary(metrics, str(run.directory))
@@ -152,13 +176,16 @@ def _explaining(function: Callable[[Run], None], run: Run) -> None:
 
 def quieten() -> None:
     """Silences what Lightning says about choices that thaw has made on purpose."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for library in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     for about in (
         "does not have many workers",  # batches are cut from memory
         "exists and is not empty",  # a resumed run's checkpoints
         "smaller than the logging interval",  # scalars are logged by the epoch
         "custom batch sampler `InOrder`",
         "have no `val_dataloader`",
+        "It is recommended to use `self.log",  # what is logged is the same in all processes
+        "`broadcast_buffers` is deprecated",  # its successor is not in torch 2.6
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on torch 2.15
     ):
         warnings.filterwarnings("ignore", f".*{about}.*")

@@ -1,0 +1,85 @@
+"""What a training step costs under each strategy, beside full fine-tuning.
+
+    python -m benchmarks.steps                                  captcha characters, EfficientNet-Lite0
+    python -m benchmarks.steps dataset.image_size=224 trainer.batch_size=16
+
+Every strategy trains a network of its own on the same batches, as the last phase of its plan says; they take turns step
+by step in one process, so that a machine which is slow for a while is slow for all. The first steps are not counted.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+
+import torch
+
+from thaw.config.command import recipe_for
+from thaw.data.batches import Batch
+from thaw.training.assembly import Assembly, assembled
+from thaw.training.objective import apply_phase, set_weight_decay
+from thaw.training.run import new_run
+from thaw.training.train import quieten
+
+STRATEGIES = ("finetune", "partial", "first_layers", "norm_only", "bias_only", "fixed")
+WARM_UP, STEPS = 3, 15
+
+
+def main(overrides: list[str]) -> None:
+    quieten()
+    with tempfile.TemporaryDirectory() as folder:
+        strategies = {name: steps(prepared(name, overrides, Path(folder) / name)) for name in STRATEGIES}
+        seconds: dict[str, list[float]] = {name: [] for name in STRATEGIES}
+        for number in range(WARM_UP + STEPS):
+            for name, one in strategies.items():
+                started = time.perf_counter()
+                next(one)
+                if number >= WARM_UP:
+                    seconds[name].append(time.perf_counter() - started)
+    report({name: statistics.median(times) for name, times in seconds.items()})
+
+
+def prepared(strategy: str, overrides: list[str], folder: Path) -> Assembly:
+    return assembled(new_run(recipe_for([f"strategy={strategy}", *overrides]), folder))
+
+
+def steps(parts: Assembly) -> Iterator[None]:
+    """Forward, backward and optimizer step on one batch after another, loading included. Pauses after each."""
+    learner, phase = parts.learner.to(device()), parts.learner.plan.phases[-1]
+    optimizer = learner.configure_optimizers()
+    apply_phase(learner.network, phase)
+    set_weight_decay(optimizer.param_groups, phase)
+    rates = {part.name: part.learning_rate for part in phase.parts}
+    for group in optimizer.param_groups:
+        group["lr"] = rates[group["part"]] * 0.01  # a step costs the same however far it goes
+    for batch in cycle(parts.feed.train):
+        optimizer.zero_grad()
+        loss(learner, Batch(*batch)).backward()
+        optimizer.step()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        yield
+
+
+def loss(learner: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    logits = learner(batch.images.to(device()))
+    return torch.nn.functional.cross_entropy(logits, batch.labels.to(device()))
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def report(medians: dict[str, float]) -> None:
+    print("\nstrategy       ms a step   faster than finetune")
+    for name, seconds in medians.items():
+        print(f"{name:<14} {seconds * 1000:>9.1f}   {medians['finetune'] / seconds:>18.2f} x")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,44 @@
+"""Rows of text as a table on the screen, or as CSV."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PIPED = 160  # columns where there is no terminal: wide enough for timm's longest names
+
+
+@dataclass(frozen=True)
+class Column:
+    """`number`: right-aligned. `keep`: never broken over lines while the others can give way."""
+
+    heading: str
+    number: bool = False
+    keep: bool = False
+
+
+def console() -> Console:
+    """As wide as the terminal; wide where the output goes elsewhere."""
+    return Console(highlight=False, markup=False, width=None if Console().is_terminal else PIPED)
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    """No cell is cut short: what does not fit goes on in the next line."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        justify, kept = "right" if column.number else "left", column.number or column.keep
+        table.add_column(column.heading, justify=justify, overflow="fold", no_wrap=kept)  # type: ignore[arg-type]
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console().print(table)
+
+
+def print_csv(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerows([[column.heading for column in columns], *rows])

@@ -1,0 +1,90 @@
+"""The layers between features and logits: their shapes, and the values that they start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thaw.config.schema import Activation, CosineHead, Head, Initialisation, MlpHead
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+def built_head(head: Head, width: int, classes: int) -> nn.Module:
+    """[n, width] -> [n, classes], in torch's own initialisation: what a checkpoint's weights are loaded into."""
+    if isinstance(head, MlpHead):
+        return mlp_head(width, head.hidden, classes, head.activation, head.dropout)
+    if isinstance(head, CosineHead):
+        return nn.Sequential(*_dropout(head.dropout), Cosine(width, classes, head.scale, head.learn_scale))
+    return linear_head(width, classes, head.dropout)
+
+
+def linear_head(width: int, classes: int, dropout: float) -> nn.Sequential:
+    """[n, width] -> [n, classes]; the dropout is before the layer."""
+    return nn.Sequential(*_dropout(dropout), nn.Linear(width, classes))
+
+
+def mlp_head(width: int, hidden: Sequence[int], classes: int, activation: Activation, dropout: float) -> nn.Sequential:
+    """[n, width] -> [n, classes]; behind each of the layers of `hidden` widths come activation and dropout."""
+    layers: list[nn.Module] = []
+    for before, after in zip([width, *hidden], hidden, strict=False):
+        layers += [nn.Linear(before, after), ACTIVATIONS[activation](), *_dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(hidden[-1], classes))
+
+
+class Cosine(nn.Module):
+    """float [n, width] -> `scale` times the cosines between features and `classes` vectors, [n, classes].
+    Gidaris and Komodakis 2018, Dynamic Few-Shot Visual Learning without Forgetting, section 3.2."""
+
+    scale: Tensor
+
+    def __init__(self, width: int, classes: int, scale: float, learn_scale: bool) -> None:
+        super().__init__()
+        self.vectors = nn.Linear(width, classes, bias=False)
+        if learn_scale:
+            self.scale = nn.Parameter(torch.tensor(scale))
+        else:
+            self.register_buffer("scale", torch.tensor(scale))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.scale * F.linear(F.normalize(features, dim=1), F.normalize(self.vectors.weight, dim=1))
+
+
+def initialise(module: nn.Module, initialisation: Initialisation) -> None:
+    """Draws the weights of the linear layers in `module` anew, biases 0; `torch` leaves them as torch drew them. `zero`
+    is for the last layer alone: a hidden layer of zeros would pass no gradient on."""
+    layers = linear_layers(module)
+    for layer in layers[-1:] if initialisation == "zero" else layers:
+        draw(layer, initialisation)
+
+
+def draw(layer: nn.Linear, initialisation: Initialisation) -> None:
+    """`xavier` is uniform (Glorot and Bengio 2010), `kaiming` normal with ReLU's gain (He et al. 2015)."""
+    if initialisation == "torch":
+        return
+    if initialisation == "xavier":
+        nn.init.xavier_uniform_(layer.weight)
+    elif initialisation == "kaiming":
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    else:
+        nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def linear_layers(module: nn.Module) -> list[nn.Linear]:
+    """Input to output."""
+    return [one for one in module.modules() if isinstance(one, nn.Linear)]
+
+
+def _dropout(probability: float) -> list[nn.Module]:
+    return [nn.Dropout(probability)] if probability else []
