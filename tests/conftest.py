@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,6 +26,12 @@ TINY = (
     "trainer.accelerator=cpu",
     "trainer.threads=1",  # steps this small only lose by sharing them out
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_each() -> None:
+    """Tests run side by side, a process a core: torch's threads would wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

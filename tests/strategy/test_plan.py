@@ -237,7 +237,7 @@ def test_an_optimizer_restarts_once_where_its_phase_begins() -> None:
 def test_a_restart_that_warms_up_for_all_its_epochs_is_refused() -> None:
     strategy = strategy_of(a={"epochs": 1}, b={"restart": ["scheduler"]})
     (fault,) = faults_of(strategy, warmup=1.0)
-    assert "leaves nothing of the epochs 1 to 1" in fault.subject
+    assert "takes 1 epochs to its last change, and has epochs 1 to 1" in fault.subject
     assert plan_of(strategy, warmup=0.5)
 
 

@@ -83,7 +83,7 @@ def _compare(rank: int, file: str, found: torch.multiprocessing.Queue) -> None: 
 
 
 def test_batches_of_all_processes_are_those_of_one() -> None:
-    positions = np.arange(100, 143)
+    positions = np.arange(100, 146)
     whole = list(EpochBatches(positions, 8, seed=3))
     shares = [list(EpochBatches(positions, 4, seed=3, rank=rank, world=2)) for rank in (0, 1)]
     assert [sorted(first + second) for first, second in zip(*shares, strict=True)] == [sorted(one) for one in whole]

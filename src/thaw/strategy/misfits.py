@@ -15,9 +15,10 @@ Spans = Mapping[str, tuple[int, int]]
 
 
 def misfits(
-    strategy: Strategy, parts: Sequence[Part], spans: Spans, schedules: Spans, epochs: int, warmup_epochs: float
+    strategy: Strategy, parts: Sequence[Part], spans: Spans, schedules: Spans, epochs: int, schedule_epochs: float
 ) -> Iterator[Fault]:
-    """`spans` and `schedules`: first epoch and end of each phase, and of the schedule that it is in."""
+    """`spans` and `schedules`: first epoch and end of each phase, and of the schedule that it is in. `schedule_epochs`:
+    what a schedule needs for its warm-up and milestones."""
     for name, phase in strategy.phases.items():
         unknown = list(_unknown_words(f"strategy.phases.{name}", phase, [part.name for part in parts]))
         yield from unknown or _idle(f"strategy.phases.{name}", name, phase, parts)
@@ -26,10 +27,12 @@ def misfits(
             fix = f"trainer.epochs={epochs + 1 - (end - start)}, or shorter phases"
             yield Fault(f"phase {name} has no epoch left of {epochs}", fix=fix)
     for start, end in sorted(set(schedules.values())):
-        if warmup_epochs and warmup_epochs >= end - start > 0:
-            subject = f"scheduler.warmup_epochs={warmup_epochs:g} leaves nothing of the epochs {start + 1} to {end}"
-            fix = "scheduler.warmup_epochs=0, or more epochs"
-            yield Fault(f"{subject}, at which the schedule restarts", valid=f"less than {end - start}", fix=fix)
+        if schedule_epochs and schedule_epochs >= end - start > 0:
+            subject = (
+                f"the schedule takes {schedule_epochs:g} epochs to its last change, and has epochs {start + 1} to {end}"
+            )
+            fix = "scheduler.warmup_epochs=0 and earlier milestones, more epochs, or no restart of the scheduler"
+            yield Fault(subject, valid=f"less than {end - start}", fix=fix)
 
 
 def _unknown_words(key: str, phase: Phase, names: Sequence[str]) -> Iterator[Fault]:

@@ -71,12 +71,13 @@ def planned(
     epochs: int,
     learning_rate: float,
     weight_decay: float,
-    warmup_epochs: float = 0.0,
+    schedule_epochs: float = 0.0,
 ) -> Plan:
     """The plan of `epochs` epochs over `parts`: the stages, input to output, and `head` last.
 
     A part's rate is `learning_rate` times the multiplier of the phase's last `learning_rate` entry that means it. A
-    stage that is pulled towards the source weights does not decay towards zero.
+    stage that is pulled towards the source weights does not decay towards zero. `schedule_epochs`: what the schedule
+    needs for its warm-up and milestones.
 
     Raises:
         UserFault: with all words that mean no stage here, phases that train nothing, and phases and schedules that do
@@ -84,7 +85,7 @@ def planned(
     """
     spans = _spans(strategy.phases, epochs)
     schedules = _schedules(strategy.phases, spans, epochs)
-    faults = list(misfits(strategy, parts, spans, schedules, epochs, warmup_epochs))
+    faults = list(misfits(strategy, parts, spans, schedules, epochs, schedule_epochs))
     if faults:
         raise UserFault("the strategy does not fit the backbone, or the epochs.", faults)
     decays = {part.name: 0.0 if strategy.source_pull else weight_decay for part in parts[:-1]} | {

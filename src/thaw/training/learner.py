@@ -22,11 +22,11 @@ from thaw.training.objective import apply_phase, parameter_groups, set_weight_de
 from thaw.training.process import reseed
 from thaw.training.pull import SourcePull
 from thaw.training.ranks import average_statistics, differing, summed
-from thaw.training.test_time import over_views
+from thaw.training.views import over_views
 
 Optimizers = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 Schedule = Callable[[int, int, Sequence[float]], float]
-STEPS_PER_CHECK = 50  # on a GPU, where asking for the loss waits for the device
+STEPS_PER_CHECK = 50  # on a GPU, where asking for the loss waits for the device, and where processes ask each other
 
 
 class NotFinite(Exception):
@@ -161,7 +161,8 @@ class Learner(pl.LightningModule):
         logits = self(changed(images, drawn, self.size) if drawn else images)
         loss = self._loss(logits, labels, drawn)
         self.train_sums.add(loss, logits, labels)
-        if self.device.type == "cpu" or batch_idx % STEPS_PER_CHECK == 0:
+        is_alone_on_cpu = self.device.type == "cpu" and self.trainer.world_size == 1
+        if is_alone_on_cpu or batch_idx % STEPS_PER_CHECK == 0:
             self._check_finite(batch_idx)
         return loss * self._batches().weight(batch_idx)
 
@@ -182,7 +183,7 @@ class Learner(pl.LightningModule):
             self._log_rank(float(self.current_epoch))  # nothing to choose by: the last epoch is the best
 
     def _check_finite(self, step: int) -> None:
-        if not torch.isfinite(self.train_sums.values[0]):
+        if not torch.isfinite(summed(self.train_sums.values)[0]):  # so that all processes end together
             raise NotFinite(self.current_epoch, step, self.rates_at(self.global_step))
 
     def agree(self) -> None:

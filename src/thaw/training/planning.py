@@ -11,10 +11,11 @@ from thaw.strategy.plan import Plan, planned
 
 def plan_of(recipe: Recipe, network: Network) -> Plan:
     """Raises UserFault where the strategy does not fit the network's stages or the recipe's epochs."""
-    optimizer, warmup = recipe.optimizer, getattr(recipe.scheduler, "warmup_epochs", 0)
+    optimizer, scheduler = recipe.optimizer, recipe.scheduler
+    last_change = max([getattr(scheduler, "warmup_epochs", 0), *getattr(scheduler, "milestones", [])])
     parts = [_part(network, name) for name in (*network.stages, HEAD)]
     return planned(
-        recipe.strategy, parts, recipe.trainer.epochs, optimizer.learning_rate, optimizer.weight_decay, warmup
+        recipe.strategy, parts, recipe.trainer.epochs, optimizer.learning_rate, optimizer.weight_decay, last_change
     )
 
 

@@ -119,13 +119,11 @@ def _exchange(devices: int, parts: Assembly) -> Any:
 
 def _callbacks(run: Run, feed: Feed) -> list[Callback]:
     patience = run.recipe.trainer.early_stopping
-    if patience and feed.val is None:
-        fault = Fault(
-            "trainer.early_stopping",
-            "no validation images",
-            fix="dataset.fractions.val=0.15, or trainer.early_stopping=null",
-        )
-        raise UserFault("nothing to stop on.", [fault])
+    watching = ["trainer.early_stopping"] if patience else []
+    watching += ["scheduler"] if run.recipe.scheduler.name == "plateau" else []
+    if watching and feed.val is None:
+        fix = "dataset.fractions.val=0.15, or trainer.early_stopping=null and another scheduler"
+        raise UserFault("nothing to watch.", [Fault(one, "no validation images", fix=fix) for one in watching])
     stopping = [EarlyStopping("val/accuracy", mode="max", patience=patience.patience)] if patience else []
     averaging = averaging_of(run.recipe.trainer)
     averages = [averaging] if averaging else []

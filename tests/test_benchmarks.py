@@ -1,0 +1,43 @@
+"""The benchmarks run; what they measure is for a quiet machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import finetune, steps, strategies
+from tests.conftest import ROOT, TINY
+
+
+def test_a_step_of_each_strategy_is_measured_beside_one_of_finetune(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "STEPS", 2)
+    steps.main([*TINY])
+    rows = re.findall(r"^(\w+) +[\d.]+ +([\d.]+) x$", capsys.readouterr().out, re.MULTILINE)
+    assert [name for name, _ in rows] == list(steps.STRATEGIES)
+    assert dict(rows)["finetune"] == "1.00"
+
+
+def test_the_plain_loop_takes_turns_with_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    finetune.main([*TINY, "trainer.epochs=3"])
+    assert re.search(r"[\d.]+ images/s, plain loop [\d.]+ images/s", capsys.readouterr().out)
+
+
+def test_a_sweep_over_strategies_and_seeds_becomes_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(strategies, "STRATEGIES", ("scratch", "fixed"))
+    monkeypatch.setattr(strategies, "RECIPE", (*TINY, "trainer.epochs=1", "seed=0,1"))
+    assert strategies.main([]) == 0
+    rows = re.findall(
+        r"^\| `(\w+)` \| [\d.]+ ± [\d.]+ \| [\d.]+, [\d.]+ \| \d+ \|$", capsys.readouterr().out, re.MULTILINE
+    )
+    assert rows == ["scratch", "fixed"]
+
+
+def test_every_strategy_file_is_in_the_table() -> None:
+    assert set(strategies.STRATEGIES) == {file.stem for file in (ROOT / "conf" / "strategy").glob("*.yaml")}
