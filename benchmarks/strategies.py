@@ -31,7 +31,13 @@ STRATEGIES = (
     "bias_only",
     "l2_sp",
 )
-RECIPE = ("dataset=hymenoptera", "dataset.image_size=288", "augment=flip", "seed=0,1,2")
+RECIPE = (
+    "dataset=hymenoptera",
+    "dataset.image_size=288",
+    "augment=flip",
+    "optimizer.learning_rate=3e-4",
+    "seed=0,1,2",
+)
 
 
 def main(arguments: Sequence[str]) -> int:
