@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import finetune, steps, strategies
+from benchmarks import input as benchmark_input
 from tests.conftest import ROOT, TINY
+from tests.images import image_folder
 
 
 def test_a_step_of_each_strategy_is_measured_beside_one_of_finetune(
@@ -41,3 +43,20 @@ def test_a_sweep_over_strategies_and_seeds_becomes_a_table(
 
 def test_every_strategy_file_is_in_the_table() -> None:
     assert set(strategies.STRATEGIES) == {file.stem for file in (ROOT / "conf" / "strategy").glob("*.yaml")}
+
+
+def test_input_is_timed_beside_a_training_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"SIZE": 32, "BATCH": 4, "EPOCHS": 1, "prepare": lambda *_: None}
+    for name, value in small.items():
+        monkeypatch.setattr(benchmark_input, name, value)
+    root = image_folder(tmp_path, {"train": 10}, classes=("ants", "bees")) / "train"
+    monkeypatch.setattr("sys.argv", ["input", "--root", str(root)])
+    benchmark_input.main()
+    assert re.search(r"on real input [\d.]+: [\d.]+ of it", capsys.readouterr().out)
+
+
+def test_every_benchmark_is_tested_here() -> None:
+    files = {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
+    assert files == {"finetune", "input", "steps", "strategies"}

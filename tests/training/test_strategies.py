@@ -144,7 +144,7 @@ def test_l2_sp_keeps_weights_nearer_to_the_source(tmp_path: Path) -> None:
         after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         backbone = network_at_the_start(run).stages
         apart = [(after[f"network.stages.{name}"] - value).norm() for name, value in backbone.named_parameters()]
-        return float(torch.stack(apart).norm())
+        return torch.stack(apart).norm().item()
 
     assert distance(10.0) < 0.7 * distance(1e-6)
 
