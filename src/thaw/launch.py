@@ -27,7 +27,7 @@ def launch(arguments: Sequence[str]) -> int:
         command = parsed(arguments)
         if resumed := _resumed_run(command):
             return _resume(resumed)
-        return _start(command.arguments if command.informs else checked(command))
+        return _start(checked(command))
     except UserFault as fault:
         print(f"thaw: {fault}", file=sys.stderr)
         return FAULT

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import typed
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -30,3 +32,10 @@ def test_help_shows_commands_to_start_from(help_text: str) -> None:
 
 def test_help_has_no_placeholder_left(help_text: str) -> None:
     assert "$" not in help_text
+
+
+def test_a_config_is_printed_with_keys_that_its_file_leaves_out_and_before_it_is_complete() -> None:
+    told = typed("--cfg", "job", "head.rows.A=ant", "dataset=folder")
+    assert told.returncode == 0, told.stderr
+    assert "A: ant" in told.stdout
+    assert "root: ???" in told.stdout

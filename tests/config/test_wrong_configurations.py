@@ -81,6 +81,7 @@ WRONG = [
     (["optimizer=RMSprop"], ["'RMSprop'", "optimizer=torch optimizer.name=RMSprop"]),
     (["backbnoe=resnet18"], ["backbnoe=resnet18: no such group", "augment, backbone", "backbone=resnet18"]),
     (["experiment=nothing_of_this_name"], ["experiment", "nothing_of_this_name"]),
+    (["--cfg", "job", "strategy=fintune"], ["'fintune'", "strategy=finetune"]),
     # what has no value, and what cannot be read
     (["dataset=folder"], ["dataset.root has no value yet", "dataset.root=VALUE"]),
     (["backbone=torchvision"], ["backbone.name has no value yet", "backbone.name=VALUE"]),

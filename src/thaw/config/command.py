@@ -76,7 +76,8 @@ def _is_override(argument: str) -> bool:
 
 
 def checked(command: Command) -> list[str]:
-    """The arguments as Hydra is to get them, after every job of `command` was composed and validated.
+    """The arguments as Hydra is to get them, after every job of `command` was composed and validated. Of a command that
+    asks for help or a printed config only the overrides are looked at: a config may be printed before it is complete.
 
     Raises:
         UserFault: with all faults of all jobs, each told once.
@@ -85,7 +86,8 @@ def checked(command: Command) -> list[str]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        faults = list(dict.fromkeys(_faults(command, loader)))
+        found = _sorted_out(command, loader)[1] if command.informs else _faults(command, loader)
+        faults = list(dict.fromkeys(found))
         arguments = [_forced(one, loader) if one in command.overrides else one for one in command.arguments]
     if faults:
         counted = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
