@@ -51,11 +51,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def report(sweep: Path) -> None:
-    """Markdown. The spread is the standard deviation over seeds; the seconds are those of all epochs."""
+    """Markdown. The spread is the standard deviation over seeds; the seconds are the median of those of all epochs."""
     by_strategy: dict[str, list[dict[str, Any]]] = {}
-    for file in sorted(sweep.rglob("metrics.json")):
-        strategy = yaml.safe_load((file.parent / "config.yaml").read_text())["strategy"]["name"]
-        by_strategy.setdefault(strategy, []).append(json.loads(file.read_text()))
+    files = [(yaml.safe_load((file.parent / "config.yaml").read_text()), file) for file in sweep.rglob("metrics.json")]
+    for recipe, file in sorted(files, key=lambda one: one[0]["seed"]):
+        by_strategy.setdefault(recipe["strategy"]["name"], []).append(json.loads(file.read_text()))
     print("\n| strategy | test accuracy | seeds | seconds |\n|---|---|---|---|")
     for name in sorted(by_strategy, key=lambda one: STRATEGIES.index(one)):
         print(_row(name, by_strategy[name]))
@@ -63,7 +63,7 @@ def report(sweep: Path) -> None:
 
 def _row(name: str, runs: Sequence[dict[str, Any]]) -> str:
     accuracies = [run["test"]["accuracy"] for run in runs]
-    seconds = statistics.mean(run["timing"]["train_s"] for run in runs)
+    seconds = statistics.median(run["timing"]["train_s"] for run in runs)
     spread = f" ± {statistics.stdev(accuracies):.3f}" if len(accuracies) > 1 else ""
     each = ", ".join(f"{one:.3f}" for one in accuracies)
     return f"| `{name}` | {statistics.mean(accuracies):.3f}{spread} | {each} | {seconds:.0f} |"
