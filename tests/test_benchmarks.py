@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import finetune, steps, strategies
+from benchmarks import finetune, heads, steps, strategies
 from benchmarks import input as benchmark_input
 from tests.conftest import ROOT, TINY
 from tests.images import image_folder
@@ -57,6 +57,16 @@ def test_input_is_timed_beside_a_training_step(
     assert re.search(r"on real input [\d.]+: [\d.]+ of it", capsys.readouterr().out)
 
 
+def test_a_grid_of_heads_takes_turns_with_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "ROUNDS", 1)
+    heads.main([*TINY])
+    said = capsys.readouterr().out
+    assert re.search(r"108 heads \d+ ms: [\d.]+ x the time of one", said)
+    assert re.search(r"its test accuracy [\d.]+, 95 % interval", said)
+
+
 def test_every_benchmark_is_tested_here() -> None:
     files = {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
-    assert files == {"finetune", "input", "steps", "strategies"}
+    assert files == {"finetune", "heads", "input", "steps", "strategies"}

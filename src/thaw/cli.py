@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from thaw.config.faults import Fault, UserFault, nearest
 
@@ -13,6 +14,9 @@ COMMANDS = {
     "inspect": "a network's stages and layers: shapes, parameters, multiply-adds",
     "find": "a learning rate, or a batch size, for a recipe on this machine",
     "data": "fetch, verify or report on a data set",
+    "probe": "linear classifiers and k-NN on a backbone's frozen features; the best becomes a run",
+    "features": "features of a data set as a file, in TensorBoard's projector, or as a picture",
+    "cache": "what is kept of data sets, features and weights, and how to be rid of it",
     "submit": "predict a data set's unlabelled images into a file that Kaggle takes",
 }
 
@@ -33,32 +37,16 @@ def main() -> int:
 
 
 def _run(command: str, arguments: Sequence[str]) -> int:
+    if command not in COMMANDS:
+        fix = f"thaw {nearest(command, COMMANDS) or '--help'}"
+        raise UserFault("no such command.", [Fault(command, valid=", ".join(COMMANDS), fix=fix)])
     if command == "train":
         from thaw.launch import launch
 
         return launch(arguments)
-    if command == "list":
-        from thaw.commands import listing
-
-        return listing.run(arguments)
-    if command == "inspect":
-        from thaw.commands import inspect
-
-        return inspect.run(arguments)
-    if command == "find":
-        from thaw.commands import find
-
-        return find.run(arguments)
-    if command == "data":
-        from thaw.commands import data
-
-        return data.run(arguments)
-    if command == "submit":
-        from thaw.commands import submit
-
-        return submit.run(arguments)
-    fix = f"thaw {nearest(command, COMMANDS) or '--help'}"
-    raise UserFault("no such command.", [Fault(command, valid=", ".join(COMMANDS), fix=fix)])
+    module = "listing" if command == "list" else command  # a module of that name would hide Python's own list
+    status: int = import_module(f"thaw.commands.{module}").run(arguments)
+    return status
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -62,11 +61,9 @@ def of(data: Path) -> tuple[str, str]:
     return "dataset=folder", f"dataset.root={data}"
 
 
-def test_help_names_the_verbs_in_under_a_second_and_imports_no_torch() -> None:
-    started = time.perf_counter()
+def test_help_names_the_verbs_and_imports_no_torch() -> None:
     code = "import sys; from thaw.cli import main; main(); print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code, "data", "--help"], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - started < 1
     assert all(verb in run.stdout for verb in ("fetch", "verify", "report"))
     assert run.stdout.splitlines()[-1] == "False"
 

@@ -57,9 +57,9 @@ def test_a_data_set_that_has_moved_is_found_by_its_root(
 
 
 def test_a_restored_network_says_what_the_run_recorded(dogs: tuple[Path, Path]) -> None:
-    from thaw.data.batches import centre_crop
     from thaw.data.image import decoded
     from thaw.data.preprocessing import resized
+    from thaw.data.views import centre_crop
 
     run, root = dogs
     trained = restored(run)

@@ -11,9 +11,10 @@ from torchvision.transforms.v2 import functional as F
 
 from tests.data.pictures import pixels_of
 from thaw.data.augmentation import Augmentation
-from thaw.data.batches import Batch, EpochBatches, Images, InOrder, centre_crop, loader
+from thaw.data.batches import Batch, EpochBatches, Images, InOrder, loader
 from thaw.data.changes import changed
 from thaw.data.store import Store
+from thaw.data.views import centre_crop
 
 SIZE = 16
 AUGMENTATION = Augmentation(scale=(0.3, 1.0), flip=0.5)
@@ -110,7 +111,7 @@ def test_in_order_of_nothing_is_nothing() -> None:
 
 def test_a_batch_holds_images_labels_and_positions_that_belong_together() -> None:
     dataset = images_with(5, Augmentation())
-    images, labels, positions, drawn = dataset.__getitems__([(0, 3), (0, 1)])
+    images, labels, positions, drawn, _ = dataset.__getitems__([(0, 3), (0, 1)])
     assert drawn == {}
     assert (images.dtype, images.shape) == (torch.uint8, (2, 3, SIZE, SIZE))
     assert images.is_contiguous()

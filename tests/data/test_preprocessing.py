@@ -10,8 +10,8 @@ from torchvision.models import EfficientNet_B0_Weights, ResNet18_Weights, ResNet
 from torchvision.transforms import functional as F
 
 from tests.data.pictures import picture, pixels_of
-from thaw.data.batches import centre_crop
 from thaw.data.preprocessing import Preprocessing, resized
+from thaw.data.views import centre_crop
 
 SIZES = [
     (333, 500),

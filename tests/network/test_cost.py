@@ -8,7 +8,7 @@ from torch import nn
 from torchvision import models
 
 from thaw.network.cost import cost_of, layers, stage_costs, without_values
-from thaw.network.network import Network
+from thaw.network.network import Network, facts
 from thaw.network.stages import split
 
 
@@ -31,6 +31,14 @@ def test_a_stage_costs_what_its_convolutions_multiply() -> None:
     assert stem.multiply_adds == 64 * 3 * 7 * 7 * 32 * 32
     assert head.multiply_adds == 512 * 1000
     assert (stem.batchnorms, head.batchnorms) == (1, 0)
+
+
+def test_costs_and_facts_take_one_forward_pass() -> None:
+    passes = list[object]()
+    one = network("resnet18", 64).eval()
+    one.register_forward_pre_hook(lambda *_: passes.append(one))
+    assert [cost.facts for cost in stage_costs(one, 64)] == facts(one, 64)
+    assert len(passes) == 2
 
 
 def test_a_classifier_is_counted_as_its_library_has_it() -> None:

@@ -293,11 +293,11 @@ def test_a_run_with_each_head_is_restored_to_the_predictions_it_recorded(
 
 def images_at(trained: Any, paths: list[str]) -> Tensor:
     """uint8 [n, 3, size, size]."""
-    from thaw.data.batches import centre_crop
     from thaw.data.build import samples_of
     from thaw.data.cache import cache_folder
     from thaw.data.image import decoded
     from thaw.data.preprocessing import resized
+    from thaw.data.views import centre_crop
 
     root = samples_of(trained.recipe.dataset, trained.recipe.seed, cache_folder(None), None).root
     pixels = [torch.from_numpy(resized(decoded(root / path), trained.preprocessing).copy()) for path in paths]

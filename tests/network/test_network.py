@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
+import pytest
 import torch
 from torchvision import models
 
@@ -38,6 +40,17 @@ def test_facts_count_every_parameter_once() -> None:
     assert [row.name for row in rows] == ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
     assert sum(row.parameters for row in rows) == sum(weight.numel() for weight in network.parameters())
     assert [row.shape for row in rows] == [(64, 16, 16), (64, 16, 16), (128, 8, 8), (256, 4, 4), (512,), (3,)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("size", [64, 0])
+def test_looking_leaves_mode_statistics_and_hooks_as_they_were(training: bool, size: int) -> None:
+    network = small().train(training)
+    before = copy.deepcopy(network.state_dict())
+    with contextlib.nullcontext() if size else pytest.raises(RuntimeError):
+        facts(network, size)
+    assert all(module.training == training and not module._forward_hooks for module in network.modules())
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
 def test_a_copy_shares_nothing_with_the_original() -> None:

@@ -21,8 +21,8 @@ from torchvision import models
 from thaw.config.command import recipe_for
 from thaw.config.faults import UserFault
 from thaw.config.schema import Backbone
-from thaw.data.batches import centre_crop
 from thaw.data.preprocessing import resized
+from thaw.data.views import centre_crop
 from thaw.network.source import source_of
 
 

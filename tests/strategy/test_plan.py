@@ -125,11 +125,6 @@ def test_the_epoch_alone_says_the_phase() -> None:
     assert backwards == forwards[::-1]
 
 
-def test_what_is_ever_trained_is_gathered_over_the_phases() -> None:
-    plan = plan_of(strategy_of(a={"train": ["head"], "epochs": 3}, b={"train": ["last:1", "head"]}))
-    assert plan.ever_trained() == {"layer4", "head"}
-
-
 def test_a_phase_that_trains_nothing_is_refused() -> None:
     with pytest.raises(UserFault, match="phase one: all learning rates are 0"):
         plan_of(strategy_of(one={"train": ["head"], "learning_rate": {"all": 1.0, "head": 0.0}}))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import TINY, command, only_run, typed
+from tests.conftest import TINY, only_run, typed
+from tests.training.killed import killed_in_epoch
 from thaw.data.batches import EpochBatches, InOrder
 from thaw.launch import launch
 from thaw.training.ranks import differing
@@ -114,11 +113,7 @@ def test_more_devices_than_images_allow_is_told(tmp_path: Path, capsys: pytest.C
 
 def test_killing_the_first_process_ends_the_other_and_the_run_goes_on(tmp_path: Path) -> None:
     recipe = [*GRADUAL, "trainer.batch_size=4", "trainer.devices=2", "trainer.epochs=4"]
-    process = subprocess.Popen(command(*recipe, f"output_dir={tmp_path}"), stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    next(line for line in process.stdout if line.startswith("epoch 2/"))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed_in_epoch(3, [*recipe, f"output_dir={tmp_path}"])
     run = only_run(tmp_path)
     _wait_until(lambda: not _companions(run))
     resumed = typed(f"resume={run}")

@@ -52,6 +52,8 @@ def test_a_failed_job_of_a_sweep_leaves_the_others_to_finish(tmp_path: Path) -> 
     assert launch([*TINY, *sweep, f"output_dir={tmp_path}"]) == 1
     records = sorted(tmp_path.rglob("run.json"))
     assert [json.loads(file.read_text())["status"] for file in records] == ["done", "failed"]
+    jobs = [file.parent.name.split(",")[0] for file in records]
+    assert jobs == ["0_strategy.phases.all.train=all", "1_strategy.phases.all.train=layer9"]
 
 
 def test_a_bug_leaves_its_traceback_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ from tests.conftest import TINY
 from thaw.config.command import recipe_for
 from thaw.config.faults import UserFault
 from thaw.config.schema import Recipe
+from thaw.data.memory import available, forget_peak, left_in, resident_peak
 from thaw.network.network import Network
 from thaw.training import batch_finder
 from thaw.training.batch_finder import Trial, Trials, batch_trials
 from thaw.training.learner import Learner
-from thaw.training.memory import available, forget_peak, left_in, resident_peak
 from thaw.training.rate_finder import range_test
 
 Seen = list[dict[str, float]]

@@ -7,13 +7,13 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import TINY, command, only_run, typed
+from tests.training.killed import killed_in_epoch
 from thaw.launch import launch
 
 # Dropout, a moving schedule and augmentation: whatever draws by chance must draw the same again.
@@ -25,22 +25,6 @@ RECIPE = (
     "augment=crop_flip",
     "trainer.clip_norm=5.0",
 )
-
-
-def killed_in_epoch(epoch: int, outputs: Path, number: int, recipe: tuple[str, ...] = RECIPE) -> Path:
-    """Starts a run, sends signal `number` while `epoch` is under way, and returns its directory."""
-    process = subprocess.Popen(
-        command(*recipe, f"output_dir={outputs}"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(f"epoch {epoch - 1}/"):
-            break
-    time.sleep(0.15)  # into the epoch: one takes about half a second
-    process.send_signal(number)
-    process.stdout.read()
-    process.wait()
-    return only_run(outputs)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -59,7 +43,8 @@ def outcome(run: Path) -> tuple[dict[str, object], list[dict[str, str]]]:
 def test_killed_in_the_middle_of_an_epoch_and_resumed_gives_the_same_to_the_last_bit(tmp_path: Path) -> None:
     assert launch([*RECIPE, f"output_dir={tmp_path / 'whole'}"]) == 0
     whole = only_run(tmp_path / "whole")
-    killed = killed_in_epoch(4, tmp_path / "killed", signal.SIGKILL)
+    killed_in_epoch(4, [*RECIPE, f"output_dir={tmp_path / 'killed'}"])
+    killed = only_run(tmp_path / "killed")
     assert json.loads((killed / "run.json").read_text())["status"] == "running"
     assert not (killed / "metrics.json").exists()
 
@@ -104,7 +89,8 @@ def test_a_run_that_is_done_cannot_be_resumed(tmp_path: Path, capsys: pytest.Cap
 def test_a_run_under_way_cannot_be_resumed_beside_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import fcntl
 
-    run = killed_in_epoch(2, tmp_path, signal.SIGKILL)
+    killed_in_epoch(2, [*RECIPE, f"output_dir={tmp_path}"])
+    run = only_run(tmp_path)
     handle = os.open(run, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     try:
@@ -118,8 +104,9 @@ def test_images_that_changed_since_refuse_the_resume(tmp_path: Path, capsys: pyt
     from tests.images import image_folder
 
     data = image_folder(tmp_path / "data", {"train": 6, "test": 3}, classes=("ants", "bees"))
-    recipe = ("dataset=folder", f"dataset.root={data}", "dataset.image_size=32", *TINY[6:], "trainer.epochs=40")
-    run = killed_in_epoch(3, tmp_path / "outputs", signal.SIGKILL, recipe)
+    recipe = ("dataset=folder", f"dataset.root={data}", "dataset.image_size=32", *TINY[6:])
+    killed_in_epoch(2, [*recipe, f"output_dir={tmp_path / 'outputs'}"])
+    run = only_run(tmp_path / "outputs")
     image = next((data / "train" / "ants").iterdir())
     image.write_bytes(next((data / "train" / "bees").iterdir()).read_bytes())
     assert launch([f"resume={run}"]) == 2

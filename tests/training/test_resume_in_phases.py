@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import TINY, only_run
+from tests.training.killed import killed_in_epoch
 from thaw.launch import launch
 from thaw.training.history import read_history
 
-PROCESSES = multiprocessing.get_context("forkserver")  # forked from one that has imported everything, once
-PROCESSES.set_forkserver_preload(["thaw.launch", "thaw.training.train"])
 RECIPE = (*TINY, "dataset.train=24", "head.dropout=0.3", "augment=crop_flip", "trainer.epochs=4")
 STRATEGIES = {
     "gradual": ("strategy.phases.head.share=0.25", "strategy.phases.unfreeze.unfreeze=['last:3']"),
@@ -27,24 +24,6 @@ SCHEDULERS = {"one_cycle": (), "cosine": ("scheduler.warmup_epochs=0.5",)}
 def whole_epochs(outputs: Path) -> int:
     files = list(outputs.rglob("history.csv"))
     return len(read_history(files[0])) if files else 0
-
-
-def is_planned(outputs: Path) -> bool:
-    return any("plan" in json.loads(file.read_text()) for file in outputs.rglob("run.json"))
-
-
-def kill_in_epoch(arguments: list[str], outputs: Path, epoch: int) -> None:
-    """Starts `python train.py ARGUMENTS` and kills it while `epoch` (from 1) is under way."""
-    process = PROCESSES.Process(target=launch, args=(arguments,))
-    process.start()
-    end = time.monotonic() + 120
-    while not (is_planned(outputs) and whole_epochs(outputs) == epoch - 1):
-        assert process.is_alive()
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    time.sleep(0.1 if epoch > 1 else 0.7)  # an epoch takes some 0.5 s, the pictures before the first as much
-    process.kill()
-    process.join()
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -62,7 +41,7 @@ def test_killed_in_every_phase_and_resumed_gives_the_same_to_the_last_bit(
     killed = tmp_path / "killed"
     command = [*arguments, f"output_dir={killed}"]
     for phase in phases:
-        kill_in_epoch(command, killed, phase["start"] + 1)
+        killed_in_epoch(phase["start"] + 1, command)
         assert whole_epochs(killed) == phase["start"]
         command = [f"resume={only_run(killed)}"]
     assert launch(command) == 0

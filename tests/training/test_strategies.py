@@ -94,6 +94,7 @@ def test_the_optimizer_does_what_the_printed_table_says(strategy: str, runs: Run
     run, said = runs(strategy)
     tables = printed_plan(said)
     assert len(tables) == len(plan_of(run))
+    assert not re.search(r"^phase .* $", said, flags=re.MULTILINE)
     for row in read_history(run / "history.csv"):
         number = next(at for at, phase in enumerate(plan_of(run)) if int(row["epoch"]) <= phase["end"])
         for stage, (trains, rate, _, _) in tables[number].items():

@@ -1,11 +1,9 @@
-"""The pictures of a run: curves, confusion matrix, samples. Drawn without a screen and without global state."""
+"""The diagrams of a run: curves, confusion matrix. Drawn without a screen and without global state."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,8 +16,9 @@ MOST_NAMED_CLASSES = 60
 
 def save_curves(rows: Sequence[Mapping[str, str]], file: Path) -> None:
     """Loss, accuracy and learning rates over the epochs of a `history.csv`."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 3.6))  # margins by hand: matplotlib's layout engine would take half a second
     loss, accuracy, rate = figure.subplots(1, 3)
+    figure.subplots_adjust(left=0.045, right=0.99, bottom=0.13, top=0.91, wspace=0.17)
     epochs = [int(row["epoch"]) for row in rows]
     for axes, key, title in ((loss, "loss", "Loss"), (accuracy, "accuracy", "Accuracy")):
         for split, colour in (("train", TRAIN), ("val", VAL)):
@@ -79,17 +78,3 @@ def _write_counts(axes: Axes, confusion: np.ndarray, shares: np.ndarray) -> None
     for row, column in zip(*np.nonzero(confusion), strict=True):
         ink = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=ink, fontsize=size)
-
-
-def save_samples(images: np.ndarray, titles: Sequence[str], wrong: Sequence[bool], file: Path) -> None:
-    """A grid of uint8 [n, height, width, 3]; titles of `wrong` ones in red."""
-    columns = min(8, len(images))
-    rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(1.7 * columns, 2.0 * rows), layout="constrained")
-    grid: Any = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, image, title, is_wrong in zip(grid.flat, images, titles, wrong, strict=False):
-        axes.imshow(image)
-        axes.set_title(title, fontsize=8, color="#c22020" if is_wrong else "black")
-    figure.savefig(file, dpi=110)

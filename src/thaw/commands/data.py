@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thaw.config.command import parsed, recipe_for
-from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.commands.verbs import asks_for_help, new_folder, one_recipe, verb_of
 from thaw.config.schema import Recipe
 
 if TYPE_CHECKING:
@@ -36,25 +33,15 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: where there is no such verb, the settings are wrong, or the data cannot be had.
     """
-    if not arguments or {"--help", "-h"} & set(arguments):
+    if asks_for_help(arguments):
         print(HELP)
         return CLEAN
-    verb, *rest = arguments
     verbs = {"fetch": _fetch, "verify": _verify, "report": _report}
-    if verb not in verbs:
-        fix = f"thaw data {nearest(verb, verbs) or '--help'}"
-        raise UserFault("no such verb.", [Fault(f"thaw data {verb}", valid=listing(verbs), fix=fix)])
+    verb, rest = verb_of("thaw data", arguments, verbs)
     outs = [argument.split("=", 1)[1] for argument in rest if argument.startswith("out=")]
     overrides = [argument for argument in rest if verb != "report" or not argument.startswith("out=")]
-    return verbs[verb](_recipe(overrides), Path(outs[-1]).expanduser() if outs else None)
-
-
-def _recipe(overrides: Sequence[str]) -> Recipe:
-    command = parsed(overrides)
-    if command.multirun or command.informs:
-        options = listing(argument for argument in command.arguments if argument.startswith("-"))
-        raise UserFault("thaw data looks at one data set.", [Fault(options, valid="dataset=NAME and key=value")])
-    return recipe_for(overrides)
+    recipe = one_recipe("thaw data", overrides, "data set", "dataset=NAME and key=value")
+    return verbs[verb](recipe, Path(outs[-1]).expanduser() if outs else None)
 
 
 def _fetch(recipe: Recipe, _: Path | None) -> int:
@@ -123,10 +110,5 @@ def _report(recipe: Recipe, out: Path | None) -> int:
     images = Images(data.store, labels, preprocessing.size, augmentation, recipe.seed)
     say_samples(name, data.samples, data.skipped)
     say_problems(data.problems)
-    print(f"the report is {write_report(name, data, images, out or _new_folder(recipe))}")
+    print(f"the report is {write_report(name, data, images, out or new_folder(recipe, 'report'))}")
     return CLEAN
-
-
-def _new_folder(recipe: Recipe) -> Path:
-    started = time.strftime("%Y-%m-%d_%H-%M-%S")
-    return Path(recipe.output_dir) / f"report_{recipe.dataset.name}_{started}_{secrets.token_hex(3)}"

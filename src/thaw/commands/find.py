@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thaw.config.command import parsed, recipe_for
+from thaw.commands.verbs import asks_for_help, new_folder, one_recipe, verb_of
 from thaw.config.faults import Fault, UserFault, listing, nearest
 from thaw.config.schema import Recipe
 
@@ -40,13 +38,10 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: where there is no such finder, the settings are wrong, or the recipe cannot be trained.
     """
-    if not arguments or {"--help", "-h"} & set(arguments):
+    if asks_for_help(arguments):
         print(HELP)
         return FOUND
-    verb, *rest = arguments
-    if verb not in VERBS:
-        fix = f"thaw find {nearest(verb, VERBS) or '--help'}"
-        raise UserFault("no such verb.", [Fault(f"thaw find {verb}", valid=listing(VERBS), fix=fix)])
+    verb, rest = verb_of("thaw find", arguments, VERBS)
     finder, defaults = VERBS[verb]
     own = [one for one in rest if one.split("=", 1)[0] in defaults and "=" in one]
     overrides = [one for one in rest if one not in own]
@@ -99,11 +94,7 @@ def _number(text: str, kind: Callable[[str], float]) -> float:
 
 
 def _recipe(overrides: Sequence[str]) -> Recipe:
-    command = parsed(overrides)
-    if command.multirun or command.informs:
-        options = listing(argument for argument in command.arguments if argument.startswith("-"))
-        raise UserFault("thaw find looks at one recipe.", [Fault(options, valid="key=value")])
-    recipe = recipe_for(overrides)
+    recipe = one_recipe("thaw find", overrides)
     if faults := [*_unfit(recipe)]:
         raise UserFault("nothing was started.", faults)
     return recipe
@@ -132,7 +123,7 @@ def _learning_rate(recipe: Recipe, values: Values) -> int:
     from thaw.training.rate_finder import range_test
 
     curve, phase = range_test(recipe, float(values["lowest"]), float(values["highest"]), int(values["steps"]))
-    folder = Path(values["out"]).expanduser() if values["out"] else _new_folder(recipe)
+    folder = Path(values["out"]).expanduser() if values["out"] else new_folder(recipe, "find_learning_rate")
     _write_curve(curve, f"{recipe.dataset.name}, {recipe.backbone.name}, {recipe.strategy.name}: {phase}", folder)
     ended = "the loss diverged" if curve.diverged else "the loss did not diverge"
     print(f"phase {phase}, {len(curve.rates)} of {values['steps']} steps: {ended}; {folder}/learning_rate.png, .csv")
@@ -148,11 +139,6 @@ def _write_curve(curve: RateCurve, title: str, folder: Path) -> None:
     lines = [f"{step},{rate:.6g},{loss:.6g},{mean:.6g}" for step, (rate, loss, mean) in enumerate(rows, 1)]
     write_text(folder / "learning_rate.csv", "\n".join(["step,learning_rate,loss,smoothed_loss", *lines]) + "\n")
     save_rate_curve(curve, title, folder / "learning_rate.png")
-
-
-def _new_folder(recipe: Recipe) -> Path:
-    started = time.strftime("%Y-%m-%d_%H-%M-%S")
-    return Path(recipe.output_dir) / f"find_learning_rate_{recipe.dataset.name}_{started}_{secrets.token_hex(3)}"
 
 
 def _say_rates(curve: RateCurve) -> int:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thaw.commands.table import Column, console, print_table
-from thaw.config.command import parsed, recipe_for
+from thaw.commands.verbs import asks_for_help
+from thaw.config.command import recipe_for
 from thaw.config.faults import Fault, UserFault, listing, nearest
 from thaw.config.schema import Captcha, Recipe
 
@@ -65,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: where the settings are wrong, or the network cannot be cut into stages.
     """
-    if not arguments or {"--help", "-h"} & set(arguments):
+    if asks_for_help(arguments):
         print(HELP)
         return DONE
     overrides = [one for one in arguments if one not in OPTIONS]
@@ -88,8 +89,6 @@ def _recipe(overrides: Sequence[str]) -> Recipe:
     if wrong:
         fix = nearest(wrong[0], OPTIONS) or ""
         raise UserFault("thaw inspect has no such option.", [Fault(wrong[0], valid=listing(OPTIONS), fix=fix)])
-    if parsed(overrides).multirun:
-        raise UserFault("thaw inspect looks at one recipe.", [Fault("-m")])
     return recipe_for([*overrides, "backbone.package=null"])
 
 

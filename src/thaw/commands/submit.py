@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thaw.commands.verbs import asks_for_help
 from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Table
 
@@ -30,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: for arguments that are not understood, a run that cannot be used, or nothing to predict.
     """
-    if not arguments or {"--help", "-h"} & set(arguments):
+    if asks_for_help(arguments):
         print(HELP)
         return 0
     place, *settings = arguments
@@ -69,9 +70,9 @@ def _unlabelled(trained: Restored, root: str | None) -> tuple[Table, list[Path]]
 def _rows(trained: Restored, paths: Sequence[Path]) -> Iterator[list[str]]:
     import torch
 
-    from thaw.data.batches import centre_crop
     from thaw.data.image import BrokenImage, decoded
     from thaw.data.preprocessing import resized
+    from thaw.data.views import centre_crop
 
     for start in range(0, len(paths), BATCH):
         piece = paths[start : start + BATCH]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import secrets
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.job_name import job_name
 from thaw.config.schema import Recipe
 from thaw.config.validation import faults_in, validated
 
@@ -42,11 +43,7 @@ def register_resolvers() -> None:
         "thaw.now", lambda: time.strftime("%Y-%m-%d_%H-%M-%S"), use_cache=True, replace=True
     )
     OmegaConf.register_new_resolver("thaw.unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("thaw.slug", _slug, replace=True)
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^\w.=,+-]+", "-", str(text))[:100].strip("-,") or "default"
+    OmegaConf.register_new_resolver("thaw.job_name", lambda overrides: job_name(overrides, sys.argv), replace=True)
 
 
 @dataclass(frozen=True)

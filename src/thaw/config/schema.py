@@ -105,6 +105,16 @@ class Data(Strict):
     near_duplicates: bool
 
 
+class Cache(Strict):
+    """Of what frozen stages give. `views`: augmented views of each train image; null: one where nothing is augmented,
+    two where images are mirrored and nothing else, none otherwise. `gib`: the most that all caches may take of the
+    disk."""
+
+    mode: Literal["auto", "off", "require"]
+    views: PositiveInt | None
+    gib: PositiveFloat
+
+
 class Backbone(Strict):
     library: Literal["torchvision", "timm"]
     name: Name
@@ -201,56 +211,52 @@ class Optimizer(Strict):
     arguments: dict[Name, Any]
 
 
-class Constant(Strict):
+class Schedule(Strict):
+    name: str
+    interval: Literal["step", "epoch"]
+
+
+class WarmedSchedule(Schedule):
+    warmup_epochs: NonNegativeFloat
+
+
+class Constant(WarmedSchedule):
     name: Literal["constant"]
-    interval: Literal["step", "epoch"]
-    warmup_epochs: NonNegativeFloat
 
 
-class Step(Strict):
+class Step(WarmedSchedule):
     name: Literal["step"]
-    interval: Literal["step", "epoch"]
-    warmup_epochs: NonNegativeFloat
     every_epochs: PositiveInt
     factor: Annotated[float, Field(gt=0, le=1)]
 
 
-class MultiStep(Strict):
+class MultiStep(WarmedSchedule):
     name: Literal["multi_step"]
-    interval: Literal["step", "epoch"]
-    warmup_epochs: NonNegativeFloat
     milestones: Annotated[list[PositiveInt], Field(min_length=1)]
     factor: Annotated[float, Field(gt=0, le=1)]
 
 
-class Cosine(Strict):
+class Cosine(WarmedSchedule):
     name: Literal["cosine"]
-    interval: Literal["step", "epoch"]
-    warmup_epochs: NonNegativeFloat
     final: Probability
 
 
-class Polynomial(Strict):
+class Polynomial(WarmedSchedule):
     name: Literal["polynomial"]
-    interval: Literal["step", "epoch"]
-    warmup_epochs: NonNegativeFloat
     power: PositiveFloat
     final: Probability
 
 
-class Plateau(Strict):
+class Plateau(WarmedSchedule):
     name: Literal["plateau"]
-    interval: Literal["step", "epoch"]
-    warmup_epochs: NonNegativeFloat
     patience: NonNegativeInt
     factor: Annotated[float, Field(gt=0, lt=1)]
     threshold: Fraction
     floor: Probability
 
 
-class OneCycle(Strict):
+class OneCycle(Schedule):
     name: Literal["one_cycle"]
-    interval: Literal["step", "epoch"]
     rise: Annotated[float, Field(gt=0, lt=1)]
     start_divisor: Annotated[float, Field(ge=1)]
     end_divisor: Annotated[float, Field(ge=1)]
@@ -355,6 +361,7 @@ class Recipe(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     output_dir: Name
     data: Data
+    cache: Cache = Cache(mode="auto", views=None, gib=50)
     resume: Name | None
 
     def plain(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ is done (on whole batches, on the device, see `changes`)."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ AREA, ASPECT = slice(0, TRIES), slice(TRIES, 2 * TRIES)
 TOP, LEFT, FLIP, ANGLE, BRIGHTNESS, CONTRAST, SATURATION, HUE = range(2 * TRIES, 2 * TRIES + 8)
 ERASE, ERASED_AREA, ERASED_ASPECT, ERASED_TOP, ERASED_LEFT = range(HUE + 1, HUE + 6)
 COLUMNS = ERASED_LEFT + 1  # each change has columns of its own, so adding one leaves what the others draw
+POLICY, VIEW = COLUMNS, COLUMNS + 1
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,22 @@ class Augmentation:
     @property
     def is_empty(self) -> bool:
         return self == Augmentation()
+
+    @property
+    def flips_alone(self) -> bool:
+        return self.flip > 0 and replace(self, flip=0.0).is_empty
+
+    @property
+    def mixes(self) -> bool:
+        return bool(self.mixup or self.cutmix)
+
+    def mirrored(self, seed: int, epoch: int, positions: np.ndarray) -> np.ndarray:
+        """bool [n]: which images `draw` turns into their mirror image."""
+        return np.asarray(uniforms(seed, epoch, positions, COLUMNS)[:, FLIP] < self.flip)
+
+    def chosen(self, count: int, seed: int, epoch: int, positions: np.ndarray) -> np.ndarray:
+        """int64 [n], 0 <= x < `count`: one of so many draws of each image, by chance."""
+        return (uniforms(seed, epoch, positions, VIEW + 1)[:, VIEW] * count).astype(np.int64)
 
     def draw(self, sides: np.ndarray, size: int, seed: int, epoch: int, positions: np.ndarray) -> dict[str, Tensor]:
         """What is done to images of int64 `sides` [n, 2] (height, width), which lie in the upper left of a canvas of
@@ -129,7 +146,7 @@ def policy_changed(image: Tensor, policy: str, seed: int, epoch: int, position: 
     from torchvision.transforms import v2
 
     change: torch.nn.Module = {"rand_augment": v2.RandAugment, "trivial_augment": v2.TrivialAugmentWide}[policy]()
-    number = int(uniforms(seed, epoch, np.array([position]), COLUMNS + 1)[0, -1] * 2**53)
+    number = int(uniforms(seed, epoch, np.array([position]), POLICY + 1)[0, POLICY] * 2**53)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(number)
         changed: Tensor = change(image)

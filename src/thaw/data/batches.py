@@ -15,8 +15,7 @@ from thaw.data.augmentation import Augmentation, policy_changed
 from thaw.data.balance import evenly_drawn
 from thaw.data.live import Live
 from thaw.data.store import Store
-from thaw.data.views import centre_crop as centre_crop
-from thaw.data.views import views_of
+from thaw.data.views import centre_crop, views_of
 
 EVALUATION = -1  # the epoch of images that are not augmented
 
@@ -24,12 +23,14 @@ EVALUATION = -1  # the epoch of images that are not augmented
 class Batch(NamedTuple):
     """`images` uint8 [n, 3, height, width], `labels` int64 [n], `positions` in the table of samples int64 [n]. `drawn`
     is what augmentation is to do to them (`changes.changed`); without it the images are of the network's size, and with
-    `Images.views` they are uint8 [n, views, 3, size, size]."""
+    `Images.views` they are uint8 [n, views, 3, size, size]. With a `depth`, `images` are what the leading `depth`
+    stages of the network have made of them."""
 
     images: Tensor
     labels: Tensor
     positions: Tensor
     drawn: dict[str, Tensor]
+    depth: int = 0
 
 
 @dataclass
@@ -57,12 +58,17 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         return max(1, count // together + (count % together >= 2 * self.world))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for copies in self.drawn():
+            yield [(self.epoch, copy) for copy in copies.tolist()]
+
+    def drawn(self) -> Iterator[np.ndarray]:
+        """The positions alone, int64, batch by batch."""
         dice = np.random.default_rng((self.seed, self.epoch))
         order = dice.permutation(
             self.positions if self.labels is None else evenly_drawn(self.positions, self.labels, dice)
         )
         for number in range(len(self)):
-            yield [(self.epoch, int(position)) for position in order[self._slice(number)][self.rank :: self.world]]
+            yield order[self._slice(number)][self.rank :: self.world]
 
     def weight(self, number: int) -> float:
         """What a mean over this process' share of batch `number` counts in the mean of all processes' means, so that
@@ -77,20 +83,26 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
 @dataclass
 class InOrder(Sampler[list[tuple[int, int]]]):
-    """`positions` as they stand, not augmented; for each of `world` processes every `world`-th of them."""
+    """`positions` as they stand, seen as in `epoch`; for each of `world` processes every `world`-th of them."""
 
     positions: np.ndarray
     batch_size: int
     rank: int = 0
     world: int = 1
+    epoch: int = EVALUATION
 
     def __len__(self) -> int:
         return -(-len(range(self.rank, len(self.positions), self.world)) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for positions in self.drawn():
+            yield [(self.epoch, position) for position in positions.tolist()]
+
+    def drawn(self) -> Iterator[np.ndarray]:
+        """The positions alone, int64, batch by batch."""
         own = self.positions[self.rank :: self.world]
         for start in range(0, len(own), self.batch_size):
-            yield [(EVALUATION, int(position)) for position in own[start : start + self.batch_size]]
+            yield own[start : start + self.batch_size]
 
 
 @dataclass

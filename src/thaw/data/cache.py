@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +36,45 @@ def complete_folder(target: Path, fill: Callable[[Path], None]) -> Path:
     Raises:
         UserFault: where the disk is full or the folder cannot be written.
     """
-    if target.is_dir():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_name(f".{target.name}.lock")):
-            if not target.is_dir():
-                _fill_aside(target, fill)
-    except OSError as error:
-        raise cannot_write(target, error) from error
+    complete_folders([target], lambda folders: fill(folders[target]))
     return target
 
 
-def _fill_aside(target: Path, fill: Callable[[Path], None]) -> None:
-    for abandoned in target.parent.glob(f".{target.name}.partial-*"):  # we hold the lock: nobody is filling these
-        shutil.rmtree(abandoned)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+def complete_folders(targets: Collection[Path], fill: Callable[[dict[Path, Path]], None]) -> None:
+    """As `complete_folder`, of several that one pass fills: `fill` gets a folder for each that is not there.
+
+    Raises:
+        UserFault: where the disk is full or a folder cannot be written.
+    """
+    if all(target.is_dir() for target in targets):
+        return
     try:
-        fill(aside)
-        aside.chmod(0o755)  # mkdtemp's 0700 would hide a shared cache from its other users
-        aside.replace(target)
+        with ExitStack() as locks:
+            for target in sorted(targets):  # all processes lock in this order, so none waits for one that waits for it
+                target.parent.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(FileLock(target.with_name(f".{target.name}.lock")))
+            missing = [target for target in targets if not target.is_dir()]
+            if missing:
+                _fill_aside(missing, fill)
+    except OSError as error:
+        raise cannot_write(sorted(targets)[0], error) from error
+
+
+def _fill_aside(targets: Sequence[Path], fill: Callable[[dict[Path, Path]], None]) -> None:
+    for target in targets:
+        for abandoned in target.parent.glob(f".{target.name}.partial-*"):  # we hold the lock: nobody is filling these
+            shutil.rmtree(abandoned)
+    asides = {
+        target: Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent)) for target in targets
+    }
+    try:
+        fill(asides)
+        for target, aside in asides.items():
+            aside.chmod(0o755)  # mkdtemp's 0700 would hide a shared cache from its other users
+            aside.replace(target)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        for aside in asides.values():
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def cannot_write(target: Path, error: OSError) -> UserFault:

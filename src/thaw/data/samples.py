@@ -49,6 +49,12 @@ class Samples:
         """int64 [samples]."""
         return np.array([sample.label for sample in self.samples], dtype=np.int64)
 
+    def contents(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of one sample of each content, int64 [contents], in an order that depends on the contents alone;
+        and which of those each sample equals, int64 [samples]. However the data set is split, they are the same."""
+        _, first, which = np.unique(np.array(self.hashes), return_index=True, return_inverse=True)
+        return first.astype(np.int64), which.astype(np.int64)
+
     def only(self, positions: Sequence[int]) -> Samples:
         """The samples at `positions`, of the same classes, with the fingerprint of what is left."""
         samples = tuple(self.samples[position] for position in positions)

@@ -1,4 +1,5 @@
-"""Images decoded once: one memory-mapped file of uint8 pixels that all runs and processes share."""
+"""Images decoded once: one memory-mapped file of uint8 pixels that all runs and processes share, however each splits
+the data set."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ from thaw.data.samples import Samples
 
 MOST_NAMED = 20
 KEPT_OF_ELONGATED = 4  # longer side to shorter; 20,000 x 10 pixels resized as they are would be 400 MB
-LAYOUT = 2  # of the files; a store of another layout is built anew
+LAYOUT = 3  # of the files; a store of another layout is built anew
 
 Kept = TypeVar("Kept")
 
@@ -66,16 +67,25 @@ def store_of(samples: Samples, preprocessing: Preprocessing, cache: Path, skip_b
             full disk.
     """
     how = {"resize": preprocessing.resize, "by": preprocessing.interpolation, "squash": preprocessing.squash}
-    key = key_of(fingerprint=samples.fingerprint, pillow=pillow_version, layout=LAYOUT, **how)
-    folder = complete_folder(cache / "decoded" / key, partial(_build, samples, preprocessing, skip_broken))
-    table = np.load(folder / "table.npy", allow_pickle=False)
-    broken = {int(key): why for key, why in json.loads((folder / "broken.json").read_text(encoding="utf-8")).items()}
-    check_broken(samples, broken, skip_broken)
-    pixels = np.memmap(folder / "pixels.bin", np.uint8, "r")
-    return Store(pixels, table[:, 0], table[:, 1:3], table[:, 3:5], broken)
+    first, which = samples.contents()  # not their splits: the jobs of a sweep over seeds share the store
+    different = samples.only(list(first))
+
+    def checked(broken: Mapping[int, str]) -> Mapping[int, str]:
+        found = {place: broken[content] for place, content in enumerate(which.tolist()) if content in broken}
+        check_broken(samples, found, skip_broken)
+        return found
+
+    key = key_of(images=different.hashes, pillow=pillow_version, layout=LAYOUT, **how)
+    folder = complete_folder(cache / "decoded" / key, partial(_build, different, preprocessing, checked))
+    table = np.load(folder / "table.npy", allow_pickle=False)[which]
+    named = json.loads((folder / "broken.json").read_text(encoding="utf-8"))
+    broken = checked({int(content): why for content, why in named.items()})
+    return Store(np.memmap(folder / "pixels.bin", np.uint8, "r"), table[:, 0], table[:, 1:3], table[:, 3:5], broken)
 
 
-def _build(samples: Samples, preprocessing: Preprocessing, skip_broken: bool, folder: Path) -> None:
+def _build(
+    samples: Samples, preprocessing: Preprocessing, check: Callable[[Mapping[int, str]], object], folder: Path
+) -> None:
     """A row of the table is where the pixels start, their height and width, and those of the image as decoded."""
     rows, broken, start = [], {}, 0
     with (folder / "pixels.bin").open("wb") as stream:
@@ -90,7 +100,7 @@ def _build(samples: Samples, preprocessing: Preprocessing, skip_broken: bool, fo
             start += image.size
         stream.flush()
         os.fsync(stream.fileno())
-    check_broken(samples, broken, skip_broken)
+    check(broken)
     np.save(folder / "table.npy", np.array(rows, dtype=np.int64))
     (folder / "broken.json").write_text(json.dumps(broken), encoding="utf-8")
 
@@ -111,8 +121,8 @@ def trimmed(image: Image.Image) -> Image.Image:
 
 
 def each_decoded(samples: Samples, keep: Callable[[Image.Image], Kept]) -> Iterator[Kept | str]:
-    """What `keep` makes of each image, in order, in as many threads as there are cores; of one that cannot be decoded
-    a string that says why."""
+    """What `keep` makes of each image, in order, in as many threads as there are cores; of one that cannot be decoded a
+    string that says why."""
 
     def one(path: str) -> Kept | str:
         try:

@@ -7,7 +7,6 @@ Convolutions, matrix products and attention count; what is done element by eleme
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,8 +14,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from thaw.network.forward import pass_zeros
 from thaw.network.kinds import batchnorms
-from thaw.network.network import HEAD, Network, StageFacts, facts
+from thaw.network.network import HEAD, Network, StageFacts, look_through
 
 Result = TypeVar("Result")
 
@@ -55,46 +55,26 @@ def without_values(build: Callable[[], Result]) -> Result:
 
 def cost_of(model: nn.Module, size: int) -> tuple[int, int]:
     """Parameters, and multiply-adds for one image of `size` x `size`, of a classifier as its library has it."""
-    with _counting(model) as multiply_adds:
-        model(torch.zeros(1, 3, size, size))
-        return sum(one.numel() for one in model.parameters()), multiply_adds()
+    with FlopCounterMode(display=False) as counter:
+        pass_zeros(model, size)
+    return sum(one.numel() for one in model.parameters()), _multiply_adds(counter)
 
 
 def stage_costs(network: Network, size: int) -> list[StageCost]:
     """One entry a stage, input to output, then the head."""
-    rows, spent = facts(network, size), dict[str, int]()
-    parts = {one.name: network.part(one.name) for one in rows}
-    with _counting(network) as multiply_adds:
-        hooks = [part.register_forward_pre_hook(_before(spent, name, multiply_adds)) for name, part in parts.items()]
-        hooks += [part.register_forward_hook(_after(spent, name, multiply_adds)) for name, part in parts.items()]
-        network(torch.zeros(1, 3, size, size))
-    for hook in hooks:
-        hook.remove()
-    return [StageCost(row, spent[row.name], len(batchnorms(parts[row.name]))) for row in rows]
+    rows: list[StageCost] = []
+
+    def note(facts: StageFacts, part: nn.Module) -> None:
+        spent_before = sum(one.multiply_adds for one in rows)  # parts run one after the other; between them, a mean
+        rows.append(StageCost(facts, _multiply_adds(counter) - spent_before, len(batchnorms(part))))
+
+    with FlopCounterMode(display=False) as counter:
+        look_through(network, size, note)
+    return rows
 
 
-def _before(spent: dict[str, int], name: str, count: Callable[[], int]) -> Callable[[nn.Module, object], None]:
-    def note(module: nn.Module, inputs: object) -> None:
-        spent[name] = -count()
-
-    return note
-
-
-def _after(spent: dict[str, int], name: str, count: Callable[[], int]) -> Callable[[nn.Module, object, object], None]:
-    def note(module: nn.Module, inputs: object, output: object) -> None:
-        spent[name] += count()
-
-    return note
-
-
-@contextmanager
-def _counting(model: nn.Module) -> Iterator[Callable[[], int]]:
-    """Multiply-adds so far; the model is in evaluation mode inside."""
-    mode = model.training
-    model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        yield lambda: counter.get_total_flops() // 2  # torch counts the multiplication and the addition
-    model.train(mode)
+def _multiply_adds(counter: FlopCounterMode) -> int:
+    return counter.get_total_flops() // 2  # torch counts the multiplication and the addition
 
 
 def layers(network: Network, size: int) -> list[Layer]:
@@ -124,11 +104,5 @@ def _output_shapes(network: Network, size: int) -> dict[nn.Module, tuple[int, ..
         if isinstance(output, Tensor):
             shapes[module] = tuple(output.shape[1:])
 
-    hooks = [module.register_forward_hook(note) for module in network.modules()]
-    mode = network.training
-    with torch.no_grad():
-        network.eval()(torch.zeros(1, 3, size, size))
-    network.train(mode)
-    for hook in hooks:
-        hook.remove()
+    pass_zeros(network, size, [module.register_forward_hook(note) for module in network.modules()])
     return shapes

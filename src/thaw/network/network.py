@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from thaw.network.forward import pass_zeros
+
 HEAD = "head"
 
 
@@ -22,9 +24,13 @@ class Network(nn.Module):
         self.frontier, self.unused = 0, tuple(unused)
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.after(images, 0)
+
+    def after(self, features: Tensor, depth: int) -> Tensor:
+        """Logits [n, classes], of what the leading `depth` stages have given; of all stages also where it is pooled."""
         with torch.no_grad():
-            features = self.through(images, 0, self.frontier)
-        features = self.through(features, self.frontier, len(self.stages))
+            features = self.through(features, depth, self.frontier)
+        features = self.through(features, max(depth, self.frontier), len(self.stages))
         logits: Tensor = self.head(vectors(features))
         return logits
 
@@ -40,8 +46,8 @@ class Network(nn.Module):
 
 
 def vectors(features: Tensor) -> Tensor:
-    """[n, width]: what a network does not pool before its classifier is averaged over its pixels. SqueezeNet has
-    the channels of its maps first, timm's Swin last; both are square."""
+    """[n, width]: what a network does not pool before its classifier is averaged over its pixels. SqueezeNet has the
+    channels of its maps first, timm's Swin last; both are square."""
     if features.ndim == 4:
         return features.mean((2, 3) if features.shape[2] == features.shape[3] else (1, 2))
     return features
@@ -59,18 +65,19 @@ class StageFacts:
 def facts(network: Network, size: int) -> list[StageFacts]:
     """One entry a stage, input to output, then the head."""
     rows: list[StageFacts] = []
-
-    def row(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            rows.append(StageFacts(name, tuple(output.shape[1:]), sum(one.numel() for one in module.parameters())))
-
-        return note
-
-    hooks = [part.register_forward_hook(row(name)) for name, part in [*network.stages.items(), (HEAD, network.head)]]
-    mode = network.training
-    with torch.no_grad():
-        network.eval()(torch.zeros(1, 3, size, size))
-    network.train(mode)
-    for hook in hooks:
-        hook.remove()
+    look_through(network, size, lambda one, _: rows.append(one))
     return rows
+
+
+def look_through(network: Network, size: int, note: Callable[[StageFacts, nn.Module], None]) -> None:
+    """Calls `note` with the facts of every stage, input to output, then the head, and with the stage itself, each as it
+    has put out its part of one forward pass of one image."""
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def pass_on(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            note(StageFacts(name, tuple(output.shape[1:]), sum(one.numel() for one in part.parameters())), part)
+
+        return pass_on
+
+    parts = [*network.stages.items(), (HEAD, network.head)]
+    pass_zeros(network, size, [part.register_forward_hook(hook(name)) for name, part in parts])

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, fx, nn
 
 from thaw.config.faults import Fault, UserFault
+from thaw.network.forward import pass_zeros
 from thaw.network.stage_names import stage_names
 from thaw.network.tracing import Traced, depth, parameters, traced, within
 
@@ -94,17 +94,13 @@ def _shapes(model: nn.Module, nodes: list[fx.Node], size: int) -> Shapes:
     calls = [node for node in nodes if node.op == "call_module"]
     hooks = [model.get_submodule(str(node.target)).register_forward_hook(noting(node)) for node in calls]
     try:
-        with torch.no_grad():
-            model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
+        pass_zeros(model, size, hooks)
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         fault = Fault(
             f"dataset.image_size={size}", reason, fix="dataset.image_size=null, the size of the source weights"
         )
         raise UserFault(f"{type(model).__name__} does not take images of {size} pixels.", [fault]) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
     return shapes
 
 

@@ -48,6 +48,13 @@ class PhasePlan:
         trainable = [part.trainable for part in self.parts[:-1]]
         return trainable.index(True) if True in trainable else len(trainable)
 
+    @property
+    def still_stages(self) -> int:
+        """How many leading stages give the same output for an image in every epoch: frozen, and with BatchNorm that
+        does not follow the batches."""
+        still = [not part.trainable and part.batchnorm == "eval" for part in self.parts[:-1]]
+        return still.index(False) if False in still else len(still)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -57,8 +64,9 @@ class Plan:
         """The phase of `epoch`; the last one for any later epoch."""
         return next((phase for phase in self.phases if epoch < phase.end), self.phases[-1])
 
-    def ever_trained(self) -> set[str]:
-        return {part.name for phase in self.phases for part in phase.parts if part.trainable}
+    def untouched(self, depth: int, until: PhasePlan) -> bool:
+        """Whether the leading `depth` stages are still the source's when the phase `until` begins."""
+        return all(phase.still_stages >= depth for phase in self.phases if phase.start < until.start)
 
     def plain(self) -> list[dict[str, Any]]:
         phases = [dataclasses.asdict(phase) for phase in self.phases]

@@ -13,13 +13,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.memory import garbage_collection_cuda, is_oom_error
-from torch.utils.data import DataLoader, Dataset
 
 from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Recipe
 from thaw.data.batches import Batch, EpochBatches
+from thaw.data.memory import available, forget_peak, resident_peak
 from thaw.training.assembly import Assembly
-from thaw.training.memory import available, forget_peak, resident_peak
 from thaw.training.rehearsal import in_phase, rehearsed, trainer_for_steps
 
 WARM_UP, TIMED = 3, 5  # steps; the first ones allocate, and choose kernels
@@ -121,26 +120,28 @@ def _measured(recipe: Recipe, parts: Assembly, batch_size: int) -> Trial:
     return Trial(batch_size, batch_size / median(moments.seconds()[WARM_UP - 1 :]), peak)
 
 
-def _resident(parts: Assembly, batch_size: int, device: torch.device) -> DataLoader[Batch]:
+def _resident(parts: Assembly, batch_size: int, device: torch.device) -> _Same:
     generator = torch.Generator().manual_seed(0)
     shape, classes = (batch_size, 3, parts.learner.size, parts.learner.size), len(parts.samples.classes)
     images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
     labels = torch.randint(classes, (batch_size,), generator=generator)
     batch = Batch(images.to(device), labels.to(device), torch.arange(batch_size, device=device), {})
     order = EpochBatches(np.arange(batch_size * (WARM_UP + TIMED)), batch_size, 0)
-    return DataLoader(_Same(batch), batch_sampler=order, collate_fn=_as_it_is)
+    return _Same(batch, order)
 
 
 @dataclass
-class _Same(Dataset[Batch]):
+class _Same:
+    """One batch, as often as `order` has batches."""
+
     batch: Batch
+    order: EpochBatches
 
-    def __getitems__(self, wanted: list[tuple[int, int]]) -> Batch:
-        return self.batch
+    def __len__(self) -> int:
+        return len(self.order)
 
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+    def __iter__(self) -> Iterator[Batch]:
+        return iter([self.batch] * len(self.order))
 
 
 class _Moments(Callback):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from thaw.data.preprocessing import Preprocessing
@@ -42,10 +41,3 @@ def description(
         "preprocessing": preprocessing.plain(),
         "stages": rows,
     }
-
-
-def checkpoints(folder: Path) -> list[ModelCheckpoint]:
-    """`last.ckpt` with all that resuming needs; `best.ckpt`, weights alone, of the epoch with the highest rank."""
-    each_epoch: dict[str, Any] = {"dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor="rank", mode="max", save_weights_only=True, **each_epoch)
-    return [best, ModelCheckpoint(filename="last", **each_epoch)]

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from torch.utils.data import DataLoader
 
 from thaw.config.faults import Fault, UserFault, listing
-from thaw.config.schema import Augment, Recipe
+from thaw.config.schema import Augment, Recipe, Trainer
 from thaw.data.augmentation import Augmentation
 from thaw.data.batches import Batch, EpochBatches, Images, InOrder, loader
-from thaw.data.live import Live
 from thaw.data.samples import Samples
-from thaw.data.store import Store
 from thaw.data.views import CROPPED, MIRRORED
 from thaw.training.process import cores
 from thaw.training.ranks import device_count
+from thaw.training.supply import Supplied, Supply
 
 MOST_WORKERS = 8
+Loader = Supplied | DataLoader[Batch]
 
 
 @dataclass(frozen=True)
@@ -26,34 +26,41 @@ class Feed:
     """`val` is None where the data set has no validation images. `finals`, by split, is what the predictions at the end
     are made from: with test-time augmentation several views an image. `images` is what all cut from."""
 
-    train: DataLoader[Batch]
-    val: DataLoader[Batch] | None
-    test: DataLoader[Batch]
-    finals: dict[str, DataLoader[Batch]]
+    train: Supplied
+    val: Supplied | None
+    test: Supplied
+    finals: Mapping[str, Loader]
     images: Images
 
 
-def feed_of(recipe: Recipe, samples: Samples, store: Store | Live, side: int, on_gpu: bool, rank: int = 0) -> Feed:
-    """`side`: pixels, of what the network sees. `rank`: which of trainer.devices' processes this is."""
-    images = Images(store, samples.labels(), side, augmentation_of(recipe.augment), recipe.seed)
-    workers = recipe.trainer.workers
-    if workers is None:
-        workers = min(MOST_WORKERS, cores()) if on_gpu else 0  # on a CPU they would take the cores of the step itself
-    size, world = recipe.trainer.batch_size, device_count(recipe.trainer.devices)
+def feed_of(recipe: Recipe, samples: Samples, images: Images, supply: Supply, on_gpu: bool, rank: int = 0) -> Feed:
+    """`rank`: which of trainer.devices' processes this is."""
+    workers, size = worker_count(recipe.trainer, on_gpu), recipe.trainer.batch_size
+    world = device_count(recipe.trainer.devices)
     _check_enough(samples, world)
 
-    def in_order(split: str, images: Images = images) -> DataLoader[Batch]:
-        return loader(images, InOrder(samples.of(split), size, rank, world), workers, on_gpu)
+    def loaded(order: EpochBatches | InOrder, images: Images = images) -> DataLoader[Batch]:
+        return loader(images, order, workers, on_gpu)
 
     labels = samples.labels() if recipe.trainer.class_balance == "sampling" else None
     batches = EpochBatches(samples.of("train"), size, recipe.seed, rank=rank, world=world, labels=labels)
-    train = loader(images, batches, workers, on_gpu)
-    evaluated = {split: in_order(split) for split in ("val", "test") if samples.counts()[split]}
-    finals, views = evaluated, recipe.trainer.test_time_augmentation
+    orders = {split: InOrder(samples.of(split), size, rank, world) for split in ("val", "test")}
+    orders = {split: order for split, order in orders.items() if len(order.positions)}
+    evaluated = {split: Supplied(loaded(order), order, supply) for split, order in orders.items()}
+    finals: Mapping[str, Loader] = evaluated
+    views = recipe.trainer.test_time_augmentation
     if views != "none":
         _check_views_differ(views, images, [*samples.of("val"), *samples.of("test")])
-        finals = {split: in_order(split, replace(images, views=views)) for split in evaluated}
+        finals = {split: loaded(order, replace(images, views=views)) for split, order in orders.items()}
+    train = Supplied(loaded(batches), batches, supply)
     return Feed(train, evaluated.get("val"), evaluated["test"], finals, images)
+
+
+def worker_count(trainer: Trainer, on_gpu: bool) -> int:
+    """On a CPU they would take the cores of the step itself."""
+    if trainer.workers is not None:
+        return trainer.workers
+    return min(MOST_WORKERS, cores()) if on_gpu else 0
 
 
 def _check_views_differ(kind: str, images: Images, positions: Iterable[int]) -> None:

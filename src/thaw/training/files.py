@@ -1,21 +1,30 @@
-"""Small files, written whole or not at all."""
+"""Files, written whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+
+def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:
+    """`file`, of what `write` puts into the stream that it is given; where it fails, `file` stays as it was."""
+    aside = file.with_name(file.name + ".partial")
+    try:
+        with aside.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def write_text(file: Path, text: str) -> None:
-    aside = file.with_name(file.name + ".partial")
     # A file name that is not UTF-8 is written as the bytes it has.
-    with aside.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(file)
+    write_whole(file, lambda stream: stream.write(text.encode("utf-8", "surrogateescape")))
 
 
 def write_json(file: Path, content: Any) -> None:

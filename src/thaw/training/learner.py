@@ -17,6 +17,7 @@ from thaw.data.changes import changed
 from thaw.data.preprocessing import Preprocessing
 from thaw.network.kinds import batchnorms
 from thaw.network.network import HEAD, Network
+from thaw.network.normalise import Normalise
 from thaw.strategy.plan import Plan
 from thaw.training.objective import apply_phase, parameter_groups, set_weight_decay, trained_parameters
 from thaw.training.process import reseed
@@ -64,8 +65,6 @@ class Learner(pl.LightningModule):
     at a step of a schedule of so many epochs, given the validation losses since its start; `about` is what checkpoints
     say of themselves. `class_weights` is float [classes], the weight in the training loss of an image by its label."""
 
-    mean: Tensor
-    deviation: Tensor
     class_weights: Tensor | None
 
     def __init__(
@@ -89,6 +88,7 @@ class Learner(pl.LightningModule):
         self.network = network.to(memory_format=memory_format)
         self.plan, self.optimizers_of, self.schedule, self.steps_per_epoch = plan, optimizers, schedule, steps_per_epoch
         self.val_losses: list[float] = []
+        self.rank = 0.0  # of the epoch that ended last; what `best.ckpt` goes by
         self.seed, self.label_smoothing, self.memory_format = seed, label_smoothing, memory_format
         self.decay_norms_and_biases, self.about = decay_norms_and_biases, about
         trained = {id(one) for one in trained_parameters(network, plan, [*network.stages, HEAD])}
@@ -98,14 +98,20 @@ class Learner(pl.LightningModule):
         self.pull = SourcePull(backbone, source_pull) if source_pull else None
         self.size = preprocessing.size
         self.register_buffer("class_weights", class_weights, persistent=False)
-        self.register_buffer("mean", channels(preprocessing.mean), persistent=False)
-        self.register_buffer("deviation", channels(preprocessing.deviation), persistent=False)
+        self.normalise = Normalise(preprocessing)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [n, classes] of images [n, 3, size, size] on the 0..255 scale."""
-        normalised = (images.to(self.mean.dtype) - self.mean) / self.deviation
-        logits: Tensor = self.network(normalised.contiguous(memory_format=self.memory_format))
+        logits: Tensor = self.network(self.normalise(images).contiguous(memory_format=self.memory_format))
         return logits
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Of images, augmented where the batch says so, or of what the network's first stages have made of them."""
+        if batch.depth:
+            return self.network.after(batch.images, batch.depth)
+        if batch.images.ndim == 5:
+            return over_views(self, batch.images)
+        return self.forward(changed(batch.images, batch.drawn, self.size) if batch.drawn else batch.images)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizers_of(parameter_groups(self.network, self.decay_norms_and_biases))
@@ -148,7 +154,7 @@ class Learner(pl.LightningModule):
 
     def _batches(self) -> EpochBatches:
         loader: Any = self.trainer.train_dataloader
-        batches: EpochBatches = loader.batch_sampler
+        batches: EpochBatches = loader.order
         return batches
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -157,10 +163,9 @@ class Learner(pl.LightningModule):
             group["lr"] = rates[group["part"]]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images, labels, _, drawn = batch
-        logits = self(changed(images, drawn, self.size) if drawn else images)
-        loss = self._loss(logits, labels, drawn)
-        self.train_sums.add(loss, logits, labels)
+        logits = self.logits(batch)
+        loss = self._loss(logits, batch.labels, batch.drawn)
+        self.train_sums.add(loss, logits, batch.labels)
         is_alone_on_cpu = self.device.type == "cpu" and self.trainer.world_size == 1
         if is_alone_on_cpu or batch_idx % STEPS_PER_CHECK == 0:
             self._check_finite(batch_idx)
@@ -180,7 +185,7 @@ class Learner(pl.LightningModule):
         self._check_finite(int(self.trainer.num_training_batches))
         if not self.trainer.val_dataloaders:
             self.agree()
-            self._log_rank(float(self.current_epoch))  # nothing to choose by: the last epoch is the best
+            self.rank = float(self.current_epoch)  # nothing to choose by: the last epoch is the best
 
     def _check_finite(self, step: int) -> None:
         if not torch.isfinite(summed(self.train_sums.values)[0]):  # so that all processes end together
@@ -200,27 +205,17 @@ class Learner(pl.LightningModule):
         self.val_sums = Sums.on(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits, labels = self(batch.images), batch.labels
+        logits, labels = self.logits(batch), batch.labels
         self.val_sums.add(F.cross_entropy(logits, labels), logits, labels)
 
     def on_validation_epoch_end(self) -> None:
         loss, accuracy = self.val_sums.means()
         self.val_losses.append(loss)
         # Of epochs with the same accuracy, common with few validation images, the one with the lower loss is better.
-        # The loss cannot outweigh one image of 10 million. float64, as float32 would round it away.
-        self._log_rank(accuracy - 1e-9 * min(loss, 100.0))
+        # The loss cannot outweigh one image of 10 million.
+        self.rank = accuracy - 1e-9 * min(loss, 100.0)
         self.log_dict({"val/loss": loss, "val/accuracy": accuracy}, logger=False)
-
-    def _log_rank(self, rank: float) -> None:
-        """What `best.ckpt` goes by."""
-        self.log("rank", torch.tensor(rank, dtype=torch.float64), logger=False)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
         """Logits, float32 on the CPU, and positions in the table of samples."""
-        logits = over_views(self, batch.images) if batch.images.ndim == 5 else self(batch.images)
-        return logits.float().cpu(), batch.positions.cpu()
-
-
-def channels(values: tuple[float, float, float]) -> Tensor:
-    """0..1 statistics as [1, 3, 1, 1] on the 0..255 scale of the images."""
-    return torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) * 255
+        return self.logits(batch).float().cpu(), batch.positions.cpu()

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from thaw.analysis.metrics import confusion_matrix, metrics_of
-from thaw.analysis.plots import save_confusion, save_curves, save_samples
-from thaw.data.batches import centre_crop
+from thaw.analysis.plots import save_confusion, save_curves
+from thaw.analysis.sample_grid import save_samples
 from thaw.data.samples import Samples
+from thaw.data.views import centre_crop
 from thaw.network.state import read_state
 from thaw.training.feed import Feed
 from thaw.training.files import write_text
@@ -23,16 +24,18 @@ from thaw.training.history import read_history
 from thaw.training.learner import Learner
 from thaw.training.ranks import gathered
 from thaw.training.run import Run
+from thaw.training.supply import Supply
 
 SHOWN_SAMPLES = 32
 Predicted = dict[str, tuple[Tensor, Tensor]]  # split -> logits [n, classes], positions in the table [n]
 
 
-def predicted(trainer: pl.Trainer, learner: Learner, feed: Feed, best: Path) -> Predicted:
+def predicted(trainer: pl.Trainer, learner: Learner, feed: Feed, supply: Supply, best: Path) -> Predicted:
     """Logits of val and test images under the weights of `best`."""
     weights = {name.removeprefix("network."): value for name, value in read_state(best).items()}
     learner.network.load_state_dict(weights)
     learner.network.requires_grad_(False)
+    supply.settle()
     found: Any = trainer.predict(learner, list(feed.finals.values()))
     found = [found] if len(feed.finals) == 1 else found
     return {split: _in_order(batches) for split, batches in zip(feed.finals, found, strict=True)}
@@ -52,15 +55,16 @@ def metrics_by_split(predictions: Predicted, labels: np.ndarray) -> dict[str, An
     }
 
 
-def timing(run: Run, train_images: int, wall_s: float) -> dict[str, float]:
-    """Seconds of all epochs, also those before a resume; images a second while training, without validation."""
+def timing(run: Run, train_images: int, wall_s: float, cache_s: float) -> dict[str, float]:
+    """Seconds of all epochs, also those before a resume; images a second while training, without validation. `cache_s`
+    were spent on computing features once, which no epoch counts."""
     rows = read_history(run.directory / "history.csv")
     training = sum(float(row["train_seconds"]) for row in rows)
     return {
         "wall_s": round(wall_s, 3),
         "train_s": round(sum(float(row["seconds"]) for row in rows), 3),
         "images_per_s": round(train_images * len(rows) / training, 1) if training else 0.0,
-        "cache_s": 0.0,  # spent on computing features once: every stage runs in every epoch
+        "cache_s": round(cache_s, 3),
     }
 
 

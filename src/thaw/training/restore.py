@@ -16,8 +16,8 @@ from thaw.config.validation import validated
 from thaw.data.preprocessing import Preprocessing
 from thaw.network.build import source_for, unstarted_network
 from thaw.network.network import Network
+from thaw.network.normalise import Normalise
 from thaw.training.checkpoint import FORMAT
-from thaw.training.learner import channels
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ class Restored:
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
         """float32 [n, classes] for uint8 [n, 3, size, size]."""
-        mean, deviation = channels(self.preprocessing.mean), channels(self.preprocessing.deviation)
-        logits: Tensor = self.network((images.float() - mean) / deviation)
+        logits: Tensor = self.network(Normalise(self.preprocessing)(images))
         return logits.softmax(1)
 
 

@@ -17,6 +17,8 @@ def print_plan(facts: Sequence[StageFacts], plan: Plan, parameters: dict[str, in
     phase what differs from the one before. `parameters`: `total` and `trainable`."""
     console = Console(highlight=False, width=None if Console().is_terminal else 110)
     for before, phase in zip((None, *plan.phases), plan.phases, strict=False):
+        # No title of the table, which would fill it up with spaces.
+        console.print(_title(phase, before), style="italic", markup=False)
         console.print(_phase_table(facts, phase, before))
     if source_pull:
         console.print(f"trained weights of the backbone are pulled towards the source's, strength {source_pull:g}")
@@ -25,7 +27,7 @@ def print_plan(facts: Sequence[StageFacts], plan: Plan, parameters: dict[str, in
 
 
 def _phase_table(facts: Sequence[StageFacts], phase: PhasePlan, before: PhasePlan | None) -> Table:
-    table = Table(title=_title(phase, before), title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for heading, justify in (("stage", "left"), ("output", "left"), ("parameters", "right"), ("trainable", "left")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for heading in ("learning rate", "weight decay", "BatchNorm"):

@@ -22,8 +22,7 @@ from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Recipe
 from thaw.training.assembly import Assembly, assembled
 from thaw.training.averaging import averaging_of
-from thaw.training.checkpoint import AtomicCheckpointIO, checkpoints
-from thaw.training.feed import Feed
+from thaw.training.checkpoint import AtomicCheckpointIO
 from thaw.training.files import write_json
 from thaw.training.history import History
 from thaw.training.learner import NotFinite
@@ -40,6 +39,8 @@ from thaw.training.pictures import show_data
 from thaw.training.process import Interrupted, interruptible
 from thaw.training.ranks import backend, device_count, started
 from thaw.training.run import Run, claimed, interrupted_run, new_run, recorded
+from thaw.training.saving import Checkpoints
+from thaw.training.supply import Entering
 from thaw.training.tables import print_summary
 
 
@@ -77,7 +78,7 @@ def train(run: Run) -> None:
     if run.rank == 0 and not run.last.is_file():  # a resumed run has shown them
         show_data(trainer, parts.samples, parts.feed.images)
     _fit(trainer, parts, run)
-    predictions = predicted(trainer, parts.learner, parts.feed, run.best)
+    predictions = predicted(trainer, parts.learner, parts.feed, parts.supply, run.best)
     if run.rank == 0:
         _record(trainer, parts, run, predictions, began)
 
@@ -93,7 +94,7 @@ def trainer_for(run: Run, parts: Assembly, callbacks: Sequence[Callback] = ()) -
         max_epochs=settings.epochs,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip_norm,
-        callbacks=[*callbacks, *_callbacks(run, parts.feed), *([TQDMProgressBar(leave=False)] if on_screen else [])],
+        callbacks=[*callbacks, *_callbacks(run, parts), *([TQDMProgressBar(leave=False)] if on_screen else [])],
         enable_progress_bar=on_screen,
         logger=TensorBoardLogger(run.directory, name="", version="tensorboard"),
         plugins=[AtomicCheckpointIO()],
@@ -117,18 +118,18 @@ def _exchange(devices: int, parts: Assembly) -> Any:
     )
 
 
-def _callbacks(run: Run, feed: Feed) -> list[Callback]:
+def _callbacks(run: Run, parts: Assembly) -> list[Callback]:
     patience = run.recipe.trainer.early_stopping
     watching = ["trainer.early_stopping"] if patience else []
     watching += ["scheduler"] if run.recipe.scheduler.name == "plateau" else []
-    if watching and feed.val is None:
+    if watching and parts.feed.val is None:
         fix = "dataset.fractions.val=0.15, or trainer.early_stopping=null and another scheduler"
         raise UserFault("nothing to watch.", [Fault(one, "no validation images", fix=fix) for one in watching])
     stopping = [EarlyStopping("val/accuracy", mode="max", patience=patience.patience)] if patience else []
     averaging = averaging_of(run.recipe.trainer)
     averages = [averaging] if averaging else []
     history = History(run.directory / "history.csv", writes=run.rank == 0)
-    return [*averages, history, *stopping, *checkpoints(run.best.parent)]
+    return [*averages, Entering(parts.supply), history, *stopping, Checkpoints(run.best.parent)]
 
 
 def _fit(trainer: pl.Trainer, parts: Assembly, run: Run) -> None:
@@ -149,7 +150,7 @@ def _record(trainer: pl.Trainer, parts: Assembly, run: Run, predictions: Predict
     metrics = metrics_by_split(predictions, samples.labels())
     write_predictions(run.directory / "predictions.csv", samples, *predictions["test"])
     draw(run, samples, feed, predictions)
-    metrics["timing"] = timing(run, samples.counts()["train"], time.perf_counter() - began)
+    metrics["timing"] = timing(run, samples.counts()["train"], time.perf_counter() - began, parts.supply.seconds)
     write_json(run.directory / "metrics.json", metrics)
     log_hyperparameters(trainer, run, metrics)
     print_summary(metrics, str(run.directory))

@@ -1,0 +1,82 @@
+"""What a hundred linear heads cost beside one, and how good the best of them is.
+
+    python -m benchmarks.heads dataset=hymenoptera                      real images, EfficientNet-Lite0
+    python -m benchmarks.heads                                          captcha characters, 36 classes
+
+From the features to heads that are judged on the validation images: the grid of `thaw probe`, and a grid of one by the
+same function. Both take turns in one process, so that a machine which is slow for a while is slow for both; and with
+them a third, one head on features as wide as they come: the turn onto the axes of the train images is for the many.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from thaw.analysis.metrics import metrics_of
+from thaw.commands.probe import AS_IT_IS
+from thaw.config.command import recipe_for
+from thaw.features.heads import Grid, head_trials
+from thaw.features.scaling import Scaling, scaling_of
+from thaw.features.trial import Trial, Vectors, best_of
+from thaw.training.extraction import Extracted, extracted
+
+MANY, ONE = Grid(), Grid(learning_rates=(0.01,), weight_decays=(0.001,), seeds=1)
+ROUNDS = 9
+
+
+def main(overrides: list[str]) -> None:
+    found = extracted(recipe_for([*AS_IT_IS, *overrides]))
+    functions = [lambda: trials(found, ONE), lambda: trials(found, MANY), lambda: trials(found, ONE, turned=False)]
+    report(taken_in_turn(functions))
+    say_best(best_of(trials(found, MANY)), found)
+
+
+def taken_in_turn(functions: Sequence[Callable[[], object]]) -> list[float]:
+    """The median seconds of each; a first round is not counted."""
+    taken: list[list[float]] = [[] for _ in functions]
+    for number in range(1 + ROUNDS):
+        for times, function in zip(taken, functions, strict=True):
+            started = time.perf_counter()
+            function()
+            if number:
+                times.append(time.perf_counter() - started)
+    return [statistics.median(times) for times in taken]
+
+
+def trials(found: Extracted, grid: Grid, turned: bool = True) -> list[Trial]:
+    scaling = scaling_of(found.values[found.samples.of("train")], turned)
+    train, val = vectors(found, scaling, "train"), vectors(found, scaling, "val")
+    width, device = found.values.shape[1], torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return head_trials(train, val, len(found.samples.classes), grid, found.images.seed, width, device)
+
+
+def vectors(found: Extracted, scaling: Scaling, split: str) -> Vectors:
+    places: np.ndarray = found.samples.of(split)
+    return Vectors(scaling.applied(found.values[places]), found.samples.labels()[places])
+
+
+def report(seconds: list[float]) -> None:
+    one, many, wide = seconds
+    count = len(MANY.settings())
+    print(f"1 head {one * 1000:.0f} ms, {count} heads {many * 1000:.0f} ms: {many / one:.2f} x the time of one")
+    print(f"1 head on features as wide as they come {wide * 1000:.0f} ms: {many / wide:.2f} x")
+
+
+def say_best(best: Trial, found: Extracted) -> None:
+    scaling = scaling_of(found.values[found.samples.of("train")])
+    test = vectors(found, scaling, "test")
+    assert best.linear is not None
+    metrics = metrics_of(torch.from_numpy(best.linear.logits(test.features)), torch.from_numpy(test.labels))
+    low, high = metrics["accuracy_ci95"]
+    print(f"best on validation: {best.told()}: {best.accuracy:.3f}")
+    print(f"its test accuracy {metrics['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,39 @@
+"""Pictures side by side, each with a line of text. Drawn by Pillow: 32 axes of matplotlib take two seconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+SIDE, LINE, GAP, COLUMNS = 176, 22, 10, 8  # pixels, but for the columns
+BLACK, RED = "#000000", "#c22020"
+
+
+def save_samples(images: np.ndarray, titles: Sequence[str], wrong: Sequence[bool], file: Path) -> None:
+    """A grid of uint8 [n, height, width, 3]; titles of `wrong` ones in red, cut where they are too long."""
+    columns = min(COLUMNS, len(images))
+    rows = math.ceil(len(images) / columns)
+    sheet = Image.new("RGB", (GAP + columns * (SIDE + GAP), GAP + rows * (LINE + SIDE + GAP)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.truetype(_font(), 13)
+    for number, (image, title, is_wrong) in enumerate(zip(images, titles, wrong, strict=True)):
+        left, top = GAP + number % columns * (SIDE + GAP), GAP + number // columns * (LINE + SIDE + GAP)
+        pen.text((left, top), _cut(title, font), font=font, fill=RED if is_wrong else BLACK)
+        sheet.paste(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, top + LINE))
+    sheet.save(file, compress_level=1)  # photographs hardly shrink; 0.05 s instead of 0.25 s
+
+
+def _font() -> Path:
+    return Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont) -> str:
+    if font.getlength(text) <= SIDE:
+        return text
+    while text and font.getlength(f"{text}…") > SIDE:
+        text = text[:-1]
+    return f"{text}…"

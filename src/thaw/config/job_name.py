@@ -1,0 +1,31 @@
+"""What the folder of a sweep's job is called, behind its number: what the job sets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+
+MOST_CHARACTERS = 100
+
+
+def job_name(overrides: Iterable[str], typed: Collection[str]) -> str:
+    """strategy=fixed,seed=1 from the `overrides` of one job. `typed` is the command line: what does not stand there as
+    it is was swept over, and comes first, as whole overrides past MOST_CHARACTERS are left out. Of a path the last part
+    stays."""
+    swept_first = sorted(overrides, key=lambda line: line in typed)
+    parts = [_readable(line) for line in swept_first if not _says_where(line)]
+    name = ",".join(part for part in parts if part)
+    if len(name) > MOST_CHARACTERS:
+        name = name[: MOST_CHARACTERS + 1].rpartition(",")[0] or name[:MOST_CHARACTERS]
+    return name or "default"
+
+
+def _says_where(line: str) -> bool:
+    key = line.lstrip("+~").split("=", 1)[0]
+    return key == "output_dir" or re.match(r"hydra[./]", key) is not None
+
+
+def _readable(line: str) -> str:
+    key, equals, value = line.lstrip("+").partition("=")
+    value = re.sub(r"""[][{}'"]""", "", value).rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^\w.=+~-]+", "-", f"{key}{equals}{value}")

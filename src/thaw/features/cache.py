@@ -1,0 +1,99 @@
+"""Features of one data set's images: found, or made once by whoever asks first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from thaw.config.faults import Fault, UserFault
+from thaw.data.batches import Images
+from thaw.data.cache import complete_folders
+from thaw.data.preprocessing import Preprocessing
+from thaw.features.build import Machine, compute
+from thaw.features.inference import fastest_layout
+from thaw.features.key import feature_key
+from thaw.features.shelf import make_room
+from thaw.features.table import Features, read_features
+from thaw.features.views import Views
+from thaw.network.network import Network
+
+ATTEMPTS = 3  # another process may make room by taking away what was just found
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Kept in `folder`, which is to hold no more than `bound` bytes. `bytes_an_image` is by depth; `architecture` as
+    `feature_key` takes it; `about` is what the caches say of themselves."""
+
+    folder: Path
+    bound: float
+    images: Images
+    views: Views
+    preprocessing: Preprocessing
+    architecture: str
+    machine: Machine
+    bytes_an_image: Mapping[int, int]
+    about: Mapping[str, str]
+
+    def key(self, network: Network, depth: int) -> str:
+        identity, precision = self.views.identity, self.machine.precision
+        return feature_key(network, depth, self.architecture, self.preprocessing, precision, identity)
+
+    def holds(self, network: Network, depth: int) -> bool:
+        return (self.folder / self.key(network, depth)).is_dir()
+
+    def find(self, network: Network, depths: Sequence[int]) -> tuple[Features, float]:
+        """What the leading `depths[0]` stages give, and the seconds spent on computing it; the same pass computes what
+        the other `depths` give, as far as there is room.
+
+        Raises:
+            UserFault: where the disk is full, or the bound too narrow.
+        """
+        wanted = {self.folder / self.key(network, depth): depth for depth in self._fitting(depths)}
+        target, seconds = next(iter(wanted)), 0.0
+        for attempt in range(ATTEMPTS):
+            seconds += self._complete(network, wanted)
+            try:
+                found = read_features(target, depths[0], self.views, self.images.labels, self.machine.device)
+                break
+            except FileNotFoundError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+        return found, seconds
+
+    def _complete(self, network: Network, wanted: Mapping[Path, int]) -> float:
+        """Seconds."""
+        spent: list[float] = []
+
+        def fill(folders: dict[Path, Path]) -> None:
+            began = time.perf_counter()
+            missing = {wanted[target]: folder for target, folder in folders.items()}
+            make_room(self.folder, sum(self._size(depth) for depth in missing), self.bound)
+            self._compute(network, missing)
+            spent.append(time.perf_counter() - began)
+
+        complete_folders(list(wanted), fill)
+        return sum(spent)
+
+    def _compute(self, network: Network, folders: Mapping[int, Path]) -> None:
+        remembered = self.folder.parent / "measured"
+        layout = fastest_layout(network, self.preprocessing.size, self.architecture, remembered, self.machine.device)
+        compute(network, self.preprocessing, self.images, self.views, self.machine, layout, folders, self.about)
+
+    def _size(self, depth: int) -> int:
+        return self.views.row_count * self.bytes_an_image[depth]
+
+    def _fitting(self, depths: Sequence[int]) -> list[int]:
+        first, *others = depths
+        if self._size(first) > self.bound:
+            size = self._size(first) / 2**30
+            fault = Fault("cache.gib", f"{self.bound / 2**30:g}", fix=f"cache.gib={2 * size:.2g}")
+            raise UserFault(f"the features would take {size:.3g} GiB of the disk.", [fault])
+        chosen, left = [first], self.bound - self._size(first)
+        for depth in others:
+            if self._size(depth) <= left:
+                chosen.append(depth)
+                left -= self._size(depth)
+        return chosen

@@ -1,0 +1,39 @@
+"""Folders of a sweep's jobs."""
+
+from __future__ import annotations
+
+import pytest
+
+from thaw.config.job_name import MOST_CHARACTERS, job_name
+
+
+def test_what_is_swept_over_comes_first_and_where_things_lie_is_left_out() -> None:
+    typed = ["-m", "++trainer.epochs=3", "++output_dir=/home/me/runs", "strategy=fixed,scratch", "++seed=0,1"]
+    job = ["++trainer.epochs=3", "++output_dir=/home/me/runs", "hydra.verbose=true", "strategy=fixed", "++seed=1"]
+    assert job_name(job, typed) == "strategy=fixed,seed=1,trainer.epochs=3"
+
+
+@pytest.mark.parametrize(
+    ("override", "name"),
+    [
+        ("++dataset.root=/home/me/pictures/", "dataset.root=pictures"),
+        ("++head.hidden=[64,32]", "head.hidden=64-32"),
+        ("++strategy.phases.unfreeze.unfreeze=['last:3']", "strategy.phases.unfreeze.unfreeze=last-3"),
+        ("++strategy.phases.all.batchnorm={all: eval}", "strategy.phases.all.batchnorm=all-eval"),
+        ("++optimizer.learning_rate=1e-3", "optimizer.learning_rate=1e-3"),
+        ("++seed=-1", "seed=-1"),
+        ("+experiment=overfit", "experiment=overfit"),
+        ("~augment", "~augment"),
+        ("output_dir=elsewhere", "default"),
+        ("hydra/launcher=basic", "default"),
+    ],
+)
+def test_a_name_is_one_folder_that_can_be_read(override: str, name: str) -> None:
+    assert job_name([override], []) == name
+
+
+def test_a_long_name_ends_with_a_whole_override() -> None:
+    job = [f"++dataset.characters={'A' * 60}", "++optimizer.weight_decay=0.05", "++optimizer.learning_rate=0.001"]
+    assert job_name(job, []) == f"dataset.characters={'A' * 60}"
+    assert job_name(job, job[:1]).startswith("optimizer.weight_decay=0.05,optimizer.learning_rate=0.001")
+    assert len(job_name([f"++dataset.characters={'A' * 300}"], [])) == MOST_CHARACTERS

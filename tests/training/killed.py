@@ -1,0 +1,37 @@
+"""Runs that are killed in the middle of an epoch: by themselves, so that no test has to guess when that is."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from thaw.launch import launch
+from thaw.training.learner import Learner
+
+PROCESSES = multiprocessing.get_context("forkserver")  # forked from one that has imported everything, once
+PROCESSES.set_forkserver_preload(["thaw.launch", "thaw.training.train"])
+
+
+def killed_in_epoch(epoch: int, arguments: Sequence[str]) -> None:
+    """Runs `python train.py ARGUMENTS` in a process that sends itself SIGKILL in the second batch of `epoch`, counted
+    from 1, before the optimizer's step. Of several devices' processes the first does."""
+    process = PROCESSES.Process(target=_launch_and_die, args=(epoch, list(arguments)))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, f"ended with {process.exitcode} before epoch {epoch} had two batches"
+
+
+def _launch_and_die(epoch: int, arguments: list[str]) -> None:
+    step: Callable[..., Any] = Learner.training_step
+
+    def last(learner: Learner, batch: Any, number: int) -> Any:
+        loss = step(learner, batch, number)
+        if (learner.current_epoch + 1, number) == (epoch, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loss
+
+    Learner.training_step = last  # type: ignore[method-assign]
+    launch(arguments)
