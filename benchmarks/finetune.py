@@ -87,10 +87,10 @@ def plain_loop(parts: Assembly, recipe: Recipe, folder: Path) -> Iterator[None]:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learner.schedule(step, epochs, ()))
 
     def batch_of(images: Tensor) -> Tensor:
-        return ((images.float() - learner.mean) / learner.deviation).contiguous(memory_format=learner.memory_format)
+        return learner.normalise(images).contiguous(memory_format=learner.memory_format)
 
     for epoch in range(epochs):
-        feed.train.batch_sampler.set_epoch(epoch)
+        feed.train.order.set_epoch(epoch)
         network.train()
         for images, labels, *_ in feed.train:
             optimizer.zero_grad()

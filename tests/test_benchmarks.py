@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import finetune, heads, steps, strategies
+from benchmarks import finetune, frozen, heads, steps, strategies
 from benchmarks import input as benchmark_input
 from tests.conftest import ROOT, TINY
 from tests.images import image_folder
@@ -67,6 +67,17 @@ def test_a_grid_of_heads_takes_turns_with_one(
     assert re.search(r"its test accuracy [\d.]+, 95 % interval", said)
 
 
+def test_a_plain_loop_takes_turns_with_runs_on_cached_features(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen, "ROUNDS", 1)
+    monkeypatch.setattr(frozen, "cores", lambda: 0)
+    frozen.main([*TINY, "dataset=captcha", "trainer.epochs=2"])
+    said = capsys.readouterr().out
+    assert re.search(r"plain loop, 2 epochs +[\d.]+ s +test accuracy [\d.]+", said)
+    assert re.search(r"faster than the plain loop: first run [\d.]+ times, second [\d.]+ times", said)
+
+
 def test_every_benchmark_is_tested_here() -> None:
     files = {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
-    assert files == {"finetune", "heads", "input", "steps", "strategies"}
+    assert files == {"finetune", "frozen", "heads", "input", "steps", "strategies"}

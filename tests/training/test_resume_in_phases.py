@@ -13,12 +13,17 @@ from tests.training.killed import killed_in_epoch
 from thaw.launch import launch
 from thaw.training.history import read_history
 
-RECIPE = (*TINY, "dataset.train=24", "head.dropout=0.3", "augment=crop_flip", "trainer.epochs=4")
-STRATEGIES = {
-    "gradual": ("strategy.phases.head.share=0.25", "strategy.phases.unfreeze.unfreeze=['last:3']"),
-    "lp_ft": ("strategy.phases.probe.share=0.5",),
+RECIPE = (*TINY, "dataset.train=24", "head.dropout=0.3", "trainer.epochs=4")
+GRADUAL = ("strategy=gradual", "strategy.phases.head.share=0.25", "strategy.phases.unfreeze.unfreeze=['last:3']")
+LP_FT = ("strategy=lp_ft", "strategy.phases.probe.share=0.5")
+COSINE = ("scheduler=cosine", "scheduler.warmup_epochs=0.5")
+CASES = {
+    "gradual": (4, ("augment=crop_flip", *GRADUAL)),
+    "gradual, cosine": (4, ("augment=crop_flip", *GRADUAL, *COSINE)),
+    "gradual, cached": (4, ("cache=require", *GRADUAL)),
+    "lp_ft": (2, ("augment=crop_flip", *LP_FT)),
+    "lp_ft, cosine": (2, ("augment=crop_flip", *LP_FT, *COSINE)),
 }
-SCHEDULERS = {"one_cycle": (), "cosine": ("scheduler.warmup_epochs=0.5",)}
 
 
 def whole_epochs(outputs: Path) -> int:
@@ -26,17 +31,15 @@ def whole_epochs(outputs: Path) -> int:
     return len(read_history(files[0])) if files else 0
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("phase_count", "chosen"), CASES.values(), ids=CASES)
 def test_killed_in_every_phase_and_resumed_gives_the_same_to_the_last_bit(
-    strategy: str, scheduler: str, tmp_path: Path
+    phase_count: int, chosen: tuple[str, ...], tmp_path: Path
 ) -> None:
-    chosen = (*STRATEGIES[strategy], f"strategy={strategy}", *SCHEDULERS[scheduler], f"scheduler={scheduler}")
     arguments = [*RECIPE, *chosen]
     assert launch([*arguments, f"output_dir={tmp_path / 'whole'}"]) == 0
     whole = only_run(tmp_path / "whole")
     phases = json.loads((whole / "run.json").read_text())["plan"]
-    assert len(phases) == {"gradual": 4, "lp_ft": 2}[strategy]
+    assert len(phases) == phase_count
 
     killed = tmp_path / "killed"
     command = [*arguments, f"output_dir={killed}"]

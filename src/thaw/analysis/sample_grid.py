@@ -23,7 +23,7 @@ def save_samples(images: np.ndarray, titles: Sequence[str], wrong: Sequence[bool
     for number, (image, title, is_wrong) in enumerate(zip(images, titles, wrong, strict=True)):
         left, top = GAP + number % columns * (SIDE + GAP), GAP + number // columns * (LINE + SIDE + GAP)
         pen.text((left, top), _cut(title, font), font=font, fill=RED if is_wrong else BLACK)
-        sheet.paste(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, top + LINE))
+        sheet.paste(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR), (left, top + LINE))
     sheet.save(file, compress_level=1)  # photographs hardly shrink; 0.05 s instead of 0.25 s
 
 

@@ -45,6 +45,11 @@ def contents(cache: Path) -> list[Entry]:
     return sorted(found, key=lambda one: (list(KINDS).index(one.kind), one.used))
 
 
+def complete(kind: str, cache: Path) -> list[Entry]:
+    """What is whole of one kind."""
+    return [entry for entry in KINDS[kind](kind, cache / kind) if not PARTIAL.fullmatch(entry.key)]
+
+
 def is_busy(entry: Entry) -> bool:
     """Whether a process fills it now, or this one may not write there."""
     try:

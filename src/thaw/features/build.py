@@ -18,9 +18,9 @@ from torch import Tensor
 
 from thaw.data.batches import Batch, Images, InOrder, loader
 from thaw.data.changes import changed
+from thaw.data.contents import ABOUT
 from thaw.data.preprocessing import Preprocessing
 from thaw.features.inference import at_rest, outputs
-from thaw.features.shelf import ABOUT
 from thaw.features.views import Views
 from thaw.network.network import Network
 from thaw.network.normalise import Normalise

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from thaw.config.faults import Fault, UserFault
 from thaw.data.batches import Images
 from thaw.data.cache import complete_folders
+from thaw.data.contents import Entry
 from thaw.data.preprocessing import Preprocessing
 from thaw.features.build import Machine, compute
 from thaw.features.inference import fastest_layout
@@ -23,11 +24,30 @@ ATTEMPTS = 3  # another process may make room by taking away what was just found
 
 
 @dataclass(frozen=True)
-class FeatureCache:
-    """Kept in `folder`, which is to hold no more than `bound` bytes. `bytes_an_image` is by depth; `architecture` as
-    `feature_key` takes it; `about` is what the caches say of themselves."""
+class Found:
+    """`seconds` were spent on computing `features`, 0 where they were there; `removed` were other caches, to make
+    room."""
 
-    folder: Path
+    features: Features
+    seconds: float
+    removed: tuple[Entry, ...]
+
+    def told(self) -> Iterator[str]:
+        count, how = len(self.features.values), "found in the cache"
+        if self.removed:
+            size = sum(one.size for one in self.removed) / 2**20
+            yield f"{len(self.removed)} feature caches, used longest ago, made room: {size:,.0f} MiB (cache.gib)"
+        if self.seconds:
+            how = f"computed in {self.seconds:.1f} s"
+        yield f"features of {count:,} images {how}, held {self.features.held}"
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Kept in the cache folder `root`, which is to hold no more than `bound` bytes of features. `bytes_an_image` is by
+    depth; `architecture` as `feature_key` takes it; `about` is what the caches say of themselves."""
+
+    root: Path
     bound: float
     images: Images
     views: Views
@@ -37,6 +57,10 @@ class FeatureCache:
     bytes_an_image: Mapping[int, int]
     about: Mapping[str, str]
 
+    @property
+    def folder(self) -> Path:
+        return self.root / "features"
+
     def key(self, network: Network, depth: int) -> str:
         identity, precision = self.views.identity, self.machine.precision
         return feature_key(network, depth, self.architecture, self.preprocessing, precision, identity)
@@ -44,41 +68,35 @@ class FeatureCache:
     def holds(self, network: Network, depth: int) -> bool:
         return (self.folder / self.key(network, depth)).is_dir()
 
-    def find(self, network: Network, depths: Sequence[int]) -> tuple[Features, float]:
-        """What the leading `depths[0]` stages give, and the seconds spent on computing it; the same pass computes what
-        the other `depths` give, as far as there is room.
+    def find(self, network: Network, depths: Sequence[int]) -> Found:
+        """What the leading `depths[0]` stages give; the same pass computes what the other `depths` give, as far as
+        there is room.
 
         Raises:
             UserFault: where the disk is full, or the bound too narrow.
         """
         wanted = {self.folder / self.key(network, depth): depth for depth in self._fitting(depths)}
-        target, seconds = next(iter(wanted)), 0.0
-        for attempt in range(ATTEMPTS):
-            seconds += self._complete(network, wanted)
-            try:
-                found = read_features(target, depths[0], self.views, self.images.labels, self.machine.device)
-                break
-            except FileNotFoundError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-        return found, seconds
-
-    def _complete(self, network: Network, wanted: Mapping[Path, int]) -> float:
-        """Seconds."""
-        spent: list[float] = []
+        target, seconds, removed = next(iter(wanted)), list[float](), list[Entry]()
 
         def fill(folders: dict[Path, Path]) -> None:
             began = time.perf_counter()
             missing = {wanted[target]: folder for target, folder in folders.items()}
-            make_room(self.folder, sum(self._size(depth) for depth in missing), self.bound)
+            removed.extend(make_room(self.root, sum(self._size(depth) for depth in missing), self.bound))
             self._compute(network, missing)
-            spent.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - began)
 
-        complete_folders(list(wanted), fill)
-        return sum(spent)
+        for attempt in range(ATTEMPTS):
+            complete_folders(list(wanted), fill)
+            try:
+                features = read_features(target, depths[0], self.views, self.images.labels, self.machine.device)
+                break
+            except FileNotFoundError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+        return Found(features, sum(seconds), tuple(removed))
 
     def _compute(self, network: Network, folders: Mapping[int, Path]) -> None:
-        remembered = self.folder.parent / "measured"
+        remembered = self.root / "measured"
         layout = fastest_layout(network, self.preprocessing.size, self.architecture, remembered, self.machine.device)
         compute(network, self.preprocessing, self.images, self.views, self.machine, layout, folders, self.about)
 

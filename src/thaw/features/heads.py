@@ -19,7 +19,7 @@ from thaw.features.trial import HEAD, Trial, Vectors
 MOMENTUM = 0.9
 ROWS_AT_ONCE = 256  # of validation images: their logits under all heads are classes * heads numbers each
 FEWEST_STEPS, BATCHES = 12, (16, 256)  # an epoch, images
-# Multiply-adds of a step under which threads wait for each other: 108 heads of two classes, 300,000, took 0.06 s on one
+# Multiply-adds of a step under which threads wait for each other: 108 heads of two classes, 700,000, took 0.06 s on one
 # thread, and on two of a machine that had other work 1.9 s.
 WORTH_SHARING = 2**24
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from thaw.data.batches import EVALUATION, Batch, EpochBatches, InOrder
+from thaw.data.contents import ABOUT
 from thaw.data.memory import available
 from thaw.features.build import VALUES
-from thaw.features.shelf import ABOUT, note_use
+from thaw.features.shelf import note_use
 from thaw.features.views import PLAIN, Views
 
 MOST_OF_FREE_MEMORY = 0.5  # that features may take; the rest is the network's and its gradients'

@@ -49,6 +49,11 @@ class PhasePlan:
         return trainable.index(True) if True in trainable else len(trainable)
 
     @property
+    def moving(self) -> tuple[PartPlan, ...]:
+        """The parts that do not run in evaluation mode throughout."""
+        return tuple(part for part in self.parts if part.trainable or part.batchnorm != "eval")
+
+    @property
     def still_stages(self) -> int:
         """How many leading stages give the same output for an image in every epoch: frozen, and with BatchNorm that
         does not follow the batches."""

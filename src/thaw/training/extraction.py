@@ -22,8 +22,8 @@ from thaw.training.materials import Materials, gathered
 @dataclass(frozen=True)
 class Extracted:
     """`values` is float32 [samples, ...]: what the network gives up to `stage` for each sample, as evaluation sees it;
-    after the last stage the pooled vectors that the head takes. `seconds` were spent on computing it, 0 where it was
-    found."""
+    after the last stage the pooled vectors that the head takes. `weights` says which the source's are. `seconds` were
+    spent on computing it, 0 where it was found."""
 
     samples: Samples
     images: Images
@@ -31,6 +31,7 @@ class Extracted:
     preprocessing: Preprocessing
     stages: list[StageFacts]
     stage: str
+    weights: dict[str, str]
     values: np.ndarray
     seconds: float
 
@@ -46,11 +47,21 @@ def extracted(recipe: Recipe, stage: str | None = None) -> Extracted:
     off = recipe.cache.mode == "off"
     with tempfile.TemporaryDirectory() if off else nullcontext() as aside:
         cache = made.feature_cache(plain_views(made.samples))
-        cache = replace(cache, folder=Path(aside) / "features") if aside else cache
-        features, seconds = cache.find(made.network, [depth])
-        values = features.of(np.arange(len(made.samples.samples))).float().cpu().numpy()
+        cache = replace(cache, root=Path(aside)) if aside else cache
+        found = cache.find(made.network, [depth])
+        values = found.features.of(np.arange(len(made.samples.samples))).float().cpu().numpy()
     facts, name = [one.facts for one in made.stages], list(made.network.stages)[depth - 1]
-    return Extracted(made.samples, made.images, made.network, made.preprocessing, facts, name, values, seconds)
+    return Extracted(
+        made.samples,
+        made.images,
+        made.network,
+        made.preprocessing,
+        facts,
+        name,
+        made.source.weights,
+        values,
+        found.seconds,
+    )
 
 
 def _depth(made: Materials, stage: str | None) -> int:

@@ -18,8 +18,8 @@ from thaw.data.preprocessing import Preprocessing
 from thaw.network.kinds import batchnorms
 from thaw.network.network import HEAD, Network
 from thaw.network.normalise import Normalise
-from thaw.strategy.plan import Plan
-from thaw.training.objective import apply_phase, parameter_groups, set_weight_decay, trained_parameters
+from thaw.strategy.plan import PhasePlan, Plan
+from thaw.training.objective import apply_phase, parameter_groups, set_modes, set_weight_decay, trained_parameters
 from thaw.training.process import reseed
 from thaw.training.pull import SourcePull
 from thaw.training.ranks import average_statistics, differing, summed
@@ -88,6 +88,7 @@ class Learner(pl.LightningModule):
         self.network = network.to(memory_format=memory_format)
         self.plan, self.optimizers_of, self.schedule, self.steps_per_epoch = plan, optimizers, schedule, steps_per_epoch
         self.val_losses: list[float] = []
+        self.phase: PhasePlan | None = None  # that the network is set up for
         self.rank = 0.0  # of the epoch that ended last; what `best.ckpt` goes by
         self.seed, self.label_smoothing, self.memory_format = seed, label_smoothing, memory_format
         self.decay_norms_and_biases, self.about = decay_norms_and_biases, about
@@ -143,7 +144,11 @@ class Learner(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         phase, optimizer = self.plan.at(self.current_epoch), self.trainer.optimizers[0]
-        apply_phase(self.network, phase)
+        if phase is self.phase:
+            set_modes(self.network, self.phase.moving)
+        else:
+            apply_phase(self.network, phase)
+            self.phase = phase
         set_weight_decay(optimizer.param_groups, phase)
         if phase.restarts_optimizer and phase.start == self.current_epoch:
             optimizer.state.clear()
@@ -203,6 +208,18 @@ class Learner(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.agree()
         self.val_sums = Sums.on(self.device)
+
+    def on_validation_model_eval(self) -> None:
+        """Of what is not in evaluation mode anyway. By default Lightning walks through every module, before validation
+        and behind it: half the time of an epoch over cached features."""
+        for part in self.phase.moving if self.phase else ():
+            self.network.part(part.name).eval()
+
+    def on_validation_model_train(self) -> None:
+        """The next epoch's start sets the modes."""
+
+    def on_validation_model_zero_grad(self) -> None:
+        """The next step does."""
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         logits, labels = self.logits(batch), batch.labels

@@ -68,7 +68,7 @@ class Materials:
     def feature_cache(self, views: Views, rank: int = 0) -> FeatureCache:
         recipe, backbone = self.recipe, self.recipe.backbone
         return FeatureCache(
-            cache_folder(recipe.data.cache) / "features",
+            cache_folder(recipe.data.cache),
             recipe.cache.gib * 2**30,
             self.images,
             views,

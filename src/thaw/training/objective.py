@@ -17,8 +17,9 @@ from thaw.training.optimizers import NOT_BUILT, constructor_arguments, optimizer
 
 
 def parameter_groups(network: Network, decay_norms_and_biases: bool) -> list[dict[str, Any]]:
-    """One group a part and kind, frozen ones too: schedulers and checkpoints break on groups that come later. `part`
-    is the stage's name, `decays` whether weight decay acts on it (norms and biases are vectors, weights are not)."""
+    """One group a part and kind, of all that ever trains (`requires_grad`), what is still frozen too: schedulers and
+    checkpoints break on groups that come later. `part` is the stage's name, `decays` whether weight decay acts on it
+    (norms and biases are vectors, weights are not)."""
     return list(_groups(network, decay_norms_and_biases))
 
 
@@ -33,7 +34,7 @@ def _groups(network: Network, decay_vectors: bool) -> Iterator[dict[str, Any]]:
 
 
 def _weights_and_vectors(part: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    parameters = list(part.parameters())
+    parameters = [one for one in part.parameters() if one.requires_grad]
     return [one for one in parameters if one.ndim > 1], [one for one in parameters if one.ndim <= 1]
 
 
@@ -61,12 +62,18 @@ def apply_phase(network: Network, phase: PhasePlan) -> None:
     for part in phase.parts:
         module = network.part(part.name)
         module.requires_grad_(False)
-        module.train(part.trainable)
         for parameter in trained_in(module, part):
             parameter.requires_grad_(True)
+    set_modes(network, phase.parts)
+    network.frontier = phase.frontier
+
+
+def set_modes(network: Network, parts: Iterable[PartPlan]) -> None:
+    for part in parts:
+        module = network.part(part.name)
+        module.train(part.trainable)
         for layer in batchnorms(module):
             layer.train(part.batchnorm != "eval")
-    network.frontier = phase.frontier
 
 
 def trained_in(module: nn.Module, part: PartPlan) -> list[nn.Parameter]:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from thaw.analysis.metrics import confusion_matrix, metrics_of
+from thaw.analysis.picked import as_they_are
 from thaw.analysis.plots import save_confusion, save_curves
 from thaw.analysis.sample_grid import save_samples
+from thaw.data.batches import Images
 from thaw.data.samples import Samples
-from thaw.data.views import centre_crop
 from thaw.network.state import read_state
 from thaw.training.feed import Feed
 from thaw.training.files import write_text
@@ -81,7 +82,7 @@ def write_predictions(file: Path, samples: Samples, logits: Tensor, positions: T
     write_text(file, text.getvalue())
 
 
-def draw(run: Run, samples: Samples, feed: Feed, predictions: Predicted) -> None:
+def draw(run: Run, samples: Samples, images: Images, predictions: Predicted) -> None:
     """curves.png, confusion_matrix.png of the test images, samples.png: test images with label and prediction."""
     plots = run.directory / "plots"
     rows = read_history(run.directory / "history.csv")
@@ -92,20 +93,17 @@ def draw(run: Run, samples: Samples, feed: Feed, predictions: Predicted) -> None
     confusion = confusion_matrix(guesses, labels, len(samples.classes)).numpy()
     title = f"{int((guesses == labels).sum())} of {len(labels)} test images right"
     save_confusion(confusion, samples.classes, title, plots / "confusion_matrix.png")
-    _draw_samples(plots / "samples.png", samples, feed, guesses, positions, run.recipe.seed)
+    _draw_samples(plots / "samples.png", samples, images, guesses, positions, run.recipe.seed)
 
 
-def _draw_samples(file: Path, samples: Samples, feed: Feed, guesses: Tensor, positions: Tensor, seed: int) -> None:
-    chosen = np.random.default_rng(seed).permutation(len(positions))[:SHOWN_SAMPLES]
-    images, titles, wrong = [], [], []
-    for place in sorted(chosen):
-        position = int(positions[place])
-        image = torch.from_numpy(np.array(feed.images.store[position])).permute(2, 0, 1)
-        images.append(centre_crop(image, feed.images.size).permute(1, 2, 0).numpy())
-        label, guess = samples.classes[samples.samples[position].label], samples.classes[int(guesses[place])]
+def _draw_samples(file: Path, samples: Samples, images: Images, guesses: Tensor, positions: Tensor, seed: int) -> None:
+    chosen = sorted(np.random.default_rng(seed).permutation(len(positions))[:SHOWN_SAMPLES].tolist())
+    shown, titles, wrong = [int(positions[place]) for place in chosen], [], []
+    for position, guessed in zip(shown, guesses[chosen].tolist(), strict=True):
+        label, guess = samples.classes[samples.samples[position].label], samples.classes[guessed]
         titles.append(label if label == guess else f"{label}, not {guess}")
         wrong.append(label != guess)
-    save_samples(np.stack(images), titles, wrong, file)
+    save_samples(as_they_are(images, shown), titles, wrong, file)
 
 
 def log_hyperparameters(trainer: pl.Trainer, run: Run, metrics: dict[str, Any]) -> None:

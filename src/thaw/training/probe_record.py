@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pytorch_lightning.loggers import TensorBoardLogger
 
@@ -16,7 +16,6 @@ from thaw.features.heads import Grid
 from thaw.features.trial import Trial
 from thaw.training.checkpoint import AtomicCheckpointIO, description
 from thaw.training.extraction import Extracted
-from thaw.training.feed import Feed
 from thaw.training.files import write_json, write_text
 from thaw.training.hardware import hardware
 from thaw.training.outcome import Predicted, draw, flat, write_predictions
@@ -42,7 +41,7 @@ def write_probe(
     save_probe(trials, winner, f"{recipe.dataset.name}, {recipe.backbone.name}: validation", plots / "probe.png")
     _save_network(run, found)
     write_predictions(run.directory / "predictions.csv", found.samples, *predictions["test"])
-    draw(run, found.samples, cast(Feed, found), predictions)  # it asks for `images` alone
+    draw(run, found.samples, found.images, predictions)
     write_json(run.directory / "metrics.json", metrics)
     _log(run.directory, flat(recipe.plain()), metrics)
 
@@ -70,6 +69,7 @@ def _note(run: Run, found: Extracted, grid: Grid, winner: Trial) -> None:
             "images": samples.counts(),
             "passed_over": len(samples.passed_over),
         },
+        source=found.weights,
         parameters={"total": sizes[0], "trainable": sizes[1]},
         probe={"method": winner.method, "setting": dict(winner.setting), "grid": asdict(grid)},
         hardware=hardware(),

@@ -10,7 +10,6 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
-from thaw.training.averaging import what_trains
 from thaw.training.checkpoint import AtomicCheckpointIO
 from thaw.training.learner import Learner
 
@@ -59,8 +58,11 @@ class Checkpoints(Checkpoint):
 
 
 def _weights(learner: Learner, copied: bool) -> dict[str, Any]:
-    """Of what never trains there is no need of a copy."""
-    moving = {f"network.{name}" for name in what_trains(learner.network, learner.plan)} if copied else set()
+    """Of stages that no phase changes there is no need of a copy."""
+    still = list(learner.network.stages)[: min(phase.still_stages for phase in learner.plan.phases)]
+    unchanging = tuple(f"network.stages.{name}." for name in still)
     state: dict[str, Tensor] = learner.state_dict()
-    kept = {name: value.clone() if name in moving else value for name, value in state.items()}
+    kept = {
+        name: value.clone() if copied and not name.startswith(unchanging) else value for name, value in state.items()
+    }
     return {"thaw": learner.about, "epoch": learner.current_epoch, "state_dict": kept}

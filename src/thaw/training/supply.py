@@ -61,10 +61,9 @@ class Supply:
         key = self.cache.key(self.network, depths[0])
         if key == self.key:
             return
-        self.features, seconds = self.cache.find(self.network, depths)
-        self.key, self.seconds = key, self.seconds + seconds
-        how = f"computed in {seconds:.1f} s" if seconds else "found in the cache"
-        print(f"features of {len(self.features.values)} images {how}, held {self.features.held}")
+        found = self.cache.find(self.network, depths)
+        self.features, self.key, self.seconds = found.features, key, self.seconds + found.seconds
+        print("\n".join(found.told()))
 
     def _later(self, phase: PhasePlan, depth: int) -> list[int]:
         """What later phases will need of weights that nothing trains until then: the same pass gives it."""

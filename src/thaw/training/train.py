@@ -146,10 +146,10 @@ def _fit(trainer: pl.Trainer, parts: Assembly, run: Run) -> None:
 
 
 def _record(trainer: pl.Trainer, parts: Assembly, run: Run, predictions: Predicted, began: float) -> None:
-    samples, feed = parts.samples, parts.feed
+    samples = parts.samples
     metrics = metrics_by_split(predictions, samples.labels())
     write_predictions(run.directory / "predictions.csv", samples, *predictions["test"])
-    draw(run, samples, feed, predictions)
+    draw(run, samples, parts.feed.images, predictions)
     metrics["timing"] = timing(run, samples.counts()["train"], time.perf_counter() - began, parts.supply.seconds)
     write_json(run.directory / "metrics.json", metrics)
     log_hyperparameters(trainer, run, metrics)
