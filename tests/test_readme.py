@@ -61,12 +61,16 @@ def test_a_training_of_the_readme_is_a_valid_command_as_it_stands(line: str, tmp
 
 @pytest.mark.parametrize("line", VERBS)
 def test_a_verb_of_the_readme_runs(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = [word.replace("outputs/report", str(tmp_path / "report")) for word in shlex.split(line)]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    words = [word.replace("hymenoptera", "captcha") for word in shlex.split(line)]
+    of_data = [one for one in TINY if one.startswith("dataset.") and words[1] != "inspect"]
     small = {
         "list": [],
+        "cache": [],
+        "probe": [*of_data, f"output_dir={tmp_path}"],
         "find": [*TINY, f"output_dir={tmp_path}", "steps=30" if "learning_rate" in words else "highest=8"],
     }
-    of_data = [one for one in TINY if one.startswith("dataset.") and words[1] != "inspect"]
     monkeypatch.setattr("sys.argv", [*words, *small.get(words[1], of_data)])
     assert main() == 0
 
