@@ -181,3 +181,14 @@ def _run_and_die(folder: Path) -> None:
 
     thaw.features.build.outputs = last
     launch([*RECIPE, "strategy=fixed", f"data.cache={folder / 'cache'}", f"output_dir={folder / 'killed'}"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_the_features_lie_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    on_gpu = ("strategy=fixed", "trainer.accelerator=gpu", "trainer.precision=32-true")
+    fast = run(tmp_path / "fast", *on_gpu, "cache=require")
+    assert "held on the GPU" in capsys.readouterr().out
+    slow = run(tmp_path / "slow", *on_gpu, "cache=off")
+    rows = [read_history(one / "history.csv")[-1] for one in (fast, slow)]
+    assert float(rows[0]["train_loss"]) == pytest.approx(float(rows[1]["train_loss"]), rel=1e-3)

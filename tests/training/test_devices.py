@@ -47,8 +47,9 @@ def predictions(run: Path) -> list[dict[str, str]]:
 
 
 def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path: Path) -> None:
-    assert launch([*GRADUAL, "trainer.batch_size=8", f"output_dir={tmp_path / 'one'}"]) == 0
-    two = typed(*GRADUAL, "trainer.batch_size=4", "trainer.devices=2", f"output_dir={tmp_path / 'two'}")
+    assert launch([*GRADUAL, "cache=off", "trainer.batch_size=8", f"output_dir={tmp_path / 'one'}"]) == 0
+    shared = ("cache=require", f"output_dir={tmp_path / 'two'}")  # the features are computed by one and read by both
+    two = typed(*GRADUAL, "trainer.batch_size=4", "trainer.devices=2", *shared)
     assert two.returncode == 0, two.stderr
     assert two.stderr == ""
     alone, together = only_run(tmp_path / "one"), only_run(tmp_path / "two")

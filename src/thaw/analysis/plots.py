@@ -50,7 +50,7 @@ def _draw_rates(axes: Axes, epochs: list[int], rates: Mapping[str, list[float]])
 def _titled(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=11, y=1.02)  # with y, matplotlib need not look where there is room
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
 

@@ -92,7 +92,7 @@ def _impossible(plan: Plan, phase: PhasePlan, cache: Cache, augmentation: Augmen
 
 
 def _unworthy(plan: Plan, phase: PhasePlan, prefix: Prefix, cache: Cache, augmentation: Augmentation) -> str:
-    views = 1 if augmentation.is_empty else cache.views or 2
+    views = 1 if augmentation.is_empty else 2 if augmentation.flips_alone else cache.views or 1
     epochs = sum(one.end - one.start for one in plan.phases if one.still_stages == prefix.depth)
     if epochs <= views:
         counted = "1 view" if views == 1 else f"{views} views"
@@ -114,16 +114,12 @@ def told(
     for one in decided.values():
         alike.setdefault((one.depth, one.why), []).append(one.phase)
     for (depth, why), phases in alike.items():
-        where = (
-            ""
-            if len(alike) == 1
-            else f" in phase {phases[0]}"
-            if len(phases) == 1
-            else f" in phases {', '.join(phases)}"
-        )
-        yield f"features{where}: " + (
-            f"not cached: {why}" if why else _kept(prefixes[depth - 1], rows, augmentation, views)
-        )
+        what = f"not cached: {why}" if why else _kept(prefixes[depth - 1], rows, augmentation, views)
+        yield f"features{_where(phases) if len(alike) > 1 else ''}: {what}"
+
+
+def _where(phases: Sequence[str]) -> str:
+    return f" in phase{'s' * (len(phases) > 1)} {', '.join(phases)}"
 
 
 def _kept(prefix: Prefix, rows: int, augmentation: Augmentation, views: int | None) -> str:
@@ -131,7 +127,7 @@ def _kept(prefix: Prefix, rows: int, augmentation: Augmentation, views: int | No
     size = rows * prefix.bytes_an_image / 2**20
     if augmentation.is_empty:
         how = "image, not once per epoch"
-    elif views is None:
+    elif augmentation.flips_alone:
         how = "image and mirror image, not once per epoch"
     else:
         how = f"image in {views} views; an approximation, as every epoch would draw anew"

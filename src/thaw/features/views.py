@@ -41,12 +41,13 @@ class Views:
 
 
 def views_for(samples: Samples, augmentation: Augmentation, seed: int, count: int | None) -> Views:
-    """`count` augmented views of each train image; None where there are as many as the augmentation can give."""
-    if augmentation.is_empty:
+    """Both views where augmentation mirrors and nothing else, else `count` draws of each train image. Of augmentation
+    without a count there are plain views alone: it cannot be trained on cached features."""
+    if augmentation.flips_alone:
+        return flipped_views(samples, augmentation, seed)
+    if augmentation.is_empty or count is None:
         return plain_views(samples)
-    return (
-        flipped_views(samples, augmentation, seed) if count is None else drawn_views(samples, augmentation, seed, count)
-    )
+    return drawn_views(samples, augmentation, seed, count)
 
 
 def plain_views(samples: Samples) -> Views:
