@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,9 @@ import thaw.features.build
 import thaw.features.cache
 from tests.conftest import TINY, only_run
 from tests.training.killed import PROCESSES
+from thaw.config.command import recipe_for
 from thaw.launch import launch
+from thaw.training.extraction import extracted
 from thaw.training.history import read_history
 from thaw.training.learner import Learner
 from thaw.training.restore import restored
@@ -27,7 +30,7 @@ from thaw.training.restore import restored
 STRATEGIES: dict[str, tuple[str, ...]] = {
     "fixed": ("strategy=fixed",),
     "partial": ("strategy=partial", "head.dropout=0.3", "strategy.phases.upper.batchnorm={backbone: eval}"),
-    "partial with BatchNorm": ("strategy=partial", "head.dropout=0.3", "trainer.precision=64-true"),
+    "partial with BatchNorm": ("strategy=partial", "trainer.precision=64-true", "trainer.epochs=2", "dataset.train=6"),
     "gradual": (
         "strategy=gradual",
         "strategy.phases.head.share=0.34",
@@ -118,6 +121,20 @@ def test_a_second_run_finds_the_features_and_says_so(tmp_path: Path, capsys: pyt
     timings = [json.loads((one / "metrics.json").read_text())["timing"]["cache_s"] for one in (first, second)]
     assert timings[0] > 0
     assert timings[1] == 0
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+def test_an_export_and_a_run_at_the_same_precision_use_one_cache(
+    precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ("strategy=fixed", f"trainer.precision={precision}", f"data.cache={tmp_path / 'cache'}")
+    found = extracted(recipe_for([*RECIPE, *chosen]))
+    assert found.values.shape == (4 * (12 + 4 + 5), 1280)
+    assert np.isfinite(found.values).all()
+    assert next(found.network.parameters()).dtype == torch.float32
+    run(tmp_path / "run", *chosen)
+    shared = precision != "64-true"  # there a run's weights are other bits than the source's
+    assert ("found in the cache" in capsys.readouterr().out) == shared
 
 
 def test_a_full_disk_is_told_and_training_goes_on(

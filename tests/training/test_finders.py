@@ -108,6 +108,19 @@ def test_the_phase_that_trains_most_is_measured(seen: Seen) -> None:
     assert found.ended == "highest=4"
 
 
+def test_where_frozen_stages_run_once_the_finders_train_on_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        pytest.fail("an image went through the whole network")
+
+    monkeypatch.setattr(Learner, "forward", refused)
+    fixed = tiny("strategy=fixed")
+    curve, _ = range_test(fixed, 1e-5, 1.0, 25)
+    assert curve.losses[0] > curve.losses[-1]
+    found = batch_trials(fixed, 4, 8)
+    assert found.inputs == "features"
+    assert [one.batch_size for one in found.rows] == [4, 8]
+
+
 def test_a_full_memory_ends_the_trials_and_leaves_the_process_usable(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         fullness(patch, 8)
@@ -140,7 +153,7 @@ def test_on_a_cpu_no_batch_is_tried_that_would_take_most_of_the_memory(monkeypat
 
 def test_the_largest_of_the_fast_ones_is_suggested() -> None:
     speeds = {4: 50.0, 8: 98.5, 16: 100.0, 32: 99.0, 64: 90.0}
-    trials = Trials(tuple(Trial(size, speed, 0) for size, speed in speeds.items()), "", "all")
+    trials = Trials(tuple(Trial(size, speed, 0) for size, speed in speeds.items()), "", "all", "images")
     assert trials.suggestion == 32
 
 

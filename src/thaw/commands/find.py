@@ -161,7 +161,7 @@ def _batch_size(recipe: Recipe, values: Values) -> int:
     from thaw.training.batch_finder import batch_trials
 
     found = batch_trials(recipe, int(values["lowest"]), int(values["highest"]))
-    print(f"phase {found.phase}; random images that lie on the device, so without loading and augmentation\n")
+    print(f"phase {found.phase}; random {found.inputs} that lie on the device, so without loading and augmentation\n")
     _say_trials(found)
     print(f"trainer.batch_size={found.suggestion}")
     if found.suggestion != recipe.trainer.batch_size:

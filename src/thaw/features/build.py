@@ -20,7 +20,7 @@ from thaw.data.batches import Batch, Images, InOrder, loader
 from thaw.data.changes import changed
 from thaw.data.contents import ABOUT
 from thaw.data.preprocessing import Preprocessing
-from thaw.features.inference import at_rest, outputs
+from thaw.features.inference import DOUBLE, at_rest, outputs
 from thaw.features.views import Views
 from thaw.network.network import Network
 from thaw.network.normalise import Normalise
@@ -78,7 +78,8 @@ def _normalised(
     stack: ExitStack,
 ) -> Iterator[Tensor]:
     """What the first stage takes, of every row of `views`; `network` is at rest on the device meanwhile."""
-    network.to(machine.device)
+    stack.callback(network.to, next(network.parameters()).dtype)  # else an export in double would change it for good
+    network.to(machine.device, torch.float64 if machine.precision == DOUBLE else None)
     normalise = Normalise(preprocessing).to(machine.device, next(network.parameters()).dtype)
     stack.enter_context(at_rest(network, layout, machine.precision))
     for batch in _shown(_batches(images, views, machine), views.row_count):

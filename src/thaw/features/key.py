@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 import torch
+from PIL import __version__ as pillow_version
 
 from thaw.data.cache import key_of
 from thaw.data.preprocessing import Preprocessing
@@ -34,6 +35,7 @@ def feature_key(
         weights=weights_hash(network, stages),
         preprocessing=preprocessing.plain(),
         precision=precision,
+        pillow=pillow_version,  # another one may decode and resize otherwise
         images=images,
     )
 

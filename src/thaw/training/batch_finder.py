@@ -18,7 +18,9 @@ from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Recipe
 from thaw.data.batches import Batch, EpochBatches
 from thaw.data.memory import available, forget_peak, resident_peak
+from thaw.features.inference import at_rest, layout_of, outputs
 from thaw.training.assembly import Assembly
+from thaw.training.learner import Learner
 from thaw.training.rehearsal import in_phase, rehearsed, trainer_for_steps
 
 WARM_UP, TIMED = 3, 5  # steps; the first ones allocate, and choose kernels
@@ -37,11 +39,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Trials:
-    """`ended`: why no larger batch was tried. `phase`: the name of the one that was measured."""
+    """`ended`: why no larger batch was tried. `phase`: the name of the one that was measured. `inputs`: what a batch
+    holds."""
 
     rows: tuple[Trial, ...]
     ended: str
     phase: str
+    inputs: str
 
     @property
     def suggestion(self) -> int:
@@ -51,9 +55,10 @@ class Trials:
 
 
 def batch_trials(recipe: Recipe, lowest: int, highest: int) -> Trials:
-    """Forward, backward and optimizer step on random images that lie on the device, in batches of `lowest`, twice that
-    and so on up to `highest`, in the phase of the recipe's plan that keeps most of the network's activations. Without
-    loading and augmentation; learning rates are 0, so that no loss leaves the numbers.
+    """Forward, backward and optimizer step on random images that lie on the device, or features where the phase trains
+    on these, in batches of `lowest`, twice that and so on up to `highest`, in the phase of the recipe's plan that keeps
+    most of the network's activations. Without loading and augmentation; learning rates are 0, so that no loss leaves
+    the numbers.
 
     Raises:
         UserFault: as training would; where the data set has fewer than `lowest` training images, or the device holds
@@ -66,15 +71,16 @@ def batch_trials(recipe: Recipe, lowest: int, highest: int) -> Trials:
     phase = min(parts.learner.plan.phases, key=lambda one: one.frontier)
     in_phase(parts.learner, phase)
     parts.learner.schedule = lambda *_: 0.0
-    rows, ended = _rows(recipe, parts, lowest, min(highest, images))
+    depth = parts.supply.decisions[phase.name].depth
+    rows, ended = _rows(recipe, parts, depth, lowest, min(highest, images))
     if not rows:
         fix = "a smaller dataset.image_size, or another backbone" if lowest == 2 else f"lowest={max(2, lowest // 2)}"
         raise UserFault("the memory is too small.", [Fault(f"lowest={lowest}", "out of memory", fix=fix)])
     limit = f"there are {images} training images" if images < highest else f"highest={highest}"
-    return Trials(tuple(rows), ended or limit, phase.name)
+    return Trials(tuple(rows), ended or limit, phase.name, "features" if depth else "images")
 
 
-def _rows(recipe: Recipe, parts: Assembly, lowest: int, highest: int) -> tuple[list[Trial], str]:
+def _rows(recipe: Recipe, parts: Assembly, depth: int, lowest: int, highest: int) -> tuple[list[Trial], str]:
     forget_peak()
     before, free = resident_peak(), available()
     rows: list[Trial] = []
@@ -82,7 +88,7 @@ def _rows(recipe: Recipe, parts: Assembly, lowest: int, highest: int) -> tuple[l
         needed = 2 * (rows[-1].peak - before) if rows else 0
         if parts.accelerator == "cpu" and needed > MOST_MEMORY * free:
             return rows, f"{batch_size} would take about {needed / 2**30:.1f} GiB of {free / 2**30:.1f} available"
-        trial = _trial(recipe, parts, batch_size)
+        trial = _trial(recipe, parts, depth, batch_size)
         if trial is None:
             return rows, f"{batch_size} is out of memory"
         rows.append(trial)
@@ -95,10 +101,10 @@ def _doubled(lowest: int, highest: int) -> Iterator[int]:
         lowest *= 2
 
 
-def _trial(recipe: Recipe, parts: Assembly, batch_size: int) -> Trial | None:
+def _trial(recipe: Recipe, parts: Assembly, depth: int, batch_size: int) -> Trial | None:
     """None where the memory is full; everything is given back then."""
     try:
-        return _measured(recipe, parts, batch_size)
+        return _measured(recipe, parts, depth, batch_size)
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and not is_oom_error(error):
             raise
@@ -108,26 +114,35 @@ def _trial(recipe: Recipe, parts: Assembly, batch_size: int) -> Trial | None:
     return None
 
 
-def _measured(recipe: Recipe, parts: Assembly, batch_size: int) -> Trial:
+def _measured(recipe: Recipe, parts: Assembly, depth: int, batch_size: int) -> Trial:
     on_cuda = parts.accelerator == "gpu" and torch.cuda.is_available()
     forget_peak()
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
     moments = _Moments()
     trainer = trainer_for_steps(recipe, parts, WARM_UP + TIMED, 1, moments)
-    trainer.fit(parts.learner, _resident(parts, batch_size, trainer.strategy.root_device))
+    trainer.fit(parts.learner, _resident(parts, depth, batch_size, trainer.strategy.root_device))
     peak = torch.cuda.max_memory_allocated() if on_cuda else resident_peak()
     return Trial(batch_size, batch_size / median(moments.seconds()[WARM_UP - 1 :]), peak)
 
 
-def _resident(parts: Assembly, batch_size: int, device: torch.device) -> _Same:
-    generator = torch.Generator().manual_seed(0)
-    shape, classes = (batch_size, 3, parts.learner.size, parts.learner.size), len(parts.samples.classes)
-    images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+def _resident(parts: Assembly, depth: int, batch_size: int, device: torch.device) -> _Same:
+    generator, classes = torch.Generator().manual_seed(0), len(parts.samples.classes)
+    images = torch.randint(256, (batch_size, *parts.learner.image_shape), dtype=torch.uint8, generator=generator)
+    inputs = torch.rand(batch_size, *_features_of_one(parts.learner, depth), generator=generator) if depth else images
     labels = torch.randint(classes, (batch_size,), generator=generator)
-    batch = Batch(images.to(device), labels.to(device), torch.arange(batch_size, device=device), {})
+    batch = Batch(inputs.to(device), labels.to(device), torch.arange(batch_size, device=device), {}, depth)
     order = EpochBatches(np.arange(batch_size * (WARM_UP + TIMED)), batch_size, 0)
     return _Same(batch, order)
+
+
+def _features_of_one(learner: Learner, depth: int) -> tuple[int, ...]:
+    """The shape of what the leading `depth` stages make of an image."""
+    network = learner.network
+    image = torch.zeros(1, *learner.image_shape, device=next(network.parameters()).device)
+    with at_rest(network, layout_of(network), ""):
+        ((_, values),) = outputs(network, image, [depth])
+    return tuple(values.shape[1:])
 
 
 @dataclass

@@ -101,6 +101,10 @@ class Learner(pl.LightningModule):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.normalise = Normalise(preprocessing)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return 3, self.size, self.size
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits [n, classes] of images [n, 3, size, size] on the 0..255 scale."""
         logits: Tensor = self.network(self.normalise(images).contiguous(memory_format=self.memory_format))

@@ -36,6 +36,7 @@ def range_test(recipe: Recipe, lowest: float, highest: float, steps: int) -> tup
     rates = [float(lowest * (highest / lowest) ** (step / (steps - 1))) for step in range(steps)]
     phase = parts.learner.plan.phases[0]
     in_phase(parts.learner, phase)
+    parts.supply.enter(phase)
     return curve_of(rates, _losses(recipe, parts, rates)), phase.name
 
 
