@@ -12,21 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.filling import FILLS_FOR_EVER
 from thaw import cli
 from thaw.data.cache import complete_folder
 
-FILLS_FOR_EVER = """
-import sys, time
-from pathlib import Path
-from thaw.data.cache import complete_folder
-
-def fill(folder):
-    (folder / "first").write_text("half of it")
-    print("filling", flush=True)
-    time.sleep(60)
-
-complete_folder(Path(sys.argv[1]), fill)
-"""
 DATASET, STORE, FEATURES, FILLED = "bees-0123456789abcdef", "0" * 16, "f" * 16, "a" * 16
 
 

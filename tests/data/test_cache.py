@@ -11,21 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.filling import FILLS_FOR_EVER
 from thaw.config.faults import UserFault
 from thaw.data.cache import cache_folder, complete_folder, key_of
-
-FILLS_FOR_EVER = """
-import sys, time
-from pathlib import Path
-from thaw.data.cache import complete_folder
-
-def fill(folder):
-    (folder / "first").write_text("half of it")
-    print("filling", flush=True)
-    time.sleep(60)
-
-complete_folder(Path(sys.argv[1]), fill)
-"""
 
 
 def fill_with_one_file(folder: Path) -> None:

@@ -238,7 +238,7 @@ def test_the_oldest_make_room(tmp_path: Path) -> None:
     found = dataclasses.replace(kept, bound=size + 10).find(other, [2])
     assert [one.path for one in found.removed] == [first]
     assert everything(tmp_path) == [tmp_path / "features" / kept.key(other, 2)]
-    assert "1 feature caches, used longest ago, made room" in next(found.told())
+    assert "a feature cache, used longest ago, made room" in next(found.told())
 
 
 def test_what_was_used_last_stays(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thaw.commands.verbs import asks_for_help, new_folder, one_recipe, verb_of
+from thaw.commands.verbs import asks_for_help, interruptible, new_folder, number_of, one_recipe, verb_of
 from thaw.config.faults import Fault, UserFault, listing, nearest
 from thaw.config.schema import Recipe
 
@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     if faults := [*_misspelt(overrides, defaults), *_wrong_numbers(values, whole=verb == "batch_size")]:
         raise UserFault("nothing was started.", faults)
     recipe = _recipe(overrides)  # before torch is imported
-    return _interruptible(lambda: finder(recipe, values))
+    return interruptible(lambda: finder(recipe, values))
 
 
 def _misspelt(overrides: Sequence[str], own: Values) -> Iterator[Fault]:
@@ -67,11 +67,11 @@ def _misspelt(overrides: Sequence[str], own: Values) -> Iterator[Fault]:
 def _wrong_numbers(values: Values, whole: bool) -> Iterator[Fault]:
     faults = [*_wrong_limits(values, whole)]
     yield from faults
-    low, high = (_number(values[key], float) for key in ("lowest", "highest"))
+    low, high = (number_of(values[key], float) for key in ("lowest", "highest"))
     if not faults and (low > high or (low == high and not whole)):  # one batch size can be tried, one rate cannot rise
         subject, fix = f"lowest={values['lowest']} highest={values['highest']}", f"highest={10 * low:g}"
         yield Fault(subject, "nothing lies between them", "lowest below highest", fix)
-    if "steps" in values and not _number(values["steps"], int) >= FEWEST_STEPS:
+    if "steps" in values and not number_of(values["steps"], int) >= FEWEST_STEPS:
         valid = f"a whole number of at least {FEWEST_STEPS}"
         yield Fault(f"steps={values['steps']}", values["steps"], valid, "steps=100")
 
@@ -79,18 +79,9 @@ def _wrong_numbers(values: Values, whole: bool) -> Iterator[Fault]:
 def _wrong_limits(values: Values, whole: bool) -> Iterator[Fault]:
     least, valid = (2, "a whole number of at least 2") if whole else (0, "a number above 0")
     for key in ("lowest", "highest"):
-        number = _number(values[key], int if whole else float)
+        number = number_of(values[key], int if whole else float)
         if not (number >= least and number > 0):
             yield Fault(f"{key}={values[key]}", values[key], valid, f"{key}=NUMBER")
-
-
-def _number(text: str, kind: Callable[[str], float]) -> float:
-    """nan where `text` is none of its kind, or without end."""
-    try:
-        number = kind(text)
-    except ValueError:
-        return math.nan
-    return number if math.isfinite(number) else math.nan
 
 
 def _recipe(overrides: Sequence[str]) -> Recipe:
@@ -107,16 +98,6 @@ def _unfit(recipe: Recipe) -> Iterator[Fault]:
     if isinstance(devices, int) and devices > 1:
         alike = f"trainer.devices=1 trainer.accumulate={devices * recipe.trainer.accumulate}, which trains alike"
         yield Fault(f"trainer.devices={devices}", "several devices", "a finder runs on one", alike)
-
-
-def _interruptible(function: Callable[[], int]) -> int:
-    from thaw.training.process import Interrupted, interruptible
-
-    try:
-        with interruptible():
-            return function()
-    except Interrupted:
-        raise KeyboardInterrupt from None
 
 
 def _learning_rate(recipe: Recipe, values: Values) -> int:

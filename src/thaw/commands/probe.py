@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thaw.commands.table import Column, print_table
-from thaw.commands.verbs import asks_for_help, new_folder, one_recipe
+from thaw.commands.verbs import asks_for_help, interruptible, new_folder, number_of, one_recipe
 from thaw.config.faults import Fault, UserFault, listing, nearest
 from thaw.config.schema import Captcha, Folder, Recipe
 
@@ -100,22 +99,13 @@ def _of_no_use(overrides: Sequence[str]) -> Iterator[Fault]:
 
 def _wrong_numbers(own: Mapping[str, str]) -> Iterator[Fault]:
     for key, above in (("heads.learning_rates", True), ("heads.weight_decays", False)):
-        found = [_number(one, float) for one in own.get(key, "1").split(",")]
+        found = [number_of(one, float) for one in own.get(key, "1").split(",")]
         if not all(one > 0 or (one == 0 and not above) for one in found):
             valid = f"numbers {'above 0' if above else 'of at least 0'}, with commas between them"
             yield Fault(f"{key}={own[key]}", own[key], valid, f"{key}={'1e-3,1e-2' if above else '0,1e-2'}")
     for key, usual in (("heads.seeds", "3"), ("heads.epochs", "30")):
-        if not _number(own.get(key, usual), int) >= 1:
+        if not number_of(own.get(key, usual), int) >= 1:
             yield Fault(f"{key}={own[key]}", own[key], "a whole number of at least 1", f"{key}={usual}")
-
-
-def _number(text: str, kind: Callable[[str], float]) -> float:
-    """nan where `text` is none of its kind, or without end."""
-    try:
-        number = kind(text)
-    except ValueError:
-        return math.nan
-    return number if math.isfinite(number) else math.nan
 
 
 def _nothing_to_choose_by(recipe: Recipe) -> Iterator[Fault]:
@@ -133,7 +123,6 @@ def _nothing_to_choose_by(recipe: Recipe) -> Iterator[Fault]:
 def _probe(recipe: Recipe, own: Mapping[str, str], folder: Path) -> int:
     from thaw.features.heads import Grid
     from thaw.training.probing import probe
-    from thaw.training.process import Interrupted, interruptible
 
     usual = Grid()
     grid = Grid(
@@ -142,11 +131,7 @@ def _probe(recipe: Recipe, own: Mapping[str, str], folder: Path) -> int:
         int(own.get("heads.seeds", usual.seeds)),
         int(own.get("heads.epochs", usual.epochs)),
     )
-    try:
-        with interruptible():
-            _say(probe(recipe, grid, folder))
-    except Interrupted:
-        raise KeyboardInterrupt from None
+    _say(interruptible(lambda: probe(recipe, grid, folder)))
     return DONE
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from thaw.config.command import parsed, recipe_for
 from thaw.config.faults import Fault, UserFault, listing, nearest
 from thaw.config.schema import Recipe
+
+Result = TypeVar("Result")
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
@@ -49,3 +53,27 @@ def new_folder(recipe: Recipe, kind: str) -> Path:
     drawn by chance."""
     started = time.strftime("%Y-%m-%d_%H-%M-%S")
     return Path(recipe.output_dir) / f"{kind}_{recipe.dataset.name}_{started}_{secrets.token_hex(3)}"
+
+
+def number_of(text: str, kind: Callable[[str], float]) -> float:
+    """nan where `text` is none of its kind, or without end."""
+    try:
+        number = kind(text)
+    except ValueError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def interruptible(function: Callable[[], Result]) -> Result:
+    """`function()`, ended by Ctrl-C and SIGTERM alike.
+
+    Raises:
+        KeyboardInterrupt: where it was.
+    """
+    from thaw.training import process
+
+    try:
+        with process.interruptible():
+            return function()
+    except process.Interrupted:
+        raise KeyboardInterrupt from None

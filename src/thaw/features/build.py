@@ -26,7 +26,7 @@ from thaw.network.network import Network
 from thaw.network.normalise import Normalise
 
 VALUES = "values.bin"
-BATCH = {"cpu": 16, "cuda": 256}  # on 2 CPU cores: 8 to 16 images stay in the caches, 64 take 3 times as long each
+BATCH = {"cpu": 16, "cuda": 256}  # on a CPU small ones stay in its caches
 
 
 @dataclass(frozen=True)

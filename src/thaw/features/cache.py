@@ -36,7 +36,8 @@ class Found:
         count, how = len(self.features.values), "found in the cache"
         if self.removed:
             size = sum(one.size for one in self.removed) / 2**20
-            yield f"{len(self.removed)} feature caches, used longest ago, made room: {size:,.0f} MiB (cache.gib)"
+            counted = "a feature cache" if len(self.removed) == 1 else f"{len(self.removed)} feature caches"
+            yield f"{counted}, used longest ago, made room: {size:,.0f} MiB (cache.gib)"
         if self.seconds:
             how = f"computed in {self.seconds:.1f} s"
         yield f"features of {count:,} images {how}, held {self.features.held}"

@@ -54,7 +54,8 @@ def assembled(run: Run) -> Assembly:
     }
     print_plan([one.facts for one in made.stages], plan, totals, recipe.strategy.source_pull)
     supply = _supply(run, made, plan)
-    _note(run, made, totals, supply)
+    features = [one.plain() for one in supply.decisions.values()]
+    run.note(**made.recorded(), parameters=totals, plan=plan.plain(), features=features, hardware=hardware())
     feed = feed_of(recipe, samples, made.images, supply, made.on_gpu, run.rank)
     return Assembly(samples, feed, _learner(made, plan, feed), supply, made.accelerator, made.precision)
 
@@ -101,22 +102,3 @@ def _check_unchanged(run: Run, samples: Samples) -> None:
         fix = "restore the images, or start a new run"
         fault = Fault(f"resume={run.directory}", f"fingerprint {samples.fingerprint}", before, fix)
         raise UserFault("the data set is not the one that this run began with.", [fault])
-
-
-def _note(run: Run, made: Materials, parameters: dict[str, int], supply: Supply) -> None:
-    samples, data = made.samples, made.data
-    run.note(
-        data={
-            "fingerprint": samples.fingerprint,
-            "classes": len(samples.classes),
-            "images": samples.counts(),
-            "passed_over": len(samples.passed_over),
-            "skipped": data.skipped,
-            "problems": [problem.plain() for problem in data.problems],
-        },
-        source=made.source.weights,
-        parameters=parameters,
-        plan=supply.plan.plain(),
-        features=[one.plain() for one in supply.decisions.values()],
-        hardware=hardware(),
-    )

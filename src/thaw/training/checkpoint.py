@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from thaw.data.preprocessing import Preprocessing
 from thaw.network.network import StageFacts
+from thaw.training.files import write_whole
 
 FORMAT = 1  # raised when a checkpoint of an older thaw can no longer be read
 
@@ -21,12 +21,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_suffix(".partial")
-        with aside.open("wb") as stream:
-            torch.save(checkpoint, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(target)
+        write_whole(target, lambda stream: torch.save(checkpoint, stream))
 
 
 def description(

@@ -6,6 +6,7 @@ import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +23,8 @@ from thaw.training.materials import Materials, gathered
 @dataclass(frozen=True)
 class Extracted:
     """`values` is float32 [samples, ...]: what the network gives up to `stage` for each sample, as evaluation sees it;
-    after the last stage the pooled vectors that the head takes. `weights` says which the source's are. `seconds` were
-    spent on computing it, 0 where it was found."""
+    after the last stage the pooled vectors that the head takes. `recorded` is what `run.json` says of data and weights.
+    `seconds` were spent on computing it, 0 where it was found."""
 
     samples: Samples
     images: Images
@@ -31,7 +32,7 @@ class Extracted:
     preprocessing: Preprocessing
     stages: list[StageFacts]
     stage: str
-    weights: dict[str, str]
+    recorded: dict[str, Any]
     values: np.ndarray
     seconds: float
 
@@ -58,7 +59,7 @@ def extracted(recipe: Recipe, stage: str | None = None) -> Extracted:
         made.preprocessing,
         facts,
         name,
-        made.source.weights,
+        made.recorded(),
         values,
         found.seconds,
     )

@@ -215,7 +215,7 @@ class Learner(pl.LightningModule):
 
     def on_validation_model_eval(self) -> None:
         """Of what is not in evaluation mode anyway. By default Lightning walks through every module, before validation
-        and behind it: half the time of an epoch over cached features."""
+        and behind it, and frees gradients: a tenth of the time of 25 epochs over cached features."""
         for part in self.phase.moving if self.phase else ():
             self.network.part(part.name).eval()
 

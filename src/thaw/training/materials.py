@@ -52,6 +52,19 @@ class Materials:
     def samples(self) -> Samples:
         return self.data.samples
 
+    def recorded(self) -> dict[str, Any]:
+        """What `run.json` says of the data and the source weights."""
+        samples = self.samples
+        data = {
+            "fingerprint": samples.fingerprint,
+            "classes": len(samples.classes),
+            "images": samples.counts(),
+            "passed_over": len(samples.passed_over),
+            "skipped": self.data.skipped,
+            "problems": [problem.plain() for problem in self.data.problems],
+        }
+        return {"data": data, "source": self.source.weights}
+
     def prefixes(self) -> list[Prefix]:
         """Of every depth from 1 to all stages."""
         width, total, found = torch.finfo(dtype_of(self.precision)).bits // 8, 0, []

@@ -60,16 +60,9 @@ def as_csv(trials: Sequence[Trial], winner: Trial) -> str:
 
 
 def _note(run: Run, found: Extracted, grid: Grid, winner: Trial) -> None:
-    samples, network = found.samples, found.network
-    sizes = [sum(one.numel() for one in module.parameters()) for module in (network, network.head)]
+    sizes = [sum(one.numel() for one in module.parameters()) for module in (found.network, found.network.head)]
     run.note(
-        data={
-            "fingerprint": samples.fingerprint,
-            "classes": len(samples.classes),
-            "images": samples.counts(),
-            "passed_over": len(samples.passed_over),
-        },
-        source=found.weights,
+        **found.recorded,
         parameters={"total": sizes[0], "trainable": sizes[1]},
         probe={"method": winner.method, "setting": dict(winner.setting), "grid": asdict(grid)},
         hardware=hardware(),

@@ -1,0 +1,14 @@
+"""A process that fills a folder of the cache and never ends by itself: `python -c FILLS_FOR_EVER FOLDER`."""
+
+FILLS_FOR_EVER = """
+import sys, time
+from pathlib import Path
+from thaw.data.cache import complete_folder
+
+def fill(folder):
+    (folder / "first").write_text("half of it")
+    print("filling", flush=True)
+    time.sleep(60)
+
+complete_folder(Path(sys.argv[1]), fill)
+"""
