@@ -25,7 +25,7 @@ from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Sample, Samples
 from thaw.data.store import Store
 from thaw.features.build import Machine
-from thaw.features.cache import FeatureCache
+from thaw.features.cache import FeatureCache, Found
 from thaw.features.views import Views, views_for
 from thaw.network.network import Network
 from thaw.network.normalise import Normalise
@@ -75,6 +75,14 @@ def feature_cache(root: Path, of: Samples | None = None, **changes: Any) -> Feat
     return dataclasses.replace(cache, **changes)
 
 
+def find(cache: FeatureCache, net: Network, depths: Sequence[int]) -> Found:
+    return cache.find(net, cache.keys(net, depths))
+
+
+def key(cache: FeatureCache, net: Network, depth: int) -> str:
+    return cache.keys(net, [depth])[depth]
+
+
 def by_hand(net: Network, depth: int, inputs: torch.Tensor) -> torch.Tensor:
     net.eval()
     with torch.no_grad():
@@ -89,7 +97,7 @@ def everything(root: Path) -> list[Path]:
 @pytest.mark.parametrize("depth", [1, 2])
 def test_each_sample_has_what_the_stages_give_for_it(tmp_path: Path, depth: int) -> None:
     net = network()
-    found = feature_cache(tmp_path).find(net, [depth])
+    found = find(feature_cache(tmp_path), net, [depth])
     expected = by_hand(net, depth, torch.from_numpy(pixels()).permute(0, 3, 1, 2))
     assert torch.allclose(found.features.of(np.arange(len(SPLITS))), expected, atol=1e-5)
     assert len(found.features.values) == len(SPLITS) - 1, "two samples have the same bytes"
@@ -99,7 +107,7 @@ def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:
     net = network().train()
     net.stages["stem"].eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    feature_cache(tmp_path).find(net, [2])
+    find(feature_cache(tmp_path), net, [2])
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert [net.training, net.stages["stem"].training, net.stages["layer1"].training] == [True, False, True]
     assert all(one.is_contiguous() for one in net.parameters())
@@ -108,29 +116,29 @@ def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 def test_they_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = feature_cache(tmp_path).find(network(), [2])
+    first = find(feature_cache(tmp_path), network(), [2])
     assert first.seconds > 0
     monkeypatch.setattr(thaw.features.cache, "compute", pytest.fail)
-    again = feature_cache(tmp_path).find(network(), [2])
+    again = find(feature_cache(tmp_path), network(), [2])
     assert again.seconds == 0
     assert torch.equal(first.features.values, again.features.values)
 
 
 def test_one_pass_serves_several_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, net = feature_cache(tmp_path), network()
-    both = cache.find(net, [2, 1])
+    both = find(cache, net, [2, 1])
     assert both.features.depth == 2
     assert len(everything(tmp_path)) == 2
     monkeypatch.setattr(thaw.features.cache, "compute", pytest.fail)
-    maps = cache.find(net, [1]).features
+    maps = find(cache, net, [1]).features
     expected = by_hand(net, 1, torch.from_numpy(pixels()[:1]).permute(0, 3, 1, 2))
     assert torch.allclose(maps.of(np.array([0])), expected, atol=1e-5)
 
 
 def test_another_split_of_the_same_images_shares_them(tmp_path: Path) -> None:
-    feature_cache(tmp_path).find(network(), [2])
+    find(feature_cache(tmp_path), network(), [2])
     other = samples(("test", "train", "train", "val", "train", "train"))
-    found = feature_cache(tmp_path, other).find(network(), [2])
+    found = find(feature_cache(tmp_path, other), network(), [2])
     assert found.seconds == 0
 
 
@@ -162,13 +170,13 @@ def a_statistic(net: Network) -> None:
 def test_whatever_they_depend_on_changes_the_key(
     tmp_path: Path, changes: dict[str, Any], change: Callable[[Network], None] | None
 ) -> None:
-    before = feature_cache(tmp_path).key(network(), 2)
+    before = key(feature_cache(tmp_path), network(), 2)
     net = network()
     if change:
         change(net)
-    assert feature_cache(tmp_path, **changes).key(net, 2) != before
-    assert feature_cache(tmp_path).key(network(), 1) != before
-    assert feature_cache(tmp_path).key(network(), 2) == before
+    assert key(feature_cache(tmp_path, **changes), net, 2) != before
+    assert key(feature_cache(tmp_path), network(), 1) != before
+    assert key(feature_cache(tmp_path), network(), 2) == before
 
 
 def test_what_comes_behind_does_not_change_the_key(tmp_path: Path) -> None:
@@ -176,13 +184,13 @@ def test_what_comes_behind_does_not_change_the_key(tmp_path: Path) -> None:
     with torch.no_grad():
         net.head.weight += 1
         net.stages["layer1"][0].weight += 1
-    assert feature_cache(tmp_path).key(net, 1) == feature_cache(tmp_path).key(network(), 1)
+    assert key(feature_cache(tmp_path), net, 1) == key(feature_cache(tmp_path), network(), 1)
 
 
 def test_half_precision_is_kept_as_it_is(tmp_path: Path) -> None:
-    found = feature_cache(tmp_path, precision="bf16-mixed").find(network(), [1]).features
+    found = find(feature_cache(tmp_path, precision="bf16-mixed"), network(), [1]).features
     assert found.values.dtype == torch.bfloat16
-    exact = feature_cache(tmp_path).find(network(), [1]).features
+    exact = find(feature_cache(tmp_path), network(), [1]).features
     assert torch.allclose(found.values.float(), exact.values, atol=0.05)
     assert not torch.equal(found.values.float(), exact.values)
 
@@ -193,7 +201,7 @@ def test_batches_are_those_of_the_images(tmp_path: Path, augmentation: Augmentat
     of, net = samples(), network()
     views = views_for(of, augmentation, 3, None if not augmentation.shift else 2)
     cache = feature_cache(tmp_path, of, views=views, images=images(of, augmentation))
-    features = cache.find(net, [2]).features
+    features = find(cache, net, [2]).features
     for epoch in range(4):
         order = EpochBatches(of.of("train"), 2, seed=5, epoch=epoch)
         for batch, wanted in zip(features.batches(order), order, strict=True):
@@ -229,15 +237,15 @@ def test_the_views_of_an_epoch_differ_from_epoch_to_epoch_and_come_equally_often
 
 def test_the_oldest_make_room(tmp_path: Path) -> None:
     kept, wide = feature_cache(tmp_path), network()
-    kept.find(wide, [2])
+    find(kept, wide, [2])
     (first,) = everything(tmp_path)
     os.utime(first / "meta.json", (time.time() - 100,) * 2)
     other = network()
     a_weight(other)
     size = sum(file.stat().st_size for file in first.iterdir())
-    found = dataclasses.replace(kept, bound=size + 10).find(other, [2])
+    found = find(dataclasses.replace(kept, bound=size + 10), other, [2])
     assert [one.path for one in found.removed] == [first]
-    assert everything(tmp_path) == [tmp_path / "features" / kept.key(other, 2)]
+    assert everything(tmp_path) == [tmp_path / "features" / key(kept, other, 2)]
     assert "a feature cache, used longest ago, made room" in next(found.told())
 
 
@@ -246,29 +254,29 @@ def test_what_was_used_last_stays(tmp_path: Path) -> None:
     a_weight(nets[1])
     a_statistic(nets[2])
     for age, net in ((200, nets[0]), (100, nets[1])):
-        cache.find(net, [2])
-        os.utime(cache.folder / cache.key(net, 2) / "meta.json", (time.time() - age,) * 2)
-    cache.find(nets[0], [2])  # used again
+        find(cache, net, [2])
+        os.utime(cache.folder / key(cache, net, 2) / "meta.json", (time.time() - age,) * 2)
+    find(cache, nets[0], [2])  # used again
     size = sum(file.stat().st_size for file in everything(tmp_path)[0].iterdir())
-    dataclasses.replace(cache, bound=2 * size + 60).find(nets[2], [2])
-    assert [cache.holds(net, 2) for net in nets] == [True, False, True]
+    find(dataclasses.replace(cache, bound=2 * size + 60), nets[2], [2])
+    assert [cache.holds(key(cache, net, 2)) for net in nets] == [True, False, True]
 
 
 def test_features_larger_than_the_bound_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserFault, match=r"cache\.gib="):
-        feature_cache(tmp_path, bound=10.0).find(network(), [2])
+        find(feature_cache(tmp_path, bound=10.0), network(), [2])
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thaw.features.build, "VALUES", "/dev/full")  # every write to it finds no space
     with pytest.raises(UserFault, match="No space left on device"):
-        feature_cache(tmp_path).find(network(), [2])
+        find(feature_cache(tmp_path), network(), [2])
     assert everything(tmp_path) == []
     assert not [path for path in (tmp_path / "features").iterdir() if "partial" in path.name]
 
 
 def test_they_say_what_they_are(tmp_path: Path) -> None:
-    feature_cache(tmp_path).find(network(), [2])
+    find(feature_cache(tmp_path), network(), [2])
     about = json.loads((everything(tmp_path)[0] / "meta.json").read_text())
     assert {
         "dataset": "insects",

@@ -14,7 +14,7 @@ from thaw.data.contents import Entry
 from thaw.data.preprocessing import Preprocessing
 from thaw.features.build import Machine, compute
 from thaw.features.inference import fastest_layout
-from thaw.features.key import feature_key
+from thaw.features.key import feature_keys
 from thaw.features.shelf import make_room
 from thaw.features.table import Features, read_features
 from thaw.features.views import Views
@@ -62,21 +62,23 @@ class FeatureCache:
     def folder(self) -> Path:
         return self.root / "features"
 
-    def key(self, network: Network, depth: int) -> str:
+    def keys(self, network: Network, depths: Sequence[int]) -> dict[int, str]:
+        """In the order of `depths`. Every weight is looked at once."""
         identity, precision = self.views.identity, self.machine.precision
-        return feature_key(network, depth, self.architecture, self.preprocessing, precision, identity)
+        return feature_keys(network, depths, self.architecture, self.preprocessing, precision, identity)
 
-    def holds(self, network: Network, depth: int) -> bool:
-        return (self.folder / self.key(network, depth)).is_dir()
+    def holds(self, key: str) -> bool:
+        return (self.folder / key).is_dir()
 
-    def find(self, network: Network, depths: Sequence[int]) -> Found:
-        """What the leading `depths[0]` stages give; the same pass computes what the other `depths` give, as far as
-        there is room.
+    def find(self, network: Network, keys: Mapping[int, str]) -> Found:
+        """What the stages up to the first depth of `keys` give; the same pass computes what the other depths give, as
+        far as there is room.
 
         Raises:
             UserFault: where the disk is full, or the bound too narrow.
         """
-        wanted = {self.folder / self.key(network, depth): depth for depth in self._fitting(depths)}
+        first, *_ = keys
+        wanted = {self.folder / keys[depth]: depth for depth in self._fitting(list(keys))}
         target, seconds, removed = next(iter(wanted)), list[float](), list[Entry]()
 
         def fill(folders: dict[Path, Path]) -> None:
@@ -89,7 +91,7 @@ class FeatureCache:
         for attempt in range(ATTEMPTS):
             complete_folders(list(wanted), fill)
             try:
-                features = read_features(target, depths[0], self.views, self.images.labels, self.machine.device)
+                features = read_features(target, first, self.views, self.images.labels, self.machine.device)
                 break
             except FileNotFoundError:
                 if attempt == ATTEMPTS - 1:

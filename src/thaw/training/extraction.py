@@ -49,7 +49,7 @@ def extracted(recipe: Recipe, stage: str | None = None) -> Extracted:
     with tempfile.TemporaryDirectory() if off else nullcontext() as aside:
         cache = made.feature_cache(plain_views(made.samples))
         cache = replace(cache, root=Path(aside)) if aside else cache
-        found = cache.find(made.network, [depth])
+        found = cache.find(made.network, cache.keys(made.network, [depth]))
         values = found.features.of(np.arange(len(made.samples.samples))).float().cpu().numpy()
     facts, name = [one.facts for one in made.stages], list(made.network.stages)[depth - 1]
     return Extracted(

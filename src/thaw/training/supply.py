@@ -38,7 +38,7 @@ class Supply:
         if not depth:
             return self._train_on_images()
         try:
-            self._take([depth, *self._later(phase, depth)])
+            self._take(self.cache.keys(self.network, [depth, *self._later(phase, depth)]))
         except UserFault as fault:
             if self.required:
                 raise
@@ -48,20 +48,20 @@ class Supply:
     def settle(self) -> None:
         """Takes the deepest features that are at hand for the weights that the network holds now, if any."""
         depths = sorted({one.depth for one in self.decisions.values()} - {0}, reverse=True)
-        found = [depth for depth in depths if self.cache.holds(self.network, depth)]
+        found = {depth: key for depth, key in self.cache.keys(self.network, depths).items() if self.cache.holds(key)}
         if found:
-            self._take(found[:1])
+            self._take(dict([next(iter(found.items()))]))
         else:
             self._train_on_images()
 
     def _train_on_images(self) -> None:
         self.features, self.key = None, ""
 
-    def _take(self, depths: list[int]) -> None:
-        key = self.cache.key(self.network, depths[0])
+    def _take(self, keys: dict[int, str]) -> None:
+        key = next(iter(keys.values()))
         if key == self.key:
             return
-        found = self.cache.find(self.network, depths)
+        found = self.cache.find(self.network, keys)
         self.features, self.key, self.seconds = found.features, key, self.seconds + found.seconds
         print("\n".join(found.told()))
 
