@@ -9,7 +9,19 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SOURCE / "thaw"
 FILES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = ["config", "data", "network", "strategy", "features", "analysis", "training", "commands", "launch", "cli"]
+ROOMS = [
+    "config",
+    "data",
+    "network",
+    "strategy",
+    "features",
+    "analysis",
+    "training",
+    "sweep",
+    "commands",
+    "launch",
+    "cli",
+]
 MOST_LINES = 400
 
 

@@ -10,6 +10,7 @@ from thaw.config.faults import Fault, UserFault, nearest
 
 COMMANDS = {
     "train": "train a recipe or a sweep; the same as python train.py",
+    "resume": "go on with a run, or with what a sweep has not done",
     "list": "backbones with their figures, strategies, data sets and all other choices",
     "inspect": "a network's stages and layers: shapes, parameters, multiply-adds",
     "find": "a learning rate, or a batch size, for a recipe on this machine",

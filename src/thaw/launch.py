@@ -1,23 +1,24 @@
-"""From a command line to runs: check everything, then let Hydra start one job or many. Imports no torch by itself."""
+"""From a command line to runs: check everything, then start one or many. Imports no torch by itself."""
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
+from hydra._internal.callbacks import Callbacks
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.utils import run_job
+from hydra.types import HydraContext
+from omegaconf import DictConfig
 
-from thaw.config.command import CONFIG_NAME, Command, checked, config_folder, parsed, register_resolvers
+from thaw.commands.resume import resume, set_environment
+from thaw.config.command import CONFIG_NAME, Checked, Command, checked, config_folder, parsed
 from thaw.config.faults import Fault, UserFault
-from thaw.config.validation import validated
-from thaw.training.run import check_resumable
 
-DONE, FAILED, FAULT, INTERRUPTED = 0, 1, 2, 130
+FAILED, FAULT, INTERRUPTED = 1, 2, 130
 
 
 def launch(arguments: Sequence[str]) -> int:
@@ -25,9 +26,9 @@ def launch(arguments: Sequence[str]) -> int:
     change something, 130 interrupted. A bug of ours leaves with its traceback."""
     try:
         command = parsed(arguments)
-        if resumed := _resumed_run(command):
-            return _resume(resumed)
-        return _start(checked(command))
+        if begun := _resumed(command):
+            return resume(begun)
+        return _start(command)
     except UserFault as fault:
         print(f"thaw: {fault}", file=sys.stderr)
         return FAULT
@@ -35,7 +36,7 @@ def launch(arguments: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def _resumed_run(command: Command) -> Path | None:
+def _resumed(command: Command) -> Path | None:
     named = [line.split("=", 1)[1] for line in command.overrides if line.lstrip("+").startswith("resume=")]
     others = [line for line in command.overrides if not line.lstrip("+").startswith("resume=")]
     if not named or named == ["null"]:
@@ -48,51 +49,35 @@ def _resumed_run(command: Command) -> Path | None:
     return Path(named[0]).expanduser()
 
 
-def _resume(directory: Path) -> int:
-    check_resumable(directory)  # before torch is imported
-    from thaw.training.train import resume
+def _start(command: Command) -> int:
+    set_environment()
+    if command.multirun:
+        from thaw.sweep.sweeping import sweep
 
-    return resume(directory)
+        return sweep(command)
+    made = checked(command)
+    return _inform(made.arguments) if command.informs else _run(made)
 
 
-def _start(arguments: Sequence[str]) -> int:
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a traceback that we show is a bug of ours, wanted whole
-    # Else torch warns of a setting that strategies of several phases need on several devices. It is read at the import.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    register_resolvers()
-    statuses: list[int] = []
-
-    def job(config: DictConfig) -> None:
-        statuses.append(_status_of_job(config))
-        if statuses[-1] == INTERRUPTED:
-            raise KeyboardInterrupt  # ends a sweep too
-
+def _inform(arguments: Sequence[str]) -> int:
+    """Help, or a printed config, by Hydra."""
     sys.argv[1:] = list(arguments)
-    hydra.main(config_path=str(config_folder()), config_name=CONFIG_NAME, version_base="1.3")(job)()
-    return _status(statuses)
+    hydra.main(config_path=str(config_folder()), config_name=CONFIG_NAME, version_base="1.3")(lambda _: None)()
+    return 0
 
 
-def _status_of_job(config: DictConfig) -> int:
-    """A job that fails leaves the others of its sweep to go on."""
+def _run(made: Checked) -> int:
+    recipe = made.recipe()
+
+    def job(config: DictConfig) -> int:
+        from thaw.training.train import start
+
+        return start(recipe, Path(HydraConfig.get().runtime.output_dir))
+
+    context = HydraContext(config_loader=made.loader, callbacks=Callbacks(made.config))
     try:
-        return _train(config)
+        status: int = run_job(job, made.config, "hydra.run.dir", None, context).return_value
     except Exception:
         traceback.print_exc()
         return FAILED
-
-
-def _train(config: DictConfig) -> int:
-    values = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(values, dict)
-    recipe = validated({str(key): value for key, value in values.items()})
-    from thaw.training.train import start
-
-    return start(recipe, Path(HydraConfig.get().runtime.output_dir))
-
-
-def _status(statuses: Sequence[int]) -> int:
-    failed = [status for status in statuses if status != DONE]
-    if len(statuses) > 1 and failed:
-        print(f"thaw: {len(failed)} of {len(statuses)} jobs failed", file=sys.stderr)
-        return FAILED
-    return failed[0] if failed else DONE
+    return status

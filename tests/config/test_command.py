@@ -25,14 +25,14 @@ def run_directory() -> str:
 
 
 def test_run_directories_started_in_the_same_second_have_different_names() -> None:
-    register_resolvers()
+    register_resolvers([])
     names = {run_directory() for _ in range(40)}
     assert len(names) == 40
     assert all(Path(name).parts[0] == "outputs" for name in names)
 
 
 def test_a_run_directorys_name_says_what_is_trained() -> None:
-    register_resolvers()
+    register_resolvers([])
     assert "_captcha-tf_efficientnet_lite0-finetune_" in run_directory()
 
 

@@ -18,7 +18,7 @@ PARTS = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
         ("last:1", ["layer4"]),
         ("last:2", ["layer3", "layer4"]),
         ("last:5", PARTS[:-1]),
-        ("first:50%", ["stem", "layer1", "layer2"]),  # 2.5 stages
+        ("first:50%", ["stem", "layer1"]),  # 2.5 stages
         ("last:40%", ["layer3", "layer4"]),
         ("last:1%", ["layer4"]),  # a stage at least
         ("last:100%", PARTS[:-1]),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
@@ -18,11 +18,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.faults import Fault, UserFault
 from thaw.config.job_name import job_name
+from thaw.config.overrides import first_line, forced, sorted_out
 from thaw.config.schema import Recipe
 from thaw.config.validation import faults_in, validated
 
@@ -37,13 +39,14 @@ def config_folder() -> Path:
     return shipped if shipped.is_dir() else package.parents[1] / "conf"
 
 
-def register_resolvers() -> None:
-    """The interpolations of `conf/config.yaml` that name run directories."""
+def register_resolvers(typed: Sequence[str]) -> None:
+    """The interpolations of `conf/config.yaml` that name run directories. `typed` is the command line: a job of a sweep
+    may be named in another process."""
     OmegaConf.register_new_resolver(
         "thaw.now", lambda: time.strftime("%Y-%m-%d_%H-%M-%S"), use_cache=True, replace=True
     )
     OmegaConf.register_new_resolver("thaw.unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("thaw.job_name", lambda overrides: job_name(overrides, sys.argv), replace=True)
+    OmegaConf.register_new_resolver("thaw.job_name", lambda overrides: job_name(overrides, typed), replace=True)
 
 
 @dataclass(frozen=True)
@@ -72,24 +75,36 @@ def _is_override(argument: str) -> bool:
     return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
 
 
-def checked(command: Command) -> list[str]:
-    """The arguments as Hydra is to get them, after every job of `command` was composed and validated. Of a command that
-    asks for help or a printed config only the overrides are looked at: a config may be printed before it is complete.
+@dataclass(frozen=True)
+class Checked:
+    """A command without faults. `arguments` are those that Hydra is to get, `config` is what they compose, with Hydra's
+    own part: of a sweep what all jobs share; of a command that asks for help nothing. `jobs`: how many; None where a
+    search decides that."""
+
+    arguments: list[str]
+    config: DictConfig
+    loader: ConfigLoader
+    jobs: int | None = 1
+
+    def recipe(self) -> Recipe:
+        return validated(values_of(self.config))
+
+
+def checked(command: Command) -> Checked:
+    """`command`, after every job of it was composed and validated. Of a command that asks for help or a printed config
+    only the overrides are looked at: a config may be printed before it is complete.
 
     Raises:
         UserFault: with all faults of all jobs, each told once.
     """
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        found = _sorted_out(command, loader)[1] if command.informs else _faults(command, loader)
-        faults = list(dict.fromkeys(found))
-        arguments = [_forced(one, loader) if one in command.overrides else one for one in command.arguments]
-    if faults:
-        counted = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise UserFault(f"{counted} in the command; nothing was started.", faults)
-    return arguments
+    with _composer(command) as composer:
+        sound, faults = sorted_out(command.overrides, command.multirun, command.config_dir is None, composer.loader)
+        if not command.informs:
+            faults += _faults_of_jobs(sound, composer)
+        if faults := list(dict.fromkeys(faults)):
+            counted = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+            raise UserFault(f"{counted} in the command; nothing was started.", faults)
+        return composer.result(sound)
 
 
 def recipe_for(overrides: Sequence[str]) -> Recipe:
@@ -98,112 +113,118 @@ def recipe_for(overrides: Sequence[str]) -> Recipe:
     Raises:
         UserFault: with all faults.
     """
-    command = parsed(overrides)
-    checked(command)
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return validated(_composed(overrides, command, GlobalHydra.instance().config_loader()))
+    return checked(parsed(overrides)).recipe()
 
 
-def _faults(command: Command, loader: ConfigLoader) -> Iterator[Fault]:
-    sound, faults = _sorted_out(command, loader)
-    yield from faults
-    jobs = _jobs(sound) if command.multirun else [[one.input_line or "" for one in sound]]
+def values_of(config: DictConfig) -> dict[str, Any]:
+    """The recipe's values, resolved; without Hydra's own part."""
+    recipe = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    values = OmegaConf.to_container(recipe, resolve=True, throw_on_missing=False)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+@contextmanager
+def _composer(command: Command) -> Iterator[_Composer]:
+    register_resolvers(command.arguments)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3", job_name=CONFIG_NAME):
+        yield _Composer(command, GlobalHydra.instance().config_loader())
+
+
+@dataclass(frozen=True)
+class _Composer:
+    """Composes the jobs of `command`, each once: composing takes about 0.1 s."""
+
+    command: Command
+    loader: ConfigLoader
+    composed: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
+
+    def job(self, lines: Sequence[str]) -> DictConfig:
+        key = tuple(self._forced(lines))
+        if key not in self.composed:
+            self.composed[key] = self._loaded(key, RunMode.RUN)
+        return self.composed[key]
+
+    def shared(self, overrides: Sequence[Override]) -> DictConfig:
+        """Of a sweep, without what is swept over."""
+        return self._loaded(self._forced([one.input_line or "" for one in overrides]), RunMode.MULTIRUN)
+
+    def result(self, overrides: Sequence[Override]) -> Checked:
+        command = self.command
+        if command.informs:
+            arguments = [self.forced(one) if one in command.overrides else one for one in command.arguments]
+            return Checked(arguments, OmegaConf.create(), self.loader)
+        if command.multirun:
+            shared = self.shared(overrides)
+            swept = [*_preset(overrides, shared, self), *overrides]
+            jobs = None if searches(shared) else len(_product(swept))
+            return Checked(self._forced([one.input_line or "" for one in swept]), shared, self.loader, jobs)
+        return Checked(self._forced(command.overrides), self.job(command.overrides), self.loader)
+
+    def forced(self, line: str) -> str:
+        return forced(line, self.loader)
+
+    def _forced(self, lines: Sequence[str]) -> list[str]:
+        places = [f"hydra.searchpath=[file://{Path(one).resolve()}]" for one in (self.command.config_dir,) if one]
+        return [*map(self.forced, lines), *places]
+
+    def _loaded(self, lines: Sequence[str], mode: RunMode) -> DictConfig:
+        return self.loader.load_configuration(self.command.config_name, list(lines), run_mode=mode)
+
+
+def _faults_of_jobs(overrides: Sequence[Override], composer: _Composer) -> Iterator[Fault]:
+    try:
+        jobs = _jobs(overrides, composer)
+    except (HydraException, OmegaConfBaseException) as error:
+        yield _composition_fault(error)
+        return
     for job in jobs:
-        yield from _faults_of_job(job, command, loader)
+        yield from _faults_of_job(job, composer)
 
 
-def _sorted_out(command: Command, loader: ConfigLoader) -> tuple[list[Override], list[Fault]]:
-    """The overrides that can be composed, and the faults of those that cannot. Which keys a group has is open while
-    its choice is wrong, so they are not judged then."""
-    sound, faults, unsettled = [], [], set[str]()
-    parser = OverridesParser.create(config_loader=loader)
-    for line in command.overrides:
-        try:
-            (override,) = parser.parse_overrides([line])  # unlike parse_override it lets glob(*) know the choices
-        except HydraException as error:
-            faults.append(_unreadable(line, error))
-            continue
-        found = list(_faults_of_override(override, command, loader))
-        faults.extend(found)
-        sound.extend([] if found else [override])
-        unsettled.update([override.key_or_group] if found else [])
-    return [one for one in sound if one.key_or_group.split(".")[0] not in unsettled], faults
-
-
-def _unreadable(line: str, error: HydraException) -> Fault:
-    if "=" not in line:
-        return Fault(line, "a key without a value", "key=value", f"{line}=VALUE")
-    value = line.split("=", 1)[1]
-    got = f"{value!r}: {_first_line(error.__cause__ or error)}" if value else "nothing after ="
-    return Fault(line, got, "key=value", "quote a value that holds spaces or = , [ ] { }: 'key=\"VALUE\"'")
-
-
-def _faults_of_override(override: Override, command: Command, loader: ConfigLoader) -> Iterator[Fault]:
-    key, choices = override.key_or_group, loader.get_group_options(override.key_or_group)
-    if override.is_sweep_override() and not command.multirun:
-        yield Fault(
-            str(override.input_line),
-            "several values",
-            "one value, or a sweep",
-            f"put -m in front: -m {override.input_line}",
-        )
-    elif override.is_interval_sweep():
-        yield Fault(str(override.input_line), "an interval", "values that can be counted", f"{key}=VALUE,VALUE")
-    elif choices and command.config_dir is None:
-        values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
-        if not values:  # a sweep over nothing would end at once, as if all were well
-            yield Fault(str(override.input_line), "a pattern that no choice fits", listing(choices))
-        yield from _unknown_choices(key, values, choices)
-    elif not choices and not override.is_sweep_override() and "." not in key and isinstance(override.value(), str):
-        yield from _unknown_group(key, str(override.value()), loader)
-
-
-def _unknown_choices(group: str, values: Sequence[Any], choices: list[str]) -> Iterator[Fault]:
-    for value in values:
-        named = value if isinstance(value, list) else [value]
-        for name in [str(one) for one in named if one is not None and str(one) not in (*choices, "null")]:
-            closest = nearest(name, choices)
-            fix = _way_to_any(group, name) or (f"{group}={closest}" if closest else "")
-            yield Fault(f"{group}={name}", f"{name!r}, no choice of the group {group}", listing(choices), fix)
-
-
-def _way_to_any(group: str, name: str) -> str:
-    from thaw.config.catalog import backbone_names, torch_optimizer
-
-    if group == "optimizer" and torch_optimizer(name):
-        return f"optimizer=torch optimizer.name={name}"
-    fitting = [
-        library for library in ("torchvision", "timm") if group == "backbone" and name in backbone_names(library)
-    ]
-    return f"backbone={fitting[0]} backbone.name={name}" if fitting else ""
-
-
-def _unknown_group(key: str, value: str, loader: ConfigLoader) -> Iterator[Fault]:
-    groups = [group for group in loader.list_groups("") if group != "hydra"]
-    closest = nearest(key, groups)
-    if key not in Recipe.model_fields and closest:
-        yield Fault(f"{key}={value}: no such group", valid=listing(groups), fix=f"{closest}={value}")
-
-
-def _jobs(overrides: Sequence[Override]) -> list[list[str]]:
-    """The jobs of a sweep that are checked before the first one starts; of a large sweep some, spread evenly over those
-    where a single override has left its first value. Each job is checked again when it starts."""
-    (jobs,) = BasicSweeper.split_arguments(list(overrides), max_batch_size=None)
+def _jobs(overrides: Sequence[Override], composer: _Composer) -> list[list[str]]:
+    """The jobs that are checked before the first one starts; of a large sweep some, spread evenly over those where a
+    single override has left its first value. Each job is checked again when it starts."""
+    if not composer.command.multirun:
+        return [[one.input_line or "" for one in overrides]]
+    shared = composer.shared(overrides)
+    if searches(shared):
+        return [[one.input_line or "" for one in overrides if not one.is_sweep_override()]]
+    jobs = _product([*_preset(overrides, shared, composer), *overrides])
     if len(jobs) <= MOST_JOBS_CHECKED:
-        return [list(job) for job in jobs]
+        return jobs
     near = [job for job in jobs if sum(one != first for one, first in zip(job, jobs[0], strict=True)) <= 1]
     places = {number * (len(near) - 1) // (MOST_JOBS_CHECKED - 1) for number in range(MOST_JOBS_CHECKED)}
-    return [list(near[place]) for place in sorted(places)]
+    return [near[place] for place in sorted(places)]
 
 
-def _faults_of_job(job: Sequence[str], command: Command, loader: ConfigLoader) -> Iterator[Fault]:
+def searches(shared: DictConfig) -> bool:
+    """Whether the values of a sweep are chosen as it goes, by another sweeper than Hydra's own."""
+    return str(shared.hydra.sweeper.get("_target_", "")).rpartition(".")[2] != BasicSweeper.__name__
+
+
+def _product(overrides: Sequence[Override]) -> list[list[str]]:
+    (jobs,) = BasicSweeper.split_arguments(list(overrides), max_batch_size=None)
+    return [list(job) for job in jobs]
+
+
+def _preset(overrides: Sequence[Override], shared: DictConfig, composer: _Composer) -> list[Override]:
+    """What a preset of conf/sweep/ sweeps over, but for what the command line sets itself. `shared` is what all jobs
+    have in common."""
+    typed = {one.key_or_group for one in overrides}
+    params = {} if searches(shared) else shared.hydra.sweeper.get("params") or {}
+    lines = [composer.forced(f"{key}={value}") for key, value in params.items() if key not in typed]
+    return list(OverridesParser.create(config_loader=composer.loader).parse_overrides(lines))
+
+
+def _faults_of_job(job: Sequence[str], composer: _Composer) -> Iterator[Fault]:
     """Faults of one job. What is blamed on an override is taken out and the rest looked at again, so that a wrong
     type does not hide a contradiction; what then speaks of a key that was taken out speaks of a value not meant."""
     remaining, told = list(job), set[str]()
     while True:
         try:
-            values = _composed(remaining, command, loader)
-            found = faults_in(values)
+            found = faults_in(values_of(composer.job(remaining)))
         except (HydraException, OmegaConfBaseException) as error:
             yield _composition_fault(error)
             return
@@ -221,33 +242,9 @@ def _blames(key: str, line: str) -> bool:
     return key == named or inside or named.startswith(f"{key}.")
 
 
-def _composed(job: Sequence[str], command: Command, loader: ConfigLoader) -> dict[str, Any]:
-    lines = [_forced(line, loader) for line in job]
-    if command.config_dir:
-        lines.append(f"hydra.searchpath=[file://{Path(command.config_dir).resolve()}]")
-    config = compose(command.config_name, lines)
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
-
-
-def _forced(line: str, loader: ConfigLoader) -> str:
-    """A value is set even where Hydra knows no such key: the schema names all unknown keys at once, and a key can be
-    set below one that is null (trainer.early_stopping.patience=5)."""
-    key = line.lstrip("+").split("=", 1)[0]
-    is_value = (
-        not line.startswith("~") and not key.startswith("hydra") and not loader.get_group_options(key.split("@")[0])
-    )
-    return f"++{line.lstrip('+')}" if is_value else line
-
-
 def _composition_fault(error: Exception) -> Fault:
     return Fault(
         "the configuration cannot be composed",
-        _first_line(error),
+        first_line(error),
         fix="python train.py --help lists groups and choices",
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]

@@ -10,11 +10,11 @@ MOST_CHARACTERS = 100
 
 def job_name(overrides: Iterable[str], typed: Collection[str]) -> str:
     """strategy=fixed,seed=1 from the `overrides` of one job. `typed` is the command line: what does not stand there as
-    it is was swept over, and comes first, as whole overrides past MOST_CHARACTERS are left out. Of a path the last part
-    stays."""
-    swept_first = sorted(overrides, key=lambda line: line in typed)
-    parts = [_readable(line) for line in swept_first if not _says_where(line)]
-    name = ",".join(part for part in parts if part)
+    it is was swept over, and alone tells the jobs apart; where nothing is, all of it. Whole overrides past
+    MOST_CHARACTERS are left out. Of a path the last part stays."""
+    told = [line for line in overrides if not _says_where(line)]
+    swept = [line for line in told if line not in typed]
+    name = ",".join(filter(None, map(_readable, swept or told)))
     if len(name) > MOST_CHARACTERS:
         name = name[: MOST_CHARACTERS + 1].rpartition(",")[0] or name[:MOST_CHARACTERS]
     return name or "default"
@@ -22,7 +22,7 @@ def job_name(overrides: Iterable[str], typed: Collection[str]) -> str:
 
 def _says_where(line: str) -> bool:
     key = line.lstrip("+~").split("=", 1)[0]
-    return key == "output_dir" or re.match(r"hydra[./]", key) is not None
+    return key in ("output_dir", "sweep", "launcher") or re.match(r"hydra[./]", key) is not None
 
 
 def _readable(line: str) -> str:

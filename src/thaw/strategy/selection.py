@@ -36,12 +36,13 @@ def selected(selector: str, parts: Sequence[str]) -> list[str]:
 
 
 def _count(amount: str, stages: int) -> int:
-    """How many stages `3` or `50%` are, half a stage counting as one; 0 for what is neither."""
+    """How many stages `3` or `50%` are, rounded down, but one at least: the head trains beside them, so the upper half of
+    nine stages is four. 0 for what is neither."""
     if amount.isdigit():
         return int(amount)
     share = amount.removesuffix("%")
     is_share = share.isdigit() and 1 <= int(share) <= 100
-    return max(1, int(stages * int(share) / 100 + 0.5)) if is_share else 0
+    return max(1, stages * int(share) // 100) if is_share else 0
 
 
 def means_nothing(selector: str, parts: Sequence[str]) -> Fault:

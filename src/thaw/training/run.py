@@ -53,7 +53,7 @@ class Run:
 
 def new_run(recipe: Recipe, directory: Path) -> Run:
     """Raises UserFault where `directory` holds a run already."""
-    if (directory / "run.json").exists():
+    if (directory / "config.yaml").exists():
         fix = f"resume={directory}, or another hydra.run.dir"
         raise UserFault("the run directory is taken.", [Fault(str(directory), "it holds a run", fix=fix)])
     for name in ("checkpoints", "plots", "tensorboard"):
@@ -101,6 +101,18 @@ def joined_run(directory: Path, rank: int) -> Run:
 def _record(directory: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((directory / "run.json").read_text(encoding="utf-8"))
     return content
+
+
+def status_in(directory: Path) -> str | None:
+    """Of the run in `directory`; None where there is none that could go on."""
+    begun = (directory / "config.yaml").is_file() and (directory / "run.json").is_file()
+    return str(_record(directory)["status"]) if begun else None
+
+
+def note_failure(directory: Path, error: str) -> None:
+    """Records `error` of a run that failed before it began; of another its own record speaks."""
+    if status_in(directory) is None:
+        write_json(directory / "run.json", {"status": "failed", "ended": _now(), "error": error})
 
 
 @contextmanager

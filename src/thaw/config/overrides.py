@@ -1,0 +1,105 @@
+"""The overrides of a command line, each by itself: can it be read, does it name a choice that there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from thaw.config.faults import Fault, listing, nearest
+from thaw.config.schema import Recipe
+
+
+def sorted_out(
+    lines: Sequence[str], multirun: bool, knows_choices: bool, loader: ConfigLoader
+) -> tuple[list[Override], list[Fault]]:
+    """The overrides that can be composed, and the faults of those that cannot. Which keys a group has is open while
+    its choice is wrong, so they are not judged then. `knows_choices` is false where the user has a folder of others."""
+    sound, faults, unsettled = [], [], set[str]()
+    parser = OverridesParser.create(config_loader=loader)
+    for line in lines:
+        try:
+            (override,) = parser.parse_overrides([line])  # unlike parse_override it lets glob(*) know the choices
+        except HydraException as error:
+            faults.append(_unreadable(line, error))
+            continue
+        found = list(_faults_of_override(override, multirun, knows_choices, loader))
+        faults.extend(found)
+        sound.extend([] if found else [override])
+        unsettled.update([override.key_or_group] if found else [])
+    return [one for one in sound if one.key_or_group.split(".")[0] not in unsettled], faults
+
+
+def _unreadable(line: str, error: HydraException) -> Fault:
+    if "=" not in line:
+        return Fault(line, "a key without a value", "key=value", f"{line}=VALUE")
+    value = line.split("=", 1)[1]
+    got = f"{value!r}: {first_line(error.__cause__ or error)}" if value else "nothing after ="
+    return Fault(line, got, "key=value", "quote a value that holds spaces or = , [ ] { }: 'key=\"VALUE\"'")
+
+
+def _faults_of_override(
+    override: Override, multirun: bool, knows_choices: bool, loader: ConfigLoader
+) -> Iterator[Fault]:
+    key, choices = override.key_or_group, loader.get_group_options(override.key_or_group)
+    if override.is_sweep_override() and not multirun:
+        yield Fault(
+            str(override.input_line),
+            "several values",
+            "one value, or a sweep",
+            f"put -m in front: -m {override.input_line}",
+        )
+    elif override.is_interval_sweep():
+        yield Fault(str(override.input_line), "an interval", "values that can be counted", f"{key}=VALUE,VALUE")
+    elif choices and knows_choices:
+        values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
+        if not values:  # a sweep over nothing would end at once, as if all were well
+            yield Fault(str(override.input_line), "a pattern that no choice fits", listing(choices))
+        yield from _unknown_choices(key, values, choices)
+    elif not choices and not override.is_sweep_override() and "." not in key and isinstance(override.value(), str):
+        yield from _unknown_group(key, str(override.value()), loader)
+
+
+def _unknown_choices(group: str, values: Sequence[Any], choices: list[str]) -> Iterator[Fault]:
+    for value in values:
+        named = value if isinstance(value, list) else [value]
+        for name in [str(one) for one in named if one is not None and str(one) not in (*choices, "null")]:
+            closest = nearest(name, choices)
+            fix = _way_to_any(group, name) or (f"{group}={closest}" if closest else "")
+            yield Fault(f"{group}={name}", f"{name!r}, no choice of the group {group}", listing(choices), fix)
+
+
+def _way_to_any(group: str, name: str) -> str:
+    from thaw.config.catalog import backbone_names, torch_optimizer
+
+    if group == "optimizer" and torch_optimizer(name):
+        return f"optimizer=torch optimizer.name={name}"
+    fitting = [
+        library for library in ("torchvision", "timm") if group == "backbone" and name in backbone_names(library)
+    ]
+    return f"backbone={fitting[0]} backbone.name={name}" if fitting else ""
+
+
+def _unknown_group(key: str, value: str, loader: ConfigLoader) -> Iterator[Fault]:
+    groups = [group for group in loader.list_groups("") if group != "hydra"]
+    closest = nearest(key, groups)
+    if key not in Recipe.model_fields and closest:
+        yield Fault(f"{key}={value}: no such group", valid=listing(groups), fix=f"{closest}={value}")
+
+
+def forced(line: str, loader: ConfigLoader) -> str:
+    """A value is set even where Hydra knows no such key: the schema names all unknown keys at once, and a key can be
+    set below one that is null (trainer.early_stopping.patience=5)."""
+    key = line.lstrip("+").split("=", 1)[0]
+    is_value = (
+        not line.startswith("~") and not key.startswith("hydra") and not loader.get_group_options(key.split("@")[0])
+    )
+    return f"++{line.lstrip('+')}" if is_value else line
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]

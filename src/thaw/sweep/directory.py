@@ -1,0 +1,62 @@
+"""The directory of a sweep: the command it was started by, and below it the directories of its jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from thaw.training.files import write_json
+
+SWEEP = "sweep.json"
+DONE = "done"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """`arguments` is the command line behind `train.py`; `jobs` their number, None where a search decides it."""
+
+    arguments: tuple[str, ...]
+    jobs: int | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """`status` is that of its run; `missing` where there is no run yet. `error` is its last line."""
+
+    number: int
+    name: str
+    status: str
+    error: str
+
+
+def is_sweep(directory: Path) -> bool:
+    return (directory / SWEEP).is_file()
+
+
+def write_sweep(directory: Path, sweep: Sweep) -> None:
+    write_json(directory / SWEEP, asdict(sweep))
+
+
+def read_sweep(directory: Path) -> Sweep:
+    content = json.loads((directory / SWEEP).read_text(encoding="utf-8"))
+    return Sweep(tuple(content["arguments"]), content["jobs"])
+
+
+def jobs_in(directory: Path) -> list[Job]:
+    """Every job of the sweep in `directory`, by number, those without a run too."""
+    begun = {job.number: job for job in map(_job, sorted(directory.glob("*/run.json")))}
+    numbers = sorted({*begun, *range(read_sweep(directory).jobs or 0)})
+    return [begun.get(number) or Job(number, "", "missing", "") for number in numbers]
+
+
+def unfinished(jobs: Sequence[Job]) -> list[Job]:
+    return [job for job in jobs if job.status != DONE]
+
+
+def _job(file: Path) -> Job:
+    record = json.loads(file.read_text(encoding="utf-8"))
+    number, _, name = file.parent.name.partition("_")
+    lines = str(record.get("error", "")).strip().splitlines()
+    return Job(int(number), name, record["status"], lines[-1].strip() if lines else "")

@@ -1,0 +1,65 @@
+"""One job of a sweep, in whatever process its launcher runs it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from thaw.config.command import values_of
+from thaw.config.faults import UserFault
+from thaw.config.validation import validated
+from thaw.sweep.directory import is_sweep, read_sweep
+from thaw.training.run import note_failure, status_in
+
+FAILED, FAULT, INTERRUPTED = 1, 2, 130
+
+
+def run_job(config: DictConfig) -> int:
+    """Trains what `config` says and returns the exit status; a job that fails leaves the others to go on. What is done
+    stays as it is and what was begun goes on, so a sweep is taken up again by running all of its jobs again, and a job
+    that a cluster has put back into its queue by running it again.
+
+    Raises:
+        KeyboardInterrupt: where it was interrupted, which ends the sweep.
+    """
+    job = HydraConfig.get()
+    directory = Path(job.runtime.output_dir)
+    print(_title(directory, job.job.num), flush=True)
+    status = _status(config, directory)
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
+    return status
+
+
+def _title(directory: Path, number: int) -> str:
+    sweep = read_sweep(directory.parent) if is_sweep(directory.parent) else None
+    of_all = f" of {sweep.jobs}" if sweep and sweep.jobs else ""
+    return f"\njob {number + 1}{of_all}: {directory.name.partition('_')[2]}"
+
+
+def _status(config: DictConfig, directory: Path) -> int:
+    try:
+        return _trained(config, directory)
+    except UserFault as fault:
+        print(f"thaw: {fault}", file=sys.stderr)
+        note_failure(directory, str(fault))
+        return FAULT
+    except Exception:
+        traceback.print_exc()
+        note_failure(directory, traceback.format_exc())
+        return FAILED
+
+
+def _trained(config: DictConfig, directory: Path) -> int:
+    before = status_in(directory)
+    if before == "done":
+        print("done before")
+        return 0
+    recipe = validated(values_of(config))
+    from thaw.training.train import resume, start
+
+    return resume(directory) if before else start(recipe, directory)

@@ -1,0 +1,115 @@
+"""A sweep: each job as if it were alone, failures told, what is missing run by `thaw resume`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import TINY, command
+from thaw.launch import launch
+from thaw.sweep.directory import jobs_in, read_sweep
+
+RECIPE = (*TINY, "augment=crop_flip", "head.dropout=0.2", "strategy.phases.all.learning_rate.head=5")
+STRATEGIES = ("scratch", "finetune", "lp_ft")
+SMALL = (*TINY, "trainer.epochs=3")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    state: dict[str, torch.Tensor] = content["state_dict"]
+    return state
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = weights(one), weights(other)
+    predicted = [(run / "predictions.csv").read_bytes() for run in (one, other)]
+    return predicted[0] == predicted[1] and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def sweep_in(outputs: Path) -> Path:
+    (file,) = outputs.glob("*/sweep.json")
+    return file.parent
+
+
+def jobs_of(directory: Path) -> dict[str, Path]:
+    return {file.parent.name.partition("_")[2]: file.parent for file in directory.glob("*/run.json")}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs of their own, in this process: jobs of a sweep are to equal them."""
+    found = {}
+    for strategy in STRATEGIES:
+        for seed in (0, 1, 2):
+            outputs = tmp_path_factory.mktemp("alone")
+            assert launch([*SMALL, f"strategy={strategy}", f"seed={seed}", f"output_dir={outputs}"]) == 0
+            (record,) = outputs.rglob("run.json")
+            found[f"strategy={strategy},seed={seed}"] = record.parent
+    return found
+
+
+@pytest.mark.parametrize("order", ["lp_ft,scratch,finetune", "finetune,lp_ft,scratch"])
+def test_each_of_nine_jobs_equals_its_solo_run_to_the_last_bit(
+    alone: dict[str, Path], order: str, tmp_path: Path
+) -> None:
+    seeds = "0,1,2" if order.startswith("lp") else "2,0,1"
+    assert launch(["-m", *SMALL, f"strategy={order}", f"seed={seeds}", f"output_dir={tmp_path}"]) == 0
+    jobs = jobs_of(sweep_in(tmp_path))
+    assert set(jobs) == set(alone)
+    assert [name for name in jobs if not same(jobs[name], alone[name])] == []
+
+
+def test_switches_of_one_job_do_not_reach_the_next(tmp_path: Path) -> None:
+    before = ["trainer.deterministic=true,false", "trainer.precision=64-true,32-true", "strategy=fixed"]
+    small = (*TINY, "trainer.epochs=1", "dataset.train=3")
+    assert launch(["-m", *small, *before, f"output_dir={tmp_path / 'sweep'}"]) == 0
+    assert launch([*small, "trainer.deterministic=true", "strategy=fixed", f"output_dir={tmp_path / 'alone'}"]) == 0
+    (record,) = (tmp_path / "alone").rglob("run.json")
+    jobs = jobs_of(sweep_in(tmp_path / "sweep"))
+    assert same(jobs["trainer.deterministic=true,trainer.precision=32-true"], record.parent)
+
+
+def test_a_failed_and_a_killed_job_are_made_up_for(alone: dict[str, Path], tmp_path: Path) -> None:
+    """Job 1 is killed in its second epoch, with the whole sweep; then job 2 fails, once."""
+    words = ["-m", *SMALL, "strategy=lp_ft,scratch,finetune", "seed=0", f"output_dir={tmp_path}"]
+    killed = subprocess.run([*command()[:1], "-m", "tests.sweep.misfortune", "killed", *words], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    directory = sweep_in(tmp_path)
+    assert [job.status for job in jobs_in(directory)] == ["done", "running", "missing"]
+    untouched = (directory / "0_strategy=lp_ft,seed=0" / "metrics.json").stat()
+
+    resumed = [*command()[:1], "-m", "tests.sweep.misfortune", "failing", "resume", str(directory)]
+    told = subprocess.run(resumed, capture_output=True, text=True, check=False)
+    assert told.returncode == 1, told.stderr
+    assert [job.status for job in jobs_in(directory)] == ["done", "done", "failed"]
+    assert "job 3 failed: strategy=finetune,seed=0\n  ZeroDivisionError: made by the test" in told.stderr
+    assert f"1 of 3 jobs are not done. To run these alone: thaw resume {directory}" in told.stderr
+    record = json.loads((directory / "2_strategy=finetune,seed=0" / "run.json").read_text())
+    assert "Traceback" in record["error"]
+
+    assert launch([f"resume={directory}"]) == 0
+    assert (directory / "0_strategy=lp_ft,seed=0" / "metrics.json").stat() == untouched
+    jobs = jobs_of(directory)
+    assert [name for name in jobs if not same(jobs[name], alone[name])] == []
+
+
+def test_a_job_that_cannot_begin_has_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("no folder")
+    sweep = ["-m", *TINY, "trainer.epochs=1", f"data.cache={taken},{tmp_path / 'cache'}", f"output_dir={tmp_path}"]
+    assert launch(sweep) == 1
+    assert [job.status for job in jobs_in(sweep_in(tmp_path))] == ["failed", "done"]
+    assert "job 1 failed" in capsys.readouterr().err
+
+
+def test_a_sweep_knows_its_command(tmp_path: Path) -> None:
+    words = ["-m", *TINY, "trainer.epochs=1", "strategy=fixed", "seed=range(0,2)", f"output_dir={tmp_path}"]
+    assert launch(words) == 0
+    sweep = read_sweep(sweep_in(tmp_path))
+    assert sorted(sweep.arguments) == sorted(words)
+    assert sweep.jobs == 2
