@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
-from tests.conftest import TINY, command
+from tests.conftest import TINY
+from tests.training.killed import killed_in_epoch
 from thaw.launch import launch
 from thaw.sweep.directory import jobs_in, read_sweep
+from thaw.training.outcome import predicted
 
-RECIPE = (*TINY, "augment=crop_flip", "head.dropout=0.2", "strategy.phases.all.learning_rate.head=5")
-STRATEGIES = ("scratch", "finetune", "lp_ft")
-SMALL = (*TINY, "trainer.epochs=3")
+STRATEGIES = ("scratch", "fixed", "lp_ft")
+SMALL = (*TINY, "augment=flip", "head.dropout=0.2")
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -53,7 +54,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-@pytest.mark.parametrize("order", ["lp_ft,scratch,finetune", "finetune,lp_ft,scratch"])
+@pytest.mark.parametrize("order", ["lp_ft,scratch,fixed", "fixed,lp_ft,scratch"])
 def test_each_of_nine_jobs_equals_its_solo_run_to_the_last_bit(
     alone: dict[str, Path], order: str, tmp_path: Path
 ) -> None:
@@ -71,31 +72,39 @@ def test_switches_of_one_job_do_not_reach_the_next(tmp_path: Path) -> None:
     assert launch([*small, "trainer.deterministic=true", "strategy=fixed", f"output_dir={tmp_path / 'alone'}"]) == 0
     (record,) = (tmp_path / "alone").rglob("run.json")
     jobs = jobs_of(sweep_in(tmp_path / "sweep"))
-    assert same(jobs["trainer.deterministic=true,trainer.precision=32-true"], record.parent)
+    assert same(jobs["trainer.deterministic=True,trainer.precision=32-true"], record.parent)
 
 
-def test_a_failed_and_a_killed_job_are_made_up_for(alone: dict[str, Path], tmp_path: Path) -> None:
-    """Job 1 is killed in its second epoch, with the whole sweep; then job 2 fails, once."""
-    words = ["-m", *SMALL, "strategy=lp_ft,scratch,finetune", "seed=0", f"output_dir={tmp_path}"]
-    killed = subprocess.run([*command()[:1], "-m", "tests.sweep.misfortune", "killed", *words], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    directory = sweep_in(tmp_path)
+def test_a_failed_and_a_killed_job_are_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["-m", *(one for one in TINY if "epochs" not in one), "strategy=lp_ft", "trainer.epochs=2,3,4"]
+    assert launch([*words, f"output_dir={tmp_path / 'undisturbed'}"]) == 0
+    killed_in_epoch(3, [*words, f"output_dir={tmp_path / 'disturbed'}"])
+    directory = sweep_in(tmp_path / "disturbed")
     assert [job.status for job in jobs_in(directory)] == ["done", "running", "missing"]
-    untouched = (directory / "0_strategy=lp_ft,seed=0" / "metrics.json").stat()
+    untouched = (directory / "0_trainer.epochs=2" / "metrics.json").stat()
 
-    resumed = [*command()[:1], "-m", "tests.sweep.misfortune", "failing", "resume", str(directory)]
-    told = subprocess.run(resumed, capture_output=True, text=True, check=False)
-    assert told.returncode == 1, told.stderr
+    with monkeypatch.context() as broken:
+        broken.setattr("thaw.training.train.predicted", fails_with_four_epochs)
+        assert launch([f"resume={directory}"]) == 1
     assert [job.status for job in jobs_in(directory)] == ["done", "done", "failed"]
-    assert "job 3 failed: strategy=finetune,seed=0\n  ZeroDivisionError: made by the test" in told.stderr
-    assert f"1 of 3 jobs are not done. To run these alone: thaw resume {directory}" in told.stderr
-    record = json.loads((directory / "2_strategy=finetune,seed=0" / "run.json").read_text())
-    assert "Traceback" in record["error"]
+    told = capsys.readouterr().err
+    assert "job 3 failed: trainer.epochs=4\n  ZeroDivisionError: made by the test" in told
+    assert f"1 of 3 jobs are not done. To run these alone: thaw resume {directory}" in told
+    assert "Traceback" in json.loads((directory / "2_trainer.epochs=4" / "run.json").read_text())["error"]
 
     assert launch([f"resume={directory}"]) == 0
-    assert (directory / "0_strategy=lp_ft,seed=0" / "metrics.json").stat() == untouched
-    jobs = jobs_of(directory)
-    assert [name for name in jobs if not same(jobs[name], alone[name])] == []
+    assert (directory / "0_trainer.epochs=2" / "metrics.json").stat() == untouched
+    jobs, undisturbed = jobs_of(directory), jobs_of(sweep_in(tmp_path / "undisturbed"))
+    assert len(jobs) == 3
+    assert [name for name in jobs if not same(jobs[name], undisturbed[name])] == []
+
+
+def fails_with_four_epochs(trainer: pl.Trainer, *rest: Any) -> Any:
+    if trainer.max_epochs == 4:
+        raise ZeroDivisionError("made by the test")
+    return predicted(trainer, *rest)
 
 
 def test_a_job_that_cannot_begin_has_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

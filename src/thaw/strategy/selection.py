@@ -36,8 +36,8 @@ def selected(selector: str, parts: Sequence[str]) -> list[str]:
 
 
 def _count(amount: str, stages: int) -> int:
-    """How many stages `3` or `50%` are, rounded down, but one at least: the head trains beside them, so the upper half of
-    nine stages is four. 0 for what is neither."""
+    """How many stages `3` or `50%` are; a share is rounded down, but to one at least: the head trains beside them, so
+    the upper half of nine stages is four. 0 for what is neither."""
     if amount.isdigit():
         return int(amount)
     share = amount.removesuffix("%")
