@@ -38,9 +38,8 @@ def report(wall: float, jobs: Sequence[dict[str, float]]) -> None:
     cached = sum(job["cache_s"] for job in jobs)
     print(f"{len(jobs)} jobs, from the command to the prompt {wall:.1f} s")
     print(f"the jobs' own time {own:.1f} s: the sweep takes {wall / own:.3f} times as long")
-    print(
-        f"their epochs alone {trained:.1f} s, features computed once {cached:.1f} s: {wall / (trained + cached):.3f} times"
-    )
+    times = wall / (trained + cached)
+    print(f"their epochs alone {trained:.1f} s, features {cached:.1f} s: {times:.3f} times as long")
 
 
 if __name__ == "__main__":
