@@ -17,7 +17,8 @@ ROOMS = [
     "features",
     "analysis",
     "training",
-    "sweep",
+ROOMS = ["config", "data", "network", "strategy", "features", "analysis", "training"]  # of one run
+ROOMS += ["trained", "comparison", "sweep", "commands", "launch", "cli"]
     "commands",
     "launch",
     "cli",
@@ -68,6 +69,8 @@ def test_a_room_imports_only_the_rooms_before_it(file: Path) -> None:
         ("data", "timm"),
         ("data", "pytorch_lightning"),
         ("network", "pytorch_lightning"),
+        ("comparison", "torch"),
+        ("comparison", "pytorch_lightning"),
     ],
 )
 def test_a_room_does_not_know_the_library(room: str, stranger: str) -> None:
