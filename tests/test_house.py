@@ -9,20 +9,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SOURCE / "thaw"
 FILES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = [
-    "config",
-    "data",
-    "network",
-    "strategy",
-    "features",
-    "analysis",
-    "training",
 ROOMS = ["config", "data", "network", "strategy", "features", "analysis", "training"]  # of one run
 ROOMS += ["trained", "comparison", "sweep", "commands", "launch", "cli"]
-    "commands",
-    "launch",
-    "cli",
-]
 MOST_LINES = 400
 
 
