@@ -21,7 +21,7 @@ from thaw.data.samples import Samples
 from thaw.network.state import read_state
 from thaw.training.feed import Feed
 from thaw.training.files import write_text
-from thaw.training.history import read_history
+from thaw.training.history_file import read_history
 from thaw.training.learner import Learner
 from thaw.training.ranks import gathered
 from thaw.training.run import Run
