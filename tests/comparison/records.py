@@ -66,7 +66,7 @@ def write_run(
     metrics = {"test": test, "timing": timing, **({} if val is None else {"val": {"accuracy": val, "loss": 1 - val}})}
     (directory / "run.json").write_text(json.dumps(record | dict(about or {})))
     (directory / "metrics.json").write_text(json.dumps(metrics, default=float))
-    (directory / "config.yaml").write_text(yaml.safe_dump(recipe))
+    (directory / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     _write_predictions(directory / "predictions.csv", paths, right)
     _write_history(directory / "history.csv", losses, val)
     return directory
