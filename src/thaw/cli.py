@@ -16,6 +16,7 @@ COMMANDS = {
     "data": "fetch, verify or report on a data set",
     "probe": "linear classifiers and k-NN on a backbone's frozen features; the best becomes a run",
     "features": "features of a data set as a file, in TensorBoard's projector, or as a picture",
+    "dashboard": "TensorBoard on a run, a sweep, or all outputs, with the strategies on common charts",
     "cache": "what is kept of data sets, features and weights, and how to be rid of it",
     "submit": "predict a data set's unlabelled images into a file that Kaggle takes",
 }
