@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from thaw.config.faults import Fault, UserFault, listing, nearest
 
@@ -23,9 +24,10 @@ Its address has the runs of a strategy in one colour. CUSTOM SCALARS has the cur
 HPARAMS the keys that differ between them and the final metrics, IMAGES samples, confusion matrices and the worst
 predictions, PR CURVES a curve a class. For the projector: thaw features --projector DIR, then thaw dashboard DIR.
 Exit status: 130 after Ctrl-C, or 2 where there is something for you to change."""
-SHOWN = ("*tfevents*", "projector_config.pbtxt")  # the files that TensorBoard looks for
-# What names a strategy in a folder's name: a sweep's job says strategy=fixed, a run DATASET-BACKBONE-fixed_3f2a1c.
-STRATEGY = r"((?<=strategy=)[\w+-]+|(?<=-)\w+(?=_[0-9a-f]{6}))"
+EVENTS, PROJECTOR = "*tfevents*", "projector_config.pbtxt"  # the files that TensorBoard looks for
+# What names a strategy in a path: the folder of a sweep's job says strategy=fixed, that of a run ends in -fixed_3f2a1c.
+STRATEGY = r"((?<=strategy=)\w+|(?<=-)[a-z]\w*(?=_[0-9a-f]{6}))"
+CURVES = "^(train|val)/"
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -70,7 +72,7 @@ def _check_folder(folder: Path) -> None:
         near, valid = nearest(folder.name, names), "a run directory, a sweep, or a folder of them"
         fix = f"thaw dashboard {folder.parent / near}" if near else ""
         raise UserFault("there is nothing to show.", [Fault(str(folder), "no such folder", valid, fix)])
-    if not any(next(folder.rglob(name), None) for name in SHOWN):
+    if not any(next(folder.rglob(name), None) for name in (EVENTS, PROJECTOR)):
         got = f"no event file in it; {listing(sorted(one.name for one in folder.iterdir()), 5) or 'it is empty'}"
         raise UserFault("there is nothing to show.", [Fault(str(folder), got, fix="train a run: python train.py")])
 
@@ -87,7 +89,15 @@ def _served(folder: Path, port: int) -> str:
     board = program.TensorBoard()
     board.configure(argv=["tensorboard", "--logdir", str(folder), "--port", str(port), "--host", HOST])
     address: str = board.launch()
-    return f"{address}?runColorGroup={quote(f'regex:{STRATEGY}')}"
+    return f"{address}?{urlencode(_view(folder), quote_via=quote)}"
+
+
+def _view(folder: Path) -> dict[str, str]:
+    """What TensorBoard shows first: curves as they are, and where there are several strategies a colour for each."""
+    paths = [str(file.relative_to(folder)) for file in folder.rglob(EVENTS)]
+    strategies = {found[1] for path in paths if (found := re.search(STRATEGY, path))}
+    colours = {"runColorGroup": f"regex:{STRATEGY}"} if len(strategies) > 1 else {}
+    return {"tagFilter": CURVES, "smoothing": "0"} | colours
 
 
 def _is_free(port: int) -> bool:

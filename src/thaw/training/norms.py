@@ -16,8 +16,8 @@ class Norms(Callback):
     """Scalars `grad_norm/PART` and `weight_norm/PART` of all that trains: the Euclidean norm over all parameters of the
     part, at the epoch's last step, before gradients are clipped and weights move. What is frozen has none.
 
-    They stay on the device until the epoch ends, so no step waits for them. 25 epochs of a head on cached features take
-    some 10 ms longer; fine-tuning EfficientNet-Lite0 3 ms an epoch (2 cores).
+    They stay on the device until the epoch ends, so no step waits for them. An epoch takes 0.4 ms longer where a head
+    trains on cached features, 6 ms where EfficientNet-Lite0 is fine-tuned (2 cores).
     """
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ from thaw.training.ranks import gathered
 from thaw.training.run import Run
 from thaw.training.supply import Supply
 
-SHOWN_SAMPLES = 32
+SHOWN_SAMPLES, SHOWN_WORST = 32, 16
 Predicted = dict[str, tuple[Tensor, Tensor]]  # split -> logits [n, classes], positions in the table [n]
 
 
@@ -97,7 +97,7 @@ def draw(run: Run, samples: Samples, images: Images, predictions: Predicted) -> 
     save_confusion(confusion, samples.classes, title, plots / "confusion_matrix.png")
     some = np.random.default_rng(run.recipe.seed).permutation(len(positions))[:SHOWN_SAMPLES]
     worst = F.cross_entropy(logits.double(), labels, reduction="none").argsort(descending=True, stable=True)
-    drawn = {"samples": (sorted(some.tolist()), False), "worst": (worst[:SHOWN_SAMPLES].tolist(), True)}
+    drawn = {"samples": (sorted(some.tolist()), False), "worst": (worst[:SHOWN_WORST].tolist(), True)}
     for name, (chosen, is_sure) in drawn.items():
         _draw_samples(plots / f"{name}.png", samples, images, logits[chosen], positions[chosen].tolist(), is_sure)
 
