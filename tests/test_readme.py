@@ -54,6 +54,9 @@ def test_a_training_of_the_readme_runs(line: str, tmp_path: Path) -> None:
     if "-m" in words:
         extra.append("trainer.epochs=1")
         small = tuple(one for one in small if not one.startswith("trainer.epochs"))
+    if any(word.startswith("sweep=") for word in words):
+        extra.extend(["seed=0", "dataset.image_size=32"])
+        small = tuple(one for one in small if not one.startswith("dataset.image_size"))
     assert launch([*arguments, *small, *extra]) == 0
 
 
