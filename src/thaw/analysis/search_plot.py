@@ -44,10 +44,13 @@ def save_search(points: Sequence[Point], best: Point, keys: Sequence[Axis], file
     columns = min(COLUMNS, 1 + len(keys))
     rows = math.ceil((1 + len(keys)) / columns)
     figure = Figure(figsize=(4.4 * columns, 3.6 * rows), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    panels = list(grid.flat)
     _draw_history(panels[0], points, best)
     for panel, key in zip(panels[1:], keys, strict=False):
         _draw_key(panel, points, key, best)
+    for panel in grid[:, 0]:
+        panel.set_ylabel("validation accuracy")
     for panel in panels[1 + len(keys) :]:
         panel.set_visible(False)
     figure.savefig(file, dpi=110)
@@ -60,7 +63,6 @@ def _draw_history(panel: Axes, points: Sequence[Point], best: Point) -> None:
     panel.step(across, up, where="post", color=BEST, linewidth=0.9, label="best so far")
     _scatter(panel, points, [one.number for one in points], best)
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    panel.set_ylabel("validation accuracy")
     panel.legend(frameon=False, fontsize=8)
     _titled(panel, "Trials in their order", "trial")
 
