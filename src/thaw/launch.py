@@ -51,12 +51,13 @@ def _resumed(command: Command) -> Path | None:
 
 def _start(command: Command) -> int:
     set_environment()
+    if command.informs:
+        return _inform(checked(command).arguments)
     if command.multirun:
         from thaw.sweep.sweeping import sweep
 
         return sweep(command)
-    made = checked(command)
-    return _inform(made.arguments) if command.informs else _run(made)
+    return _run(checked(command))
 
 
 def _inform(arguments: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from thaw.config.command import values_of
 from thaw.config.faults import UserFault
 from thaw.config.validation import validated
 from thaw.sweep.directory import is_sweep, read_sweep
-from thaw.training.run import note_failure, status_in
+from thaw.training.run import ENDED, note_failure, status_in
 
 FAILED, FAULT, INTERRUPTED = 1, 2, 130
 
@@ -56,8 +56,8 @@ def _status(config: DictConfig, directory: Path) -> int:
 
 def _trained(config: DictConfig, directory: Path) -> int:
     before = status_in(directory)
-    if before == "done":
-        print("done before")
+    if before in ENDED:
+        print(f"{before} before")
         return 0
     recipe = validated(values_of(config))
     from thaw.training.train import resume, start

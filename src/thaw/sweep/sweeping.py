@@ -13,8 +13,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
 from thaw.config.command import Checked, Command, checked, parsed, register_resolvers
+from thaw.config.faults import UserFault
+from thaw.config.search import is_search
 from thaw.sweep.directory import Sweep, is_sweep, jobs_in, read_sweep, unfinished, write_sweep
 from thaw.sweep.job import FAILED, INTERRUPTED, run_job
+from thaw.sweep.search import search
 from thaw.training.run import claimed
 
 DONE = 0
@@ -49,6 +52,8 @@ def _to_its_end(made: Checked, directory: Path, arguments: tuple[str, ...]) -> i
         except KeyboardInterrupt:
             print(f"go on with the sweep: thaw resume {directory}", file=sys.stderr)
             return INTERRUPTED
+        except UserFault:
+            raise
         except Exception:  # of a launcher, whose process was killed for instance; of a job it is told already
             traceback.print_exc()
     return _told(directory)
@@ -66,8 +71,11 @@ def _run(made: Checked, directory: Path) -> None:
     callbacks = Callbacks(config)
     callbacks.on_multirun_start(config=config, config_name=config.hydra.job.config_name)
     context = HydraContext(config_loader=made.loader, callbacks=callbacks)
-    sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=run_job)
-    sweeper.sweep(arguments=_task_overrides(made, config))
+    if is_search(config):
+        search(config, context, run_job, _task_overrides(made, config))
+    else:
+        sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=run_job)
+        sweeper.sweep(arguments=_task_overrides(made, config))
     callbacks.on_multirun_end(config=config, config_name=config.hydra.job.config_name)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from thaw.config.faults import UserFault
 from thaw.training.process import Interrupted, interruptible
 from thaw.training.ranks import end_with_the_first_process
-from thaw.training.run import joined_run
+from thaw.training.run import Pruned, joined_run
 from thaw.training.train import train
 
 
@@ -20,6 +20,8 @@ def main() -> int:
     with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing), interruptible():
         try:
             train(joined_run(Path(sys.argv[1]), rank=int(os.environ["LOCAL_RANK"])))
+        except Pruned:
+            return 0
         except UserFault:
             return 2
         except Interrupted:

@@ -22,6 +22,7 @@ from thaw.strategy.plan import PhasePlan, Plan
 from thaw.training.objective import apply_phase, parameter_groups, set_modes, set_weight_decay, trained_parameters
 from thaw.training.process import reseed
 from thaw.training.pull import SourcePull
+from thaw.training.rank import rank_of
 from thaw.training.ranks import average_statistics, differing, summed
 from thaw.training.views import over_views
 
@@ -232,9 +233,7 @@ class Learner(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         loss, accuracy = self.val_sums.means()
         self.val_losses.append(loss)
-        # Of epochs with the same accuracy, common with few validation images, the one with the lower loss is better.
-        # The loss cannot outweigh one image of 10 million.
-        self.rank = accuracy - 1e-9 * min(loss, 100.0)
+        self.rank = rank_of(accuracy, loss)
         self.log_dict({"val/loss": loss, "val/accuracy": accuracy}, logger=False)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:

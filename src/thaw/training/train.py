@@ -38,11 +38,13 @@ from thaw.training.outcome import (
 )
 from thaw.training.pictures import show_data
 from thaw.training.process import Interrupted, interruptible
+from thaw.training.pruning import Pruning
 from thaw.training.ranks import backend, device_count, started
-from thaw.training.run import Run, claimed, interrupted_run, new_run, recorded
+from thaw.training.run import Pruned, Run, claimed, interrupted_run, new_run, recorded
 from thaw.training.saving import Checkpoints
 from thaw.training.supply import Entering
 from thaw.training.tables import print_summary
+from thaw.training.trials import is_trial
 
 
 def start(recipe: Recipe, directory: Path) -> int:
@@ -61,6 +63,8 @@ def _to_its_end(directory: Path, opened: Callable[[], Run]) -> int:
             run = opened()
             with recorded(run), started(run.directory, device_count(run.recipe.trainer.devices)):
                 _explaining(train, run)
+        if "pruned" in run.record:
+            print(f"pruned: {run.record['pruned']}")
     except UserFault as fault:
         print(f"thaw: {fault}", file=sys.stderr)
         return 2
@@ -124,14 +128,16 @@ def _callbacks(run: Run, parts: Assembly) -> list[Callback]:
     patience = run.recipe.trainer.early_stopping
     watching = ["trainer.early_stopping"] if patience else []
     watching += ["scheduler"] if run.recipe.scheduler.name == "plateau" else []
+    watching += ["sweep=search"] if is_trial(run.directory) else []
     if watching and parts.feed.val is None:
-        fix = "dataset.fractions.val=0.15, or trainer.early_stopping=null and another scheduler"
+        fix = "dataset.fractions.val=0.15, or trainer.early_stopping=null, another scheduler and no search"
         raise UserFault("nothing to watch.", [Fault(one, "no validation images", fix=fix) for one in watching])
     stopping = [EarlyStopping("val/accuracy", mode="max", patience=patience.patience)] if patience else []
     averaging = averaging_of(run.recipe.trainer)
     averages = [averaging] if averaging else []
     history = History(run.directory / "history.csv", writes=run.rank == 0)
-    return [*averages, Entering(parts.supply), history, Norms(), *stopping, Checkpoints(run.best.parent)]
+    pruning = [Pruning(run.directory)] if is_trial(run.directory) else []  # by the history's last row
+    return [*averages, Entering(parts.supply), history, Norms(), *pruning, *stopping, Checkpoints(run.best.parent)]
 
 
 def _fit(trainer: pl.Trainer, parts: Assembly, run: Run) -> None:
@@ -139,6 +145,8 @@ def _fit(trainer: pl.Trainer, parts: Assembly, run: Run) -> None:
     try:
         trainer.fit(parts.learner, parts.feed.train, parts.feed.val, ckpt_path=checkpoint, weights_only=True)
     except NotFinite as error:
+        if is_trial(run.directory):
+            raise Pruned(f"the loss is not finite any more in {error}") from error
         rates = ", ".join(f"{part} {rate:.3g}" for part, rate in error.rates.items())
         lower = f"optimizer.learning_rate={run.recipe.optimizer.learning_rate / 10:g}"
         fix = f"{lower}, trainer.clip_norm=1.0, scheduler=cosine (it warms up), or trainer.precision=32-true"
