@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from thaw.config.command import CONFIG_NAME, Command, checked, config_folder, parsed, register_resolvers
 from thaw.config.faults import Fault, UserFault
 from thaw.config.validation import validated
+from thaw.training.nodes import followed
 from thaw.training.run import check_resumable
 
 DONE, FAILED, FAULT, INTERRUPTED = 0, 1, 2, 130
@@ -24,6 +25,8 @@ def launch(arguments: Sequence[str]) -> int:
     """Runs what `arguments` ask for and returns the exit status: 0 done, 1 a job of a sweep failed, 2 the user must
     change something, 130 interrupted. A bug of ours leaves with its traceback."""
     try:
+        if (status := followed()) is not None:
+            return status
         command = parsed(arguments)
         if resumed := _resumed_run(command):
             return _resume(resumed)
