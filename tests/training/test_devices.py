@@ -159,6 +159,19 @@ def test_weights_in_pieces_train_as_whole_ones_and_go_on_after_a_kill(alone: dic
     assert all(type(one["momentum_buffer"]) is torch.Tensor for one in moments.values())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs")
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_gpus_train_as_two_processes_on_the_cpu(kind: str, alone: dict[int, Path], tmp_path: Path) -> None:
+    half = (f"trainer={kind}", "trainer.devices=2", "trainer.batch_size=4", "trainer.precision=32-true")
+    synchronised = () if kind == "fsdp" else ("trainer.sync_batchnorm=true",)  # of no effect where all are in eval
+    two = typed(*GRADUAL, *half, *synchronised, "trainer.accelerator=gpu", f"output_dir={tmp_path}")
+    assert two.returncode == 0, two.stderr
+    mine, its = (json.loads((run / "metrics.json").read_text()) for run in (alone[0], only_run(tmp_path)))
+    assert its["test"]["count"] == 153
+    assert its["test"]["loss"] == pytest.approx(mine["test"]["loss"], rel=1e-2)
+
+
 def test_processes_that_differ_by_a_bit_are_told_apart(tmp_path: Path) -> None:
     found = torch.multiprocessing.get_context("spawn").Queue()
     torch.multiprocessing.spawn(_compare, (str(tmp_path / "group"), found), nprocs=2)

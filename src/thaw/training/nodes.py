@@ -1,6 +1,6 @@
 """Processes that torchrun or SLURM's srun has started: the first runs the command, the others join each run it opens.
 
-Imports no torch by itself: `launch` asks here before a configuration is checked.
+Imports torch only where a launcher is: `launch` asks here before a configuration is checked.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def followed() -> int | None:
     if here is None or here.world == 1:
         return None
     if here.rank == 0:
+        _store()  # opened now: at the very end nothing can be imported any more
         atexit.register(_end)
         return None
     from thaw.training.companion import follow
