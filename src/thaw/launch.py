@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from thaw.commands.resume import resume, set_environment
 from thaw.config.command import CONFIG_NAME, Checked, Command, checked, config_folder, parsed
 from thaw.config.faults import Fault, UserFault
+from thaw.training.nodes import followed
 
 FAILED, FAULT, INTERRUPTED = 1, 2, 130
 
@@ -25,6 +26,8 @@ def launch(arguments: Sequence[str]) -> int:
     """Runs what `arguments` ask for and returns the exit status: 0 done, 1 a job of a sweep failed, 2 the user must
     change something, 130 interrupted. A bug of ours leaves with its traceback."""
     try:
+        if (status := followed()) is not None:
+            return status
         command = parsed(arguments)
         if begun := _resumed(command):
             return resume(begun)
