@@ -51,7 +51,7 @@ def _resumed(command: Command) -> Path | None:
 
 def _start(command: Command) -> int:
     set_environment()
-    if command.multirun:
+    if command.multirun and not command.informs:
         from thaw.sweep.sweeping import sweep
 
         return sweep(command)
@@ -61,6 +61,9 @@ def _start(command: Command) -> int:
 
 def _inform(arguments: Sequence[str]) -> int:
     """Help, or a printed config, by Hydra."""
+    from thaw.sweep.share import register_shares
+
+    register_shares()
     sys.argv[1:] = list(arguments)
     hydra.main(config_path=str(config_folder()), config_name=CONFIG_NAME, version_base="1.3")(lambda _: None)()
     return 0

@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from thaw.config.extras import installation
 from thaw.config.faults import Fault, listing, nearest
 from thaw.config.schema import Recipe
 
@@ -81,7 +82,7 @@ def _way_to_any(group: str, name: str) -> str:
     fitting = [
         library for library in ("torchvision", "timm") if group == "backbone" and name in backbone_names(library)
     ]
-    return f"backbone={fitting[0]} backbone.name={name}" if fitting else ""
+    return f"backbone={fitting[0]} backbone.name={name}" if fitting else installation(group, name)
 
 
 def _unknown_group(key: str, value: str, loader: ConfigLoader) -> Iterator[Fault]:

@@ -15,6 +15,9 @@ from rich.console import Console
 from thaw.config.command import Checked, Command, checked, parsed, register_resolvers
 from thaw.sweep.directory import Job, Sweep, is_sweep, jobs_in, read_sweep, unfinished, write_sweep
 from thaw.sweep.job import FAILED, INTERRUPTED, run_job
+from thaw.sweep.process import Task
+from thaw.sweep.share import register_shares
+from thaw.sweep.watching import watched
 from thaw.training.run import claimed
 
 DONE = 0
@@ -63,11 +66,14 @@ def _run(made: Checked, directory: Path) -> None:
         if made.jobs is not None:
             config.hydra.sweeper.params = None
     register_resolvers(made.arguments)
+    register_shares()
     callbacks = Callbacks(config)
     callbacks.on_multirun_start(config=config, config_name=config.hydra.job.config_name)
     context = HydraContext(config_loader=made.loader, callbacks=callbacks)
-    sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=run_job)
-    sweeper.sweep(arguments=_task_overrides(made, config))
+    task = Task(run_job, tuple(made.arguments), tuple(sys.argv))
+    sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=task)
+    with watched(config, directory):
+        sweeper.sweep(arguments=_task_overrides(made, config))
     callbacks.on_multirun_end(config=config, config_name=config.hydra.job.config_name)
 
 

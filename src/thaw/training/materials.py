@@ -29,7 +29,7 @@ from thaw.network.network import Network, vectors
 from thaw.network.source import Source
 from thaw.network.source_rows import told_rows
 from thaw.training.feed import augmentation_of, worker_count
-from thaw.training.hardware import accelerator_for, precision_for
+from thaw.training.hardware import accelerator_for, gpu, precision_for
 from thaw.training.process import cores, prepare
 from thaw.training.ranks import device_count
 
@@ -134,4 +134,4 @@ def _say(name: str, data: Inspected) -> None:
 def _device(accelerator: str, rank: int) -> torch.device:
     if accelerator == "cpu":
         return torch.device("cpu")
-    return torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("mps")
+    return torch.device("cuda", gpu(rank)) if torch.cuda.is_available() else torch.device("mps")

@@ -24,6 +24,7 @@ from thaw.training.assembly import Assembly, assembled
 from thaw.training.averaging import averaging_of
 from thaw.training.checkpoint import AtomicCheckpointIO
 from thaw.training.files import write_json
+from thaw.training.hardware import devices_for
 from thaw.training.history import History
 from thaw.training.learner import NotFinite
 from thaw.training.outcome import (
@@ -88,7 +89,7 @@ def trainer_for(run: Run, parts: Assembly, callbacks: Sequence[Callback] = ()) -
     settings, on_screen = run.recipe.trainer, sys.stderr.isatty() and run.rank == 0
     return pl.Trainer(
         accelerator=parts.accelerator,
-        devices=device_count(settings.devices),
+        devices=devices_for(parts.accelerator, device_count(settings.devices)),
         strategy=_exchange(device_count(settings.devices), parts),
         precision=parts.precision,
         max_epochs=settings.epochs,
