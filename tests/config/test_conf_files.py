@@ -6,6 +6,7 @@ from thaw.config.command import checked, parsed
 from thaw.config.faults import UserFault
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+GLOBAL = ("experiment", "sweep", "launcher")  # groups whose files set keys of others
 CHOICES = sorted(CONF.glob("*/*.yaml"))
 
 
@@ -25,7 +26,8 @@ def values_needed(choice: Path, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda file: f"{file.parent.name}={file.stem}")
 def test_every_shipped_choice_composes_with_the_defaults(choice: Path, tmp_path: Path) -> None:
-    checked(parsed([f"{choice.parent.name}={choice.stem}", *values_needed(choice, tmp_path)]))
+    of_sweeps = ["-m"] if choice.parent.name in GLOBAL[1:] else []
+    checked(parsed([*of_sweeps, f"{choice.parent.name}={choice.stem}", *values_needed(choice, tmp_path)]))
 
 
 def test_the_defaults_are_a_whole_recipe() -> None:
@@ -35,8 +37,8 @@ def test_the_defaults_are_a_whole_recipe() -> None:
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda file: f"{file.parent.name}={file.stem}")
 def test_a_typing_error_in_a_file_of_the_users_own_is_told(choice: Path, tmp_path: Path) -> None:
     group = choice.parent.name
-    if group == "experiment":
-        pytest.skip("an experiment's keys are those of the whole recipe")
+    if group in GLOBAL:
+        pytest.skip("its keys are those of the whole recipe")
     (tmp_path / group).mkdir()
     (tmp_path / group / "mine.yaml").write_text(f"{choice.read_text()}\nmisspelt: 1\n")
     arguments = ["--config-dir", str(tmp_path), f"{group}=mine", *values_needed(choice, tmp_path)]

@@ -28,5 +28,5 @@ def missing_launcher(message: str) -> Fault | None:
 def idle_launchers(overrides: Sequence[Override]) -> Iterator[Fault]:
     """Of a single run: nothing would be launched."""
     for one in overrides:
-        if one.key_or_group in GROUPS and one.value() is not None:
+        if one.key_or_group in GROUPS and not one.is_delete():
             yield Fault(str(one.input_line), "one run, which nothing launches", "a sweep", "put -m in front")

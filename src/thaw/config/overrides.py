@@ -68,9 +68,10 @@ def _faults_of_override(
 def _unknown_choices(group: str, values: Sequence[Any], choices: list[str]) -> Iterator[Fault]:
     for value in values:
         named = value if isinstance(value, list) else [value]
-        for name in [str(one) for one in named if one is not None and str(one) not in (*choices, "null")]:
+        for name in [one for one in ("null" if one is None else str(one) for one in named) if one not in choices]:
             closest = nearest(name, choices)
             fix = _way_to_any(group, name) or (f"{group}={closest}" if closest else "")
+            fix = f"~{group} takes none" if name == "null" else fix
             yield Fault(f"{group}={name}", f"{name!r}, no choice of the group {group}", listing(choices), fix)
 
 
