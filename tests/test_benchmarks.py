@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import finetune, frozen, heads, steps, strategies
 from benchmarks import input as benchmark_input
+from benchmarks import sweep as benchmark_sweep
 from tests.conftest import ROOT, TINY
 from tests.images import image_folder
 
@@ -78,6 +79,11 @@ def test_a_plain_loop_takes_turns_with_runs_on_cached_features(
     assert re.search(r"faster than the plain loop: first run [\d.]+ times, second [\d.]+ times", said)
 
 
+def test_a_sweep_is_held_against_its_jobs(capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark_sweep.main([*TINY, "trainer.epochs=1", "seed=0", "strategy=scratch,fixed"])
+    assert re.search(r"^2 jobs, .*\n.* the sweep takes [\d.]+ times as long$", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_every_benchmark_is_tested_here() -> None:
     files = {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
-    assert files == {"finetune", "frozen", "heads", "input", "steps", "strategies"}
+    assert files == {"finetune", "frozen", "heads", "input", "steps", "strategies", "sweep"}

@@ -9,19 +9,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SOURCE / "thaw"
 FILES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = [
-    "config",
-    "data",
-    "network",
-    "strategy",
-    "features",
-    "analysis",
-    "training",
-    "sweep",
-    "commands",
-    "launch",
-    "cli",
-]
+ROOMS = ["config", "data", "network", "strategy", "features", "analysis", "training"]  # of one run
+ROOMS += ["trained", "comparison", "sweep", "commands", "launch", "cli"]
 MOST_LINES = 400
 
 
@@ -68,6 +57,8 @@ def test_a_room_imports_only_the_rooms_before_it(file: Path) -> None:
         ("data", "timm"),
         ("data", "pytorch_lightning"),
         ("network", "pytorch_lightning"),
+        ("comparison", "torch"),
+        ("comparison", "pytorch_lightning"),
     ],
 )
 def test_a_room_does_not_know_the_library(room: str, stranger: str) -> None:

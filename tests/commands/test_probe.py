@@ -109,7 +109,7 @@ def test_the_run_directory_is_complete(probed: tuple[Path, str]) -> None:
     names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     assert {name for name in names if "tfevents" not in name} == {
         *("config.yaml", "run.json", "metrics.json", "probe.csv", "predictions.csv", "checkpoints/best.ckpt"),
-        *("plots/probe.png", "plots/confusion_matrix.png", "plots/samples.png", "tensorboard/hparams.yaml"),
+        *("plots/probe.png", "plots/confusion_matrix.png", "plots/samples.png", "plots/worst.png"),
     }
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == "done"

@@ -79,3 +79,19 @@ def test_thaw_train_takes_what_train_py_takes() -> None:
     run = thaw("train", "strategy=fintune")
     assert run.returncode == 2
     assert "strategy=finetune" in run.stderr
+
+
+def test_a_preset_of_a_sweep_asks_for_a_sweep() -> None:
+    with pytest.raises(UserFault, match="put -m in front: -m sweep=strategies"):
+        checked(parsed(["sweep=strategies"]))
+
+
+def test_a_preset_sweeps_over_what_the_command_line_leaves_to_it() -> None:
+    assert checked(parsed(["-m", "sweep=strategies"])).jobs == 9
+    assert checked(parsed(["-m", "sweep=strategies", "seed=4"])).jobs == 3
+    assert checked(parsed(["-m", "sweep=strategies", "seed=range(0,2)", "strategy=fixed"])).jobs == 2
+
+
+def test_a_preset_is_checked_like_what_is_typed() -> None:
+    with pytest.raises(UserFault, match="starts from random weights"):
+        checked(parsed(["-m", "sweep=strategies", "backbone.weights=IMAGENET1K_V1", "backbone=resnet18"]))

@@ -21,7 +21,7 @@ from tests.training.killed import PROCESSES
 from thaw.config.command import recipe_for
 from thaw.launch import launch
 from thaw.training.extraction import extracted
-from thaw.training.history import read_history
+from thaw.training.history_file import read_history
 from thaw.training.learner import Learner
 from thaw.training.restore import restored
 

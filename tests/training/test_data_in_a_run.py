@@ -66,9 +66,10 @@ def test_tensorboard_shows_class_counts_and_samples_as_they_are_and_as_training_
 ) -> None:
     events = EventAccumulator(str(run[0] / "tensorboard"))
     events.Reload()
-    assert set(events.Tags()["images"]) == {"data/class_counts", "data/samples", "data/augmented"}
+    tags = {tag for tag in events.Tags()["images"] if tag.startswith("data/")}
+    assert tags == {"data/class_counts", "data/samples", "data/augmented"}
     shown = {}
-    for tag in events.Tags()["images"]:
+    for tag in tags:
         (event,) = events.Images(tag)
         shown[tag] = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
     sixteen = 4 * 32 + 3 * 2

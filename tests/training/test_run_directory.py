@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
 
 from tests.conftest import TINY, only_run
 from thaw.config.schema import Recipe
@@ -28,7 +29,7 @@ def test_the_directory_holds_what_the_contract_names(run: Path) -> None:
     assert names == {
         *("config.yaml", "run.json", "metrics.json", "history.csv", "predictions.csv"),
         *("checkpoints", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "tensorboard", "tensorboard/hparams.yaml"),
-        *("plots", "plots/curves.png", "plots/confusion_matrix.png", "plots/samples.png"),
+        *("plots", "plots/curves.png", "plots/confusion_matrix.png", "plots/samples.png", "plots/worst.png"),
     }
 
 
@@ -97,12 +98,36 @@ def test_tensorboard_holds_scalars_and_the_final_metrics(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     assert events.Scalars("final/test_accuracy")[-1].value == pytest.approx(metrics["test"]["accuracy"])
     assert "_hparams_/session_start_info" in events.summary_metadata
+    assert "_hparams_/experiment" not in events.summary_metadata  # the first run's would be taken for all runs'
+
+
+def test_tensorboard_holds_norms_of_all_that_trains_once_an_epoch(run: Path) -> None:
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    parts = {tag.removeprefix("lr/") for tag in events.Tags()["scalars"] if tag.startswith("lr/")}
+    for kind in ("grad_norm", "weight_norm"):
+        assert {tag for tag in events.Tags()["scalars"] if tag.startswith(kind)} == {f"{kind}/{one}" for one in parts}
+        for part in parts:
+            assert [event.step for event in events.Scalars(f"{kind}/{part}")] == [1, 2]
+            assert all(event.value > 0 for event in events.Scalars(f"{kind}/{part}"))
+
+
+def test_tensorboard_holds_what_the_test_images_tell(run: Path) -> None:
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert {"test/confusion_matrix", "test/worst"} <= set(events.Tags()["images"])
+    curves = {tag for tag, one in events.summary_metadata.items() if one.plugin_data.plugin_name == "pr_curves"}
+    assert curves == {f"test/{name}" for name in "ABCD"}
+    for tag in curves:
+        (event,) = events.Tensors(tag)
+        counts = tensor_util.make_ndarray(event.tensor_proto)[:4, 0]  # with the threshold at 0 all are called so
+        assert counts.tolist() == [5, 15, 0, 0]
 
 
 def test_pictures_are_pictures(run: Path) -> None:
     from PIL import Image
 
-    for name in ("curves", "confusion_matrix", "samples"):
+    for name in ("curves", "confusion_matrix", "samples", "worst"):
         with Image.open(run / "plots" / f"{name}.png") as image:
             assert min(image.size) > 200
             assert len(set(image.convert("L").resize((64, 64)).tobytes())) > 8

@@ -22,7 +22,7 @@ from thaw.launch import launch
 from thaw.network.build import build_network, source_for
 from thaw.network.kinds import parameters_of
 from thaw.network.network import Network
-from thaw.training.history import read_history
+from thaw.training.history_file import read_history
 
 STRATEGIES = sorted(path.stem for path in (ROOT / "conf" / "strategy").glob("*.yaml"))
 RECIPE = (*(one for one in TINY if not one.startswith("trainer.epochs")), "trainer.epochs=3", "scheduler=constant")

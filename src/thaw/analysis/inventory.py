@@ -13,6 +13,9 @@ def say_samples(name: str, samples: Samples, skipped: Mapping[str, str]) -> None
     """Counts, and what is not among the samples: `skipped` is path -> why it cannot be decoded."""
     counts = ", ".join(f"{count} {split}" for split, count in samples.counts().items())
     print(f"{name}: {counts} images of {len(samples.classes)} classes, fingerprint {samples.fingerprint}")
+    unused = len(samples.samples) - sum(samples.counts().values())
+    if unused:
+        print(f"train images left aside: {unused} (data.train_per_class)")
     if samples.passed_over:
         named = listing(samples.passed_over, NAMED_ON_SCREEN)
         print(f"passed over, as they are no image of a class: {len(samples.passed_over)} ({named})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import io
 from collections.abc import Mapping
@@ -10,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
 from thaw.analysis.dataset_plots import aspect_histogram, class_counts, picture_rows, png_of, size_scatter
+from thaw.analysis.page import picture_uri, rendered
 from thaw.analysis.picked import as_they_are, as_trained_on, channel_statistics, picked_by_class
 from thaw.data.augmentation import Augmentation
 from thaw.data.batches import Images
@@ -39,7 +38,7 @@ def write_report(name: str, data: Inspected, images: Images, folder: Path) -> Pa
     for title, content in pictures.items():
         (folder / f"{title}.png").write_bytes(content)
     page = folder / "report.html"
-    page.write_text(_rendered(name, data, images, rows, augmented, pictures), encoding="utf-8")
+    page.write_text(_page(name, data, images, rows, augmented, pictures), encoding="utf-8")
     return page
 
 
@@ -72,7 +71,7 @@ def _drawn(data: Inspected, rows: Mapping[str, np.ndarray], augmented: Augmented
     return {title: png_of(figure) for title, figure in figures.items()}
 
 
-def _rendered(
+def _page(
     name: str,
     data: Inspected,
     images: Images,
@@ -80,22 +79,20 @@ def _rendered(
     augmented: Augmented,
     pictures: Mapping[str, bytes],
 ) -> str:
-    environment = Environment(
-        loader=PackageLoader("thaw.analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("report.html").render(
-        name=name,
+    values = {
+        "name": name,
         **_facts(data),
-        problems=[*broken(data.skipped), *data.problems],
-        channels=_channels(images, data),
-        rows={title: [_thumb(one) for one in pictures] for title, pictures in rows.items()},
-        augmented=[(title, [_thumb(one) for one in row]) for title, row in augmented],
-        pictures={title: _uri(content, "png") for title, content in pictures.items()},
-        augmentation=_settings(images.augmentation),
-        side=images.size,
-        headings=HEADINGS,
-        strip=IMAGES_A_CLASS,
-    )
+        "problems": [*broken(data.skipped), *data.problems],
+        "channels": _channels(images, data),
+        "rows": {title: [_thumb(one) for one in pictures] for title, pictures in rows.items()},
+        "augmented": [(title, [_thumb(one) for one in row]) for title, row in augmented],
+        "pictures": {title: picture_uri(content, "png") for title, content in pictures.items()},
+        "augmentation": _settings(images.augmentation),
+        "side": images.size,
+        "headings": HEADINGS,
+        "strip": IMAGES_A_CLASS,
+    }
+    return rendered("thaw.analysis", "report.html", values)
 
 
 def _facts(data: Inspected) -> dict[str, Any]:
@@ -139,8 +136,4 @@ def _thumb(pixels: np.ndarray) -> Markup:
     picture = Image.fromarray(pixels)
     picture.thumbnail((THUMB, THUMB))
     picture.save(stream, "JPEG", quality=85)
-    return _uri(stream.getvalue(), "jpeg")
-
-
-def _uri(content: bytes, kind: str) -> Markup:
-    return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
+    return picture_uri(stream.getvalue(), "jpeg")

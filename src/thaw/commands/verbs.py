@@ -49,10 +49,13 @@ def one_recipe(command: str, overrides: Sequence[str], of: str = "recipe", valid
 
 
 def new_folder(recipe: Recipe, kind: str) -> Path:
-    """A path in the recipe's output_dir that no other call names: `kind`, the data set, the second, and six digits
-    drawn by chance."""
-    started = time.strftime("%Y-%m-%d_%H-%M-%S")
-    return Path(recipe.output_dir) / f"{kind}_{recipe.dataset.name}_{started}_{secrets.token_hex(3)}"
+    """A path in the recipe's output_dir that no other call names."""
+    return Path(recipe.output_dir) / new_name(f"{kind}_{recipe.dataset.name}")
+
+
+def new_name(stem: str) -> str:
+    """`stem`, the second, and six digits drawn by chance."""
+    return f"{stem}_{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
 
 
 def number_of(text: str, kind: Callable[[str], float]) -> float:

@@ -183,6 +183,18 @@ def _faults_of_jobs(overrides: Sequence[Override], composer: _Composer) -> Itera
         return
     for job in jobs:
         yield from _faults_of_job(job, composer)
+    if not composer.command.multirun:
+        yield from _preset_without_a_sweep(composer, jobs[0])
+
+
+def _preset_without_a_sweep(composer: _Composer, lines: Sequence[str]) -> Iterator[Fault]:
+    """A preset of conf/sweep/ has values for a sweep alone: without -m they would be passed over in silence."""
+    named = [line for line in lines if line.lstrip("+").startswith("sweep=")]
+    try:
+        if named and composer.job(lines).hydra.runtime.choices.get("sweep"):
+            yield Fault(named[0], "the preset of a sweep", "with -m", f"put -m in front: -m {named[0]}")
+    except (HydraException, OmegaConfBaseException):
+        return  # told before
 
 
 def _jobs(overrides: Sequence[Override], composer: _Composer) -> list[list[str]]:

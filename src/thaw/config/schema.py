@@ -103,6 +103,7 @@ class Data(Strict):
     broken: Literal["error", "skip"]
     store_gib: NonNegativeFloat
     near_duplicates: bool
+    train_per_class: PositiveInt | None = None
 
 
 class Cache(Strict):

@@ -62,6 +62,10 @@ class Samples:
         fingerprint = _fingerprint(self.classes, samples, hashes)
         return replace(self, samples=samples, hashes=hashes, fingerprint=fingerprint)
 
+    def split_as(self, samples: Sequence[Sample]) -> Samples:
+        """The same images in the splits that `samples` say, with the fingerprint of these."""
+        return replace(self, samples=tuple(samples), fingerprint=_fingerprint(self.classes, samples, self.hashes))
+
 
 def folder_samples(
     root: Path,

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
 from thaw.config.command import Checked, Command, checked, parsed, register_resolvers
-from thaw.sweep.directory import Job, Sweep, is_sweep, jobs_in, read_sweep, unfinished, write_sweep
+from thaw.sweep.directory import Sweep, is_sweep, jobs_in, read_sweep, unfinished, write_sweep
 from thaw.sweep.job import FAILED, INTERRUPTED, run_job
 from thaw.sweep.process import Task
 from thaw.sweep.share import register_shares
@@ -54,7 +54,7 @@ def _to_its_end(made: Checked, directory: Path, arguments: tuple[str, ...]) -> i
             return INTERRUPTED
         except Exception:  # of a launcher, whose process was killed for instance; of a job it is told already
             traceback.print_exc()
-    return _told(directory, unfinished(jobs_in(directory)))
+    return _told(directory)
 
 
 def _run(made: Checked, directory: Path) -> None:
@@ -82,13 +82,20 @@ def _task_overrides(made: Checked, config: DictConfig) -> list[str]:
     return [line for line in made.arguments if line not in hydras]
 
 
-def _told(directory: Path, jobs: list[Job]) -> int:
+def _told(directory: Path) -> int:
+    """Compares what is done, names what is not."""
+    jobs = jobs_in(directory)
+    left = unfinished(jobs)
+    if len(jobs) - len(left) > 1:
+        from thaw.comparison.build import compare
+        from thaw.comparison.terminal import print_comparison
+
+        print_comparison(compare([directory], directory))
     console = Console(highlight=False, soft_wrap=True, stderr=True)
-    for job in jobs:
+    for job in left:
         console.print(f"job {job.number + 1} {job.status}: {job.name or 'never begun'}", style="bold", markup=False)
         if job.error:
             console.print(f"  {job.error}", markup=False)
-    if jobs:
-        total = len(jobs_in(directory))
-        console.print(f"\n{len(jobs)} of {total} jobs are not done. To run these alone: thaw resume {directory}")
-    return FAILED if jobs else DONE
+    if left:
+        console.print(f"\n{len(left)} of {len(jobs)} jobs are not done. To run these alone: thaw resume {directory}")
+    return FAILED if left else DONE

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from thaw.training.files import write_text
+from thaw.training.history_file import read_history
 from thaw.training.learner import Learner
 
 
@@ -78,11 +79,3 @@ def _as_csv(rows: list[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def read_history(file: Path) -> list[dict[str, str]]:
-    """The rows of a `history.csv`; none where there is no file yet."""
-    if not file.exists():
-        return []
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -14,6 +14,7 @@ from thaw.config.schema import Recipe, SourceRowsHead
 from thaw.data.batches import Images
 from thaw.data.build import samples_of
 from thaw.data.cache import cache_folder
+from thaw.data.fewer import with_fewer
 from thaw.data.inspected import Inspected, inspected
 from thaw.data.live import Live
 from thaw.data.preprocessing import Preprocessing
@@ -110,6 +111,8 @@ def gathered(recipe: Recipe) -> Materials:
     preprocessing = source.preprocessing.at(size, recipe.dataset.crop)
     skip, most_bytes = recipe.data.broken == "skip", recipe.data.store_gib * 2**30
     data = inspected(found, preprocessing, cache, skip, recipe.data.near_duplicates, most_bytes)
+    if recipe.data.train_per_class:
+        data = replace(data, samples=with_fewer(data.samples, recipe.data.train_per_class, recipe.seed))
     _say(recipe.dataset.name, data)
 
     network = build_network(source, recipe.head, data.samples.classes, preprocessing)

@@ -1,4 +1,4 @@
-"""What a finished training leaves: metrics, predictions, pictures, HPARAMS."""
+"""What a finished training leaves: metrics, predictions, pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from thaw.analysis.metrics import confusion_matrix, metrics_of
 from thaw.analysis.picked import as_they_are
@@ -21,13 +22,13 @@ from thaw.data.samples import Samples
 from thaw.network.state import read_state
 from thaw.training.feed import Feed
 from thaw.training.files import write_text
-from thaw.training.history import read_history
+from thaw.training.history_file import read_history
 from thaw.training.learner import Learner
 from thaw.training.ranks import gathered
 from thaw.training.run import Run
 from thaw.training.supply import Supply
 
-SHOWN_SAMPLES = 32
+SHOWN_SAMPLES, SHOWN_WORST = 32, 16
 Predicted = dict[str, tuple[Tensor, Tensor]]  # split -> logits [n, classes], positions in the table [n]
 
 
@@ -83,7 +84,8 @@ def write_predictions(file: Path, samples: Samples, logits: Tensor, positions: T
 
 
 def draw(run: Run, samples: Samples, images: Images, predictions: Predicted) -> None:
-    """curves.png, confusion_matrix.png of the test images, samples.png: test images with label and prediction."""
+    """curves.png, confusion_matrix.png of the test images, and of some of them with label and prediction samples.png,
+    drawn by chance, and worst.png, those with the highest loss."""
     plots = run.directory / "plots"
     rows = read_history(run.directory / "history.csv")
     if rows:
@@ -93,41 +95,20 @@ def draw(run: Run, samples: Samples, images: Images, predictions: Predicted) -> 
     confusion = confusion_matrix(guesses, labels, len(samples.classes)).numpy()
     title = f"{int((guesses == labels).sum())} of {len(labels)} test images right"
     save_confusion(confusion, samples.classes, title, plots / "confusion_matrix.png")
-    _draw_samples(plots / "samples.png", samples, images, guesses, positions, run.recipe.seed)
+    some = np.random.default_rng(run.recipe.seed).permutation(len(positions))[:SHOWN_SAMPLES]
+    worst = F.cross_entropy(logits.double(), labels, reduction="none").argsort(descending=True, stable=True)
+    drawn = {"samples": (sorted(some.tolist()), False), "worst": (worst[:SHOWN_WORST].tolist(), True)}
+    for name, (chosen, is_sure) in drawn.items():
+        _draw_samples(plots / f"{name}.png", samples, images, logits[chosen], positions[chosen].tolist(), is_sure)
 
 
-def _draw_samples(file: Path, samples: Samples, images: Images, guesses: Tensor, positions: Tensor, seed: int) -> None:
-    chosen = sorted(np.random.default_rng(seed).permutation(len(positions))[:SHOWN_SAMPLES].tolist())
-    shown, titles, wrong = [int(positions[place]) for place in chosen], [], []
-    for position, guessed in zip(shown, guesses[chosen].tolist(), strict=True):
-        label, guess = samples.classes[samples.samples[position].label], samples.classes[guessed]
-        titles.append(label if label == guess else f"{label}, not {guess}")
+def _draw_samples(
+    file: Path, samples: Samples, images: Images, logits: Tensor, positions: list[int], with_probability: bool
+) -> None:
+    titles, wrong = list[str](), list[bool]()
+    for position, probabilities in zip(positions, logits.softmax(1), strict=True):
+        label, guess = samples.classes[samples.samples[position].label], samples.classes[int(probabilities.argmax())]
+        title = label if label == guess else f"{label}, not {guess}"
+        titles.append(f"{title} {float(probabilities.max()):.2f}" if with_probability else title)
         wrong.append(label != guess)
-    save_samples(as_they_are(images, shown), titles, wrong, file)
-
-
-def log_hyperparameters(trainer: pl.Trainer, run: Run, metrics: dict[str, Any]) -> None:
-    """TensorBoard's HPARAMS tab shows metrics only from one call with their real values."""
-    finals = {
-        f"final/{split}_{name}": metrics[split][name]
-        for split in metrics
-        if split != "timing"
-        for name in ("accuracy", "loss")
-    }
-    assert trainer.logger is not None
-    trainer.logger.log_hyperparams(flat(run.recipe.plain()), finals)
-    trainer.logger.save()
-    trainer.logger.finalize("success")
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots; lists as text, as the HPARAMS tab takes scalars and text alone."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        result.update(flat(value, f"{name}.") if isinstance(value, dict) else {name: _scalar(value)})
-    return result
-
-
-def _scalar(value: Any) -> Any:
-    return value if isinstance(value, bool | int | float | str) else str(value)
+    save_samples(as_they_are(images, positions), titles, wrong, file)

@@ -6,19 +6,17 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
-
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from thaw.analysis.probe_plot import save_probe
 from thaw.features.heads import Grid
 from thaw.features.trial import Trial
+from thaw.training.board import show_results
 from thaw.training.checkpoint import AtomicCheckpointIO, description
 from thaw.training.extraction import Extracted
 from thaw.training.files import write_json, write_text
 from thaw.training.hardware import hardware
-from thaw.training.outcome import Predicted, draw, flat, write_predictions
+from thaw.training.outcome import Predicted, draw, write_predictions
 from thaw.training.run import Run
 
 COLUMNS = ("method", "setting", "val_accuracy", "val_loss", "seconds", "can_be_a_head", "chosen", "remark")
@@ -43,7 +41,7 @@ def write_probe(
     write_predictions(run.directory / "predictions.csv", found.samples, *predictions["test"])
     draw(run, found.samples, found.images, predictions)
     write_json(run.directory / "metrics.json", metrics)
-    _log(run.directory, flat(recipe.plain()), metrics)
+    show_results(run, found.samples, predictions["test"], metrics)
 
 
 def as_csv(trials: Sequence[Trial], winner: Trial) -> str:
@@ -73,13 +71,3 @@ def _save_network(run: Run, found: Extracted) -> None:
     about = description(run.recipe.plain(), found.samples.classes, found.preprocessing, found.stages)
     state = {f"network.{name}": value for name, value in found.network.state_dict().items()}
     AtomicCheckpointIO().save_checkpoint({"state_dict": state, "thaw": about}, run.best)
-
-
-def _log(directory: Path, hyperparameters: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """For TensorBoard's HPARAMS tab, beside other runs."""
-    logger = TensorBoardLogger(directory, name="", version="tensorboard")
-    splits = [split for split in metrics if split != "timing"]
-    finals = {f"final/{split}_{name}": metrics[split][name] for split in splits for name in ("accuracy", "loss")}
-    logger.log_hyperparams(hyperparameters, finals)
-    logger.save()
-    logger.finalize("success")

@@ -22,15 +22,16 @@ from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Recipe
 from thaw.training.assembly import Assembly, assembled
 from thaw.training.averaging import averaging_of
+from thaw.training.board import show_charts, show_results
 from thaw.training.checkpoint import AtomicCheckpointIO
 from thaw.training.files import write_json
 from thaw.training.hardware import devices_for
 from thaw.training.history import History
 from thaw.training.learner import NotFinite
+from thaw.training.norms import Norms
 from thaw.training.outcome import (
     Predicted,
     draw,
-    log_hyperparameters,
     metrics_by_split,
     predicted,
     timing,
@@ -78,6 +79,7 @@ def train(run: Run) -> None:
     trainer = trainer_for(run, parts)
     if run.rank == 0 and not run.last.is_file():  # a resumed run has shown them
         show_data(trainer, parts.samples, parts.feed.images)
+        show_charts(trainer)
     _fit(trainer, parts, run)
     predictions = predicted(trainer, parts.learner, parts.feed, parts.supply, run.best)
     if run.rank == 0:
@@ -130,7 +132,7 @@ def _callbacks(run: Run, parts: Assembly) -> list[Callback]:
     averaging = averaging_of(run.recipe.trainer)
     averages = [averaging] if averaging else []
     history = History(run.directory / "history.csv", writes=run.rank == 0)
-    return [*averages, Entering(parts.supply), history, *stopping, Checkpoints(run.best.parent)]
+    return [*averages, Entering(parts.supply), history, Norms(), *stopping, Checkpoints(run.best.parent)]
 
 
 def _fit(trainer: pl.Trainer, parts: Assembly, run: Run) -> None:
@@ -153,7 +155,7 @@ def _record(trainer: pl.Trainer, parts: Assembly, run: Run, predictions: Predict
     draw(run, samples, parts.feed.images, predictions)
     metrics["timing"] = timing(run, samples.counts()["train"], time.perf_counter() - began, parts.supply.seconds)
     write_json(run.directory / "metrics.json", metrics)
-    log_hyperparameters(trainer, run, metrics)
+    show_results(run, samples, predictions["test"], metrics)
     print_summary(metrics, str(run.directory))
 
 
