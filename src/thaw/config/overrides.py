@@ -46,7 +46,8 @@ def _unreadable(line: str, error: HydraException) -> Fault:
 def _faults_of_override(
     override: Override, multirun: bool, knows_choices: bool, loader: ConfigLoader
 ) -> Iterator[Fault]:
-    key, choices = override.key_or_group, loader.get_group_options(override.key_or_group)
+    key, is_left_out = override.key_or_group, override.is_delete() and override.value() is None
+    choices = [] if is_left_out else loader.get_group_options(key)
     if override.is_sweep_override() and not multirun:
         yield Fault(
             str(override.input_line),
