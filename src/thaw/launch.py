@@ -65,6 +65,9 @@ def _start(command: Command) -> int:
 
 def _inform(arguments: Sequence[str]) -> int:
     """Help, or a printed config, by Hydra."""
+    from thaw.sweep.share import register_shares
+
+    register_shares()
     sys.argv[1:] = list(arguments)
     hydra.main(config_path=str(config_folder()), config_name=CONFIG_NAME, version_base="1.3")(lambda _: None)()
     return 0

@@ -22,6 +22,7 @@ WRONG = [
     (["trainer.epochs=five"], ["trainer.epochs=five", "'five'", "integer"]),
     (["trainer.epochs=0"], ["trainer.epochs=0", "greater than 0"]),
     (["trainer.devices=zero"], ["'zero'", "integer or 'auto'"]),
+    (["experiment=null"], ["no choice of the group experiment", "~experiment takes none"]),
     (["trainer.deterministic=null"], ["got:   null", "boolean"]),
     (["head.dropout=1.5"], ["1.5", "less than 1"]),
     (["dataset.crop=1.5"], ["1.5", "less than or equal to 1"]),

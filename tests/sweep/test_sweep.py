@@ -9,50 +9,13 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
-import torch
 
 from tests.conftest import TINY
+from tests.sweep.runs import SMALL, jobs_of, same, sweep_in
 from tests.training.killed import killed_in_epoch
 from thaw.launch import launch
 from thaw.sweep.directory import jobs_in, read_sweep
 from thaw.training.outcome import predicted
-
-STRATEGIES = ("scratch", "fixed", "lp_ft")
-SMALL = (*TINY, "augment=flip", "head.dropout=0.2")
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    state: dict[str, torch.Tensor] = content["state_dict"]
-    return state
-
-
-def same(one: Path, other: Path) -> bool:
-    first, second = weights(one), weights(other)
-    predicted = [(run / "predictions.csv").read_bytes() for run in (one, other)]
-    return predicted[0] == predicted[1] and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def sweep_in(outputs: Path) -> Path:
-    (file,) = outputs.glob("*/sweep.json")
-    return file.parent
-
-
-def jobs_of(directory: Path) -> dict[str, Path]:
-    return {file.parent.name.partition("_")[2]: file.parent for file in directory.glob("*/run.json")}
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Runs of their own, in this process: jobs of a sweep are to equal them."""
-    found = {}
-    for strategy in STRATEGIES:
-        for seed in (0, 1, 2):
-            outputs = tmp_path_factory.mktemp("alone")
-            assert launch([*SMALL, f"strategy={strategy}", f"seed={seed}", f"output_dir={outputs}"]) == 0
-            (record,) = outputs.rglob("run.json")
-            found[f"strategy={strategy},seed={seed}"] = record.parent
-    return found
 
 
 @pytest.mark.parametrize("order", ["lp_ft,scratch,fixed", "fixed,lp_ft,scratch"])

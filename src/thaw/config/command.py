@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from thaw.config.extras import idle_launchers, missing_launcher
 from thaw.config.faults import Fault, UserFault
 from thaw.config.job_name import job_name
 from thaw.config.overrides import first_line, forced, sorted_out
@@ -102,6 +103,7 @@ def checked(command: Command) -> Checked:
         sound, faults = sorted_out(command.overrides, command.multirun, command.config_dir is None, composer.loader)
         if not command.informs:
             faults += _faults_of_jobs(sound, composer)
+            faults += [] if command.multirun else idle_launchers(sound)
         if faults := list(dict.fromkeys(faults)):
             counted = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
             raise UserFault(f"{counted} in the command; nothing was started.", faults)
@@ -286,7 +288,7 @@ def _blames(key: str, line: str) -> bool:
 
 
 def _composition_fault(error: Exception) -> Fault:
-    return Fault(
+    return missing_launcher(str(error)) or Fault(
         "the configuration cannot be composed",
         first_line(error),
         fix="python train.py --help lists groups and choices",

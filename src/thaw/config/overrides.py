@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from thaw.config.extras import installation
 from thaw.config.faults import Fault, listing, nearest
 from thaw.config.schema import Recipe
 
@@ -45,7 +46,8 @@ def _unreadable(line: str, error: HydraException) -> Fault:
 def _faults_of_override(
     override: Override, multirun: bool, knows_choices: bool, loader: ConfigLoader
 ) -> Iterator[Fault]:
-    key, choices = override.key_or_group, loader.get_group_options(override.key_or_group)
+    key, is_left_out = override.key_or_group, override.is_delete() and override.value() is None
+    choices = [] if is_left_out else loader.get_group_options(key)
     if override.is_sweep_override() and not multirun:
         yield Fault(
             str(override.input_line),
@@ -67,9 +69,10 @@ def _faults_of_override(
 def _unknown_choices(group: str, values: Sequence[Any], choices: list[str]) -> Iterator[Fault]:
     for value in values:
         named = value if isinstance(value, list) else [value]
-        for name in [str(one) for one in named if one is not None and str(one) not in (*choices, "null")]:
+        for name in [one for one in ("null" if one is None else str(one) for one in named) if one not in choices]:
             closest = nearest(name, choices)
             fix = _way_to_any(group, name) or (f"{group}={closest}" if closest else "")
+            fix = f"~{group} takes none" if name == "null" else fix
             yield Fault(f"{group}={name}", f"{name!r}, no choice of the group {group}", listing(choices), fix)
 
 
@@ -81,7 +84,7 @@ def _way_to_any(group: str, name: str) -> str:
     fitting = [
         library for library in ("torchvision", "timm") if group == "backbone" and name in backbone_names(library)
     ]
-    return f"backbone={fitting[0]} backbone.name={name}" if fitting else ""
+    return f"backbone={fitting[0]} backbone.name={name}" if fitting else installation(group, name)
 
 
 def _unknown_group(key: str, value: str, loader: ConfigLoader) -> Iterator[Fault]:

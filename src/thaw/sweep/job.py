@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -11,8 +12,10 @@ from omegaconf import DictConfig
 
 from thaw.config.command import values_of
 from thaw.config.faults import UserFault
+from thaw.config.schema import Recipe
 from thaw.config.validation import validated
 from thaw.sweep.directory import is_sweep, read_sweep
+from thaw.sweep.process import OUTPUT, in_this_process, output_to, shares_its_machine
 from thaw.training.run import ENDED, note_failure, status_in
 
 FAILED, FAULT, INTERRUPTED = 1, 2, 130
@@ -28,11 +31,17 @@ def run_job(config: DictConfig) -> int:
     """
     job = HydraConfig.get()
     directory = Path(job.runtime.output_dir)
-    print(_title(directory, job.job.num), flush=True)
-    status = _status(config, directory)
+    with _output_of(directory):
+        print(_title(directory, job.job.num), flush=True)
+        status = _status(config, directory)
     if status == INTERRUPTED:
         raise KeyboardInterrupt
     return status
+
+
+def _output_of(directory: Path) -> AbstractContextManager[None]:
+    """Jobs that run side by side would print into each other's lines."""
+    return nullcontext() if in_this_process(HydraConfig.get().launcher) else output_to(directory / OUTPUT)
 
 
 def _title(directory: Path, number: int) -> str:
@@ -60,6 +69,13 @@ def _trained(config: DictConfig, directory: Path) -> int:
         print(f"{before} before")
         return 0
     recipe = validated(values_of(config))
+    from thaw.training.hardware import beginning_with
     from thaw.training.train import resume, start
 
-    return resume(directory) if before else start(recipe, directory)
+    with beginning_with(_first_gpu(recipe)):
+        return resume(directory) if before else start(recipe, directory)
+
+
+def _first_gpu(recipe: Recipe) -> int:
+    job, devices = HydraConfig.get(), recipe.trainer.devices
+    return job.job.num * (devices if isinstance(devices, int) else 1) if shares_its_machine(job.launcher) else 0

@@ -17,7 +17,10 @@ from thaw.config.faults import UserFault
 from thaw.config.search import is_search
 from thaw.sweep.directory import Sweep, is_sweep, jobs_in, read_sweep, unfinished, write_sweep
 from thaw.sweep.job import FAILED, INTERRUPTED, run_job
+from thaw.sweep.process import Task
 from thaw.sweep.search import search
+from thaw.sweep.share import register_shares
+from thaw.sweep.watching import watched
 from thaw.training.run import claimed
 
 DONE = 0
@@ -68,14 +71,17 @@ def _run(made: Checked, directory: Path) -> None:
         if made.jobs is not None:
             config.hydra.sweeper.params = None
     register_resolvers(made.arguments)
+    register_shares()
     callbacks = Callbacks(config)
     callbacks.on_multirun_start(config=config, config_name=config.hydra.job.config_name)
     context = HydraContext(config_loader=made.loader, callbacks=callbacks)
-    if is_search(config):
-        search(config, context, run_job, _task_overrides(made, config))
-    else:
-        sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=run_job)
-        sweeper.sweep(arguments=_task_overrides(made, config))
+    task, overrides = Task(run_job, tuple(made.arguments), tuple(sys.argv)), _task_overrides(made, config)
+    with watched(config, directory):
+        if is_search(config):
+            search(config, context, task, overrides)
+        else:
+            sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=task)
+            sweeper.sweep(arguments=overrides)
     callbacks.on_multirun_end(config=config, config_name=config.hydra.job.config_name)
 
 
@@ -88,7 +94,7 @@ def _told(directory: Path) -> int:
     """Compares what is done, names what is not."""
     jobs = jobs_in(directory)
     left = unfinished(jobs)
-    if len(jobs) - len(left) > 1:
+    if sum(job.status == "done" for job in jobs) > 1:
         from thaw.comparison.build import compare
         from thaw.comparison.terminal import print_comparison
 

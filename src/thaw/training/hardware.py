@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Backbone, Trainer
 from thaw.training.nodes import launched
 from thaw.training.process import cores
+
+FIRST_GPU = "THAW_FIRST_GPU"  # in the environment, so that the further processes of a run know it too
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,33 @@ def accelerator_for(trainer: Trainer) -> str:
             [Fault(f"trainer.devices={trainer.devices}", f"{count} GPUs", fix=f"trainer.devices={count}")],
         )
     return chosen
+
+
+@contextmanager
+def beginning_with(gpu: int) -> Iterator[None]:
+    """Within, runs take their GPUs from number `gpu` on, round the machine's. CUDA_VISIBLE_DEVICES would not be heard
+    in a process that has begun with CUDA in an earlier job."""
+    os.environ[FIRST_GPU] = str(gpu)
+    try:
+        yield
+    finally:
+        del os.environ[FIRST_GPU]
+
+
+def gpu_of(rank: int, first: int, count: int) -> int:
+    """Index of the GPU of process `rank` of a run that begins with GPU `first`, counted round all `count`."""
+    return (first + rank) % max(1, count)
+
+
+def gpu(rank: int) -> int:
+    """Index of the GPU of process `rank` of this run."""
+    return gpu_of(rank, int(os.environ.get(FIRST_GPU, "0")), torch.cuda.device_count())
+
+
+def devices_for(accelerator: str, count: int) -> int | list[int]:
+    """`count` devices as Lightning takes them: which, where they are GPUs that can be told apart."""
+    apart = accelerator == "gpu" and torch.cuda.is_available()
+    return [gpu(rank) for rank in range(count)] if apart else count
 
 
 def precision_for(trainer: Trainer, accelerator: str) -> Any:

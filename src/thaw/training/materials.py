@@ -33,7 +33,7 @@ from thaw.network.source import Source
 from thaw.network.source_rows import told_rows
 from thaw.training import ranks
 from thaw.training.feed import augmentation_of, worker_count
-from thaw.training.hardware import Layout, accelerator_for, check_batchnorm, layout_of, precision_for
+from thaw.training.hardware import Layout, accelerator_for, check_batchnorm, gpu, layout_of, precision_for
 from thaw.training.process import cores, prepare
 
 
@@ -151,4 +151,4 @@ def _say(name: str, data: Inspected) -> None:
 def _device(accelerator: str, rank: int) -> torch.device:
     if accelerator == "cpu":
         return torch.device("cpu")
-    return torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("mps")
+    return torch.device("cuda", gpu(rank)) if torch.cuda.is_available() else torch.device("mps")

@@ -26,7 +26,7 @@ from thaw.training.averaging import averaging_of
 from thaw.training.board import show_charts, show_results
 from thaw.training.checkpoint import AtomicCheckpointIO
 from thaw.training.files import write_json
-from thaw.training.hardware import accelerator_for, layout_of
+from thaw.training.hardware import accelerator_for, devices_for, layout_of
 from thaw.training.history import History
 from thaw.training.learner import NotFinite
 from thaw.training.nodes import PATIENCE, is_further, launched, opened
@@ -112,7 +112,7 @@ def trainer_for(run: Run, parts: Assembly, callbacks: Sequence[Callback] = ()) -
     settings, on_screen = run.recipe.trainer, sys.stderr.isatty() and run.rank == 0
     return pl.Trainer(
         accelerator=parts.accelerator,
-        devices=parts.layout.devices,
+        devices=devices_for(parts.accelerator, parts.layout.devices),
         num_nodes=parts.layout.nodes,
         strategy=_exchange(parts),
         precision=parts.precision,

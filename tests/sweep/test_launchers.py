@@ -1,0 +1,218 @@
+"""Jobs of a sweep in other processes: as if each were alone, whatever starts, stops or kills them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, command, typed
+from tests.sweep.runs import SMALL, jobs_of, same, sweep_in
+from thaw.config.command import checked, parsed
+from thaw.config.faults import UserFault
+from thaw.sweep.directory import Sweep, jobs_in, write_sweep
+from thaw.sweep.share import gpus_a_job, jobs_at_once, register_shares
+from thaw.sweep.watching import watched
+from thaw.training.process import cores
+
+NINE = ("strategy=lp_ft,scratch,fixed", "seed=2,0,1")
+PATIENCE = 500  # each process imports for 10 s, on a machine that other tests use too
+pytestmark = pytest.mark.timeout(2 * PATIENCE)
+PAGE = (ROOT / "docs" / "launchers.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
+
+
+def needs(extra: str) -> pytest.MarkDecorator:
+    missing = find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.hydra_{extra}_launcher") is None
+    return pytest.mark.skipif(missing, reason=f'needs pip install "thaw[{extra}]"')
+
+
+def begun_sweep(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command("-m", *SMALL, *words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def signalled_after_an_epoch(sweep: subprocess.Popen[str], outputs: Path, name: str, number: signal.Signals) -> None:
+    """Sends the signal to the process of the job `name` of the sweep that is under way, behind its first epoch."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and sweep.poll() is None:
+        if any(len(file.read_text().splitlines()) > 1 for file in outputs.glob(f"*/*_{name}/history.csv")):
+            os.kill(process_of(next(outputs.glob(f"*/*_{name}/output.log"))), number)
+            return
+        time.sleep(0.005)
+    sweep.kill()
+    pytest.fail(f"the job had no epoch: {sweep.communicate()}")
+
+
+def process_of(output: Path) -> int:
+    """The process that prints into the file `output`."""
+    for link in Path("/proc").glob("[0-9]*/fd/1"):
+        try:
+            if link.readlink() == output.resolve():
+                return int(link.parts[2])
+        except OSError:  # it ended meanwhile, or is not ours
+            continue
+    raise LookupError(f"nobody prints into {output}")
+
+
+def differing(directory: Path, alone: dict[str, Path], behind: str = "") -> list[str]:
+    jobs = jobs_of(directory)
+    return [name for name in jobs if not same(jobs[name], alone[name + behind])]
+
+
+@needs("joblib")
+def test_nine_jobs_side_by_side_of_which_one_was_killed_equal_their_solo_runs(
+    alone: dict[str, Path], tmp_path: Path
+) -> None:
+    sweep = begun_sweep("launcher=joblib", "hydra.launcher.n_jobs=2", *NINE, f"output_dir={tmp_path}")
+    signalled_after_an_epoch(sweep, tmp_path, "strategy=lp_ft,seed=0", signal.SIGKILL)
+    _, told = sweep.communicate(timeout=PATIENCE)
+    directory = sweep_in(tmp_path)
+    unfinished = [job for job in jobs_in(directory) if job.status != "done"]
+    assert sweep.returncode == 1
+    assert "job 2 running: strategy=lp_ft,seed=0" in told
+    assert f"{len(unfinished)} of 9 jobs are not done. To run these alone: thaw resume {directory}" in told
+
+    resumed = typed(f"resume={directory}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((directory / "1_strategy=lp_ft,seed=0" / "run.json").read_text())["resumed"]
+    assert [job.status for job in jobs_in(directory)] == ["done"] * 9
+    assert set(jobs_of(directory)) == set(alone)
+    assert differing(directory, alone) == []
+    assert "job 9 of 9 done: strategy=fixed,seed=1" in resumed.stderr
+    assert "test accuracy" not in resumed.stdout
+    assert "test accuracy" in (directory / "8_strategy=fixed,seed=1" / "output.log").read_text()
+    recorded = json.loads((directory / "8_strategy=fixed,seed=1" / "run.json").read_text())["command"]
+    assert recorded.startswith(f"python {ROOT / 'train.py'}")
+
+
+@needs("submitit")
+def test_a_job_that_is_preempted_goes_back_into_the_queue_and_equals_its_solo_run(
+    alone: dict[str, Path], tmp_path: Path
+) -> None:
+    sweep = begun_sweep("launcher=submitit_local", "strategy=scratch,fixed", f"output_dir={tmp_path}")
+    signalled_after_an_epoch(sweep, tmp_path, "strategy=scratch", signal.SIGUSR2)
+    _, told = sweep.communicate(timeout=PATIENCE)
+    directory = sweep_in(tmp_path)
+    assert sweep.returncode == 0, told
+    assert "job 1 of 2 interrupted: strategy=scratch" in told
+    assert "job 1 of 2 done: strategy=scratch" in told
+    assert len(json.loads((directory / "0_strategy=scratch" / "run.json").read_text())["resumed"]) == 1
+    assert sorted(jobs_of(directory)) == ["strategy=fixed", "strategy=scratch"]
+    assert differing(directory, alone, ",seed=0") == []
+
+
+@needs("ray")
+def test_jobs_on_ray_equal_their_solo_runs(
+    alone: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else it writes a token into the user's home
+    words = ["launcher=ray", "hydra.launcher.ray.init.num_cpus=2", "strategy=fixed,lp_ft,scratch"]
+    ended = typed("-m", *SMALL, *words, f"output_dir={tmp_path}")
+    assert ended.returncode == 0, ended.stderr
+    directory = sweep_in(tmp_path)
+    assert [job.status for job in jobs_in(directory)] == ["done"] * 3
+    assert differing(directory, alone, ",seed=0") == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(["launcher=submitit_local"], marks=needs("submitit")),
+        pytest.param(["launcher=ray", "hydra.launcher.ray.init.num_cpus=2"], marks=needs("ray")),
+    ],
+    ids=lambda words: words[0],
+)
+def test_each_of_nine_jobs_equals_its_solo_run_to_the_last_bit(
+    launcher: list[str], alone: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    ended = typed("-m", *SMALL, *launcher, *NINE, f"output_dir={tmp_path}")
+    assert ended.returncode == 0, ended.stderr
+    assert set(jobs_of(sweep_in(tmp_path))) == set(alone)
+    assert differing(sweep_in(tmp_path), alone) == []
+
+
+WITHOUT_PLUGINS = """
+import sys, hydra_plugins
+hydra_plugins.__path__ = []
+from thaw.launch import launch
+status = launch(sys.argv[1:])
+sys.exit(status if "torch" not in sys.modules else "torch was imported")
+"""
+
+
+@needs("joblib")
+@pytest.mark.parametrize(
+    ("word", "extra"),
+    [
+        ("launcher=joblib", "joblib"),
+        ("launcher=submitit_slurm", "submitit"),
+        ("hydra/launcher=ray", "ray"),
+    ],
+)
+def test_a_launcher_that_is_not_installed_is_one_fault(word: str, extra: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", WITHOUT_PLUGINS, "-m", word, "seed=0,1", f"output_dir={tmp_path / 'outputs'}"]
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.startswith(f"thaw: 1 fault in the command; nothing was started.\n  {word}\n")
+    assert f'pip install "thaw[{extra}]"' in ended.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("word", ["launcher=basic", "hydra/launcher=basic"])
+def test_a_launcher_without_a_sweep_is_a_fault(word: str) -> None:
+    with pytest.raises(UserFault, match=f"{word}\n.*nothing launches"):
+        checked(parsed([word]))
+    checked(parsed(["~launcher"]))
+
+
+@pytest.mark.parametrize(("jobs", "is_told"), [(1, False), (cores() + 1, True)])
+@needs("joblib")
+def test_more_threads_than_cores_are_told_of(
+    jobs: int, is_told: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["-m", "launcher=joblib", f"hydra.launcher.n_jobs={jobs}", "trainer.accelerator=cpu", "seed=range(100)"]
+    write_sweep(tmp_path, Sweep(tuple(words), 100))
+    register_shares()
+    with watched(checked(parsed(words)).config, tmp_path):
+        pass
+    told = capfd.readouterr().err
+    assert ("wait for each other" in told) == is_told
+    assert "the same to the last bit with trainer.threads=1" in told
+
+
+def test_what_a_job_gets_of_a_machine_without_a_gpu() -> None:
+    assert jobs_at_once("cpu", "auto", 1) == cores()
+    assert jobs_at_once("cpu", 2, cores()) == 1
+    assert jobs_at_once("cpu", "auto", None) == 1
+    assert jobs_at_once("cpu", "auto", 10 * cores()) == 1
+    assert [gpus_a_job("cpu", "auto"), gpus_a_job("gpu", "auto"), gpus_a_job("gpu", 2)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("python train.py")])
+def test_a_sweep_of_the_page_is_a_valid_command(line: str) -> None:
+    words = shlex.split(line)[2:]
+    name = next(word.partition("=")[2] for word in words if word.startswith("launcher="))
+    if find_spec(f"hydra_plugins.hydra_{name.split('_')[0]}_launcher") is None:
+        pytest.skip("its extra is not installed")
+    checked(parsed(words))
+
+
+def test_the_page_has_a_command_for_every_launcher() -> None:
+    presets = {file.stem for file in (ROOT / "conf" / "launcher").glob("*.yaml")} - {"basic"}
+    assert {name for name in presets if f"launcher={name} " in "\n".join(COMMANDS)} == presets
+    extras = {line for line in COMMANDS if line.startswith("pip install")}
+    assert extras == {f'pip install "thaw[{name}]"' for name in ("joblib", "submitit", "ray")}
