@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from thaw.config.catalog import backbone_names
@@ -23,10 +23,12 @@ from thaw.config.schema import (
 )
 
 Blamed = Iterator[tuple[str, Fault]]
+Rule = Callable[[Recipe], Blamed]
 
 
-def contradictions(recipe: Recipe) -> Blamed:
-    for rule in RULES:
+def contradictions(recipe: Recipe, rules: Sequence[Rule] | None = None) -> Blamed:
+    """By all rules, where none are named."""
+    for rule in RULES if rules is None else rules:
         yield from rule(recipe)
 
 
@@ -268,6 +270,7 @@ def _crop_is_an_interval(recipe: Recipe) -> Blamed:
         )
 
 
+DATA_RULES = (_characters_are_distinct, _folder_is_there, _variant_exists, _archives_can_be_verified)
 RULES = (
     _backbone_exists,
     _weights_file_exists,
@@ -284,9 +287,6 @@ RULES = (
     _precision_fits,
     _rows_have_a_layer,
     _data_has_validation,
-    _characters_are_distinct,
-    _folder_is_there,
-    _variant_exists,
-    _archives_can_be_verified,
+    *DATA_RULES,
     _crop_is_an_interval,
 )

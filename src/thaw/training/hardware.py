@@ -30,6 +30,13 @@ def accelerator_for(trainer: Trainer) -> str:
     return chosen
 
 
+def device_of(accelerator: str, rank: int = 0) -> torch.device:
+    """Of `accelerator_for`'s answer the `rank`-th device."""
+    if accelerator == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("mps")
+
+
 def precision_for(trainer: Trainer, accelerator: str) -> Any:
     """Lightning's name of the precision."""
     if trainer.precision == "16-mixed" and accelerator == "cpu":

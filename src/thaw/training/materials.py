@@ -30,7 +30,7 @@ from thaw.network.network import Network, vectors
 from thaw.network.source import Source
 from thaw.network.source_rows import told_rows
 from thaw.training.feed import augmentation_of, worker_count
-from thaw.training.hardware import accelerator_for, precision_for
+from thaw.training.hardware import accelerator_for, device_of, precision_for
 from thaw.training.process import cores, prepare
 from thaw.training.ranks import device_count
 
@@ -88,7 +88,7 @@ class Materials:
             views,
             self.preprocessing,
             f"{backbone.library} {version(backbone.library)} {backbone.name}",
-            Machine(_device(self.accelerator, rank), str(self.precision), worker_count(recipe.trainer, self.on_gpu)),
+            Machine(device_of(self.accelerator, rank), str(self.precision), worker_count(recipe.trainer, self.on_gpu)),
             {one.depth: one.bytes_an_image for one in self.prefixes()},
             {"dataset": recipe.dataset.name, "backbone": backbone.name},
         )
@@ -132,9 +132,3 @@ def _say(name: str, data: Inspected) -> None:
     if isinstance(data.store, Live):
         print("images are decoded anew in every epoch: a store of them would be larger than data.store_gib")
     print()
-
-
-def _device(accelerator: str, rank: int) -> torch.device:
-    if accelerator == "cpu":
-        return torch.device("cpu")
-    return torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("mps")
