@@ -25,13 +25,15 @@ def save_reliability(found: Reliability, title: str, file: Path) -> None:
     reach = np.abs(bounds.T - shares)
     above.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
     above.errorbar(
-        found.confidence[filled], shares, reach, fmt="o-", color=BLUE, markersize=4, linewidth=1.2, capsize=2,
+        found.confidence[filled], shares, reach, fmt="o", color=BLUE, markersize=4, linewidth=1.2, capsize=2,
         label="share right, 95 % interval",
     )  # fmt: skip
     above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share that is right")
-    above.legend(frameon=False, loc="upper left")
+    above.legend(loc="upper left", edgecolor="none", framealpha=0.9)
     above.set_title(title, loc="left", fontsize=11)
-    below.bar(edges[:-1], found.counts, np.diff(edges), align="edge", color=BLUE, edgecolor="white")
+    bars = below.bar(edges[:-1], found.counts, np.diff(edges), align="edge", color=BLUE, edgecolor="white")
+    below.bar_label(bars, [str(count) if count else "" for count in found.counts], fontsize=7)
+    below.margins(y=0.25)
     below.set(xlabel="probability of the prediction", ylabel="images")
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)

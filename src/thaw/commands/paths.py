@@ -42,6 +42,9 @@ def _files(word: str, patterns: bool) -> tuple[list[Path], Fault | None]:
     path = Path(word).expanduser()
     if path.is_file():
         return [path], None
+    if (path / "run.json").is_file():
+        got = "a run directory, whose pictures are plots"
+        return [], Fault(word, got, "images to predict", f"the run first, then images: thaw predict {word} PATH...")
     if path.is_dir():
         files = sorted(_images_below(path))
         return files, None if files else _no_images(path)
@@ -70,8 +73,7 @@ def _is_image(path: Path) -> bool:
 def _no_images(folder: Path) -> Fault:
     from thaw.data.rows import SUFFIXES
 
-    is_run = any(folder.glob("*.ckpt")) or (folder / "checkpoints").is_dir()
-    got = "a checkpoint, and no images" if is_run else "no images in it"
-    return Fault(
-        str(folder), got, f"images {', '.join(SUFFIXES)}", "the checkpoint first, then images" if is_run else ""
-    )
+    has_checkpoint = any(folder.glob("*.ckpt"))
+    got = "a checkpoint, and no images" if has_checkpoint else "no images in it"
+    fix = "the checkpoint first, then images" if has_checkpoint else ""
+    return Fault(str(folder), got, f"images {', '.join(SUFFIXES)}", fix)

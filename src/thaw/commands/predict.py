@@ -104,7 +104,8 @@ def _faults(options: dict[str, str], words: Sequence[str]) -> Iterator[Fault]:
 def _predict(trained: Restored, paths: list[Path], top: int, write: Write, grid: Path | None) -> int:
     from thaw.trained.prediction import predictions
 
-    shown, broken = list[Prediction](), list[str]()
+    shown: list[Prediction] = []
+    broken: list[str] = []
 
     def rows() -> Iterator[Row]:
         for one in _counted(predictions(trained, paths, top), len(paths)):
@@ -124,7 +125,8 @@ def _predict(trained: Restored, paths: list[Path], top: int, write: Write, grid:
 def _read(trained: Restored, paths: list[Path], characters: int | None, write: Write, aside: TextIO) -> int:
     from thaw.trained.captcha import labels_beside, readings, score
 
-    labels, found = labels_beside(paths), list[Reading]()
+    labels = labels_beside(paths)
+    found: list[Reading] = []
 
     def rows() -> Iterator[Row]:
         for one in _counted(readings(trained, paths, characters), len(paths)):
@@ -155,11 +157,12 @@ def _naming_broken(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _as_json(rows: Iterable[Row]) -> None:
-    begin = "["
+    """Each row is a whole line as soon as it is there."""
+    begin = "[ "
     for row in rows:
-        print(f"{begin}\n{json.dumps(row)}", end="")
-        begin = ","
-    print("\n]")
+        print(f"{begin}{json.dumps(row)}", flush=True)
+        begin = ", "
+    print("]")
 
 
 def _as_csv(rows: Iterable[Row]) -> None:

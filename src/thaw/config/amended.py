@@ -64,9 +64,9 @@ def _faults(line: str, override: Override) -> Iterator[Fault]:
         yield Fault(line, "several values" if override.is_sweep_override() else "a removal", "key=value")
     elif not any(key == one or key.startswith(f"{one}.") for one in KEYS):
         group, _, rest = key.partition(".")
-        closest, near_group = nearest(key, KEYS), nearest(group, ("dataset", "data"))
+        near_group = nearest(group, ("dataset", "data"))
         got = "the training is over" if group in Recipe.model_fields else "no such key"
-        fix = closest or (f"{near_group}.{rest}" if near_group and rest else "")
+        fix = f"{near_group}.{rest}" if near_group and rest else nearest(key, KEYS)
         value = line.partition("=")[2]
         yield Fault(line, got, f"dataset=NAME, {listing(KEYS)}", f"{fix}={value}" if fix else "leave it out")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from thaw.config.faults import Fault, UserFault, listing, nearest
 from thaw.config.schema import Strict
 from thaw.data.preprocessing import INTERPOLATIONS
-from thaw.training.checkpoint import FORMAT
+from thaw.training.format import FORMAT
 
 BEST = "checkpoints/best.ckpt"
 VALID = "a run directory, or its checkpoints/best.ckpt"
