@@ -36,7 +36,9 @@ def test_the_interval_of_a_large_error_holds_it_and_that_of_none_begins_near_nou
     low, high = error_interval(*answers(3000, overconfidence=0.2))
     assert low < 0.2 < high
     assert high - low < 0.08
-    assert error_interval(*answers(3000))[0] < 0.01
+    low, high = error_interval(*answers(3000))
+    assert low < 0.01
+    assert low <= reliability(*answers(3000)).error <= high + 1e-12
 
 
 def test_certain_and_right_has_no_error(tmp_path: Path) -> None:

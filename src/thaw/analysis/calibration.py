@@ -35,7 +35,8 @@ def reliability(probabilities: np.ndarray, right: np.ndarray, bins: int = BINS) 
 
 def error_interval(probabilities: np.ndarray, right: np.ndarray, bins: int = BINS) -> tuple[float, float]:
     """95 % of the expected calibration error, by the basic bootstrap of 1000 draws: resampling makes the error larger,
-    as any sampling does, and that interval takes off what the percentiles would keep."""
+    as any sampling does, and that interval takes off what the percentiles would keep. Where that is more than the
+    error itself, which then is mostly chance, the interval is widened to hold it."""
     places, gaps, count = _bins(probabilities, bins), probabilities - right, len(right)
     dice, drawn = np.random.default_rng(0), np.empty(DRAWS)
     for number in range(DRAWS):
@@ -43,7 +44,7 @@ def error_interval(probabilities: np.ndarray, right: np.ndarray, bins: int = BIN
         drawn[number] = np.abs(np.bincount(places[chosen], gaps[chosen], bins)).sum() / count
     error = np.abs(np.bincount(places, gaps, bins)).sum() / count
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return max(0.0, float(2 * error - high)), min(1.0, max(0.0, float(2 * error - low)))
+    return max(0.0, float(min(error, 2 * error - high))), min(1.0, float(max(error, 2 * error - low)))
 
 
 def _bins(probabilities: np.ndarray, bins: int) -> np.ndarray:
