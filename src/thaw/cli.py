@@ -18,6 +18,8 @@ COMMANDS = {
     "probe": "linear classifiers and k-NN on a backbone's frozen features; the best becomes a run",
     "features": "features of a data set as a file, in TensorBoard's projector, or as a picture",
     "cache": "what is kept of data sets, features and weights, and how to be rid of it",
+    "explain": "what a trained network sees in a picture: Grad-CAM, feature maps, filters, DeepDream",
+    "report": "write a run's report.html anew",
     "submit": "predict a data set's unlabelled images into a file that Kaggle takes",
 }
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from PIL import Image
 
 from thaw.analysis.dataset_plots import aspect_histogram, class_counts, picture_rows, png_of, size_scatter
+from thaw.analysis.page import data_uri, rendered, thumb
 from thaw.analysis.picked import as_they_are, as_trained_on, channel_statistics, picked_by_class
 from thaw.data.augmentation import Augmentation
 from thaw.data.batches import Images
@@ -25,7 +21,6 @@ from thaw.network.source import IMAGENET
 CLASSES_SHOWN, IMAGES_A_CLASS = 24, 8
 AUGMENTED_IMAGES, EPOCHS_SHOWN = 6, 4
 HEADINGS = ("as it is", *(f"epoch {number + 1}" for number in range(EPOCHS_SHOWN)))
-THUMB = 128  # pixels; a data URI of 4 kB
 Augmented = list[tuple[str, list[np.ndarray]]]  # class, and one of its images as it is and in the first epochs
 
 
@@ -80,21 +75,18 @@ def _rendered(
     augmented: Augmented,
     pictures: Mapping[str, bytes],
 ) -> str:
-    environment = Environment(
-        loader=PackageLoader("thaw.analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("report.html").render(
+    return rendered(
+        "report.html",
         name=name,
         **_facts(data),
         problems=[*broken(data.skipped), *data.problems],
         channels=_channels(images, data),
-        rows={title: [_thumb(one) for one in pictures] for title, pictures in rows.items()},
-        augmented=[(title, [_thumb(one) for one in row]) for title, row in augmented],
-        pictures={title: _uri(content, "png") for title, content in pictures.items()},
+        rows={title: [thumb(one) for one in pictures] for title, pictures in rows.items()},
+        augmented=[(title, [thumb(one) for one in row]) for title, row in augmented],
+        pictures={title: data_uri(content) for title, content in pictures.items()},
         augmentation=_settings(images.augmentation),
         side=images.size,
         headings=HEADINGS,
-        strip=IMAGES_A_CLASS,
     )
 
 
@@ -132,15 +124,3 @@ def _settings(augmentation: Augmentation) -> str:
     usual = Augmentation()
     values = {one.name: getattr(augmentation, one.name) for one in dataclasses.fields(augmentation)}
     return ", ".join(f"{name} {value}" for name, value in values.items() if value != getattr(usual, name))
-
-
-def _thumb(pixels: np.ndarray) -> Markup:
-    stream = io.BytesIO()
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((THUMB, THUMB))
-    picture.save(stream, "JPEG", quality=85)
-    return _uri(stream.getvalue(), "jpeg")
-
-
-def _uri(content: bytes, kind: str) -> Markup:
-    return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")

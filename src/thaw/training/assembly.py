@@ -12,8 +12,10 @@ from torch import Tensor
 from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Recipe
 from thaw.data.balance import class_weights
+from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples
 from thaw.features.decision import decisions, told
+from thaw.network.cost import StageCost
 from thaw.network.kinds import size_of
 from thaw.network.network import HEAD
 from thaw.strategy.plan import Plan
@@ -35,6 +37,8 @@ class Assembly:
     """What training needs. `precision` is Lightning's name of it."""
 
     samples: Samples
+    preprocessing: Preprocessing
+    stages: list[StageCost]
     feed: Feed
     learner: Learner
     supply: Supply
@@ -57,7 +61,8 @@ def assembled(run: Run) -> Assembly:
     features = [one.plain() for one in supply.decisions.values()]
     run.note(**made.recorded(), parameters=totals, plan=plan.plain(), features=features, hardware=hardware())
     feed = feed_of(recipe, samples, made.images, supply, made.on_gpu, run.rank)
-    return Assembly(samples, feed, _learner(made, plan, feed), supply, made.accelerator, made.precision)
+    learner = _learner(made, plan, feed)
+    return Assembly(samples, made.preprocessing, made.stages, feed, learner, supply, made.accelerator, made.precision)
 
 
 def _supply(run: Run, made: Materials, plan: Plan) -> Supply:

@@ -14,11 +14,13 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from thaw.analysis.probe_plot import save_probe
 from thaw.features.heads import Grid
 from thaw.features.trial import Trial
+from thaw.network.cost import stage_costs
 from thaw.training.checkpoint import AtomicCheckpointIO, description
 from thaw.training.extraction import Extracted
 from thaw.training.files import write_json, write_text
 from thaw.training.hardware import hardware
 from thaw.training.outcome import Predicted, draw, flat, write_predictions
+from thaw.training.page import write_page
 from thaw.training.run import Run
 
 COLUMNS = ("method", "setting", "val_accuracy", "val_loss", "seconds", "can_be_a_head", "chosen", "remark")
@@ -44,6 +46,8 @@ def write_probe(
     draw(run, found.samples, found.images, predictions)
     write_json(run.directory / "metrics.json", metrics)
     _log(run.directory, flat(recipe.plain()), metrics)
+    costs = stage_costs(found.network, found.preprocessing.size)
+    write_page(run, found.network, found.samples, found.images, found.preprocessing, costs)
 
 
 def as_csv(trials: Sequence[Trial], winner: Trial) -> str:

@@ -35,6 +35,7 @@ from thaw.training.outcome import (
     timing,
     write_predictions,
 )
+from thaw.training.page import write_page
 from thaw.training.pictures import show_data
 from thaw.training.process import Interrupted, interruptible
 from thaw.training.ranks import backend, device_count, started
@@ -153,6 +154,7 @@ def _record(trainer: pl.Trainer, parts: Assembly, run: Run, predictions: Predict
     metrics["timing"] = timing(run, samples.counts()["train"], time.perf_counter() - began, parts.supply.seconds)
     write_json(run.directory / "metrics.json", metrics)
     log_hyperparameters(trainer, run, metrics)
+    write_page(run, parts.learner.network, samples, parts.feed.images, parts.preprocessing, parts.stages)
     print_summary(metrics, str(run.directory))
 
 
