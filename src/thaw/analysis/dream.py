@@ -26,7 +26,7 @@ class Dreaming:
     stage: str
     steps: int = 20
     octaves: int = 4
-    rate: float = 0.03
+    rate: float = 0.02
     seed: int = 0
 
 

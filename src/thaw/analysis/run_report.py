@@ -90,8 +90,8 @@ def _told(
     if history and "val" in metrics:
         best = max(history, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
         yield (
-            f"Epoch {best['epoch']} of {len(history)} had the best validation accuracy, {float(best['val_accuracy']):.1%} "
-            f"of {metrics['val']['count']:,} images; its weights are the ones kept."
+            f"Epoch {best['epoch']} of {len(history)} had the best validation accuracy, "
+            f"{float(best['val_accuracy']):.1%} of {metrics['val']['count']:,} images; its weights are the ones kept."
         )
     elif history:
         yield "Without validation images there was nothing to choose an epoch by: the last one is kept."

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DONE = 0
-KEYS = {"top": "3", "out": "", "steps": "20", "octaves": "4", "rate": "0.03", "seed": "0"}
+KEYS = {"top": "3", "out": "", "steps": "20", "octaves": "4", "rate": "0.02", "seed": "0"}
 OF_DREAMS = ("steps", "octaves", "rate", "seed")
 HELP = """thaw explain RUN|CKPT IMAGE [--dream STAGE] [key=value ...]
 
@@ -26,7 +26,7 @@ HELP = """thaw explain RUN|CKPT IMAGE [--dream STAGE] [key=value ...]
   --dream STAGE     DeepDream too: the picture changed so that this stage answers more strongly to it
   steps=20          of it in each octave
   octaves=4         from coarse patterns to fine ones
-  rate=0.03         how far a step goes, in deviations of the source's images
+  rate=0.02         how far a step goes, in deviations of the source's images
   seed=0            of the shifts between the steps
   top=3             how many classes
   out=DIR           the folder; by default a new one here, explain_IMAGE_SUFFIX
