@@ -22,6 +22,8 @@ COMMANDS = {
     "cache": "what is kept of data sets, features and weights, and how to be rid of it",
     "evaluate": "a trained network on labelled images, from its checkpoint alone",
     "predict": "what a trained network says of images, or reads in captchas",
+    "explain": "what a trained network sees in a picture: Grad-CAM, feature maps, filters, DeepDream",
+    "report": "write a run's report.html anew",
     "submit": "predict a data set's unlabelled images into a file that Kaggle takes",
 }
 
