@@ -17,6 +17,7 @@ ROOMS = [
     "features",
     "analysis",
     "training",
+    "trained",
     "sweep",
     "commands",
     "launch",

@@ -18,6 +18,7 @@ COMMANDS = {
     "probe": "linear classifiers and k-NN on a backbone's frozen features; the best becomes a run",
     "features": "features of a data set as a file, in TensorBoard's projector, or as a picture",
     "cache": "what is kept of data sets, features and weights, and how to be rid of it",
+    "export": "a trained network as ONNX, torch.export, safetensors or TorchScript, checked against the original",
     "submit": "predict a data set's unlabelled images into a file that Kaggle takes",
 }
 
