@@ -153,7 +153,7 @@ def _record(trainer: pl.Trainer, parts: Assembly, run: Run, predictions: Predict
     metrics["timing"] = timing(run, samples.counts()["train"], time.perf_counter() - began, parts.supply.seconds)
     write_json(run.directory / "metrics.json", metrics)
     log_hyperparameters(trainer, run, metrics)
-    print_summary(metrics, str(run.directory))
+    print_summary(metrics, str(run.directory), run.recipe.notes)
 
 
 def _explaining(function: Callable[[Run], None], run: Run) -> None:
