@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP    := .venv/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: train test test-long check format clean
+.PHONY: train test test-long reproduce check format clean
 
 train: .venv/installed
 	.venv/bin/python train.py
@@ -12,6 +12,10 @@ test: check
 
 test-long: .venv/installed
 	.venv/bin/python -m pytest -m long
+
+# The sources' experiments whose data and weights are here, beside their published numbers; the rest is named.
+reproduce: .venv/installed
+	.venv/bin/python -m benchmarks.reproduce
 
 check: .venv/installed
 	.venv/bin/ruff check .

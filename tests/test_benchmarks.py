@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import finetune, frozen, heads, steps, strategies
+from benchmarks import finetune, frozen, heads, reproduce, steps, strategies
 from benchmarks import input as benchmark_input
 from benchmarks import sweep as benchmark_sweep
 from tests.conftest import ROOT, TINY
@@ -84,6 +84,25 @@ def test_a_sweep_is_held_against_its_jobs(capsys: pytest.CaptureFixture[str]) ->
     assert re.search(r"^2 jobs, .*\n.* the sweep takes [\d.]+ times as long$", capsys.readouterr().out, re.MULTILINE)
 
 
+def test_experiments_that_can_be_run_stand_beside_their_published_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("THAW_CACHE", str(tmp_path / "cache"))
+    root = image_folder(tmp_path / "data", {"train": 6, "val": 3}, classes=("ants", "bees"))
+    small = ("dataset.image_size=32", "trainer.epochs=1", "trainer.accelerator=cpu", "trainer.threads=1")
+    arguments = ["hymenoptera_fixed", "hotdog_fixed", "--lite", "--seeds=0,1", f"--root=hymenoptera={root}", *small]
+    assert reproduce.main(arguments) == 0
+    assert reproduce.main(["hymenoptera_finetune", "--root", f"hymenoptera={root}", *small]) == 0
+    said = capsys.readouterr().out
+    number = r"\d\.\d{3}"
+    ours = rf"accuracy {number} ± {number} \(2 seeds, {number} to {number} by 6 images\)"
+    row = rf"^\| `hymenoptera_fixed` \| accuracy 0\.948 to 0\.961 \| {ours} \| \S+ \| tf_efficientnet_lite0 in"
+    assert re.search(row, said, re.MULTILINE)
+    assert f"hotdog.zip as {tmp_path / 'cache' / 'downloads' / 'hotdog.zip'}" in said
+    assert f"resnet18-f37072fd.pth as {tmp_path / 'cache' / 'weights'}" in said
+
+
 def test_every_benchmark_is_tested_here() -> None:
     files = {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
-    assert files == {"finetune", "frozen", "heads", "input", "steps", "strategies", "sweep"}
+    assert files == {"finetune", "frozen", "heads", "input", "reproduce", "steps", "strategies", "sweep"}

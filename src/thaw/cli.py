@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": "what a trained network says of images, or reads in captchas",
     "explain": "what a trained network sees in a picture: Grad-CAM, feature maps, filters, DeepDream",
     "report": "write a run's report.html anew",
+    "export": "a trained network as ONNX, torch.export, safetensors or TorchScript, checked against the original",
     "submit": "predict a data set's unlabelled images into a file that Kaggle takes",
 }
 

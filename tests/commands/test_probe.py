@@ -108,7 +108,15 @@ def test_the_run_directory_is_complete(probed: tuple[Path, str]) -> None:
     run, _ = probed
     names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     assert {name for name in names if "tfevents" not in name} == {
-        *("config.yaml", "run.json", "metrics.json", "probe.csv", "predictions.csv", "report.html", "checkpoints/best.ckpt"),
+        *(
+            "config.yaml",
+            "run.json",
+            "metrics.json",
+            "probe.csv",
+            "predictions.csv",
+            "report.html",
+            "checkpoints/best.ckpt",
+        ),
         *("plots/probe.png", "plots/confusion_matrix.png", "plots/samples.png", "plots/worst.png"),
     }
     record = json.loads((run / "run.json").read_text())

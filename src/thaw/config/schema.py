@@ -371,6 +371,7 @@ class Recipe(Strict):
     data: Data
     cache: Cache = Cache(mode="auto", views=None, gib=50)
     resume: Name | None
+    notes: list[Name] = []
 
     def plain(self) -> dict[str, Any]:
         """Nested dicts, lists and scalars alone, as YAML, JSON and a checkpoint can hold them."""

@@ -39,6 +39,18 @@ def samples_of(dataset: Captcha | Folder | Table, seed: int, cache: Path, mirror
     return folder_samples(root, dataset.splits.model_dump(), fractions, seed, dataset.exclude, dataset.per_class)
 
 
+def still_to_fetch(dataset: Captcha | Folder | Table, cache: Path) -> str:
+    """What `samples_of` would have to fetch, and where it would lie; empty where all is here or is drawn."""
+    if isinstance(dataset, Captcha):
+        return ""
+    if dataset.root is not None:
+        root = Path(dataset.root).expanduser()
+        return "" if root.exists() else str(root)
+    archive = archives_of(dataset)[(dataset.variant or "") if isinstance(dataset, Table) else "archive"]
+    file = _download(archive, cache)
+    return "" if _folder(dataset.name, archive, cache).is_dir() or file.is_file() else f"{archive.url} as {file}"
+
+
 def _root(dataset: Folder | Table, cache: Path, mirror: str | None) -> Path:
     """The folder that the reader is to read. A user's own copy may be that of any variant."""
     archives = archives_of(dataset)
@@ -67,14 +79,25 @@ def _unpacked_copy(name: str, file: Path, inner: str | None, cache: Path) -> Pat
 
 
 def _fetched_folder(name: str, archive: Archive, instead: Sequence[str], cache: Path, mirror: str | None) -> Path:
-    digits = archive.checksum.split(":")[1][:16] if archive.checksum else key_of(url=archive.url)
-    inside = f"-{key_of(inner=archive.inner)}" if archive.inner else ""
-    target = cache / "datasets" / f"{name}-{digits}{inside}"
+    target = _folder(name, archive, cache)
     if target.is_dir():
         return target
     if archive.url.startswith(SCHEME):
         return unpacked(_from_kaggle(archive.url, instead, cache / "downloads"), target, archive.inner)
     return unpacked(_from_network(name, archive, cache, mirror), target, archive.inner)
+
+
+def _folder(name: str, archive: Archive, cache: Path) -> Path:
+    """Where the archive is unpacked to."""
+    digits = archive.checksum.split(":")[1][:16] if archive.checksum else key_of(url=archive.url)
+    inside = f"-{key_of(inner=archive.inner)}" if archive.inner else ""
+    return cache / "datasets" / f"{name}-{digits}{inside}"
+
+
+def _download(archive: Archive, cache: Path) -> Path:
+    """Where the archive is fetched to; Kaggle's client names it after the competition."""
+    name = Path(archive.url).name
+    return cache / "downloads" / (f"{name}.zip" if archive.url.startswith(SCHEME) else name)
 
 
 def _from_kaggle(url: str, instead: Sequence[str], folder: Path) -> Path:
@@ -86,7 +109,7 @@ def _from_kaggle(url: str, instead: Sequence[str], folder: Path) -> Path:
 
 def _from_network(name: str, archive: Archive, cache: Path, mirror: str | None) -> Path:
     assert archive.checksum is not None  # the recipe's check asks for it
-    file = cache / "downloads" / Path(archive.url).name
+    file = _download(archive, cache)
     try:
         return fetched(archive.url, archive.checksum, file, mirror)
     except NotFetched as error:

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from thaw.config.schema import Package
+from thaw.config.consistency import names_a_file
+from thaw.config.schema import Backbone, Package
 from thaw.network.cost import cost_of
 
 MOST_COUNTED = 40  # timm's networks take about 0.3 s each
@@ -52,6 +53,23 @@ def _at_hand(known: Iterable[Any], cache: Path) -> Iterator[str]:
         for place, folder in folders.items():
             if (folder / Path(weights.url).name).is_file():
                 yield f"{weights.name} ({place})"
+
+
+def weights_to_fetch(backbone: Backbone, cache: Path) -> str:
+    """Which weights of `backbone` would have to be fetched, and where they would lie; empty where they are here."""
+    if names_a_file(backbone) or backbone.weights == "none" or (backbone.package and packaged(backbone.package)):
+        return ""
+    if backbone.package:
+        return f"the package {backbone.package.distribution}"
+    if backbone.library == "timm":
+        here = of_timm(backbone.name, cache, count=False).at_hand
+        return "" if here else f"timm's {backbone.name} in {cache / 'weights' / 'timm'}"
+    from torchvision import models
+
+    known = models.get_model_weights(backbone.name)
+    weights = known.DEFAULT if backbone.weights == "default" else known[backbone.weights]
+    file = cache / "weights" / Path(weights.url).name
+    return "" if any(_at_hand([weights], cache)) else f"{weights.url} as {file}"
 
 
 def of_timm(name: str, cache: Path, count: bool) -> Known:

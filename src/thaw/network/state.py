@@ -15,6 +15,7 @@ from thaw.config.faults import Fault, UserFault, listing
 
 NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 PREFIXES = ("module.", "model.", "network.", "backbone.")
+OWN_HEAD = "thaw.head."  # of an exported head that the library has no place for, and that is replaced again
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
@@ -64,6 +65,7 @@ def fitted(state: dict[str, Tensor], model: nn.Module, file: Path) -> dict[str, 
         UserFault: naming the tensors that are missing, unknown or of another shape.
     """
     wanted = model.state_dict()
+    state = {name: value for name, value in state.items() if not name.startswith(OWN_HEAD)}
     state = _unwrapped(state, wanted)
     last = _last_layer(wanted)
     for name in last:

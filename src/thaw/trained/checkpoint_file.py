@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import zipfile
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from thaw.config.faults import Fault, UserFault, listing, nearest
@@ -74,9 +76,12 @@ def content_of(file: Path) -> tuple[About, dict[str, Tensor]]:
         UserFault: for a file that is no whole checkpoint of thaw's, is of a newer thaw, or holds more than tensors and
             plain data.
     """
-    if foreign := _foreign(file):
+    if is_exported(file):
+        content: Any = _exported(file)
+    elif foreign := _foreign(file):
         raise refused(file, foreign, VALID, AS_WEIGHTS if "tensors" in foreign else "")
-    content = _loaded(file)
+    else:
+        content = _loaded(file)
     about = content.get("thaw") if isinstance(content, Mapping) else None
     if not isinstance(about, Mapping):
         raise refused(file, _other(content), f"a checkpoint of thaw's, {VALID}", AS_WEIGHTS)
@@ -88,6 +93,26 @@ def content_of(file: Path) -> tuple[About, dict[str, Tensor]]:
     if not isinstance(state, Mapping) or not all(isinstance(one, Tensor) for one in state.values()):
         raise refused(file, "state_dict holds something else than tensors", "tensors by name")
     return _described(file, about), {str(name).removeprefix("network."): one for name, one in state.items()}
+
+
+def is_exported(file: Path) -> bool:
+    """Whether `file` is one that `thaw export --format safetensors` wrote; its tensors have the library's names."""
+    if file.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(file, "pt") as opened:
+            return "thaw_format" in (opened.metadata() or {})
+    except SafetensorError as error:
+        raise refused(file, str(error), "a whole file") from error
+
+
+def _exported(file: Path) -> dict[str, Any]:
+    """As a checkpoint has it."""
+    with safe_open(file, "pt") as opened:
+        held = opened.metadata()
+        about = {key: json.loads(held[key]) for key in About.model_fields if key in held}
+        about["format"] = json.loads(held["thaw_format"])
+        return {"thaw": about, "state_dict": {name: opened.get_tensor(name) for name in opened.keys()}}  # noqa: SIM118
 
 
 def check_fit(file: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

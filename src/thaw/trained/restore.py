@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thaw.config.catalog import backbone_names
 from thaw.config.faults import UserFault, nearest
@@ -17,9 +17,10 @@ from thaw.config.validation import validated
 from thaw.data.preprocessing import Preprocessing
 from thaw.features.inference import DOUBLE, autocast
 from thaw.network.build import source_for, unstarted_network
+from thaw.network.names import under_own_names
 from thaw.network.network import Network
 from thaw.network.normalise import Normalise
-from thaw.trained.checkpoint_file import About, check_fit, checkpoint_in, content_of, refused
+from thaw.trained.checkpoint_file import About, check_fit, checkpoint_in, content_of, is_exported, refused
 from thaw.trained.prediction import Picture, Prediction, predictions
 from thaw.training.hardware import accelerator_for, device_of, memory_format_for, precision_for
 from thaw.training.views import over_views
@@ -101,7 +102,9 @@ def restored(checkpoint: Path) -> Restored:
     file = checkpoint_in(checkpoint)
     about, state = content_of(file)
     recipe, preprocessing = _recipe(file, about), _preprocessing(about)
-    network = _network(recipe, preprocessing, len(about.classes))
+    network, model = _network(recipe, preprocessing, len(about.classes))
+    if is_exported(file):
+        state = under_own_names(network, model, recipe.head, state)
     check_fit(file, state, network.state_dict())
     network.load_state_dict(state)
     return Restored(network.eval().requires_grad_(False), tuple(about.classes), preprocessing, recipe)
@@ -126,13 +129,13 @@ def _preprocessing(about: About) -> Preprocessing:
     return Preprocessing(**values)
 
 
-def _network(recipe: Recipe, preprocessing: Preprocessing, classes: int) -> Network:
-    """Of any weights."""
+def _network(recipe: Recipe, preprocessing: Preprocessing, classes: int) -> tuple[Network, nn.Module]:
+    """Of any weights, and the library's classifier that it was cut from."""
     generator = torch.get_rng_state()
     source = source_for(recipe.backbone, True, recipe.seed, Path(), None, recipe.dataset.image_size)
     network = unstarted_network(source, recipe.head, classes, preprocessing)
     torch.set_rng_state(generator)  # what is only loaded draws nothing of its caller's chance
-    return network
+    return network, source.model
 
 
 def _wherever(trainer: Trainer) -> Trainer:

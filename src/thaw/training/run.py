@@ -72,6 +72,7 @@ def new_run(recipe: Recipe, directory: Path) -> Run:
         started=_now(),
         versions={"python": sys.version.split()[0], **{name: version(name) for name in RECORDED_VERSIONS}},
         git=_git_revision(),
+        **({"notes": recipe.notes} if recipe.notes else {}),
     )
     return run
 

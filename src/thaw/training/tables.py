@@ -35,8 +35,8 @@ def _rich(phase: PhaseTable) -> Table:
     return table
 
 
-def print_summary(metrics: dict[str, Any], directory: str) -> None:
-    """Accuracy with its interval, time, throughput, where things lie."""
+def print_summary(metrics: dict[str, Any], directory: str, notes: Sequence[str] = ()) -> None:
+    """Accuracy with its interval and what is to be known of it, time, throughput, where things lie."""
     test, timing = metrics["test"], metrics["timing"]
     low, high = test["accuracy_ci95"]
     console = Console(highlight=False, soft_wrap=True)
@@ -47,6 +47,8 @@ def print_summary(metrics: dict[str, Any], directory: str) -> None:
     console.print(
         f"macro accuracy {test['macro_accuracy']:.3f}   macro F1 {test['macro_f1']:.3f}   loss {test['loss']:.3f}"
     )
+    for note in notes:
+        console.print(f"note: {note}", style="yellow", markup=False)
     speed = f"{timing['images_per_s']:.0f} images/s" if timing["images_per_s"] else "no epoch"
     console.print(f"{timing['wall_s']:.0f} s in all, {timing['train_s']:.0f} s of epochs, {speed} in training")
     console.print(f"everything is in {directory}")

@@ -188,7 +188,7 @@ def _record(trainer: pl.Trainer, parts: Assembly, run: Run, predictions: Predict
     write_json(run.directory / "metrics.json", metrics)
     show_results(run, samples, predictions["test"], metrics)
     write_page(run, parts.learner.network, samples, parts.feed.images, parts.preprocessing, parts.stages)
-    print_summary(metrics, str(run.directory))
+    print_summary(metrics, str(run.directory), run.recipe.notes)
 
 
 def _explaining(function: Callable[[Run], None], run: Run) -> None:

@@ -1,0 +1,118 @@
+"""Every recipe of conf/experiment/: what it says of itself; it plans and trains on data in its data set's layout."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.reproduce import LITE, PARTS, Published, header, published_in
+from tests.conftest import ROOT, TINY, only_run
+from tests.data import official
+from tests.data.official import written
+from thaw import cli
+from thaw.commands import probe
+from thaw.config.command import checked, parsed, recipe_for
+from thaw.config.schema import MlpHead
+from thaw.launch import launch
+
+FILES = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
+COMMANDS = [(file.stem, line.split("  ")[0]) for file in FILES for line in header(file)["Commands"].splitlines()]
+SMALL = ("trainer.epochs=1", "trainer.batch_size=8", "trainer.accelerator=cpu", "trainer.threads=1")
+HERE = {"captcha": TINY[:6]}  # drawn on the spot
+every_experiment = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Few images in the official layout of each data set, by its name."""
+    folder = tmp_path_factory.mktemp("official")
+    objects = {"chair": 8, "Faces": 8, "Faces_easy": 8}
+    archives = {"hotdog": official.hotdog(), "hymenoptera": official.hymenoptera()}
+    archives["caltech101"] = official.caltech101(objects)
+    written(folder, {f"{name}.zip": content for name, content in archives.items()})
+    written(folder / "dog_breeds", official.dog_breeds())
+    written(folder / "cifar10", official.cifar_files(each=2))
+    return {name: folder / f"{name}.zip" for name in archives} | {
+        name: folder / name for name in ("dog_breeds", "cifar10")
+    }
+
+
+@every_experiment
+def test_a_file_opens_with_what_it_shows_its_command_and_its_numbers(file: Path) -> None:
+    parts = header(file)
+    assert set(parts) == {"Shows", "Commands", *PARTS}
+    assert all(len(text) > 20 for text in parts.values())
+    assert parts["Shows"].endswith(".")
+    assert parts["Commands"].splitlines()[0] == f"python train.py experiment={file.stem}"
+    assert "not measured" in parts["Expect"] or re.match(r"accuracy [\d.]+ .*interval.* s\b", parts["Expect"])
+    published_in(file)
+
+
+@pytest.mark.parametrize(("name", "line"), COMMANDS)
+def test_the_commands_in_it_are_valid(name: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(line)
+    if words[:2] == ["python", "train.py"]:
+        checked(parsed(words[2:]))
+        return
+    monkeypatch.setattr(probe, "_probe", lambda *_: 0)
+    monkeypatch.setattr(sys, "argv", words)
+    assert words[:2] == ["thaw", "probe"]
+    assert cli.main() == 0
+
+
+@every_experiment
+def test_it_plans_and_trains_on_its_data_sets_layout(
+    file: Path, data: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = recipe_for([f"experiment={file.stem}"])
+    name = recipe.dataset.name
+    place = HERE.get(name) or (f"dataset.root={data[name]}", "dataset.image_size=32")
+    assert launch([f"experiment={file.stem}", *LITE, *place, *SMALL, f"output_dir={tmp_path}"]) == 0
+    run = only_run(tmp_path)
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "done"
+    assert record["plan"]
+    assert json.loads((run / "metrics.json").read_text())["test"]["count"] > 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(f"note: {note}" in said for note in recipe.notes)
+    assert record.get("notes", []) == recipe.notes
+
+
+@pytest.mark.parametrize("strategy", ["scratch", "fixed", "finetune"])
+def test_a_number_that_was_chosen_on_test_images_is_said_to_be(strategy: str) -> None:
+    (note,) = recipe_for([f"experiment=hymenoptera_{strategy}"]).notes
+    assert "the very images that it is measured on" in note
+
+
+@pytest.mark.parametrize(("name", "rate", "momentum"), [("finetune", 5e-5, 0.0), ("scratch", 5e-4, 0.0)])
+def test_a_mean_takes_the_steps_of_d2ls_sum(name: str, rate: float, momentum: float) -> None:
+    recipe = recipe_for([f"experiment=hotdog_{name}"])
+    optimizer, batch = recipe.optimizer, recipe.trainer.batch_size
+    assert batch == 128
+    assert optimizer.learning_rate == pytest.approx(rate * batch)
+    assert optimizer.learning_rate * optimizer.weight_decay == pytest.approx(rate * 1e-3), "decay is not summed"
+    assert optimizer.arguments["momentum"] == momentum
+
+
+def test_the_caltech_head_is_the_tutorials() -> None:
+    head = recipe_for(["experiment=caltech101_vgg16"]).head
+    assert isinstance(head, MlpHead)
+    assert (head.hidden, head.activation, head.dropout) == ([256], "relu", 0.4)
+    assert 4096 * 256 + 256 + 256 * 100 + 100 == 1_074_532
+
+
+def test_caltechs_faces_are_one_class(data: dict[str, Path], tmp_path: Path) -> None:
+    from thaw.data.build import samples_of
+
+    recipe = recipe_for(["experiment=caltech101_vgg16", f"dataset.root={data['caltech101']}"])
+    assert samples_of(recipe.dataset, 0, tmp_path, None).classes == ("Faces", "chair")
+
+
+@pytest.mark.parametrize(("ours", "said"), [(0.95, "within"), (0.9, "-0.048"), (0.97, "+0.009")])
+def test_a_difference_is_that_from_the_nearer_end(ours: float, said: str) -> None:
+    assert Published("accuracy", 0.948, 0.961).difference(ours) == said
