@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.comparison.records import write_run
 from tests.conftest import ROOT, TINY, only_run, typed
 from tests.images import image_folder
 from thaw.cli import main
@@ -20,6 +21,10 @@ COMMANDS = sorted({line.split("#")[0].strip() for line in SHELL.splitlines() if 
 TRAININGS = [line for line in COMMANDS if line.startswith("python train.py") and "--" not in line]
 VERBS = [line for line in COMMANDS if line.startswith("thaw ")]
 NEEDS_FETCHING = ("resnet50", "convnext", "vit_", "hymenoptera")
+ELSEWHERE = {
+    "resume": "tests/sweep/test_sweep.py takes up a sweep that was killed",
+    "dashboard": "tests/commands/test_dashboard.py starts it and looks at it",
+}
 SMALL = ("trainer.epochs=2", "trainer.batch_size=8", "trainer.accelerator=cpu", "trainer.threads=1")
 
 
@@ -49,6 +54,9 @@ def test_a_training_of_the_readme_runs(line: str, tmp_path: Path) -> None:
     if "-m" in words:
         extra.append("trainer.epochs=1")
         small = tuple(one for one in small if not one.startswith("trainer.epochs"))
+    if any(word.startswith("sweep=") for word in words):
+        extra.extend(["seed=0", "dataset.image_size=32"])
+        small = tuple(one for one in small if not one.startswith("dataset.image_size"))
     assert launch([*arguments, *small, *extra]) == 0
 
 
@@ -62,12 +70,16 @@ def test_a_training_of_the_readme_is_a_valid_command_as_it_stands(line: str, tmp
 @pytest.mark.parametrize("line", VERBS)
 def test_a_verb_of_the_readme_runs(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "outputs").mkdir()
+    for name in ("SWEEP/0", "RUN"):
+        write_run(tmp_path / "outputs" / name)
     words = [word.replace("hymenoptera", "captcha") for word in shlex.split(line)]
+    if words[1] in ELSEWHERE:
+        pytest.skip(ELSEWHERE[words[1]])
     of_data = [one for one in TINY if one.startswith("dataset.") and words[1] != "inspect"]
     small = {
         "list": [],
         "cache": [],
+        "compare": [],
         "probe": [*of_data, f"output_dir={tmp_path}"],
         "find": [*TINY, f"output_dir={tmp_path}", "steps=30" if "learning_rate" in words else "highest=8"],
     }

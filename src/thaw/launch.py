@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from thaw.commands.resume import resume, set_environment
 from thaw.config.command import CONFIG_NAME, Checked, Command, checked, config_folder, parsed
 from thaw.config.faults import Fault, UserFault
+from thaw.training.nodes import followed
 
 FAILED, FAULT, INTERRUPTED = 1, 2, 130
 
@@ -25,6 +26,8 @@ def launch(arguments: Sequence[str]) -> int:
     """Runs what `arguments` ask for and returns the exit status: 0 done, 1 a job of a sweep failed, 2 the user must
     change something, 130 interrupted. A bug of ours leaves with its traceback."""
     try:
+        if (status := followed()) is not None:
+            return status
         command = parsed(arguments)
         if begun := _resumed(command):
             return resume(begun)
@@ -51,12 +54,13 @@ def _resumed(command: Command) -> Path | None:
 
 def _start(command: Command) -> int:
     set_environment()
-    if command.multirun and not command.informs:
+    if command.informs:
+        return _inform(checked(command).arguments)
+    if command.multirun:
         from thaw.sweep.sweeping import sweep
 
         return sweep(command)
-    made = checked(command)
-    return _inform(made.arguments) if command.informs else _run(made)
+    return _run(checked(command))
 
 
 def _inform(arguments: Sequence[str]) -> int:

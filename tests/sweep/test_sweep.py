@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def test_a_failed_and_a_killed_job_are_made_up_for(
     killed_in_epoch(3, [*words, f"output_dir={tmp_path / 'disturbed'}"])
     directory = sweep_in(tmp_path / "disturbed")
     assert [job.status for job in jobs_in(directory)] == ["done", "running", "missing"]
-    untouched = (directory / "0_trainer.epochs=2" / "metrics.json").stat()
+    untouched = (directory / "0_trainer.epochs=2" / "metrics.json").stat().st_mtime_ns
 
     with monkeypatch.context() as broken:
         broken.setattr("thaw.training.train.predicted", fails_with_four_epochs)
@@ -58,10 +59,20 @@ def test_a_failed_and_a_killed_job_are_made_up_for(
     assert "Traceback" in json.loads((directory / "2_trainer.epochs=4" / "run.json").read_text())["error"]
 
     assert launch([f"resume={directory}"]) == 0
-    assert (directory / "0_trainer.epochs=2" / "metrics.json").stat() == untouched
+    assert (directory / "0_trainer.epochs=2" / "metrics.json").stat().st_mtime_ns == untouched
     jobs, undisturbed = jobs_of(directory), jobs_of(sweep_in(tmp_path / "undisturbed"))
     assert len(jobs) == 3
     assert [name for name in jobs if not same(jobs[name], undisturbed[name])] == []
+    assert compared(directory) == compared(sweep_in(tmp_path / "undisturbed"))
+
+
+def compared(sweep: Path) -> list[dict[str, str]]:
+    """The rows of its comparison, without what took how long."""
+    with (sweep / "comparison.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 3
+    timed = ("wall_s", "train_s", "cache_s", "images_per_s")
+    return [{key: value for key, value in row.items() if key not in timed} for row in rows]
 
 
 def fails_with_four_epochs(trainer: pl.Trainer, *rest: Any) -> Any:

@@ -1,9 +1,13 @@
-"""One run on two devices: two CPU processes that exchange gradients by gloo."""
+"""One run on two devices: two CPU processes that exchange gradients by gloo. Started by thaw, by torchrun on two nodes,
+or by srun, alone and in a sweep, they train as one process does with the same global batch."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +16,21 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import TINY, only_run, typed
+from tests.conftest import ROOT, TINY, command, only_run, typed
 from tests.training.killed import killed_in_epoch
 from thaw.data.batches import EpochBatches, InOrder
 from thaw.launch import launch
-from thaw.training.ranks import differing
+from thaw.training.ranks import _free_port, differing
 
 # BatchNorm with the source's statistics: with the batch's own, two halves of a batch are not the batch.
 GRADUAL = (
     *(one for one in TINY if not one.startswith("trainer.batch_size")),
-    "dataset.train=11",  # 44 images: whole batches of 8, and a last one of 4
+    "dataset.characters=ABC",
+    "dataset.train=12",  # 36 images: whole batches of 8, and a last one of 4
+    "dataset.test=51",  # 153 images, as hymenoptera has: no number of processes but 3, 9, 17 or 51 divides them evenly
     "strategy=gradual",
+    "strategy.source_pull=0.01",
+    "trainer.clip_norm=1.0",
     "strategy.phases.unfreeze.batchnorm={all: eval}",
     "strategy.phases.unfreeze.unfreeze=['last:2']",
     "trainer.epochs=3",
@@ -46,22 +54,122 @@ def predictions(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path: Path) -> None:
-    assert launch([*GRADUAL, "cache=off", "trainer.batch_size=8", f"output_dir={tmp_path / 'one'}"]) == 0
-    shared = ("cache=require", f"output_dir={tmp_path / 'two'}")  # the features are computed by one and read by both
-    two = typed(*GRADUAL, "trainer.batch_size=4", "trainer.devices=2", *shared)
-    assert two.returncode == 0, two.stderr
-    assert two.stderr == ""
-    alone, together = only_run(tmp_path / "one"), only_run(tmp_path / "two")
-    for before, after in zip(rows(alone), rows(together), strict=True):
+def runs(outputs: Path) -> dict[int, Path]:
+    """The runs under `outputs`, by seed."""
+    found = [file.parent for file in outputs.rglob("run.json")]
+    by_seed = {json.loads((run / "run.json").read_text())["seed"]: run for run in found}
+    assert len(by_seed) == len(found), "a run repeats another"
+    return by_seed
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """What one process trains, from seeds 0 and 1."""
+    outputs = tmp_path_factory.mktemp("alone")
+    assert launch(["-m", *GRADUAL, "seed=0,1", "cache=off", "trainer.batch_size=8", f"output_dir={outputs}"]) == 0
+    return runs(outputs)
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Metrics, weights and predictions within rounding, and every test image counted once."""
+    for before, after in zip(rows(one), rows(other), strict=True):
         for key in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
             assert float(after[key]) == pytest.approx(float(before[key]), rel=1e-4), (key, before["epoch"])
-    for name, value in state(alone).items():
-        assert torch.allclose(state(together)[name], value, atol=1e-5), name
-    one, both = (json.loads((run / "metrics.json").read_text()) for run in (alone, together))
-    assert both["test"]["count"] == one["test"]["count"] == 20
-    assert both["test"]["loss"] == pytest.approx(one["test"]["loss"], rel=1e-4)
-    assert [row["path"] for row in predictions(together)] == [row["path"] for row in predictions(alone)]
+    for name, value in state(one).items():
+        assert torch.allclose(state(other)[name], value, atol=1e-5), name
+    mine, its = (json.loads((run / "metrics.json").read_text()) for run in (one, other))
+    assert mine["test"]["count"] == its["test"]["count"] == 153
+    assert its["test"]["loss"] == pytest.approx(mine["test"]["loss"], rel=1e-4)
+    assert [row["path"] for row in predictions(one)] == [row["path"] for row in predictions(other)]
+
+
+def test_two_processes_train_as_one_with_the_same_global_batch(alone: dict[int, Path], tmp_path: Path) -> None:
+    half = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.batch_size=4")
+    shared = ("cache=require", f"output_dir={tmp_path}")  # the features are computed by both, a half each
+    two = typed(*GRADUAL, *half, *shared)
+    assert two.returncode == 0, two.stderr
+    assert two.stderr == ""
+    assert "2 processes on this machine, DDP: batches of 2 x 4 = 8 images" in two.stdout
+    assert_same(alone[0], only_run(tmp_path))
+
+
+def test_two_processes_train_each_job_of_a_sweep(alone: dict[int, Path], tmp_path: Path) -> None:
+    half = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.batch_size=4")
+    two = typed("-m", *GRADUAL, *half, "seed=0,1", f"output_dir={tmp_path}")
+    assert two.returncode == 0, two.stderr
+    assert runs(tmp_path).keys() == {0, 1}
+    for seed, run in runs(tmp_path).items():
+        assert_same(alone[seed], run)
+
+
+def test_two_nodes_under_torchrun_train_each_job_of_a_sweep(alone: dict[int, Path], tmp_path: Path) -> None:
+    """The nodes share no cache, so each computes the features; node 1 makes no run directory."""
+    half = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.batch_size=4")
+    recipe = ("-m", *GRADUAL, *half, "cache=require", "seed=0,1")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
+    torchrun += ["--master_addr=127.0.0.1", f"--master_port={_free_port()}"]
+    nodes = []
+    for node in (0, 1):
+        line = [*torchrun, f"--node_rank={node}", *command(*recipe, f"output_dir={tmp_path / f'node{node}'}")[1:]]
+        cache = {"THAW_CACHE": str(tmp_path / f"cache{node}")}
+        nodes.append(subprocess.Popen(line, cwd=ROOT, env={**os.environ, **cache}, stderr=subprocess.PIPE, text=True))
+    told = [node.communicate()[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], told
+    assert not (tmp_path / "node1").exists()
+    kept = [{one.name for one in (tmp_path / f"cache{node}" / "features").glob("[!.]*")} for node in (0, 1)]
+    assert kept[0]
+    assert kept[0] == kept[1]
+    for seed, run in runs(tmp_path / "node0").items():
+        assert_same(alone[seed], run)
+    assert json.loads((run / "run.json").read_text())["processes"] == {"devices": 1, "nodes": 2}
+
+
+def test_a_job_that_fails_under_srun_leaves_the_next_one_sound(alone: dict[int, Path], tmp_path: Path) -> None:
+    """SLURM's variables, without a SLURM: two tasks on one node."""
+    recipe = (*GRADUAL, "trainer=ddp", "trainer.accelerator=cpu", "trainer.batch_size=4", f"output_dir={tmp_path}")
+    line = command("-m", *recipe, "optimizer.learning_rate=1e30,0.01")
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_NODEID": "0", "SLURM_JOB_ID": "7"}
+    where = {"SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": str(_free_port())}
+    tasks = []
+    for task in ("0", "1"):
+        environment = {**os.environ, **step, **where, "SLURM_LOCALID": task}
+        tasks.append(subprocess.Popen(line, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
+    told = [task.communicate()[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [1, 0], told
+    assert "thaw: the loss is not finite any more." in told[0]
+    assert told[1] == ""
+    records = [json.loads(file.read_text()) for file in tmp_path.rglob("run.json")]
+    assert sorted(record["status"] for record in records) == ["done", "failed"]
+    (done,) = (file.parent for file in tmp_path.rglob("metrics.json"))
+    assert_same(alone[0], done)
+
+
+def test_weights_in_pieces_train_as_whole_ones_and_go_on_after_a_kill(alone: dict[int, Path], tmp_path: Path) -> None:
+    """A kill of the first process ends the other too."""
+    half = ("trainer=fsdp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.batch_size=4")
+    killed_in_epoch(3, [*GRADUAL, *half, f"output_dir={tmp_path}"])
+    run = only_run(tmp_path)
+    _wait_until(lambda: not _companions(run))
+    resumed = typed(f"resume={run}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stderr == ""
+    assert_same(alone[0], run)
+    moments = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
+    assert len(moments) > 3
+    assert all(type(one["momentum_buffer"]) is torch.Tensor for one in moments.values())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs")
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_gpus_train_as_two_processes_on_the_cpu(kind: str, alone: dict[int, Path], tmp_path: Path) -> None:
+    half = (f"trainer={kind}", "trainer.devices=2", "trainer.batch_size=4", "trainer.precision=32-true")
+    synchronised = () if kind == "fsdp" else ("trainer.sync_batchnorm=true",)  # of no effect where all are in eval
+    two = typed(*GRADUAL, *half, *synchronised, "trainer.accelerator=gpu", f"output_dir={tmp_path}")
+    assert two.returncode == 0, two.stderr
+    mine, its = (json.loads((run / "metrics.json").read_text()) for run in (alone[0], only_run(tmp_path)))
+    assert its["test"]["count"] == 153
+    assert its["test"]["loss"] == pytest.approx(mine["test"]["loss"], rel=1e-2)
 
 
 def test_processes_that_differ_by_a_bit_are_told_apart(tmp_path: Path) -> None:
@@ -100,26 +208,18 @@ def test_every_image_counts_the_same_in_whatever_share_it_is(count: int) -> None
             assert each == pytest.approx(1 / sum(len(share) for share in shares))
 
 
-def test_evaluation_takes_every_image_once() -> None:
-    parts = [InOrder(np.arange(153), 16, rank, 3) for rank in range(3)]
+@pytest.mark.parametrize(("count", "world"), [(153, 1), (153, 2), (153, 3), (33, 2), (65, 2), (4, 2)])
+def test_evaluation_takes_every_image_once(count: int, world: int) -> None:
+    parts = [InOrder(np.arange(count), 16, rank, world) for rank in range(world)]
     seen = [position for part in parts for batch in part for _, position in batch]
-    assert sorted(seen) == list(range(153))
-    assert [len(list(part)) for part in parts] == [len(part) for part in parts]
+    assert sorted(seen) == list(range(count))
+    assert min(len(batch) for part in parts for batch in part) > 0
+    assert [len(list(part)) for part in parts] == [len(parts[0])] * world
 
 
 def test_more_devices_than_images_allow_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert launch([*TINY, "dataset.val=1", "trainer.devices=3", f"output_dir={tmp_path}"]) == 2
     assert "4 val images" in capsys.readouterr().err
-
-
-def test_killing_the_first_process_ends_the_other_and_the_run_goes_on(tmp_path: Path) -> None:
-    recipe = [*GRADUAL, "trainer.batch_size=4", "trainer.devices=2", "trainer.epochs=4"]
-    killed_in_epoch(3, [*recipe, f"output_dir={tmp_path}"])
-    run = only_run(tmp_path)
-    _wait_until(lambda: not _companions(run))
-    resumed = typed(f"resume={run}")
-    assert resumed.returncode == 0, resumed.stderr
-    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3", "4"]
 
 
 def _companions(run: Path) -> list[int]:

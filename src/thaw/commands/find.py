@@ -95,6 +95,10 @@ def _unfit(recipe: Recipe) -> Iterator[Fault]:
     devices = recipe.trainer.devices
     if recipe.resume:
         yield Fault(f"resume={recipe.resume}", "a run", "a recipe, from its start", "leave it out")
+    if recipe.trainer.parallel != "auto":
+        yield Fault(
+            f"trainer.parallel={recipe.trainer.parallel}", "processes", "a finder runs in one", "trainer=default"
+        )
     if isinstance(devices, int) and devices > 1:
         alike = f"trainer.devices=1 trainer.accumulate={devices * recipe.trainer.accumulate}, which trains alike"
         yield Fault(f"trainer.devices={devices}", "several devices", "a finder runs on one", alike)

@@ -27,6 +27,7 @@ from thaw.config.faults import Fault, UserFault
 from thaw.config.job_name import job_name
 from thaw.config.overrides import first_line, forced, sorted_out
 from thaw.config.schema import Recipe
+from thaw.config.search import corners, faults_of_search, is_search, without_validation
 from thaw.config.validation import faults_in, validated
 
 CONFIG_NAME = "config"
@@ -80,7 +81,7 @@ def _is_override(argument: str) -> bool:
 class Checked:
     """A command without faults. `arguments` are those that Hydra is to get, `config` is what they compose, with Hydra's
     own part: of a sweep what all jobs share; of a command that asks for help nothing. `jobs`: how many; None where a
-    search decides that."""
+    sweeper that is not thaw's decides that."""
 
     arguments: list[str]
     config: DictConfig
@@ -140,13 +141,10 @@ class _Composer:
 
     command: Command
     loader: ConfigLoader
-    composed: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
+    composed: dict[tuple[RunMode, tuple[str, ...]], DictConfig] = field(default_factory=dict)
 
     def job(self, lines: Sequence[str]) -> DictConfig:
-        key = tuple(self._forced(lines))
-        if key not in self.composed:
-            self.composed[key] = self._loaded(key, RunMode.RUN)
-        return self.composed[key]
+        return self._loaded(self._forced(lines), RunMode.RUN)
 
     def shared(self, overrides: Sequence[Override]) -> DictConfig:
         """Of a sweep, without what is swept over."""
@@ -160,8 +158,8 @@ class _Composer:
         if command.multirun:
             shared = self.shared(overrides)
             swept = [*_preset(overrides, shared, self), *overrides]
-            jobs = None if searches(shared) else len(_product(swept))
-            return Checked(self._forced([one.input_line or "" for one in swept]), shared, self.loader, jobs)
+            lines = self._forced([one.input_line or "" for one in swept])
+            return Checked(lines, shared, self.loader, _count(shared, swept))
         return Checked(self._forced(command.overrides), self.job(command.overrides), self.loader)
 
     def forced(self, line: str) -> str:
@@ -172,12 +170,16 @@ class _Composer:
         return [*map(self.forced, lines), *places]
 
     def _loaded(self, lines: Sequence[str], mode: RunMode) -> DictConfig:
-        return self.loader.load_configuration(self.command.config_name, list(lines), run_mode=mode)
+        key = (mode, tuple(lines))
+        if key not in self.composed:
+            self.composed[key] = self.loader.load_configuration(self.command.config_name, list(lines), run_mode=mode)
+        return self.composed[key]
 
 
 def _faults_of_jobs(overrides: Sequence[Override], composer: _Composer) -> Iterator[Fault]:
     try:
         jobs = _jobs(overrides, composer)
+        yield from _faults_of_sweep(overrides, composer)
     except (HydraException, OmegaConfBaseException) as error:
         yield _composition_fault(error)
         return
@@ -203,19 +205,48 @@ def _jobs(overrides: Sequence[Override], composer: _Composer) -> list[list[str]]
     if not composer.command.multirun:
         return [[one.input_line or "" for one in overrides]]
     shared = composer.shared(overrides)
+    swept = [*_preset(overrides, shared, composer), *overrides]
+    if is_search(shared):
+        return _spread(corners(swept))
     if searches(shared):
         return [[one.input_line or "" for one in overrides if not one.is_sweep_override()]]
-    jobs = _product([*_preset(overrides, shared, composer), *overrides])
+    jobs = _product([one for one in swept if not one.is_interval_sweep()])
     if len(jobs) <= MOST_JOBS_CHECKED:
         return jobs
-    near = [job for job in jobs if sum(one != first for one, first in zip(job, jobs[0], strict=True)) <= 1]
+    return _spread([job for job in jobs if sum(one != first for one, first in zip(job, jobs[0], strict=True)) <= 1])
+
+
+def _spread(near: Sequence[list[str]]) -> list[list[str]]:
+    """MOST_JOBS_CHECKED of `near` at most, evenly."""
     places = {number * (len(near) - 1) // (MOST_JOBS_CHECKED - 1) for number in range(MOST_JOBS_CHECKED)}
     return [near[place] for place in sorted(places)]
+
+
+def _faults_of_sweep(overrides: Sequence[Override], composer: _Composer) -> Iterator[Fault]:
+    """What its jobs, each by itself, do not show."""
+    if not composer.command.multirun:
+        return
+    shared = composer.shared(overrides)
+    swept = [*_preset(overrides, shared, composer), *overrides]
+    if is_search(shared):
+        yield from faults_of_search(shared, swept)
+        values = values_of(composer.job(corners(swept)[0]))
+        yield from [] if faults_in(values) else without_validation(Recipe.model_validate(values))
+    elif not searches(shared):
+        for one in (one for one in swept if one.is_interval_sweep()):
+            fix = f"{one.key_or_group}=VALUE,VALUE, or sweep=search"
+            yield Fault(str(one.input_line), "an interval", "values that can be counted", fix)
 
 
 def searches(shared: DictConfig) -> bool:
     """Whether the values of a sweep are chosen as it goes, by another sweeper than Hydra's own."""
     return str(shared.hydra.sweeper.get("_target_", "")).rpartition(".")[2] != BasicSweeper.__name__
+
+
+def _count(shared: DictConfig, swept: Sequence[Override]) -> int | None:
+    if is_search(shared):
+        return int(shared.hydra.sweeper.trials)
+    return None if searches(shared) else len(_product(swept))
 
 
 def _product(overrides: Sequence[Override]) -> list[list[str]]:
@@ -227,7 +258,7 @@ def _preset(overrides: Sequence[Override], shared: DictConfig, composer: _Compos
     """What a preset of conf/sweep/ sweeps over, but for what the command line sets itself. `shared` is what all jobs
     have in common."""
     typed = {one.key_or_group for one in overrides}
-    params = {} if searches(shared) else shared.hydra.sweeper.get("params") or {}
+    params = {} if searches(shared) and not is_search(shared) else shared.hydra.sweeper.get("params") or {}
     lines = [composer.forced(f"{key}={value}") for key, value in params.items() if key not in typed]
     return list(OverridesParser.create(config_loader=composer.loader).parse_overrides(lines))
 

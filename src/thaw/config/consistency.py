@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from thaw.config.catalog import backbone_names
+from thaw.config.catalog import backbone_names, torch_optimizer
 from thaw.config.faults import Fault, listing, nearest
 from thaw.config.optimizer_rules import OPTIMIZER_RULES
 from thaw.config.schema import (
@@ -23,6 +23,7 @@ from thaw.config.schema import (
 )
 
 Blamed = Iterator[tuple[str, Fault]]
+OF_WHOLE_MATRICES = ("Adafactor", "Muon")  # of torch's optimizers; all others act on each number by itself
 
 
 def contradictions(recipe: Recipe) -> Blamed:
@@ -174,6 +175,43 @@ def _precision_fits(recipe: Recipe) -> Blamed:
         )
 
 
+def _nodes_are_shared_by_a_word(recipe: Recipe) -> Blamed:
+    trainer = recipe.trainer
+    if trainer.parallel == "auto" and trainer.nodes not in ("auto", 1):
+        subject = f"trainer.nodes={trainer.nodes}, and trainer.parallel=auto keeps to one machine"
+        yield "trainer.nodes", Fault(subject, fix="trainer=ddp, or trainer=fsdp")
+
+
+def _sharding_fits(recipe: Recipe) -> Blamed:
+    trainer = recipe.trainer
+    if trainer.parallel != "fsdp":
+        return
+    if trainer.precision in ("16-mixed", "64-true"):
+        subject = f"trainer.parallel=fsdp does not train at trainer.precision={trainer.precision}"
+        yield "trainer.precision", Fault(subject, valid="auto, 32-true, bf16-mixed", fix="trainer.precision=auto")
+    if torch_optimizer(recipe.optimizer.name) in OF_WHOLE_MATRICES:
+        subject = f"optimizer.name={recipe.optimizer.name} looks at whole matrices, and trainer.parallel=fsdp cuts them"
+        yield "optimizer.name", Fault(subject, fix="optimizer=adamw, or trainer.parallel=ddp")
+    if trainer.averaging:
+        subject = "trainer.averaging keeps whole weights, and trainer.parallel=fsdp has them in pieces"
+        yield "trainer.averaging", Fault(subject, fix="trainer.averaging=null, or trainer.parallel=ddp")
+    if recipe.cache.mode == "require":
+        subject = "cache=require, and trainer.parallel=fsdp caches no features"
+        yield "cache.mode", Fault(subject, fix="trainer.parallel=ddp, or cache=auto")
+
+
+def _batchnorm_has_company(recipe: Recipe) -> Blamed:
+    trainer = recipe.trainer
+    if not trainer.sync_batchnorm:
+        return
+    if trainer.accelerator == "cpu":
+        subject = "trainer.sync_batchnorm=true needs GPUs, and trainer.accelerator=cpu"
+        yield "trainer.sync_batchnorm", Fault(subject, fix="trainer.sync_batchnorm=false")
+    elif trainer.parallel == "auto" and trainer.devices in ("auto", 1):
+        subject = "trainer.sync_batchnorm=true, and one device has nothing to synchronise"
+        yield "trainer.sync_batchnorm", Fault(subject, fix="trainer=ddp, or trainer.sync_batchnorm=false")
+
+
 def _rows_have_a_layer(recipe: Recipe) -> Blamed:
     head, strategy = recipe.head, recipe.strategy
     if not isinstance(head, SourceRowsHead):
@@ -282,6 +320,9 @@ RULES = (
     *OPTIMIZER_RULES,
     _epochs_to_average,
     _precision_fits,
+    _nodes_are_shared_by_a_word,
+    _sharding_fits,
+    _batchnorm_has_company,
     _rows_have_a_layer,
     _data_has_validation,
     _characters_are_distinct,

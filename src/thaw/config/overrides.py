@@ -55,8 +55,8 @@ def _faults_of_override(
             "one value, or a sweep",
             f"put -m in front: -m {override.input_line}",
         )
-    elif override.is_interval_sweep():
-        yield Fault(str(override.input_line), "an interval", "values that can be counted", f"{key}=VALUE,VALUE")
+    elif choices and override.is_interval_sweep():
+        yield Fault(str(override.input_line), "an interval", listing(choices))
     elif choices and knows_choices:
         values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
         if not values:  # a sweep over nothing would end at once, as if all were well

@@ -329,13 +329,20 @@ TestTimeAugmentation = Literal["none", "flip", "five_crop", "ten_crop"]
 
 
 class Trainer(Strict):
+    """`parallel` says what the processes of a run on several devices share out: `ddp` the images of each step, `fsdp`
+    also the weights, gradients and the optimizer's state; `auto` is ddp. With a word for it `devices: auto` is all GPUs
+    of the machine, or as many processes as torchrun or srun has started there, and `nodes: auto` their machines."""
+
     epochs: PositiveInt
     batch_size: Annotated[int, Field(ge=2)]
     label_smoothing: Fraction
     accumulate: PositiveInt
     clip_norm: PositiveFloat | None
     accelerator: Literal["auto", "cpu", "gpu"]
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     devices: PositiveInt | Literal["auto"]
+    nodes: PositiveInt | Literal["auto"] = "auto"
+    sync_batchnorm: bool = False
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed", "64-true"]
     deterministic: bool
     threads: PositiveInt | None

@@ -83,7 +83,8 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
 @dataclass
 class InOrder(Sampler[list[tuple[int, int]]]):
-    """`positions` as they stand, seen as in `epoch`; for each of `world` processes every `world`-th of them."""
+    """`positions` as they stand, seen as in `epoch`; for each of `world` processes every `world`-th of them, in as many
+    batches as any other has: weights that lie in pieces are put together batch by batch, by all processes at once."""
 
     positions: np.ndarray
     batch_size: int
@@ -92,7 +93,8 @@ class InOrder(Sampler[list[tuple[int, int]]]):
     epoch: int = EVALUATION
 
     def __len__(self) -> int:
-        return -(-len(range(self.rank, len(self.positions), self.world)) // self.batch_size)
+        largest = -(-len(self.positions) // self.world)
+        return -(-largest // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for positions in self.drawn():
@@ -101,8 +103,11 @@ class InOrder(Sampler[list[tuple[int, int]]]):
     def drawn(self) -> Iterator[np.ndarray]:
         """The positions alone, int64, batch by batch."""
         own = self.positions[self.rank :: self.world]
-        for start in range(0, len(own), self.batch_size):
-            yield own[start : start + self.batch_size]
+        starts = list(range(0, len(own), self.batch_size))
+        if len(starts) < len(self):
+            starts.append(len(own) - 1)  # the others have one image more, a batch of its own
+        if starts:
+            yield from np.split(own, starts[1:])
 
 
 @dataclass

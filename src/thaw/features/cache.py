@@ -1,4 +1,9 @@
-"""Features of one data set's images: found, or made once by whoever asks first."""
+"""Features of one data set's images: found, or made once by whoever asks first.
+
+The processes of one run share the pass out, those of them that see the same cache folder: the first of these holds the
+folders' locks, the others write their shares beside its own. Each step is gone by all processes of the run together,
+so none waits for one that has gone another way.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +14,12 @@ from pathlib import Path
 
 from thaw.config.faults import Fault, UserFault
 from thaw.data.batches import Images
-from thaw.data.cache import complete_folders
+from thaw.data.cache import cannot_write, complete_folders
 from thaw.data.contents import Entry
 from thaw.data.preprocessing import Preprocessing
-from thaw.features.build import Machine, compute
-from thaw.features.inference import fastest_layout
+from thaw.features.build import Machine, Share, compute, joined
+from thaw.features.crew import ALONE, Crew
+from thaw.features.inference import LAYOUTS, fastest_layout
 from thaw.features.key import feature_keys
 from thaw.features.shelf import make_room
 from thaw.features.table import Features, read_features
@@ -44,9 +50,18 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Order:
+    """What the first process has the others compute: the `folders`, by depth, that are not there, in a `layout`."""
+
+    folders: Mapping[int, Path]
+    layout: str
+
+
+@dataclass(frozen=True)
 class FeatureCache:
     """Kept in the cache folder `root`, which is to hold no more than `bound` bytes of features. `bytes_an_image` is by
-    depth; `architecture` as `feature_key` takes it; `about` is what the caches say of themselves."""
+    depth; `architecture` as `feature_key` takes it; `about` is what the caches say of themselves. `crew` are the
+    processes that ask together."""
 
     root: Path
     bound: float
@@ -57,6 +72,7 @@ class FeatureCache:
     machine: Machine
     bytes_an_image: Mapping[int, int]
     about: Mapping[str, str]
+    crew: Crew = ALONE
 
     @property
     def folder(self) -> Path:
@@ -68,7 +84,8 @@ class FeatureCache:
         return feature_keys(network, depths, self.architecture, self.preprocessing, precision, identity)
 
     def holds(self, key: str) -> bool:
-        return (self.folder / key).is_dir()
+        """For every process of the crew."""
+        return all(self.crew.gather((self.folder / key).is_dir()))
 
     def find(self, network: Network, keys: Mapping[int, str]) -> Found:
         """What the stages up to the first depth of `keys` give; the same pass computes what the other depths give, as
@@ -79,29 +96,77 @@ class FeatureCache:
         """
         first, *_ = keys
         wanted = {self.folder / keys[depth]: depth for depth in self._fitting(list(keys))}
-        target, seconds, removed = next(iter(wanted)), list[float](), list[Entry]()
+        seconds, removed = 0.0, list[Entry]()
+        for _ in range(ATTEMPTS):
+            if not all(self.crew.gather(all(target.is_dir() for target in wanted))):
+                seconds += self._make(network, wanted, removed)
+            features = self._read(next(iter(wanted)), first)
+            if all(self.crew.gather(features is not None)):
+                break
+        if features is None:
+            raise FileNotFoundError(next(iter(wanted)))
+        return Found(features, seconds, tuple(removed))
+
+    def _read(self, target: Path, depth: int) -> Features | None:
+        try:
+            return read_features(target, depth, self.views, self.images.labels, self.machine.device)
+        except FileNotFoundError:
+            return None
+
+    def _make(self, network: Network, wanted: Mapping[Path, int], removed: list[Entry]) -> float:
+        """Lets the crew fill the folders `wanted` that are not there. Returns the seconds that it took, 0 where others
+        had filled them meanwhile, and adds what had to make room to `removed`."""
+        sharing = self.crew.sharing(self.root)
+        share, fault, began = Share(sharing.index(self.crew.rank), len(sharing)), None, time.perf_counter()
+        if share.index:
+            order = self.crew.gather(None)[sharing[0]]
+            self._obey(network, order, share)
+        else:
+            order, fault = self._lead(network, wanted, share, removed)
+        if faults := [one for one in self.crew.gather(fault) if one]:
+            raise faults[0]
+        return time.perf_counter() - began if order else 0.0
+
+    def _lead(
+        self, network: Network, wanted: Mapping[Path, int], share: Share, removed: list[Entry]
+    ) -> tuple[Order | None, UserFault | None]:
+        orders, fault = list[Order](), None
 
         def fill(folders: dict[Path, Path]) -> None:
-            began = time.perf_counter()
             missing = {wanted[target]: folder for target, folder in folders.items()}
             removed.extend(make_room(self.root, sum(self._size(depth) for depth in missing), self.bound))
-            self._compute(network, missing)
-            seconds.append(time.perf_counter() - began)
+            orders.append(Order(missing, self._layout(network)))
+            self.crew.gather(orders[0])
+            if faults := self._obey(network, orders[0], share):
+                raise faults[0]
+            for folder in missing.values():
+                joined(folder, share.count)
 
-        for attempt in range(ATTEMPTS):
+        try:
             complete_folders(list(wanted), fill)
-            try:
-                features = read_features(target, first, self.views, self.images.labels, self.machine.device)
-                break
-            except FileNotFoundError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-        return Found(features, sum(seconds), tuple(removed))
+        except UserFault as error:
+            fault = error
+        if not orders:  # filled by others meanwhile, or not to be filled: the crew waits for word
+            self.crew.gather(None)
+            self._obey(network, None, share)
+        return orders[0] if orders else None, fault
 
-    def _compute(self, network: Network, folders: Mapping[int, Path]) -> None:
-        remembered = self.root / "measured"
-        layout = fastest_layout(network, self.preprocessing.size, self.architecture, remembered, self.machine.device)
-        compute(network, self.preprocessing, self.images, self.views, self.machine, layout, folders, self.about)
+    def _obey(self, network: Network, order: Order | None, share: Share) -> list[UserFault]:
+        """Computes this process' share of what is ordered. Returns the faults of all processes that do."""
+        fault: UserFault | None = None
+        try:
+            if order:
+                what = (network, self.preprocessing, self.images, self.views, self.machine)
+                compute(*what, LAYOUTS[order.layout], order.folders, self.about, share)
+        except OSError as error:
+            fault = cannot_write(self.folder, error)
+        return [one for one in self.crew.gather(fault) if one]
+
+    def _layout(self, network: Network) -> str:
+        """The first process measures for all: another layout rounds differently."""
+        remembered, size = self.root / "measured", self.preprocessing.size
+        fastest = fastest_layout(network, size, self.architecture, remembered, self.machine.device)
+        return next(name for name, layout in LAYOUTS.items() if layout is fastest)
 
     def _size(self, depth: int) -> int:
         return self.views.row_count * self.bytes_an_image[depth]

@@ -39,15 +39,26 @@ class Decision:
 
 
 def decisions(
-    plan: Plan, prefixes: Sequence[Prefix], cache: Cache, augmentation: Augmentation, rows: int, averages: bool
+    plan: Plan,
+    prefixes: Sequence[Prefix],
+    cache: Cache,
+    augmentation: Augmentation,
+    rows: int,
+    averages: bool,
+    against: str = "",
 ) -> dict[str, Decision]:
     """By phase. `prefixes` has one of each depth from 1; `rows` is how many images, with their views, are to be cached;
-    `averages`: weights are averaged, and validated as averages.
+    `averages`: weights are averaged, and validated as averages. `against` is a reason of the run's for none at all.
 
     Raises:
         UserFault: with cache=require, naming the phases that cannot be cached and why.
     """
-    found = {phase.name: _decision(plan, phase, prefixes, cache, augmentation, rows, averages) for phase in plan.phases}
+    found = {
+        phase.name: Decision(phase.name, 0, against)
+        if against and phase.frontier
+        else _decision(plan, phase, prefixes, cache, augmentation, rows, averages)
+        for phase in plan.phases
+    }
     refused = [one for one in found.values() if not one.depth]
     if cache.mode == "require" and refused:
         faults = [Fault(f"cache=require, phase {one.phase}", one.why, fix="cache=auto") for one in refused]

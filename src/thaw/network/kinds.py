@@ -1,4 +1,4 @@
-"""Which parameters of a stage are normalisation, which are biases."""
+"""Which parameters of a stage are normalisation, which are biases; which layers are BatchNorm."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ def _normalises(layer: nn.Module) -> bool:
 def batchnorms(part: nn.Module) -> list[nn.Module]:
     """Layers with running statistics."""
     return [layer for layer in part.modules() if isinstance(layer, _BatchNorm)]
+
+
+def synchronise_batchnorm(network: nn.Module) -> None:
+    """Puts layers that normalise by the batches of all processes, on GPUs, in the place of BatchNorm, with the same
+    weights, statistics and names. timm's way: torch's would lose the activation that timm's layers have in them."""
+    from timm.layers import convert_sync_batchnorm
+
+    convert_sync_batchnorm(network)
 
 
 def size_of(parameters: list[nn.Parameter]) -> int:

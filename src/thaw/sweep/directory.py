@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from thaw.training.files import write_json
+from thaw.training.run import ENDED
 
 SWEEP = "sweep.json"
-DONE = "done"
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """`arguments` is the command line behind `train.py`; `jobs` their number, None where a search decides it."""
+    """`arguments` is the command line behind `train.py`; `jobs` their number, None where a sweeper that is not thaw's
+    decides it."""
 
     arguments: tuple[str, ...]
     jobs: int | None
@@ -52,7 +53,7 @@ def jobs_in(directory: Path) -> list[Job]:
 
 
 def unfinished(jobs: Sequence[Job]) -> list[Job]:
-    return [job for job in jobs if job.status != DONE]
+    return [job for job in jobs if job.status not in ENDED]
 
 
 def _job(file: Path) -> Job:

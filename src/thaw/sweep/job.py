@@ -16,7 +16,7 @@ from thaw.config.schema import Recipe
 from thaw.config.validation import validated
 from thaw.sweep.directory import is_sweep, read_sweep
 from thaw.sweep.process import OUTPUT, in_this_process, output_to, shares_its_machine
-from thaw.training.run import note_failure, status_in
+from thaw.training.run import ENDED, note_failure, status_in
 
 FAILED, FAULT, INTERRUPTED = 1, 2, 130
 
@@ -65,8 +65,8 @@ def _status(config: DictConfig, directory: Path) -> int:
 
 def _trained(config: DictConfig, directory: Path) -> int:
     before = status_in(directory)
-    if before == "done":
-        print("done before")
+    if before in ENDED:
+        print(f"{before} before")
         return 0
     recipe = validated(values_of(config))
     from thaw.training.hardware import beginning_with

@@ -13,9 +13,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
 from thaw.config.command import Checked, Command, checked, parsed, register_resolvers
+from thaw.config.faults import UserFault
+from thaw.config.search import is_search
 from thaw.sweep.directory import Sweep, is_sweep, jobs_in, read_sweep, unfinished, write_sweep
 from thaw.sweep.job import FAILED, INTERRUPTED, run_job
 from thaw.sweep.process import Task
+from thaw.sweep.search import search
 from thaw.sweep.share import register_shares
 from thaw.sweep.watching import watched
 from thaw.training.run import claimed
@@ -52,6 +55,8 @@ def _to_its_end(made: Checked, directory: Path, arguments: tuple[str, ...]) -> i
         except KeyboardInterrupt:
             print(f"go on with the sweep: thaw resume {directory}", file=sys.stderr)
             return INTERRUPTED
+        except UserFault:
+            raise
         except Exception:  # of a launcher, whose process was killed for instance; of a job it is told already
             traceback.print_exc()
     return _told(directory)
@@ -70,10 +75,13 @@ def _run(made: Checked, directory: Path) -> None:
     callbacks = Callbacks(config)
     callbacks.on_multirun_start(config=config, config_name=config.hydra.job.config_name)
     context = HydraContext(config_loader=made.loader, callbacks=callbacks)
-    task = Task(run_job, tuple(made.arguments), tuple(sys.argv))
-    sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=task)
+    task, overrides = Task(run_job, tuple(made.arguments), tuple(sys.argv)), _task_overrides(made, config)
     with watched(config, directory):
-        sweeper.sweep(arguments=_task_overrides(made, config))
+        if is_search(config):
+            search(config, context, task, overrides)
+        else:
+            sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=task)
+            sweeper.sweep(arguments=overrides)
     callbacks.on_multirun_end(config=config, config_name=config.hydra.job.config_name)
 
 

@@ -20,7 +20,7 @@ from thaw.strategy.plan import Plan
 from thaw.strategy.schedule import factor
 from thaw.training.checkpoint import description
 from thaw.training.feed import Feed, feed_of
-from thaw.training.hardware import hardware, memory_format_for
+from thaw.training.hardware import Layout, hardware, memory_format_for
 from thaw.training.learner import Learner
 from thaw.training.materials import Materials, gathered
 from thaw.training.objective import built_optimizer, trained_parameters
@@ -32,7 +32,7 @@ from thaw.training.tables import print_plan
 
 @dataclass(frozen=True)
 class Assembly:
-    """What training needs. `precision` is Lightning's name of it."""
+    """What training needs. `precision` is Lightning's name of it, `layout` are the processes that train together."""
 
     samples: Samples
     feed: Feed
@@ -40,6 +40,7 @@ class Assembly:
     supply: Supply
     accelerator: str
     precision: Any
+    layout: Layout
 
 
 def assembled(run: Run) -> Assembly:
@@ -55,23 +56,47 @@ def assembled(run: Run) -> Assembly:
     print_plan([one.facts for one in made.stages], plan, totals, recipe.strategy.source_pull)
     supply = _supply(run, made, plan)
     features = [one.plain() for one in supply.decisions.values()]
-    run.note(**made.recorded(), parameters=totals, plan=plan.plain(), features=features, hardware=hardware())
+    run.note(
+        **made.recorded(),
+        parameters=totals,
+        plan=plan.plain(),
+        features=features,
+        hardware=hardware(),
+        processes=made.layout.plain(),
+    )
     feed = feed_of(recipe, samples, made.images, supply, made.on_gpu, run.rank)
-    return Assembly(samples, feed, _learner(made, plan, feed), supply, made.accelerator, made.precision)
+    _say_processes(made)
+    return Assembly(samples, feed, _learner(made, plan, feed), supply, made.accelerator, made.precision, made.layout)
+
+
+def _say_processes(made: Materials) -> None:
+    trainer, layout = made.recipe.trainer, made.layout
+    if layout.processes == 1:
+        if trainer.parallel != "auto":
+            print(f"one process: trainer.parallel={trainer.parallel} has nothing to share out\n")
+        return
+    where = "this machine" if layout.nodes == 1 else f"{layout.nodes} nodes, {layout.devices} on each"
+    together, what = trainer.batch_size * layout.processes, "FSDP" if trainer.parallel == "fsdp" else "DDP"
+    batch = f"batches of {layout.processes} x {trainer.batch_size} = {together} images"
+    print(f"{layout.processes} processes on {where}, {what}: {batch} at the learning rate of the recipe\n")
 
 
 def _supply(run: Run, made: Materials, plan: Plan) -> Supply:
     recipe, views, prefixes = run.recipe, made.views(), made.prefixes()
     averages, augmentation = recipe.trainer.averaging is not None, made.images.augmentation
-    decided = decisions(plan, prefixes, recipe.cache, augmentation, views.row_count, averages)
+    against = "trainer.parallel=fsdp has the stages in pieces" if is_divided(made) else ""
+    decided = decisions(plan, prefixes, recipe.cache, augmentation, views.row_count, averages, against)
     print("\n".join(told(decided, prefixes, views.row_count, augmentation, recipe.cache.views)) + "\n")
-    return Supply(made.network, plan, decided, made.feature_cache(views, run.rank), recipe.cache.mode == "require")
+    return Supply(
+        made.network, plan, decided, made.feature_cache(views, made.crew(run.rank)), recipe.cache.mode == "require"
+    )
 
 
 def _learner(made: Materials, plan: Plan, feed: Feed) -> Learner:
     recipe, network = made.recipe, made.network
     steps = -(-len(feed.train) // recipe.trainer.accumulate)
-    fused = made.precision != "16-mixed"  # a fused step hides the gradients that clipping would have to unscale
+    # A fused step hides the gradients that clipping would have to unscale, and not each can step on pieces of weights.
+    fused = made.precision != "16-mixed" and not is_divided(made)
     facts = [one.facts for one in made.stages]
     return Learner(
         network,
@@ -87,7 +112,13 @@ def _learner(made: Materials, plan: Plan, feed: Feed) -> Learner:
         about=description(recipe.plain(), made.samples.classes, made.preprocessing, facts),
         source_pull=recipe.strategy.source_pull,
         class_weights=_class_weights(recipe, made.samples),
+        is_divided=is_divided(made),
     )
+
+
+def is_divided(made: Materials) -> bool:
+    """Whether each process holds a piece of every weight."""
+    return made.recipe.trainer.parallel == "fsdp" and made.layout.processes > 1
 
 
 def _class_weights(recipe: Recipe, samples: Samples) -> Tensor | None:

@@ -13,8 +13,8 @@ from thaw.data.augmentation import Augmentation
 from thaw.data.batches import Batch, EpochBatches, Images, InOrder, loader
 from thaw.data.samples import Samples
 from thaw.data.views import CROPPED, MIRRORED
+from thaw.training.hardware import layout_of
 from thaw.training.process import cores
-from thaw.training.ranks import device_count
 from thaw.training.supply import Supplied, Supply
 
 MOST_WORKERS = 8
@@ -34,9 +34,9 @@ class Feed:
 
 
 def feed_of(recipe: Recipe, samples: Samples, images: Images, supply: Supply, on_gpu: bool, rank: int = 0) -> Feed:
-    """`rank`: which of trainer.devices' processes this is."""
+    """`rank`: which of the run's processes this is."""
     workers, size = worker_count(recipe.trainer, on_gpu), recipe.trainer.batch_size
-    world = device_count(recipe.trainer.devices)
+    world = layout_of(recipe.trainer).processes
     _check_enough(samples, world)
 
     def loaded(order: EpochBatches | InOrder, images: Images = images) -> DataLoader[Batch]:
@@ -79,7 +79,7 @@ def _check_enough(samples: Samples, world: int) -> None:
         got = listing(f"{count} {split} images" for split, count in few.items())
         raise UserFault(
             "too few images for so many devices.",
-            [Fault(f"trainer.devices={world}", got, f"at least {2 * world} of each split", "trainer.devices=1")],
+            [Fault(f"{world} processes", got, f"at least {2 * world} of each split", "trainer.devices=1")],
         )
 
 

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,65 @@ import torch
 
 from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Backbone, Trainer
+from thaw.training.nodes import launched
 from thaw.training.process import cores
 
 FIRST_GPU = "THAW_FIRST_GPU"  # in the environment, so that the further processes of a run know it too
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The processes that train one run: so many `devices`, a process each, on each of so many `nodes`."""
+
+    devices: int
+    nodes: int = 1
+
+    @property
+    def processes(self) -> int:
+        return self.devices * self.nodes
+
+    def plain(self) -> dict[str, int]:
+        return asdict(self)
+
+
+def layout_of(trainer: Trainer) -> Layout:
+    """What `trainer.devices` and `trainer.nodes` mean here.
+
+    Raises:
+        UserFault: where there are no GPUs to count, or a launcher has started other processes than the recipe asks for.
+    """
+    here = launched()
+    if here is None:
+        if trainer.nodes not in ("auto", 1):
+            fix = f"torchrun --nnodes={trainer.nodes} ... train.py ..., or srun (docs/devices.md)"
+            fault = Fault(f"trainer.nodes={trainer.nodes}", "a process that no launcher has started", fix=fix)
+            raise UserFault("one machine alone.", [fault])
+        return Layout(_devices_here(trainer))
+    asked = Layout(
+        _or_auto(trainer.devices, 1 if trainer.parallel == "auto" else here.devices),
+        _or_auto(trainer.nodes, 1 if trainer.parallel == "auto" else here.nodes),
+    )
+    if asked != Layout(here.devices, here.nodes):
+        got = f"{here.launcher} has started {here.devices} on each of {here.nodes} nodes"
+        valid = f"trainer.devices={asked.devices} trainer.nodes={asked.nodes}"
+        raise UserFault("other processes than asked for.", [Fault(valid, got, fix="trainer=ddp, or trainer=fsdp")])
+    return asked
+
+
+def _or_auto(value: int | str, automatic: int) -> int:
+    return value if isinstance(value, int) else automatic
+
+
+def _devices_here(trainer: Trainer) -> int:
+    if isinstance(trainer.devices, int):
+        return trainer.devices
+    if trainer.parallel == "auto":
+        return 1
+    if accelerator_for(trainer) == "cpu":
+        subject = f"trainer.parallel={trainer.parallel} with trainer.devices=auto"
+        fix = "trainer.devices=2, for two processes on the CPU"
+        raise UserFault("no GPUs to count.", [Fault(subject, "no GPU here", "a process for each GPU", fix)])
+    return max(1, torch.cuda.device_count())
 
 
 def accelerator_for(trainer: Trainer) -> str:
@@ -72,7 +129,16 @@ def precision_for(trainer: Trainer, accelerator: str) -> Any:
         return trainer.precision
     if accelerator == "cpu" or not torch.cuda.is_available():
         return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16-mixed"
+    return "32-true" if trainer.parallel == "fsdp" else "16-mixed"  # which needs a scaler of whole gradients
+
+
+def check_batchnorm(trainer: Trainer, accelerator: str) -> None:
+    """Raises UserFault where BatchNorm is to be synchronised and cannot be."""
+    if trainer.sync_batchnorm and not (accelerator == "gpu" and torch.cuda.is_available()):
+        fix = "trainer.sync_batchnorm=false"
+        raise UserFault("BatchNorm is synchronised on GPUs.", [Fault("trainer.sync_batchnorm=true", "no GPU", fix=fix)])
 
 
 def memory_format_for(backbone: Backbone, accelerator: str) -> torch.memory_format:

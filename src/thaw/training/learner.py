@@ -22,7 +22,9 @@ from thaw.strategy.plan import PhasePlan, Plan
 from thaw.training.objective import apply_phase, parameter_groups, set_modes, set_weight_decay, trained_parameters
 from thaw.training.process import reseed
 from thaw.training.pull import SourcePull
+from thaw.training.rank import rank_of
 from thaw.training.ranks import average_statistics, differing, summed
+from thaw.training.sharding import is_sharded, shard, undivided
 from thaw.training.views import over_views
 
 Optimizers = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -63,7 +65,8 @@ class Sums:
 class Learner(pl.LightningModule):
     """Trains `network` on uint8 batches as `plan` says. `schedule(step, epochs, losses)` multiplies every learning rate
     at a step of a schedule of so many epochs, given the validation losses since its start; `about` is what checkpoints
-    say of themselves. `class_weights` is float [classes], the weight in the training loss of an image by its label."""
+    say of themselves. `class_weights` is float [classes], the weight in the training loss of an image by its label.
+    `is_divided`: each process holds a piece of every weight."""
 
     class_weights: Tensor | None
 
@@ -83,6 +86,7 @@ class Learner(pl.LightningModule):
         about: dict[str, Any],
         source_pull: float = 0.0,
         class_weights: Tensor | None = None,
+        is_divided: bool = False,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=memory_format)
@@ -91,15 +95,26 @@ class Learner(pl.LightningModule):
         self.phase: PhasePlan | None = None  # that the network is set up for
         self.rank = 0.0  # of the epoch that ended last; what `best.ckpt` goes by
         self.seed, self.label_smoothing, self.memory_format = seed, label_smoothing, memory_format
-        self.decay_norms_and_biases, self.about = decay_norms_and_biases, about
+        self.decay_norms_and_biases, self.about, self.is_divided = decay_norms_and_biases, about, is_divided
         trained = {id(one) for one in trained_parameters(network, plan, [*network.stages, HEAD])}
         for parameter in network.parameters():  # what never trains takes no part in the exchange of gradients
             parameter.requires_grad_(id(parameter) in trained)
-        backbone = trained_parameters(network, plan, network.stages)
-        self.pull = SourcePull(backbone, source_pull) if source_pull else None
+        self.pull = self._pull(source_pull) if source_pull else None
         self.size = preprocessing.size
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.normalise = Normalise(preprocessing)
+
+    def _pull(self, strength: float) -> SourcePull:
+        return SourcePull(trained_parameters(self.network, self.plan, self.network.stages), strength)
+
+    def configure_model(self) -> None:
+        """Divides the network, on the device: before the optimizer is built, and before a checkpoint is read."""
+        if not self.is_divided or is_sharded(self.network):
+            return
+        assert self.device_mesh is not None
+        shard(self.network, self.device_mesh["data_parallel"])
+        if self.pull:
+            self.pull = self._pull(self.pull.strength)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -201,12 +216,15 @@ class Learner(pl.LightningModule):
             raise NotFinite(self.current_epoch, step, self.rates_at(self.global_step))
 
     def agree(self) -> None:
-        """Weights are equal in all processes after every step; BatchNorm's statistics after every epoch."""
+        """Weights are equal in all processes after every step, those that are divided being held once; BatchNorm's
+        statistics after every epoch."""
         if self.trainer.world_size == 1:
             return
         gathering = [part.name for part in self.plan.at(self.current_epoch).parts if part.batchnorm != "eval"]
         average_statistics([layer for name in gathering for layer in batchnorms(self.network.part(name))])
-        if apart := differing(self.network.state_dict()):  # torch would say nothing, and the result be worth nothing
+        if apart := differing(
+            undivided(self.network.state_dict())
+        ):  # torch would say nothing, and the result be worth nothing
             raise RuntimeError(f"processes differ after epoch {self.current_epoch + 1} in {listing(apart, 3)}")
 
     def on_validation_epoch_start(self) -> None:
@@ -232,9 +250,7 @@ class Learner(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         loss, accuracy = self.val_sums.means()
         self.val_losses.append(loss)
-        # Of epochs with the same accuracy, common with few validation images, the one with the lower loss is better.
-        # The loss cannot outweigh one image of 10 million.
-        self.rank = accuracy - 1e-9 * min(loss, 100.0)
+        self.rank = rank_of(accuracy, loss)
         self.log_dict({"val/loss": loss, "val/accuracy": accuracy}, logger=False)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:

@@ -21,23 +21,26 @@ from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples
 from thaw.features.build import Machine
 from thaw.features.cache import FeatureCache
+from thaw.features.crew import ALONE, Crew
 from thaw.features.decision import Prefix
 from thaw.features.inference import dtype_of
 from thaw.features.views import Views, views_for
 from thaw.network.build import build_network, source_for
 from thaw.network.cost import StageCost, stage_costs
+from thaw.network.kinds import synchronise_batchnorm
 from thaw.network.network import Network, vectors
 from thaw.network.source import Source
 from thaw.network.source_rows import told_rows
+from thaw.training import ranks
 from thaw.training.feed import augmentation_of, worker_count
-from thaw.training.hardware import accelerator_for, gpu, precision_for
+from thaw.training.hardware import Layout, accelerator_for, check_batchnorm, gpu, layout_of, precision_for
 from thaw.training.process import cores, prepare
-from thaw.training.ranks import device_count
 
 
 @dataclass(frozen=True)
 class Materials:
-    """`data` are the images that can be used, `stages` what they cost; `precision` is Lightning's name of it."""
+    """`data` are the images that can be used, `stages` what they cost; `precision` is Lightning's name of it, `layout`
+    are the processes that train together."""
 
     recipe: Recipe
     data: Inspected
@@ -48,6 +51,7 @@ class Materials:
     images: Images
     accelerator: str
     precision: Any
+    layout: Layout
 
     @property
     def samples(self) -> Samples:
@@ -79,8 +83,9 @@ class Materials:
     def views(self) -> Views:
         return views_for(self.samples, self.images.augmentation, self.recipe.seed, self.recipe.cache.views)
 
-    def feature_cache(self, views: Views, rank: int = 0) -> FeatureCache:
+    def feature_cache(self, views: Views, crew: Crew = ALONE) -> FeatureCache:
         recipe, backbone = self.recipe, self.recipe.backbone
+        device = _device(self.accelerator, crew.rank % self.layout.devices)
         return FeatureCache(
             cache_folder(recipe.data.cache),
             recipe.cache.gib * 2**30,
@@ -88,10 +93,15 @@ class Materials:
             views,
             self.preprocessing,
             f"{backbone.library} {version(backbone.library)} {backbone.name}",
-            Machine(_device(self.accelerator, rank), str(self.precision), worker_count(recipe.trainer, self.on_gpu)),
+            Machine(device, str(self.precision), worker_count(recipe.trainer, self.on_gpu)),
             {one.depth: one.bytes_an_image for one in self.prefixes()},
             {"dataset": recipe.dataset.name, "backbone": backbone.name},
+            crew,
         )
+
+    def crew(self, rank: int) -> Crew:
+        """All processes of the run, of which this one is number `rank`."""
+        return Crew(rank, self.layout.processes, ranks.gathered)
 
     @property
     def on_gpu(self) -> bool:
@@ -100,9 +110,11 @@ class Materials:
 
 def gathered(recipe: Recipe) -> Materials:
     """Raises UserFault where data, weights or hardware are not as the recipe needs them."""
-    threads = recipe.trainer.threads or max(1, cores() // device_count(recipe.trainer.devices))
+    layout = layout_of(recipe.trainer)
+    threads = recipe.trainer.threads or max(1, cores() // layout.devices)
     prepare(recipe.seed, recipe.trainer.deterministic, threads)
     cache, accelerator = cache_folder(recipe.data.cache), accelerator_for(recipe.trainer)
+    check_batchnorm(recipe.trainer, accelerator)
     precision = precision_for(recipe.trainer, accelerator)
 
     found = samples_of(recipe.dataset, recipe.seed, cache, recipe.data.mirror)
@@ -116,6 +128,8 @@ def gathered(recipe: Recipe) -> Materials:
     _say(recipe.dataset.name, data)
 
     network = build_network(source, recipe.head, data.samples.classes, preprocessing)
+    if recipe.trainer.sync_batchnorm and layout.processes > 1:
+        synchronise_batchnorm(network)
     if isinstance(recipe.head, SourceRowsHead):
         print(told_rows(recipe.head, data.samples.classes, source.classes))
     if network.unused:
@@ -123,7 +137,7 @@ def gathered(recipe: Recipe) -> Materials:
     stages = stage_costs(network, preprocessing.size)
     augmentation = augmentation_of(recipe.augment)
     images = Images(data.store, data.samples.labels(), preprocessing.size, augmentation, recipe.seed)
-    return Materials(recipe, data, source, preprocessing, network, stages, images, accelerator, precision)
+    return Materials(recipe, data, source, preprocessing, network, stages, images, accelerator, precision, layout)
 
 
 def _say(name: str, data: Inspected) -> None:

@@ -24,8 +24,9 @@ from thaw.training.feed import Feed
 from thaw.training.files import write_text
 from thaw.training.history_file import read_history
 from thaw.training.learner import Learner
-from thaw.training.ranks import gathered
+from thaw.training.ranks import gathered, of_the_first
 from thaw.training.run import Run
+from thaw.training.sharding import load_state
 from thaw.training.supply import Supply
 
 SHOWN_SAMPLES, SHOWN_WORST = 32, 16
@@ -33,9 +34,10 @@ Predicted = dict[str, tuple[Tensor, Tensor]]  # split -> logits [n, classes], po
 
 
 def predicted(trainer: pl.Trainer, learner: Learner, feed: Feed, supply: Supply, best: Path) -> Predicted:
-    """Logits of val and test images under the weights of `best`."""
-    weights = {name.removeprefix("network."): value for name, value in read_state(best).items()}
-    learner.network.load_state_dict(weights)
+    """Logits of val and test images under the weights of `best`, which the first process reads: others may not see the
+    disk that it lies on."""
+    state = of_the_first(read_state(best) if trainer.is_global_zero else {})
+    load_state(learner.network, {name.removeprefix("network."): value for name, value in state.items()})
     learner.network.requires_grad_(False)
     supply.settle()
     found: Any = trainer.predict(learner, list(feed.finals.values()))

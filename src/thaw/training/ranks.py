@@ -1,7 +1,7 @@
 """One run on several devices: a process each, all of which train the same run directory; the first alone writes.
 
-The further processes are started here and not by Lightning, which would type the command line again: in a sweep every
-process would then run the whole sweep.
+The further processes are started here (or by an outside launcher: `nodes`) and not by Lightning, which would type the
+command line again: in a sweep every process would then run the whole sweep.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+
+from thaw.config.faults import UserFault
 
 Value = TypeVar("Value")
 OF_THE_GROUP = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK")
@@ -126,8 +128,25 @@ def gathered(value: Value) -> list[Value]:
     return found
 
 
-def device_count(devices: int | str) -> int:
-    return devices if isinstance(devices, int) else 1
+def together(make: Callable[[], Value]) -> Value:
+    """What `make` gives in this process; the UserFault of any process is raised in all."""
+    fault: UserFault | None = None
+    try:
+        value = make()
+    except UserFault as error:
+        fault = error
+    if found := [one for one in gathered(fault) if one]:
+        raise found[0]
+    return value
+
+
+def of_the_first(value: Value) -> Value:
+    """What the first process has."""
+    if not distributed.is_initialized():
+        return value
+    held = [value]
+    distributed.broadcast_object_list(held)
+    return held[0]
 
 
 def end_with_the_first_process() -> None:

@@ -24,7 +24,12 @@ from thaw.config.schema import Recipe
 from thaw.config.validation import validated
 from thaw.training.files import write_json, write_text
 
+ENDED = ("done", "pruned")  # what is not run again
 RECORDED_VERSIONS = ("torch", "torchvision", "pytorch-lightning", "timm", "hydra-core", "numpy", "pillow")
+
+
+class Pruned(Exception):
+    """A search has stopped this run of its own; says when and why."""
 
 
 @dataclass
@@ -72,15 +77,16 @@ def new_run(recipe: Recipe, directory: Path) -> Run:
 
 
 def check_resumable(directory: Path) -> None:
-    """Raises UserFault where there is no run in `directory`, or it is done."""
+    """Raises UserFault where there is no run in `directory`, or it has ended."""
     if not (directory / "run.json").is_file():
         runs = sorted(file.parent.name for file in directory.parent.glob("*/run.json"))
         near = nearest(directory.name, runs)
         valid = f"a run directory; in {directory.parent} there is {listing(runs[-5:]) or 'none'}"
         fix = f"resume={directory.parent / near}" if near else ""
         raise UserFault("no run to resume.", [Fault(f"resume={directory}", "no run.json in it", valid, fix)])
-    if _record(directory)["status"] == "done":
-        raise UserFault("nothing to resume.", [Fault(f"resume={directory}", "this run is done", fix="start a new one")])
+    if (status := _record(directory)["status"]) in ENDED:
+        fault = Fault(f"resume={directory}", f"this run is {status}", fix="start a new one")
+        raise UserFault("nothing to resume.", [fault])
 
 
 def interrupted_run(directory: Path) -> Run:
@@ -137,9 +143,12 @@ def claimed(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def recorded(run: Run) -> Iterator[None]:
-    """Writes how the run ended, whatever ends it, into `run.json`."""
+    """Writes how the run ended, whatever ends it, into `run.json`. To be pruned is no error."""
     try:
         yield
+    except Pruned as reason:
+        run.note(status="pruned", ended=_now(), pruned=str(reason))
+        return
     except UserFault as fault:
         run.note(status="failed", ended=_now(), error=str(fault))
         raise

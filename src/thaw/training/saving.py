@@ -12,6 +12,7 @@ from torch import Tensor
 
 from thaw.training.checkpoint import AtomicCheckpointIO
 from thaw.training.learner import Learner
+from thaw.training.sharding import whole
 
 MOST_OF_THE_TIME = 0.05  # that writing may take: epochs over cached features are shorter than their checkpoints
 
@@ -61,7 +62,7 @@ def _weights(learner: Learner, copied: bool) -> dict[str, Any]:
     """Of stages that no phase changes there is no need of a copy."""
     still = list(learner.network.stages)[: min(phase.still_stages for phase in learner.plan.phases)]
     unchanging = tuple(f"network.stages.{name}." for name in still)
-    state: dict[str, Tensor] = learner.state_dict()
+    state: dict[str, Tensor] = whole(learner.state_dict())
     kept = {
         name: value.clone() if copied and not name.startswith(unchanging) else value for name, value in state.items()
     }

@@ -8,15 +8,16 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Recipe
@@ -25,9 +26,10 @@ from thaw.training.averaging import averaging_of
 from thaw.training.board import show_charts, show_results
 from thaw.training.checkpoint import AtomicCheckpointIO
 from thaw.training.files import write_json
-from thaw.training.hardware import devices_for
+from thaw.training.hardware import accelerator_for, devices_for, layout_of
 from thaw.training.history import History
 from thaw.training.learner import NotFinite
+from thaw.training.nodes import PATIENCE, is_further, launched, opened
 from thaw.training.norms import Norms
 from thaw.training.outcome import (
     Predicted,
@@ -39,15 +41,23 @@ from thaw.training.outcome import (
 )
 from thaw.training.pictures import show_data
 from thaw.training.process import Interrupted, interruptible
-from thaw.training.ranks import backend, device_count, started
-from thaw.training.run import Run, claimed, interrupted_run, new_run, recorded
+from thaw.training.pruning import Pruning
+from thaw.training.ranks import backend, started, together
+from thaw.training.run import Pruned, Run, claimed, interrupted_run, new_run, recorded
 from thaw.training.saving import Checkpoints
+from thaw.training.sharding import Sharding
 from thaw.training.supply import Entering
 from thaw.training.tables import print_summary
+from thaw.training.trials import is_trial
 
 
 def start(recipe: Recipe, directory: Path) -> int:
-    """Trains `recipe` in a new run directory and returns the exit status."""
+    """Trains `recipe` in a new run directory and returns the exit status. Where an outside launcher has started several
+    processes, the first one's recipe and directory count in all."""
+    if is_further():
+        from thaw.training.companion import follow
+
+        return follow() or 0
     return _to_its_end(directory, lambda: new_run(recipe, directory))
 
 
@@ -56,12 +66,14 @@ def resume(directory: Path) -> int:
     return _to_its_end(directory, lambda: interrupted_run(directory))
 
 
-def _to_its_end(directory: Path, opened: Callable[[], Run]) -> int:
+def _to_its_end(directory: Path, begun: Callable[[], Run]) -> int:
     try:
         with interruptible(), claimed(directory):
-            run = opened()
-            with recorded(run), started(run.directory, device_count(run.recipe.trainer.devices)):
+            run = begun()
+            with recorded(run), _accompanied(run):
                 _explaining(train, run)
+        if "pruned" in run.record:
+            print(f"pruned: {run.record['pruned']}")
     except UserFault as fault:
         print(f"thaw: {fault}", file=sys.stderr)
         return 2
@@ -71,11 +83,20 @@ def _to_its_end(directory: Path, opened: Callable[[], Run]) -> int:
     return 0
 
 
+def _accompanied(run: Run) -> AbstractContextManager[None]:
+    """Within, the other processes of the run train along."""
+    trainer, here = run.recipe.trainer, launched()
+    layout = layout_of(trainer)
+    if here is None or here.world == 1:
+        return started(run.directory, layout.processes)
+    return opened(run, backend(accelerator_for(trainer)))
+
+
 def train(run: Run) -> None:
     """Fetch, index and split, build, plan, train, record. A resumed run goes the same way from its last checkpoint."""
     began = time.perf_counter()
     quieten()
-    parts = assembled(run)
+    parts = together(partial(assembled, run))
     trainer = trainer_for(run, parts)
     if run.rank == 0 and not run.last.is_file():  # a resumed run has shown them
         show_data(trainer, parts.samples, parts.feed.images)
@@ -91,8 +112,9 @@ def trainer_for(run: Run, parts: Assembly, callbacks: Sequence[Callback] = ()) -
     settings, on_screen = run.recipe.trainer, sys.stderr.isatty() and run.rank == 0
     return pl.Trainer(
         accelerator=parts.accelerator,
-        devices=devices_for(parts.accelerator, device_count(settings.devices)),
-        strategy=_exchange(device_count(settings.devices), parts),
+        devices=devices_for(parts.accelerator, parts.layout.devices),
+        num_nodes=parts.layout.nodes,
+        strategy=_exchange(parts),
         precision=parts.precision,
         max_epochs=settings.epochs,
         accumulate_grad_batches=settings.accumulate,
@@ -104,18 +126,22 @@ def trainer_for(run: Run, parts: Assembly, callbacks: Sequence[Callback] = ()) -
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        inference_mode=not parts.learner.is_divided,  # what it puts together in evaluation, training is to use again
         default_root_dir=run.directory,
     )
 
 
-def _exchange(devices: int, parts: Assembly) -> Any:
+def _exchange(parts: Assembly) -> Strategy | str:
     """How several processes exchange gradients. `find_unused_parameters`: later phases train other parts, and one that
     is frozen in this phase has no gradient to wait for. BatchNorm's statistics are averaged once an epoch."""
-    if devices == 1:
+    if parts.layout.processes == 1:
         return "auto"
+    if parts.learner.is_divided:
+        return Sharding(parts.layout.processes, backend(parts.accelerator))
     return DDPStrategy(
         cluster_environment=LightningEnvironment(),
         process_group_backend=backend(parts.accelerator),
+        timeout=PATIENCE,
         find_unused_parameters=len(parts.learner.plan.phases) > 1,
         broadcast_buffers=False,
     )
@@ -125,14 +151,16 @@ def _callbacks(run: Run, parts: Assembly) -> list[Callback]:
     patience = run.recipe.trainer.early_stopping
     watching = ["trainer.early_stopping"] if patience else []
     watching += ["scheduler"] if run.recipe.scheduler.name == "plateau" else []
+    watching += ["sweep=search"] if is_trial(run.directory) else []
     if watching and parts.feed.val is None:
-        fix = "dataset.fractions.val=0.15, or trainer.early_stopping=null and another scheduler"
+        fix = "dataset.fractions.val=0.15, or trainer.early_stopping=null, another scheduler and no search"
         raise UserFault("nothing to watch.", [Fault(one, "no validation images", fix=fix) for one in watching])
     stopping = [EarlyStopping("val/accuracy", mode="max", patience=patience.patience)] if patience else []
     averaging = averaging_of(run.recipe.trainer)
     averages = [averaging] if averaging else []
     history = History(run.directory / "history.csv", writes=run.rank == 0)
-    return [*averages, Entering(parts.supply), history, Norms(), *stopping, Checkpoints(run.best.parent)]
+    pruning = [Pruning(run.directory)] if is_trial(run.directory) else []  # by the history's last row
+    return [*averages, Entering(parts.supply), history, Norms(), *pruning, *stopping, Checkpoints(run.best.parent)]
 
 
 def _fit(trainer: pl.Trainer, parts: Assembly, run: Run) -> None:
@@ -140,6 +168,8 @@ def _fit(trainer: pl.Trainer, parts: Assembly, run: Run) -> None:
     try:
         trainer.fit(parts.learner, parts.feed.train, parts.feed.val, ckpt_path=checkpoint, weights_only=True)
     except NotFinite as error:
+        if is_trial(run.directory):
+            raise Pruned(f"the loss is not finite any more in {error}") from error
         rates = ", ".join(f"{part} {rate:.3g}" for part, rate in error.rates.items())
         lower = f"optimizer.learning_rate={run.recipe.optimizer.learning_rate / 10:g}"
         fix = f"{lower}, trainer.clip_norm=1.0, scheduler=cosine (it warms up), or trainer.precision=32-true"

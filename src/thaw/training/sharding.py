@@ -1,0 +1,105 @@
+"""FSDP: weights, gradients and the optimizer's state divided over the processes of a run, stage by stage.
+
+FSDP2 (`fully_shard`), not Lightning's FSDPStrategy: it divides each weight by itself, so that weights that train and
+weights that are frozen lie side by side and change from phase to phase, and it runs on CPUs too. Checkpoints hold whole
+tensors under the usual names: what one process has written many can read, and the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
+from pytorch_lightning.strategies import ModelParallelStrategy, ParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from thaw.network.network import HEAD, Network
+
+
+class Sharding(ModelParallelStrategy):
+    """Lightning's, with the network divided by `Learner.configure_model`, and checkpoints as a single process has
+    them. Lightning's own way through the optimizer's state (2.6.6) needs one of every weight that could train, and a
+    phase has them for what it trains."""
+
+    def __init__(self, processes: int, backend: str) -> None:
+        super().__init__(processes, 1, save_distributed_checkpoint=False, process_group_backend=backend)
+        self.cluster_environment = LightningEnvironment()
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        return True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        assert self.lightning_module is not None
+        return whole(self.lightning_module.state_dict())
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        state = optimizer.state_dict()
+        return {**state, "state": {number: whole(one) for number, one in state["state"].items()}}
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        return ParallelStrategy.load_checkpoint(self, checkpoint_path, weights_only=weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        assert self.lightning_module is not None
+        load_state(self.lightning_module, checkpoint["state_dict"])
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = [one for group in optimizer.param_groups for one in group["params"]]
+            pieces = {
+                number: {key: _like(value, parameters[number]) for key, value in entries.items()}
+                for number, entries in state["state"].items()
+            }
+            optimizer.load_state_dict({**state, "state": pieces})
+
+
+def shard(network: Network, mesh: DeviceMesh) -> None:
+    """Divides every stage and the head over the processes of `mesh`, each by itself: cached features and frozen stages
+    enter the network in its middle. Parameters become new ones, contiguous whatever layout the images have."""
+    from torch.distributed.fsdp import fully_shard
+
+    network.to(memory_format=torch.contiguous_format)
+    for name in (*network.stages, HEAD):
+        network.part(name).register_forward_hook(_owned)
+        fully_shard(network.part(name), mesh=mesh, reshard_after_forward=True)
+
+
+def _owned(part: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """No view: where the next stage changed one in place, FSDP2 would lose the hook that puts this stage's weights
+    together for the backward pass, and gradients would be wrong."""
+    return output.clone() if output._is_view() else output
+
+
+def is_sharded(module: nn.Module) -> bool:
+    return any(isinstance(one, DTensor) for one in module.parameters())
+
+
+def whole(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with every tensor that is divided put together, in every process; all have to ask for it."""
+    return {name: one.full_tensor() if isinstance(one, DTensor) else one for name, one in values.items()}
+
+
+def undivided(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of which every process has its own copy."""
+    return {name: one for name, one in values.items() if not isinstance(one, DTensor)}
+
+
+@torch.no_grad()
+def load_state(module: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """As `load_state_dict` of whole tensors, into a module that may be divided."""
+    held = module.state_dict()
+    module.load_state_dict(
+        {name: _like(value, held[name]) if name in held else value for name, value in values.items()}
+    )
+
+
+def _like(value: Any, model: Tensor) -> Any:
+    """`value`, divided as `model` is where it is of the same shape: a step count stays whole."""
+    if not isinstance(model, DTensor) or not isinstance(value, Tensor) or value.shape != model.shape:
+        return value
+    return distribute_tensor(value.to(model.device), model.device_mesh, model.placements)

@@ -1,0 +1,35 @@
+"""Every command of docs/devices.md is valid."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+from tests.conftest import ROOT
+from thaw.config.command import checked, parsed
+
+PAGE = (ROOT / "docs" / "devices.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_page_is_valid(line: str) -> None:
+    words = shlex.split(line)
+    checked(parsed(words[words.index("train.py") + 1 :]))
+
+
+def test_torchrun_takes_what_the_page_gives_it() -> None:
+    from torch.distributed.run import parse_args
+
+    lines = [shlex.split(line) for line in COMMANDS if line.startswith("torchrun")]
+    for words in lines:
+        assert parse_args(words[1:]).training_script == "train.py"
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("headline", re.findall(r"^- \*(\w.+?)\*: ", PAGE, re.MULTILINE)[:4])
+def test_what_the_page_quotes_is_said_somewhere(headline: str) -> None:
+    said = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
+    assert headline.replace("device 1", "device {failed[0]}") in said
