@@ -14,12 +14,16 @@ COMMANDS = {
     "list": "backbones with their figures, strategies, data sets and all other choices",
     "inspect": "a network's stages and layers: shapes, parameters, multiply-adds",
     "find": "a learning rate, or a batch size, for a recipe on this machine",
-    "data": "fetch, verify or report on a data set",
+    "data": "fetch, verify or report on a data set, draw captchas",
     "probe": "linear classifiers and k-NN on a backbone's frozen features; the best becomes a run",
     "compare": "runs side by side: spread over seeds, intervals, paired tests, curves, what is not comparable",
     "features": "features of a data set as a file, in TensorBoard's projector, or as a picture",
     "dashboard": "TensorBoard on a run, a sweep, or all outputs, with the strategies on common charts",
     "cache": "what is kept of data sets, features and weights, and how to be rid of it",
+    "evaluate": "a trained network on labelled images, from its checkpoint alone",
+    "predict": "what a trained network says of images, or reads in captchas",
+    "explain": "what a trained network sees in a picture: Grad-CAM, feature maps, filters, DeepDream",
+    "report": "write a run's report.html anew",
     "submit": "predict a data set's unlabelled images into a file that Kaggle takes",
 }
 

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -14,37 +13,8 @@ from PIL import Image
 
 from tests.data.hostile import hostile_folder
 from tests.images import image_folder
+from tests.pages import Page, needs_browser, opened
 from thaw import cli
-
-VOID = {"meta", "img", "br"}
-
-
-class Page(HTMLParser):
-    """Tags, what they refer to, texts, and whether every tag that opens also closes."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.sections: dict[str, str] = {}
-        self.images: list[tuple[str, str]] = []
-        self.references: list[str] = []
-        self.section = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = {key: value or "" for key, value in attrs}
-        self.open += [] if tag in VOID else [tag]
-        self.section = values.get("id", "") if tag == "section" else self.section
-        self.references += [values[key] for key in ("src", "href") if key in values]
-        if tag == "img":
-            self.images.append((self.section, values["src"]))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.sections[self.section] = " ".join([self.sections.get(self.section, ""), *data.split()])
 
 
 def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -186,32 +156,12 @@ def test_the_pictures_lie_beside_the_page(report: Path) -> None:
             assert len(set(image.convert("L").resize((64, 64)).tobytes())) > 4
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium to open the page with")
+@needs_browser
 @pytest.mark.parametrize("width", [1200, 390])
 def test_the_report_opens_in_a_browser_and_fits_its_width(report: Path, width: int, tmp_path: Path) -> None:
-    page = tmp_path / "page.html"
-    measure = "<script>document.title = document.documentElement.scrollWidth + ' ' + innerWidth + ' ' + "
-    measure += "[...document.images].filter(one => one.naturalWidth === 0 && one.loading !== 'lazy').length</script>"
-    page.write_text((report / "report.html").read_text(encoding="utf-8").replace("</body>", f"{measure}</body>"))
-    # Headless Chromium opens no window narrower than 500 pixels: a frame of the width stands for the telephone.
-    outer = tmp_path / "outer.html"
-    outer.write_text(
-        f"<iframe src='page.html' width={width} height=900 style='border:0'></iframe><script>onload = () => "
-        "document.body.dataset.seen = document.querySelector('iframe').contentDocument.title</script>"
-    )
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--allow-file-access-from-files",
-        "--window-size=1300,900",
-    ]
-    command = [shutil.which("chromium") or "", *options, "--virtual-time-budget=4000", "--dump-dom", outer.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    content, inner, undrawn = dom.split('data-seen="')[1].split('"')[0].split()
-    assert int(inner) == width
-    assert int(content) <= width
-    assert undrawn == "0"
+    content, inner, undrawn, _ = opened(report / "report.html", width, tmp_path)
+    assert (inner, undrawn) == (width, 0)
+    assert content <= width
 
 
 def test_a_report_without_a_place_gets_a_folder_of_its_own_under_the_outputs(

@@ -19,8 +19,8 @@ from tests.data.official import written
 from tests.images import image_folder
 from thaw import cli
 from thaw.config.command import recipe_for
+from thaw.trained.restore import restored
 from thaw.training.extraction import extracted
-from thaw.training.restore import restored
 
 SMALL = tuple(one for one in TINY if not one.startswith("trainer.epochs"))
 GRID = ("heads.learning_rates=1e-3,1e-2", "heads.weight_decays=0,0.1", "heads.seeds=2", "heads.epochs=3")

@@ -15,7 +15,7 @@ from tests.data import official
 from tests.data.official import written
 from thaw import cli
 from thaw.launch import launch
-from thaw.training.restore import restored
+from thaw.trained.restore import restored
 
 SMALL = ("dataset.image_size=32", *TINY[6:], "trainer.epochs=1")
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thaw.data.captcha import captcha_folder, drawn
+from thaw.data.captcha import captcha_folder, captchas, drawn
 
 PRINTS_A_DIGEST = """
 import hashlib
@@ -130,3 +130,13 @@ def test_a_process_killed_while_drawing_leaves_no_folder_and_the_next_draws_them
     folder = captcha_folder("AB", {"train": 6}, 32, 0, tmp_path)
     assert len(contents(folder)) == 12
     assert not list((tmp_path / "datasets").glob(".*partial*"))
+
+
+def test_captchas_are_single_characters_side_by_side_and_none_of_those_that_are_trained_on() -> None:
+    three, four = (list(captchas("AB", count, 4, 32, seed=5)) for count in (3, 4))
+    assert [(text, image.tobytes()) for text, image in four[:3]] == [(text, image.tobytes()) for text, image in three]
+    text, image = three[1]
+    assert set(text) <= {"A", "B"}
+    pieces = [image.crop((32 * place, 0, 32 * place + 32, 32)).tobytes() for place in range(4)]
+    assert pieces == [drawn(one, 32, f"captchas/5/1/{place}").tobytes() for place, one in enumerate(text)]
+    assert len({text for text, _ in captchas("ABCDEFGH", 30, 4, 32, seed=0)}) > 25

@@ -276,7 +276,7 @@ def test_a_file_of_other_classes_has_no_rows_to_start_from(library: str, tmp_pat
 def test_a_run_with_each_head_is_restored_to_the_predictions_it_recorded(
     choice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from thaw.training.restore import restored
+    from thaw.trained.restore import restored
 
     rows = ["head.rows={A: ant, D: hot dog}"] if choice == "source_rows" else []
     assert launch([*TINY, f"head={choice}", *rows, "trainer.epochs=1", f"output_dir={tmp_path}"]) == 0

@@ -20,10 +20,10 @@ from tests.conftest import TINY, only_run
 from tests.training.killed import PROCESSES
 from thaw.config.command import recipe_for
 from thaw.launch import launch
+from thaw.trained.restore import restored
 from thaw.training.extraction import extracted
 from thaw.training.history_file import read_history
 from thaw.training.learner import Learner
-from thaw.training.restore import restored
 
 # BatchNorm of single pixels in batches of 8 makes much of little: in float32 rounding grows to per cents in an epoch,
 # cached or not. So it trains in float64 here, or follows no batches.

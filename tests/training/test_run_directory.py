@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_directory_holds_what_the_contract_names(run: Path) -> None:
     names = {path.relative_to(run).as_posix() for path in run.rglob("*") if "tfevents" not in path.name}
     assert names == {
-        *("config.yaml", "run.json", "metrics.json", "history.csv", "predictions.csv"),
+        *("config.yaml", "run.json", "metrics.json", "history.csv", "predictions.csv", "report.html"),
         *("checkpoints", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "tensorboard", "tensorboard/hparams.yaml"),
         *("plots", "plots/curves.png", "plots/confusion_matrix.png", "plots/samples.png", "plots/worst.png"),
     }

@@ -18,7 +18,7 @@ from thaw.data.cache import cache_folder
 from thaw.data.preprocessing import resized
 from thaw.data.views import views_of
 from thaw.launch import launch
-from thaw.training.restore import Restored, restored
+from thaw.trained.restore import Restored, restored
 from thaw.training.views import over_views
 
 CROPPED = (*TINY, "trainer.epochs=1", "dataset.train=4", "dataset.side=40", "dataset.crop=0.8")

@@ -1,22 +1,37 @@
-"""Pages that need nothing else: one style, pictures inside."""
+"""Pages that need nothing else: one file each, its style and pictures inside."""
 
 from __future__ import annotations
 
 import base64
+import io
 from typing import Any
 
+import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
+
+THUMB = 128  # pixels; a data URI of 4 kB
 
 
-def rendered(package: str, template: str, values: dict[str, Any]) -> str:
-    """`template` from the templates of `package`; it may include `page.css`, which all pages share."""
+def rendered(template: str, *, package: str = "thaw.analysis", **values: Any) -> str:
+    """`template` is a file of the templates of `package`, and may extend `page.html`, which all pages share. What it
+    names and `values` lack is an error. All text is escaped."""
     loaders = [PackageLoader(package), PackageLoader("thaw.analysis")]
     environment = Environment(
         loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    return environment.get_template(template).render(values)
+    return environment.get_template(template).render(**values)
 
 
-def picture_uri(content: bytes, kind: str) -> Markup:
+def thumb(pixels: np.ndarray, side: int = THUMB) -> Markup:
+    """A data URI of uint8 [height, width, 3], at most `side` pixels wide and high."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((side, side))
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=85)
+    return data_uri(stream.getvalue(), "jpeg")
+
+
+def data_uri(content: bytes, kind: str = "png") -> Markup:
     return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")

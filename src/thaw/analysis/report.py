@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
-from PIL import Image
 
 from thaw.analysis.dataset_plots import aspect_histogram, class_counts, picture_rows, png_of, size_scatter
-from thaw.analysis.page import picture_uri, rendered
+from thaw.analysis.page import data_uri, rendered, thumb
 from thaw.analysis.picked import as_they_are, as_trained_on, channel_statistics, picked_by_class
 from thaw.data.augmentation import Augmentation
 from thaw.data.batches import Images
@@ -24,7 +21,6 @@ from thaw.network.source import IMAGENET
 CLASSES_SHOWN, IMAGES_A_CLASS = 24, 8
 AUGMENTED_IMAGES, EPOCHS_SHOWN = 6, 4
 HEADINGS = ("as it is", *(f"epoch {number + 1}" for number in range(EPOCHS_SHOWN)))
-THUMB = 128  # pixels; a data URI of 4 kB
 Augmented = list[tuple[str, list[np.ndarray]]]  # class, and one of its images as it is and in the first epochs
 
 
@@ -38,7 +34,7 @@ def write_report(name: str, data: Inspected, images: Images, folder: Path) -> Pa
     for title, content in pictures.items():
         (folder / f"{title}.png").write_bytes(content)
     page = folder / "report.html"
-    page.write_text(_page(name, data, images, rows, augmented, pictures), encoding="utf-8")
+    page.write_text(_rendered(name, data, images, rows, augmented, pictures), encoding="utf-8")
     return page
 
 
@@ -71,7 +67,7 @@ def _drawn(data: Inspected, rows: Mapping[str, np.ndarray], augmented: Augmented
     return {title: png_of(figure) for title, figure in figures.items()}
 
 
-def _page(
+def _rendered(
     name: str,
     data: Inspected,
     images: Images,
@@ -79,20 +75,19 @@ def _page(
     augmented: Augmented,
     pictures: Mapping[str, bytes],
 ) -> str:
-    values = {
-        "name": name,
+    return rendered(
+        "report.html",
+        name=name,
         **_facts(data),
-        "problems": [*broken(data.skipped), *data.problems],
-        "channels": _channels(images, data),
-        "rows": {title: [_thumb(one) for one in pictures] for title, pictures in rows.items()},
-        "augmented": [(title, [_thumb(one) for one in row]) for title, row in augmented],
-        "pictures": {title: picture_uri(content, "png") for title, content in pictures.items()},
-        "augmentation": _settings(images.augmentation),
-        "side": images.size,
-        "headings": HEADINGS,
-        "strip": IMAGES_A_CLASS,
-    }
-    return rendered("thaw.analysis", "report.html", values)
+        problems=[*broken(data.skipped), *data.problems],
+        channels=_channels(images, data),
+        rows={title: [thumb(one) for one in pictures] for title, pictures in rows.items()},
+        augmented=[(title, [thumb(one) for one in row]) for title, row in augmented],
+        pictures={title: data_uri(content) for title, content in pictures.items()},
+        augmentation=_settings(images.augmentation),
+        side=images.size,
+        headings=HEADINGS,
+    )
 
 
 def _facts(data: Inspected) -> dict[str, Any]:
@@ -129,11 +124,3 @@ def _settings(augmentation: Augmentation) -> str:
     usual = Augmentation()
     values = {one.name: getattr(augmentation, one.name) for one in dataclasses.fields(augmentation)}
     return ", ".join(f"{name} {value}" for name, value in values.items() if value != getattr(usual, name))
-
-
-def _thumb(pixels: np.ndarray) -> Markup:
-    stream = io.BytesIO()
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((THUMB, THUMB))
-    picture.save(stream, "JPEG", quality=85)
-    return picture_uri(stream.getvalue(), "jpeg")

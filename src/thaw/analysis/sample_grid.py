@@ -27,6 +27,19 @@ def save_samples(images: np.ndarray, titles: Sequence[str], wrong: Sequence[bool
     sheet.save(file, compress_level=1)  # photographs hardly shrink; 0.05 s instead of 0.25 s
 
 
+def save_strips(strips: Sequence[tuple[str, np.ndarray]], file: Path) -> None:
+    """One below the other, a line of text and a uint8 [height, width, 3] picture each."""
+    width = max(picture.shape[1] for _, picture in strips)
+    height = sum(LINE + picture.shape[0] + GAP for _, picture in strips)
+    canvas = Image.new("RGB", (width + 2 * GAP, height + GAP), "white")
+    pen, font, top = ImageDraw.Draw(canvas), ImageFont.truetype(_font(), 13), GAP
+    for label, picture in strips:
+        pen.text((GAP, top), label, font=font, fill=BLACK)
+        canvas.paste(Image.fromarray(picture), (GAP, top + LINE))
+        top += LINE + picture.shape[0] + GAP
+    canvas.save(file)
+
+
 def _font() -> Path:
     return Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thaw.commands.verbs import asks_for_help, new_folder, one_recipe, verb_of
-from thaw.config.schema import Recipe
+from thaw.commands.verbs import asks_for_help, new_folder, number_of, one_recipe, verb_of
+from thaw.config.faults import Fault, UserFault
+from thaw.config.schema import Captcha, Recipe
 
 if TYPE_CHECKING:
     from thaw.data.problems import Problem
+
+Values = Mapping[str, str]
 
 CLEAN, PROBLEMS = 0, 1
 HELP = """thaw data VERB [dataset=NAME] [key=value ...]
@@ -18,10 +21,13 @@ HELP = """thaw data VERB [dataset=NAME] [key=value ...]
   fetch     get and unpack the data set, say where it lies and what it holds
   verify    check the archive's checksum, decode every image, name all problems
   report    write a page to look at: out=DIR/report.html, and its pictures as PNG files
+  captchas  draw captchas of several characters, others than are trained on, with a labels.csv: out=DIR count=200
+            length=4 draw=0; draw says which ones. thaw predict RUN DIR --captcha reads them
 
     thaw data fetch dataset=hymenoptera
     thaw data verify dataset=folder dataset.root=DIR data.near_duplicates=true
     thaw data report dataset=hymenoptera augment=crop_flip out=DIR
+    thaw data captchas out=DIR count=200
 
 Settings are those of python train.py. Exit status: 0 done, and no problem found; 1 verify found problems;
 2 something for you to change."""
@@ -36,15 +42,14 @@ def run(arguments: Sequence[str]) -> int:
     if asks_for_help(arguments):
         print(HELP)
         return CLEAN
-    verbs = {"fetch": _fetch, "verify": _verify, "report": _report}
-    verb, rest = verb_of("thaw data", arguments, verbs)
-    outs = [argument.split("=", 1)[1] for argument in rest if argument.startswith("out=")]
-    overrides = [argument for argument in rest if verb != "report" or not argument.startswith("out=")]
-    recipe = one_recipe("thaw data", overrides, "data set", "dataset=NAME and key=value")
-    return verbs[verb](recipe, Path(outs[-1]).expanduser() if outs else None)
+    verb, rest = verb_of("thaw data", arguments, VERBS)
+    act, own = VERBS[verb]
+    values = {**own, **dict(one.split("=", 1) for one in rest if "=" in one and one.split("=", 1)[0] in own)}
+    overrides = [one for one in rest if one.split("=", 1)[0] not in own or "=" not in one]
+    return act(one_recipe("thaw data", overrides, "data set", "dataset=NAME and key=value"), values)
 
 
-def _fetch(recipe: Recipe, _: Path | None) -> int:
+def _fetch(recipe: Recipe, _: Values) -> int:
     from thaw.analysis.inventory import say_samples
     from thaw.data.build import samples_of
     from thaw.data.cache import cache_folder
@@ -55,7 +60,7 @@ def _fetch(recipe: Recipe, _: Path | None) -> int:
     return CLEAN
 
 
-def _verify(recipe: Recipe, _: Path | None) -> int:
+def _verify(recipe: Recipe, _: Values) -> int:
     """Decodes the files themselves, not what an earlier run has kept of them."""
     from thaw.analysis.inventory import say_problems, say_samples
     from thaw.data.build import samples_of
@@ -89,7 +94,7 @@ def _wrong_archive(recipe: Recipe, cache: Path) -> Iterator[Problem]:
         yield Problem("archive", "archives with another checksum than the official one", tuple(map(str, wrong)))
 
 
-def _report(recipe: Recipe, out: Path | None) -> int:
+def _report(recipe: Recipe, values: Values) -> int:
     """The images are cut for a network of dataset.image_size pixels, ImageNet's usual 224 where the recipe leaves that
     to the source weights: a report needs no weights."""
     from thaw.analysis.inventory import say_problems, say_samples
@@ -110,5 +115,46 @@ def _report(recipe: Recipe, out: Path | None) -> int:
     images = Images(data.store, labels, preprocessing.size, augmentation, recipe.seed)
     say_samples(name, data.samples, data.skipped)
     say_problems(data.problems)
-    print(f"the report is {write_report(name, data, images, out or new_folder(recipe, 'report'))}")
+    out = Path(values["out"]).expanduser() if values["out"] else new_folder(recipe, "report")
+    print(f"the report is {write_report(name, data, images, out)}")
     return CLEAN
+
+
+def _captchas(recipe: Recipe, values: Values) -> int:
+    """labels.csv comes last: a folder without it was not drawn to the end."""
+    from thaw.data.captcha import captchas
+    from thaw.training.files import write_text
+
+    if faults := [*_undrawable(recipe, values)]:
+        raise UserFault("nothing was drawn.", faults)
+    assert isinstance(recipe.dataset, Captcha)
+    count, length, draw = (int(values[key]) for key in ("count", "length", "draw"))
+    folder, rows = Path(values["out"]).expanduser(), ["file,text"]
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = captchas(recipe.dataset.characters, count, length, recipe.dataset.side, draw)
+    for number, (text, image) in enumerate(drawn):
+        image.save(folder / f"{number:04}.png")
+        rows.append(f"{number:04}.png,{text}")
+    write_text(folder / "labels.csv", "\n".join(rows) + "\n")
+    print(f"{count} captchas of {length} characters are in {folder}, what they say in {folder / 'labels.csv'}")
+    return CLEAN
+
+
+def _undrawable(recipe: Recipe, values: Values) -> Iterator[Fault]:
+    for key, least in (("count", 1), ("length", 1), ("draw", 0)):
+        if not number_of(values[key], int) >= least:
+            yield Fault(f"{key}={values[key]}", values[key], f"a whole number of at least {least}", f"{key}={least}")
+    if not isinstance(recipe.dataset, Captcha):
+        yield Fault(f"dataset={recipe.dataset.name}", "no data set of characters", "dataset=captcha")
+    if not values["out"]:
+        yield Fault("out", "no folder to draw into", "out=DIR", "out=captchas")
+    elif any(Path(values["out"]).expanduser().glob("*")):
+        yield Fault(f"out={values['out']}", "a folder that holds something", "a new or empty one")
+
+
+VERBS: dict[str, tuple[Callable[[Recipe, Values], int], Values]] = {
+    "fetch": (_fetch, {}),
+    "verify": (_verify, {}),
+    "report": (_report, {"out": ""}),
+    "captchas": (_captchas, {"out": "", "count": "200", "length": "4", "draw": "0"}),
+}

@@ -13,9 +13,8 @@ from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Table
 
 if TYPE_CHECKING:
-    from thaw.training.restore import Restored
+    from thaw.trained.restore import Restored
 
-BATCH = 64
 HELP = """thaw submit RUN [dataset.root=DIR] [out=FILE]
 
   RUN            a run directory, or a checkpoint, of dataset=dog_breeds or another table with unlabelled images
@@ -38,10 +37,10 @@ def run(arguments: Sequence[str]) -> int:
     given = dict(one.split("=", 1) for one in settings if "=" in one)
     if unknown := [one for one in settings if one.split("=", 1)[0] not in ("out", "dataset.root")]:
         raise UserFault("not understood.", [Fault(unknown[0], valid="dataset.root=DIR, out=FILE")])
+    from thaw.trained.restore import load
     from thaw.training.files import write_text
-    from thaw.training.restore import restored
 
-    trained, out = restored(Path(place).expanduser()), Path(given.get("out", "submission.csv")).expanduser()
+    trained, out = load(place), Path(given.get("out", "submission.csv")).expanduser()
     table, paths = _unlabelled(trained, given.get("dataset.root"))
     write_text(out, _as_csv([table.path_column, *trained.classes], _rows(trained, paths)))
     print(f"{len(paths)} images predicted into {out}")
@@ -68,23 +67,14 @@ def _unlabelled(trained: Restored, root: str | None) -> tuple[Table, list[Path]]
 
 
 def _rows(trained: Restored, paths: Sequence[Path]) -> Iterator[list[str]]:
-    import torch
+    from thaw.trained.prediction import answers
 
-    from thaw.data.image import BrokenImage, decoded
-    from thaw.data.preprocessing import resized
-    from thaw.data.views import centre_crop
-
-    for start in range(0, len(paths), BATCH):
-        piece = paths[start : start + BATCH]
-        try:
-            pixels = [torch.from_numpy(resized(decoded(path), trained.preprocessing).copy()) for path in piece]
-        except BrokenImage as error:
-            raise UserFault(
-                "an image cannot be decoded.", [Fault(str(error), fix="mend it, or take it out")]
-            ) from error
-        images = torch.stack([centre_crop(one.permute(2, 0, 1), trained.preprocessing.size) for one in pixels])
-        for path, probabilities in zip(piece, trained.probabilities(images).tolist(), strict=True):
-            yield [path.stem, *(f"{one:.6g}" for one in probabilities)]
+    for answer in answers(trained, paths):
+        path = paths[answer.number]
+        if answer.logits is None:
+            fault = Fault(f"{path.name}: {answer.broken}", fix="mend it: Kaggle wants a row for every image")
+            raise UserFault("an image cannot be decoded.", [fault])
+        yield [path.stem, *(f"{one:.6g}" for one in answer.logits[0].softmax(0).tolist())]
 
 
 def _as_csv(header: Sequence[str], rows: Iterator[list[str]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thaw.analysis.page import picture_uri, rendered
+from thaw.analysis.page import data_uri, rendered
 from thaw.comparison.compared import Comparison
 from thaw.comparison.configurations import Configuration
 from thaw.comparison.figures import colour_of
@@ -28,9 +28,9 @@ def page_text(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
         "caveats": comparison.caveats,
         "notes": comparison.notes,
         "unfinished": comparison.unfinished,
-        "pictures": {title: picture_uri(content, "png") for title, content in pictures.items()},
+        "pictures": {title: data_uri(content) for title, content in pictures.items()},
     }
-    return rendered("thaw.comparison", "comparison.html", values)
+    return rendered("comparison.html", package="thaw.comparison", **values)
 
 
 def _tiles(comparison: Comparison) -> list[tuple[str, str]]:

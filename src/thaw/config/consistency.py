@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from thaw.config.catalog import backbone_names, torch_optimizer
@@ -24,10 +24,12 @@ from thaw.config.schema import (
 
 Blamed = Iterator[tuple[str, Fault]]
 OF_WHOLE_MATRICES = ("Adafactor", "Muon")  # of torch's optimizers; all others act on each number by itself
+Rule = Callable[[Recipe], Blamed]
 
 
-def contradictions(recipe: Recipe) -> Blamed:
-    for rule in RULES:
+def contradictions(recipe: Recipe, rules: Sequence[Rule] | None = None) -> Blamed:
+    """By all rules, where none are named."""
+    for rule in RULES if rules is None else rules:
         yield from rule(recipe)
 
 
@@ -306,6 +308,7 @@ def _crop_is_an_interval(recipe: Recipe) -> Blamed:
         )
 
 
+DATA_RULES = (_characters_are_distinct, _folder_is_there, _variant_exists, _archives_can_be_verified)
 RULES = (
     _backbone_exists,
     _weights_file_exists,
@@ -325,9 +328,6 @@ RULES = (
     _batchnorm_has_company,
     _rows_have_a_layer,
     _data_has_validation,
-    _characters_are_distinct,
-    _folder_is_there,
-    _variant_exists,
-    _archives_can_be_verified,
+    *DATA_RULES,
     _crop_is_an_interval,
 )

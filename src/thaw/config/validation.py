@@ -10,30 +10,31 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from thaw.config.catalog import optimizer_arguments, torch_optimizer
-from thaw.config.consistency import contradictions
+from thaw.config.consistency import Rule, contradictions
 from thaw.config.faults import Fault, UserFault, listing, nearest
 from thaw.config.schema import Recipe
 
 Path = tuple[str | int, ...]
 
 
-def validated(values: Mapping[str, Any]) -> Recipe:
-    """The recipe that `values` describe.
+def validated(values: Mapping[str, Any], rules: Sequence[Rule] | None = None) -> Recipe:
+    """The recipe that `values` describe. `rules` are which contradictions are looked for, by default all: of what was
+    trained somewhere else, weights and folders need not be here.
 
     Raises:
         UserFault: with every unknown key, wrong type, value out of range and contradiction.
     """
-    found = faults_in(values)
+    found = faults_in(values, rules)
     if found:
         raise UserFault("the recipe is not valid", [fault for _, fault in found])
     return Recipe.model_validate(values)
 
 
-def faults_in(values: Mapping[str, Any]) -> list[tuple[str, Fault]]:
+def faults_in(values: Mapping[str, Any], rules: Sequence[Rule] | None = None) -> list[tuple[str, Fault]]:
     """Pairs of the dotted key to blame and its fault; contradictions are looked for where all else is right."""
     unset = [(key, Fault(f"{key} has no value yet", fix=f"{key}=VALUE")) for key in _unset(values)]
     try:
-        clashing = contradictions(Recipe.model_validate(values))
+        clashing = contradictions(Recipe.model_validate(values), rules)
         return [*unset, *((key, fault) for key, fault in clashing if key not in dict(unset))]
     except ValidationError as error:
         details = sorted(error.errors(include_url=False), key=lambda one: _dotted(_path(one, values)))

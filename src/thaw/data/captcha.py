@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +37,18 @@ def _draw_class(folder: Path, count: int, character: str, side: int, seed: str) 
         folder.mkdir(parents=True)
     for number in range(count):
         drawn(character, side, f"{seed}/{character}/{number}").save(folder / f"{number:04}.png")
+
+
+def captchas(characters: str, count: int, length: int, side: int, seed: int) -> Iterator[tuple[str, Image.Image]]:
+    """Strings of `length` of the `characters`, and their pictures: single characters side by side, each drawn as those
+    that are trained on, with chance of its own. Captcha n is a function of the other arguments and n."""
+    for number in range(count):
+        name = f"captchas/{seed}/{number}"
+        text = "".join(random.Random(name).choices(characters, k=length))
+        whole = Image.new("RGB", (length * side, side))
+        for place, character in enumerate(text):
+            whole.paste(drawn(character, side, f"{name}/{place}"), (place * side, 0))
+        yield text, whole
 
 
 def drawn(text: str, side: int, seed: str) -> Image.Image:

@@ -33,7 +33,7 @@ def at_rest(network: Network, layout: torch.memory_format, precision: str) -> It
     modes, before = {module: module.training for module in network.modules()}, layout_of(network)
     network.eval().to(memory_format=layout)  # outside inference mode, whose tensors cannot be trained
     try:
-        with torch.inference_mode(), _autocast(network, precision):
+        with torch.inference_mode(), autocast(network, precision):
             yield
     finally:
         network.to(memory_format=before)
@@ -46,7 +46,7 @@ def layout_of(network: Network) -> torch.memory_format:
     return torch.contiguous_format if contiguous else torch.channels_last
 
 
-def _autocast(network: Network, precision: str) -> AbstractContextManager[object]:
+def autocast(network: Network, precision: str) -> AbstractContextManager[object]:
     if precision not in AUTOCAST:
         return nullcontext()
     return torch.autocast(next(network.parameters()).device.type, dtype=AUTOCAST[precision])

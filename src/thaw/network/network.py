@@ -46,11 +46,13 @@ class Network(nn.Module):
 
 
 def vectors(features: Tensor) -> Tensor:
-    """[n, width]: what a network does not pool before its classifier is averaged over its pixels. SqueezeNet has the
-    channels of its maps first, timm's Swin last; both are square."""
-    if features.ndim == 4:
-        return features.mean((2, 3) if features.shape[2] == features.shape[3] else (1, 2))
-    return features
+    """[n, width]: what a network does not pool before its classifier is averaged over its pixels."""
+    return features.mean(pixel_axes(features)) if features.ndim == 4 else features
+
+
+def pixel_axes(maps: Tensor) -> tuple[int, int]:
+    """Where [n, ...] of square maps has their height and width. SqueezeNet has the channels first, timm's Swin last."""
+    return (2, 3) if maps.shape[2] == maps.shape[3] else (1, 2)
 
 
 @dataclass(frozen=True)

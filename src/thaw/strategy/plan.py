@@ -78,6 +78,17 @@ class Plan:
         return [{**one, "parts": list(one["parts"]), "schedule": list(one["schedule"])} for one in phases]
 
 
+def plan_of_plain(plain: Sequence[Mapping[str, Any]]) -> Plan:
+    """The plan that `Plan.plain` gave, as `run.json` holds it."""
+    phases = [
+        PhasePlan(
+            **{**one, "parts": tuple(PartPlan(**part) for part in one["parts"]), "schedule": tuple(one["schedule"])}
+        )
+        for one in plain
+    ]
+    return Plan(tuple(phases))
+
+
 def planned(
     strategy: Strategy,
     parts: Sequence[Part],

@@ -12,8 +12,10 @@ from torch import Tensor
 from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Recipe
 from thaw.data.balance import class_weights
+from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples
 from thaw.features.decision import decisions, told
+from thaw.network.cost import StageCost
 from thaw.network.kinds import size_of
 from thaw.network.network import HEAD
 from thaw.strategy.plan import Plan
@@ -35,6 +37,8 @@ class Assembly:
     """What training needs. `precision` is Lightning's name of it, `layout` are the processes that train together."""
 
     samples: Samples
+    preprocessing: Preprocessing
+    stages: list[StageCost]
     feed: Feed
     learner: Learner
     supply: Supply
@@ -66,7 +70,17 @@ def assembled(run: Run) -> Assembly:
     )
     feed = feed_of(recipe, samples, made.images, supply, made.on_gpu, run.rank)
     _say_processes(made)
-    return Assembly(samples, feed, _learner(made, plan, feed), supply, made.accelerator, made.precision, made.layout)
+    return Assembly(
+        samples,
+        made.preprocessing,
+        made.stages,
+        feed,
+        _learner(made, plan, feed),
+        supply,
+        made.accelerator,
+        made.precision,
+        made.layout,
+    )
 
 
 def _say_processes(made: Materials) -> None:

@@ -11,8 +11,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from thaw.data.preprocessing import Preprocessing
 from thaw.network.network import StageFacts
 from thaw.training.files import write_whole
-
-FORMAT = 1  # raised when a checkpoint of an older thaw can no longer be read
+from thaw.training.format import FORMAT
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -119,6 +119,13 @@ def devices_for(accelerator: str, count: int) -> int | list[int]:
     return [gpu(rank) for rank in range(count)] if apart else count
 
 
+def device_of(accelerator: str, rank: int = 0) -> torch.device:
+    """Of `accelerator_for`'s answer the `rank`-th device."""
+    if accelerator == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", gpu(rank)) if torch.cuda.is_available() else torch.device("mps")
+
+
 def precision_for(trainer: Trainer, accelerator: str) -> Any:
     """Lightning's name of the precision."""
     if trainer.precision == "16-mixed" and accelerator == "cpu":

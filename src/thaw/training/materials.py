@@ -33,7 +33,7 @@ from thaw.network.source import Source
 from thaw.network.source_rows import told_rows
 from thaw.training import ranks
 from thaw.training.feed import augmentation_of, worker_count
-from thaw.training.hardware import Layout, accelerator_for, check_batchnorm, gpu, layout_of, precision_for
+from thaw.training.hardware import Layout, accelerator_for, check_batchnorm, device_of, layout_of, precision_for
 from thaw.training.process import cores, prepare
 
 
@@ -85,7 +85,7 @@ class Materials:
 
     def feature_cache(self, views: Views, crew: Crew = ALONE) -> FeatureCache:
         recipe, backbone = self.recipe, self.recipe.backbone
-        device = _device(self.accelerator, crew.rank % self.layout.devices)
+        device = device_of(self.accelerator, crew.rank % self.layout.devices)
         return FeatureCache(
             cache_folder(recipe.data.cache),
             recipe.cache.gib * 2**30,
@@ -146,9 +146,3 @@ def _say(name: str, data: Inspected) -> None:
     if isinstance(data.store, Live):
         print("images are decoded anew in every epoch: a store of them would be larger than data.store_gib")
     print()
-
-
-def _device(accelerator: str, rank: int) -> torch.device:
-    if accelerator == "cpu":
-        return torch.device("cpu")
-    return torch.device("cuda", gpu(rank)) if torch.cuda.is_available() else torch.device("mps")

@@ -11,12 +11,14 @@ from typing import Any
 from thaw.analysis.probe_plot import save_probe
 from thaw.features.heads import Grid
 from thaw.features.trial import Trial
+from thaw.network.cost import stage_costs
 from thaw.training.board import show_results
 from thaw.training.checkpoint import AtomicCheckpointIO, description
 from thaw.training.extraction import Extracted
 from thaw.training.files import write_json, write_text
 from thaw.training.hardware import hardware
 from thaw.training.outcome import Predicted, draw, write_predictions
+from thaw.training.page import write_page
 from thaw.training.run import Run
 
 COLUMNS = ("method", "setting", "val_accuracy", "val_loss", "seconds", "can_be_a_head", "chosen", "remark")
@@ -42,6 +44,8 @@ def write_probe(
     draw(run, found.samples, found.images, predictions)
     write_json(run.directory / "metrics.json", metrics)
     show_results(run, found.samples, predictions["test"], metrics)
+    costs = stage_costs(found.network, found.preprocessing.size)
+    write_page(run, found.network, found.samples, found.images, found.preprocessing, costs)
 
 
 def as_csv(trials: Sequence[Trial], winner: Trial) -> str:

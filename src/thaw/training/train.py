@@ -39,6 +39,7 @@ from thaw.training.outcome import (
     timing,
     write_predictions,
 )
+from thaw.training.page import write_page
 from thaw.training.pictures import show_data
 from thaw.training.process import Interrupted, interruptible
 from thaw.training.pruning import Pruning
@@ -186,6 +187,7 @@ def _record(trainer: pl.Trainer, parts: Assembly, run: Run, predictions: Predict
     metrics["timing"] = timing(run, samples.counts()["train"], time.perf_counter() - began, parts.supply.seconds)
     write_json(run.directory / "metrics.json", metrics)
     show_results(run, samples, predictions["test"], metrics)
+    write_page(run, parts.learner.network, samples, parts.feed.images, parts.preprocessing, parts.stages)
     print_summary(metrics, str(run.directory))
 
 
