@@ -14,9 +14,10 @@ from omegaconf import DictConfig
 from thaw.sweep.directory import Job, jobs_in, read_sweep
 from thaw.sweep.process import OUTPUT, STDERR, in_this_process, launcher_name
 from thaw.sweep.share import gpus
+from thaw.training.run import ENDED
 
 SECONDS_BETWEEN_LOOKS = 1.0
-ENDED = ("done", "failed", "interrupted")
+TOLD = (*ENDED, "failed", "interrupted")
 
 
 @contextmanager
@@ -73,7 +74,7 @@ def _looking(directory: Path, terminal: TextIO) -> Iterator[None]:
 
     def look() -> None:
         for job in jobs_in(directory):
-            if job.status in ENDED and seen.get(job.number) != job.status:
+            if job.status in TOLD and seen.get(job.number) != job.status:
                 print(_line(job, directory), file=terminal)
             seen[job.number] = job.status
 
