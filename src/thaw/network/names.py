@@ -28,9 +28,15 @@ def under_library_names(network: Network, model: nn.Module, head: Head) -> dict[
 
 
 def under_own_names(network: Network, model: nn.Module, head: Head, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `under_library_names` gave, as `network`'s state has it; what is not its own keeps its name."""
-    own, shapes = {theirs: name for name, theirs in library_names(network, model, head).items()}, network.state_dict()
-    return {own.get(name, name): _as_own(value, shapes.get(own.get(name, name))) for name, value in tensors.items()}
+    """What `under_library_names` gave, as the state of `network`; a tensor that has no place there keeps its name, and
+    one of another size its shape."""
+    own = {theirs: name for name, theirs in library_names(network, model, head).items()}
+    wanted = network.state_dict()
+    return {own.get(name, name): _as(value, wanted.get(own.get(name, name))) for name, value in tensors.items()}
+
+
+def _as(value: Tensor, wanted: Tensor | None) -> Tensor:
+    return value if wanted is None or value.numel() != wanted.numel() else value.reshape(wanted.shape)
 
 
 def _name(own: str, last: str) -> str:
@@ -44,7 +50,3 @@ def _shaped(value: Tensor, theirs: Tensor | None) -> Tensor:
     if theirs is None or theirs.ndim == value.ndim:
         return value
     return value.reshape(value.shape + (1,) * (theirs.ndim - value.ndim))
-
-
-def _as_own(value: Tensor, own: Tensor | None) -> Tensor:
-    return value.reshape(own.shape) if own is not None and own.numel() == value.numel() else value

@@ -70,18 +70,17 @@ def checkpoint_in(place: Path) -> Path:
 
 
 def content_of(file: Path) -> tuple[About, dict[str, Tensor]]:
-    """What `file` says of itself, and the network's tensors by name.
+    """What `file` says of itself, and the network's tensors by name; of an export to safetensors by the library's.
 
     Raises:
         UserFault: for a file that is no whole checkpoint of thaw's, is of a newer thaw, or holds more than tensors and
             plain data.
     """
     if is_exported(file):
-        content: Any = _exported(file)
-    elif foreign := _foreign(file):
+        return _exported(file)
+    if foreign := _foreign(file):
         raise refused(file, foreign, VALID, AS_WEIGHTS if "tensors" in foreign else "")
-    else:
-        content = _loaded(file)
+    content = _loaded(file)
     about = content.get("thaw") if isinstance(content, Mapping) else None
     if not isinstance(about, Mapping):
         raise refused(file, _other(content), f"a checkpoint of thaw's, {VALID}", AS_WEIGHTS)
@@ -96,23 +95,21 @@ def content_of(file: Path) -> tuple[About, dict[str, Tensor]]:
 
 
 def is_exported(file: Path) -> bool:
-    """Whether `file` is one that `thaw export --format safetensors` wrote; its tensors have the library's names."""
-    if file.suffix != ".safetensors":
-        return False
+    """Whether `thaw export --format safetensors` has written it, by its metadata."""
     try:
         with safe_open(file, "pt") as opened:
             return "thaw_format" in (opened.metadata() or {})
-    except SafetensorError as error:
-        raise refused(file, str(error), "a whole file") from error
+    except (SafetensorError, OSError):
+        return False
 
 
-def _exported(file: Path) -> dict[str, Any]:
-    """As a checkpoint has it."""
+def _exported(file: Path) -> tuple[About, dict[str, Tensor]]:
     with safe_open(file, "pt") as opened:
-        held = opened.metadata()
-        about = {key: json.loads(held[key]) for key in About.model_fields if key in held}
-        about["format"] = json.loads(held["thaw_format"])
-        return {"thaw": about, "state_dict": {name: opened.get_tensor(name) for name in opened.keys()}}  # noqa: SIM118
+        held, tensors = opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    if held["thaw_format"] != str(FORMAT):
+        raise refused(file, f"format {held['thaw_format']}", f"format {FORMAT}", "pip install --upgrade thaw")
+    keys = [one for one in About.model_fields if one != "format" and one in held]
+    return _described(file, {"format": FORMAT, **{key: json.loads(held[key]) for key in keys}}), tensors
 
 
 def check_fit(file: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

@@ -103,8 +103,7 @@ def restored(checkpoint: Path) -> Restored:
     about, state = content_of(file)
     recipe, preprocessing = _recipe(file, about), _preprocessing(about)
     network, model = _network(recipe, preprocessing, len(about.classes))
-    if is_exported(file):
-        state = under_own_names(network, model, recipe.head, state)
+    state = under_own_names(network, model, recipe.head, state) if is_exported(file) else state
     check_fit(file, state, network.state_dict())
     network.load_state_dict(state)
     return Restored(network.eval().requires_grad_(False), tuple(about.classes), preprocessing, recipe)
@@ -130,7 +129,7 @@ def _preprocessing(about: About) -> Preprocessing:
 
 
 def _network(recipe: Recipe, preprocessing: Preprocessing, classes: int) -> tuple[Network, nn.Module]:
-    """Of any weights, and the library's classifier that it was cut from."""
+    """Of any weights, and the library's network that it was cut from."""
     generator = torch.get_rng_state()
     source = source_for(recipe.backbone, True, recipe.seed, Path(), None, recipe.dataset.image_size)
     network = unstarted_network(source, recipe.head, classes, preprocessing)
