@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,36 @@ TRAININGS = [line for line in COMMANDS if line.startswith("python train.py") and
 VERBS = [line for line in COMMANDS if line.startswith("thaw ")]
 NEEDS_FETCHING = ("resnet50", "convnext", "vit_", "hymenoptera")
 ELSEWHERE = {
-    "resume": "tests/sweep/test_sweep.py takes up a sweep that was killed",
-    "dashboard": "tests/commands/test_dashboard.py starts it and looks at it",
+    "resume=": "tests/training/test_resume.py interrupts a run first",
+    "launcher=": "tests/sweep/test_launchers.py runs jobs in other processes",
+    "trainer=ddp": "tests/training/test_devices.py trains in two processes",
+    "thaw resume": "tests/sweep/test_sweep.py takes up a sweep that was killed",
+    "thaw dashboard": "tests/commands/test_dashboard.py starts it and looks at it",
 }
+AFTER_TRAINING = ("evaluate", "predict", "explain", "export")
 SMALL = ("trainer.epochs=2", "trainer.batch_size=8", "trainer.accelerator=cpu", "trainer.threads=1")
+
+
+def skip_what_others_run(line: str) -> None:
+    for words, where in ELSEWHERE.items():
+        if words in line:
+            pytest.skip(where)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the commands after a training name: runs, a checkpoint alone, pictures."""
+    folder = tmp_path_factory.mktemp("places")
+    data = image_folder(folder / "DIR", {"train": 5, "val": 2, "test": 3}, classes=("ants", "bees"))
+    mine = ("dataset=folder", f"dataset.root={data}", "dataset.image_size=32", *SMALL)
+    for name, recipe in (("captchas", TINY), ("mine", mine)):
+        assert launch([*recipe, "strategy=fixed", f"output_dir={folder / name}"]) == 0
+    shutil.copytree(only_run(folder / "captchas"), folder / "outputs" / "RUN")
+    shutil.copy(only_run(folder / "mine") / "checkpoints" / "best.ckpt", folder)
+    shutil.copytree(data / "test" / "ants", folder / "photos")
+    shutil.copy(next((folder / "photos").iterdir()), folder / "IMAGE")
+    shutil.rmtree(folder / "captchas")
+    return folder
 
 
 def test_the_readme_has_commands() -> None:
@@ -36,8 +63,7 @@ def test_the_readme_has_commands() -> None:
 @pytest.mark.parametrize("line", TRAININGS)
 def test_a_training_of_the_readme_runs(line: str, tmp_path: Path) -> None:
     words = shlex.split(line)[2:]
-    if any("resume=" in word for word in words):
-        pytest.skip("tests/training/test_resume.py interrupts a run first")
+    skip_what_others_run(line)
     data = image_folder(tmp_path / "data", {"train": 5, "test": 2}, classes=("ants", "bees"))
     listed = [path.relative_to(data).as_posix() for path in sorted(data.rglob("*.png"))]
     (data / "labels.csv").write_text("path,label\n" + "".join(f"{path},{path.split('/')[1]}\n" for path in listed))
@@ -54,7 +80,9 @@ def test_a_training_of_the_readme_runs(line: str, tmp_path: Path) -> None:
     if "-m" in words:
         extra.append("trainer.epochs=1")
         small = tuple(one for one in small if not one.startswith("trainer.epochs"))
-    if any(word.startswith("sweep=") for word in words):
+    if "sweep=search" in words:
+        extra.extend(["hydra.sweeper.trials=2", "strategy=fixed"][: 2 - any("strategy=" in word for word in words)])
+    elif any(word.startswith("sweep=") for word in words):
         extra.extend(["seed=0", "dataset.image_size=32"])
         small = tuple(one for one in small if not one.startswith("dataset.image_size"))
     assert launch([*arguments, *small, *extra]) == 0
@@ -67,15 +95,23 @@ def test_a_training_of_the_readme_is_a_valid_command_as_it_stands(line: str, tmp
         checked(parsed(words))
 
 
-@pytest.mark.parametrize("line", VERBS)
+@pytest.mark.parametrize("line", [line for line in VERBS if line.split()[1] in AFTER_TRAINING])
+def test_a_command_after_a_training_runs(line: str, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(places)
+    if "--captcha" in line and not (places / "captchas").exists():
+        assert thaw(monkeypatch, "data", "captchas", "out=captchas", "count=2") == 0
+    of_machine = ["trainer.accelerator=cpu", "trainer.threads=1"] if " evaluate " in line else []
+    assert thaw(monkeypatch, *shlex.split(line)[1:], *of_machine) == 0
+
+
+@pytest.mark.parametrize("line", [line for line in VERBS if line.split()[1] not in AFTER_TRAINING])
 def test_a_verb_of_the_readme_runs(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skip_what_others_run(line)
     monkeypatch.chdir(tmp_path)
     for name in ("SWEEP/0", "RUN"):
         write_run(tmp_path / "outputs" / name)
-    words = [word.replace("hymenoptera", "captcha") for word in shlex.split(line)]
-    if words[1] in ELSEWHERE:
-        pytest.skip(ELSEWHERE[words[1]])
-    of_data = [one for one in TINY if one.startswith("dataset.") and words[1] != "inspect"]
+    _, verb, *words = [word.replace("hymenoptera", "captcha") for word in shlex.split(line)]
+    of_data = [one for one in TINY if one.startswith("dataset.") and verb != "inspect" and "captchas" not in words]
     small = {
         "list": [],
         "cache": [],
@@ -83,8 +119,12 @@ def test_a_verb_of_the_readme_runs(line: str, tmp_path: Path, monkeypatch: pytes
         "probe": [*of_data, f"output_dir={tmp_path}"],
         "find": [*TINY, f"output_dir={tmp_path}", "steps=30" if "learning_rate" in words else "highest=8"],
     }
-    monkeypatch.setattr("sys.argv", [*words, *small.get(words[1], of_data)])
-    assert main() == 0
+    assert thaw(monkeypatch, verb, *words, *small.get(verb, of_data)) == 0
+
+
+def thaw(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr("sys.argv", ["thaw", *words])
+    return main()
 
 
 def test_the_faults_shown_are_those_that_are_told() -> None:
