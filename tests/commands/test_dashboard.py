@@ -65,7 +65,7 @@ def hparams(address: str) -> Any:
 
 def test_every_job_of_the_sweep_is_a_run_named_by_what_it_sets(address: str) -> None:
     names = asked(address, "data/runs")
-    assert [name.split(",")[0] for name in names] == ["0_strategy=fixed", "1_strategy=scratch"]
+    assert [name.split("/")[0] for name in names] == ["0_strategy=fixed", "1_strategy=scratch"]
 
 
 def test_hparams_puts_the_keys_that_differ_and_the_final_metrics_first(address: str) -> None:

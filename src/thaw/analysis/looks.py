@@ -25,13 +25,15 @@ HEAT = "inferno"
 @dataclass(frozen=True)
 class Subject:
     """A trained network in evaluation mode, on the CPU, and what belongs to it. `pixels` gives uint8 [n, size, size, 3]
-    of test images by path, as the network sees them before they are normalised."""
+    of test images by path, as the network sees them before they are normalised. `unseen` says why the network cannot be
+    looked into, if it cannot."""
 
     network: Network
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     stages: Sequence[StageCost]
     pixels: Callable[[Sequence[str]], np.ndarray]
+    unseen: str = ""
 
     @property
     def affordable(self) -> int:
@@ -43,8 +45,10 @@ def looked_at(subject: Subject, pixels: np.ndarray, targets: np.ndarray) -> Grad
     """Grad-CAM of uint8 [n, size, size, 3], as `subject.pixels` gives them, for `targets`, int64 [n, k].
 
     Raises:
-        ValueError: where no stage puts out maps.
+        ValueError: where no stage puts out maps, or it cannot be looked into.
     """
+    if subject.unseen:
+        raise ValueError(subject.unseen)
     images = Normalise(subject.preprocessing)(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     images = images.to(next(subject.network.parameters()).dtype)  # trainer.precision=64-true
     return grad_cam(subject.network, images, torch.from_numpy(targets))

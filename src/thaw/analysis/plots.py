@@ -41,7 +41,8 @@ def _draw_rates(axes: Axes, epochs: list[int], rates: Mapping[str, list[float]])
         label = names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}"
         if any(moves):
             axes.plot(epochs, moves, marker="o", markersize=3, label=label)
-    axes.set_yscale("log")
+    if len({value for moves in alike for value in moves if value}) > 1:  # a single one has no room on such a scale
+        axes.set_yscale("log")
     axes.yaxis.set_minor_locator(NullLocator())  # laying out their labels takes longer than all else here
     axes.legend(frameon=False)
     _titled(axes, "Learning rate at the epoch's first step")

@@ -11,6 +11,8 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from thaw.training.sharding import whole
+
 
 class Norms(Callback):
     """Scalars `grad_norm/PART` and `weight_norm/PART` of all that trains: the Euclidean norm over all parameters of the
@@ -27,7 +29,7 @@ class Norms(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        if trainer.is_last_batch and trainer.is_global_zero:  # gradients are the same in all processes
+        if trainer.is_last_batch:  # in all processes: where weights are divided, each holds a piece of every norm
             self.parts, self.found = norms_by_part(optimizer.param_groups)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -56,4 +58,5 @@ def norms_by_part(groups: Sequence[dict[str, Any]]) -> tuple[list[str], Tensor |
         return [], None
     rows = [[get_total_norm([one.grad for one in part if one.grad is not None]) for part in trained.values()]]
     rows.append([get_total_norm(part) for part in trained.values()])
-    return list(trained), torch.stack([torch.stack(row) for row in rows])
+    wholes = [list(whole(dict(zip(trained, row, strict=True))).values()) for row in rows]
+    return list(trained), torch.stack([torch.stack(row) for row in wholes])

@@ -16,6 +16,7 @@ from thaw.network.cost import StageCost
 from thaw.network.network import Network
 from thaw.training.files import write_text
 from thaw.training.run import Run
+from thaw.training.sharding import is_sharded
 
 
 def write_page(
@@ -32,5 +33,6 @@ def write_page(
     def pixels(paths: Sequence[str]) -> np.ndarray:
         return as_they_are(images, [positions[path] for path in paths])
 
-    subject = Subject(network.eval(), preprocessing, samples.classes, stages, pixels)
+    unseen = f"Each process held a piece of the weights: thaw report {run.directory} draws it." * is_sharded(network)
+    subject = Subject(network.eval(), preprocessing, samples.classes, stages, pixels, unseen)
     write_text(run.directory / "report.html", run_page(run.directory, run.recipe, subject))
