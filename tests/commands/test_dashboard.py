@@ -22,6 +22,8 @@ from thaw.commands import dashboard
 from thaw.config.faults import UserFault
 from thaw.launch import launch
 
+ATTEMPTS = 4
+
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -85,11 +87,16 @@ def test_the_layouts_of_all_runs_are_one(address: str) -> None:
     assert list(charts) == ["strategies", "learning rates", "norms"]
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium to open the page with")
 def test_a_browser_draws_the_curves_of_both_strategies_each_in_a_colour(address: str, tmp_path: Path) -> None:
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1300,900", f"--user-data-dir={tmp_path}"]
     command = [shutil.which("chromium") or "", *options, "--virtual-time-budget=60000", "--dump-dom", address]
-    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    dom = ""
+    for _ in range(ATTEMPTS):  # the page's clock runs ahead of a server that other tests keep waiting
+        dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+        if "train/accuracy" in dom:
+            break
     assert "train/accuracy" in dom
     assert "val/accuracy" in dom
     assert "data/samples" not in dom
