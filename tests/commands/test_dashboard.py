@@ -87,6 +87,7 @@ def test_the_layouts_of_all_runs_are_one(address: str) -> None:
     assert list(charts) == ["strategies", "learning rates", "norms"]
 
 
+@pytest.mark.long  # beside the whole suite the page was twice without its cards; alone it never was
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium to open the page with")
 def test_a_browser_draws_the_curves_of_both_strategies_each_in_a_colour(address: str, tmp_path: Path) -> None:
