@@ -57,6 +57,14 @@ def typed(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]
     return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, check=False)
 
 
+def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Runs `thaw ARGUMENTS` in this process and returns the exit status."""
+    from thaw import cli
+
+    monkeypatch.setattr(sys, "argv", ["thaw", *arguments])
+    return cli.main()
+
+
 def only_run(outputs: Path) -> Path:
     """The one run directory under `outputs`."""
     (record,) = outputs.rglob("run.json")

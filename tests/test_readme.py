@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.comparison.records import write_run
-from tests.conftest import ROOT, TINY, only_run, typed
+from tests.conftest import ROOT, TINY, only_run, thaw, typed
 from tests.images import image_folder
-from thaw.cli import main
 from thaw.config.command import checked, parsed
 from thaw.launch import launch
 
@@ -120,11 +119,6 @@ def test_a_verb_of_the_readme_runs(line: str, tmp_path: Path, monkeypatch: pytes
         "find": [*TINY, f"output_dir={tmp_path}", "steps=30" if "learning_rate" in words else "highest=8"],
     }
     assert thaw(monkeypatch, verb, *words, *small.get(verb, of_data)) == 0
-
-
-def thaw(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    monkeypatch.setattr("sys.argv", ["thaw", *words])
-    return main()
 
 
 def test_the_faults_shown_are_those_that_are_told() -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from thaw.config.faults import Fault, UserFault, nearest
+from thaw.config.faults import DONE, FAULT, INTERRUPTED, Fault, UserFault, nearest
 
 COMMANDS = {
     "train": "train a recipe or a sweep; the same as python train.py",
@@ -34,14 +34,14 @@ def main() -> int:
     command, *rest = sys.argv[1:] or ["--help"]
     if command in ("--help", "-h"):
         print("\n".join(["thaw COMMAND", "", *(f"  {name:<10}{what}" for name, what in COMMANDS.items())]))
-        return 0
+        return DONE
     try:
         return _run(command, rest)
     except UserFault as fault:
         print(f"thaw: {fault}", file=sys.stderr)
-        return 2
+        return FAULT
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 def _run(command: str, arguments: Sequence[str]) -> int:

@@ -16,10 +16,8 @@ from omegaconf import DictConfig
 
 from thaw.commands.resume import resume, set_environment
 from thaw.config.command import CONFIG_NAME, Checked, Command, checked, config_folder, parsed
-from thaw.config.faults import Fault, UserFault
+from thaw.config.faults import FAILED, FAULT, INTERRUPTED, Fault, UserFault
 from thaw.training.nodes import followed
-
-FAILED, FAULT, INTERRUPTED = 1, 2, 130
 
 
 def launch(arguments: Sequence[str]) -> int:

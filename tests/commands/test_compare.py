@@ -9,16 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY
-from thaw import cli
+from tests.conftest import TINY, thaw
 from thaw.launch import launch
 
 SWEEP = (*TINY, "trainer.epochs=2", "strategy=fixed")
-
-
-def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thaw", *arguments])
-    return cli.main()
 
 
 @pytest.fixture(scope="module")

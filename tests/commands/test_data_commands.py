@@ -11,15 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.conftest import thaw
 from tests.data.hostile import hostile_folder
 from tests.images import image_folder
 from tests.pages import Page, needs_browser, opened
-from thaw import cli
-
-
-def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thaw", *arguments])
-    return cli.main()
 
 
 @pytest.fixture

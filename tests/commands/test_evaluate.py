@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,24 @@ import pytest
 from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
-from tests.conftest import TINY, only_run
+from tests.conftest import TINY, only_run, thaw
 from tests.images import image_folder
-from thaw import cli
 from thaw.launch import launch
 
 FILES = ["confusion_matrix.png", "metrics.json", "per_class.csv", "predictions.csv", "reliability.png", "worst.png"]
 
 
-def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thaw", *arguments])
-    return cli.main()
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A fine-tuned network, and one on features that were kept."""
-    outputs = {name: tmp_path_factory.mktemp(name) for name in ("finetune", "fixed")}
+    """A fine-tuned network, one on features that were kept, and one beside it on images: for an epoch none are."""
+    recipes = {
+        "finetune": ["strategy=finetune"],
+        "images": ["strategy=fixed", "trainer.epochs=1"],
+        "fixed": ["strategy=fixed"],
+    }
+    outputs = {name: tmp_path_factory.mktemp(name) for name in recipes}
     for name, folder in outputs.items():
-        assert launch([*TINY, f"strategy={name}", f"output_dir={folder}"]) == 0
+        assert launch([*TINY, *recipes[name], f"output_dir={folder}"]) == 0
     return {name: only_run(folder) for name, folder in outputs.items()}
 
 
@@ -40,7 +38,7 @@ def metrics_in(folder: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize("name", ["finetune", "fixed"])
+@pytest.mark.parametrize("name", ["finetune", "images", "fixed"])
 def test_a_checkpoint_alone_gives_the_runs_numbers_to_the_last_digit(
     name: str, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,18 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import TINY, only_run
+from tests.conftest import TINY, only_run, thaw
 from tests.images import image_folder
 from tests.pages import Page, needs_browser, opened
-from thaw import cli
 from thaw.launch import launch
 
 SMALL = ("trainer.batch_size=8", "trainer.epochs=1", "trainer.accelerator=cpu", "trainer.threads=1")
-
-
-def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thaw", *arguments])
-    return cli.main()
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY, only_run
-from thaw import cli
+from tests.conftest import TINY, only_run, thaw
 from thaw.commands import export as command
 from thaw.launch import launch
 from thaw.trained.export import Checked, NotTheSame
 from thaw.trained.export_formats import FORMATS
-
-
-def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thaw", *arguments])
-    return cli.main()
 
 
 @pytest.fixture(scope="module")

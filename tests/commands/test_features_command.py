@@ -12,16 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import TINY
-from thaw import cli
+from tests.conftest import TINY, thaw
 from thaw.commands import features as command
 
 SMALL = (*TINY, "backbone=resnet18", "strategy=scratch")  # random weights: nothing to fetch
-
-
-def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thaw", *arguments])
-    return cli.main()
 
 
 def test_help_names_the_options(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

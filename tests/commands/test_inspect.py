@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import socket
-import sys
 from typing import Any
 
 import pytest
 
-from thaw import cli
+from tests.conftest import thaw
 from thaw.config.command import checked, parsed
 from thaw.config.faults import UserFault
-
-
-def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thaw", *arguments])
-    return cli.main()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from thaw import cli
+from tests.conftest import thaw
 from thaw.commands.listing import description
 from thaw.config.catalog import backbone_names
 from thaw.config.command import checked, parsed
@@ -22,11 +22,6 @@ GROUPS = sorted({file.parent.name for file in CONF.glob("*/*.yaml")})
 
 
 Listed = Callable[[str], dict[str, dict[str, str]]]
-
-
-def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thaw", *arguments])
-    return cli.main()
 
 
 def rows(text: str) -> list[dict[str, str]]:

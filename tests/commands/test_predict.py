@@ -12,18 +12,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import TINY, only_run
-from thaw import cli
+from tests.conftest import TINY, only_run, thaw
 from thaw.data.build import samples_of
 from thaw.data.cache import cache_folder
 from thaw.launch import launch
 from thaw.trained.captcha import Reading, cut, score
 from thaw.trained.restore import load
-
-
-def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thaw", *arguments])
-    return cli.main()
 
 
 @pytest.fixture(scope="module")

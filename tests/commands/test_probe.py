@@ -13,11 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import TINY
+from tests.conftest import TINY, thaw
 from tests.data import official
 from tests.data.official import written
 from tests.images import image_folder
-from thaw import cli
 from thaw.config.command import recipe_for
 from thaw.trained.restore import restored
 from thaw.training.extraction import extracted
@@ -26,11 +25,6 @@ SMALL = tuple(one for one in TINY if not one.startswith("trainer.epochs"))
 GRID = ("heads.learning_rates=1e-3,1e-2", "heads.weight_decays=0,0.1", "heads.seeds=2", "heads.epochs=3")
 NO_VAL = ("dataset.splits.val=null", "dataset.fractions.val=0")
 FOLDER = ("dataset=folder", "dataset.image_size=32", *SMALL[6:], *GRID)
-
-
-def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thaw", *arguments])
-    return cli.main()
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
@@ -65,6 +59,8 @@ def test_help_says_how_it_chooses(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (("trainer.epochs=9",), ("heads.epochs=9",)),
         (("trainer.averaging.kind=ema",), ("trainer.averaging.kind=ema",)),
         (("trainer.devices=2",), ("one device",)),
+        (("trainer=ddp",), ("one process",)),
+        (("trainer.nodes=2",), ("one process",)),
         (("experiment=captcha",), ("experiment=captcha",)),
         (("resume=outputs/run",), ("resume=outputs/run",)),
         (("hydra.run.dir=mine",), ("hydra.run.dir=mine",)),

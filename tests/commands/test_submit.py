@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import TINY, only_run
+from tests.conftest import TINY, only_run, thaw
 from tests.data import official
 from tests.data.official import written
-from thaw import cli
 from thaw.launch import launch
 from thaw.trained.restore import restored
 
 SMALL = ("dataset.image_size=32", *TINY[6:], "trainer.epochs=1")
-
-
-def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["thaw", *arguments])
-    return cli.main()
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,14 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from thaw.config.faults import Fault, UserFault
-from thaw.data.samples import SPLITS, Sample, Samples
+from thaw.data.fewer import UNUSED
+from thaw.data.samples import Sample, Samples
 
 MOST_POINTS = 5000
 COMPONENTS = 50  # of PCA before t-SNE, as van der Maaten and Hinton 2008 did
 PERPLEXITY = 30.0  # within the 5 to 50 that they found to make little difference
 TOLD_BY_COLOUR, MOST_NAMED_CLASSES = 10, 120  # beyond the first, a class has a number too
-MARKERS = {"train": "o", "val": "^", "test": "s"}
+MARKERS = {"train": "o", "val": "^", "test": "s", UNUSED: "D"}
 INK = "#33404d"
 LEGEND: dict[str, Any] = {"frameon": False, "labelcolor": INK, "handletextpad": 0.2}
 LONGEST_TAG = 3  # characters; names of at most so many stand in the picture themselves
@@ -125,7 +126,7 @@ def _draw(
     order = np.random.default_rng(0).permutation(len(places))  # else the last class would lie on top of all others
     size = float(np.clip(16_000 / len(places), 9, 42))
     colours: Any = np.array(shades)[labels]
-    for split in SPLITS:
+    for split in MARKERS:
         ours = order[splits[order] == split]
         x, y = places[ours].T
         style: Any = {"marker": MARKERS[split], "alpha": 0.75, "linewidths": 0.3, "edgecolors": "w"}
@@ -174,7 +175,7 @@ def _columns(names: Sequence[str], size: float) -> int:
 
 def _split_legend(figure: Figure, shown: Sequence[Sample]) -> None:
     there = {one.split for one in shown}
-    shapes = [_mark(MARKERS[split], "#7d8790", split) for split in SPLITS if split in there]
+    shapes = [_mark(MARKERS[split], "#7d8790", split) for split in MARKERS if split in there]
     figure.legend(handles=shapes, loc="outside upper right", ncols=3, fontsize=9, **LEGEND)
 
 

@@ -12,13 +12,12 @@ import yaml
 
 from thaw.commands.table import Column, console, print_csv, print_table
 from thaw.config.catalog import backbone_names
-from thaw.config.faults import Fault, UserFault, listing
+from thaw.config.faults import DONE, Fault, UserFault, listing
 from thaw.config.schema import Backbone
 
 if TYPE_CHECKING:
     from thaw.network.known import Known
 
-DONE = 0
 LIBRARIES = ("torchvision", "timm")
 FIGURES = [Column(one, number=True) for one in ("parameters", "top-1", "GMACs", "pixels")]
 COLUMNS = [Column("name", keep=True), *FIGURES, Column("weights here")]

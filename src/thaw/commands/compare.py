@@ -7,6 +7,7 @@ from pathlib import Path
 
 from thaw.commands.verbs import asks_for_help, new_name
 from thaw.config.faults import Fault, UserFault
+from thaw.training.run import RECORD
 
 OUTPUTS = "outputs"
 HELP = """thaw compare DIR [DIR ...] [out=DIR]
@@ -57,6 +58,6 @@ def _is_setting(argument: str) -> bool:
 
 
 def _folder(directories: Sequence[Path]) -> Path:
-    if len(directories) == 1 and not (directories[0] / "run.json").is_file():
+    if len(directories) == 1 and not (directories[0] / RECORD).is_file():
         return directories[0]
     return Path(OUTPUTS) / new_name("comparison")

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.faults import DONE, Fault, UserFault, listing, nearest
 
-DONE = 0
 PORT, HOST = 6006, "localhost"
 HELP = """thaw dashboard [DIR] [port=6006]
 

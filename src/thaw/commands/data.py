@@ -99,12 +99,12 @@ def _report(recipe: Recipe, values: Values) -> int:
     to the source weights: a report needs no weights."""
     from thaw.analysis.inventory import say_problems, say_samples
     from thaw.analysis.report import write_report
+    from thaw.data.augmentation import augmentation_of
     from thaw.data.batches import Images
     from thaw.data.build import samples_of
     from thaw.data.cache import cache_folder
     from thaw.data.inspected import inspected
     from thaw.network.source import IMAGENET
-    from thaw.training.feed import augmentation_of
 
     name, cache = recipe.dataset.name, cache_folder(recipe.data.cache)
     preprocessing = IMAGENET.at(recipe.dataset.image_size, recipe.dataset.crop)

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from thaw.commands.table import Column, print_table
 from thaw.commands.verbs import asks_for_help
-from thaw.config.faults import Fault, UserFault, nearest
+from thaw.config.faults import DONE, Fault, UserFault, nearest
 
 if TYPE_CHECKING:
     from thaw.analysis.by_class import OfClass
     from thaw.trained.evaluation import Evaluation
     from thaw.trained.restore import Restored
 
-DONE = 0
 SPLITS = ("test", "val", "train", "all")
 SHOWN_CLASSES, SHOWN_PICTURES = 10, 32
 METRICS = {

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thaw.commands.verbs import asks_for_help, interruptible, number_of
-from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.faults import DONE, Fault, UserFault, listing, nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-DONE = 0
 KEYS = {"top": "3", "out": "", "steps": "20", "octaves": "4", "rate": "0.02", "seed": "0"}
 OF_DREAMS = ("steps", "octaves", "rate", "seed")
 HELP = """thaw explain RUN|CKPT IMAGE [--dream STAGE] [key=value ...]

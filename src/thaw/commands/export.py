@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thaw.commands.verbs import asks_for_help
+from thaw.commands.words import sorted_words
 from thaw.config.faults import Fault, UserFault, listing, nearest
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _told(checked: Checked) -> str:
 
 
 def _understood(arguments: Sequence[str]) -> Wanted:
-    options, words = _options(arguments)
+    options, words = sorted_words(arguments, OPTIONS, ())
     settings = dict(one.split("=", 1) for one in words if one.startswith("dataset.root="))
     places = [one for one in words if not one.startswith("dataset.root=")]
     if faults := [*_wrong_format(options), *_wrong_words(places)]:
@@ -98,19 +99,6 @@ def _understood(arguments: Sequence[str]) -> Wanted:
     checkpoint, *images = (Path(one).expanduser() for one in places)
     out = Path(options["--out"]).expanduser() if options.get("--out") else None
     return Wanted(checkpoint, options["--format"], out, settings.get("dataset.root"), tuple(images))
-
-
-def _options(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Values by option, written as --option VALUE or --option=VALUE, and all other words."""
-    options, words, waiting = dict[str, str](), list[str](), list(arguments)
-    while waiting:
-        word = waiting.pop(0)
-        name, equals, value = word.partition("=")
-        if name in OPTIONS:
-            options[name] = value if equals else waiting.pop(0) if waiting else ""
-        else:
-            words.append(word)
-    return options, words
 
 
 def _wrong_format(options: dict[str, str]) -> Iterator[Fault]:
@@ -127,12 +115,8 @@ def _wrong_format(options: dict[str, str]) -> Iterator[Fault]:
 def _wrong_words(places: Sequence[str]) -> Iterator[Fault]:
     if not places:
         yield Fault("thaw export", "no run", "a run directory or a checkpoint", "thaw export outputs/RUN --format onnx")
-    for word in places:
-        if word.startswith("-"):
-            closest = nearest(word, OPTIONS)
-            yield Fault(word, "no such option", listing(OPTIONS), f"{closest} VALUE" if closest else "leave it out")
     for word in places[1:]:
-        if not word.startswith("-") and not Path(word).expanduser().is_file():
+        if not Path(word).expanduser().is_file():
             yield Fault(word, "no such image", "files of images, after the run")
 
 

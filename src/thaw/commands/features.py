@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from thaw.commands.verbs import asks_for_help, one_recipe
-from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.commands.words import sorted_words
+from thaw.config.faults import DONE, Fault, UserFault, listing, nearest
 from thaw.config.schema import Recipe
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from thaw.training.extraction import Extracted
 
-DONE = 0
 WITH_VALUE, FLAGS = ("--out", "--stage", "--projector", "--map"), ("--maps",)
 GOALS = ("--out", "--projector", "--map")
 ENDINGS = (".npz", ".npy", ".parquet")
@@ -30,7 +30,7 @@ HELP = """thaw features [key=value ...] [--out FILE] [--stage STAGE] [--maps] [-
                                 numpy.load(FILE, allow_pickle=False)
                       .npy      features alone, and beside it a .csv of path, label, class, split, a row an image
                       .parquet  path, label, class, split and a list of float32 an image; pip install "thaw[features]"
-  --projector DIR   the features and a thumbnail an image for TensorBoard's projector: tensorboard --logdir DIR
+  --projector DIR   the features and a thumbnail an image for TensorBoard's projector: thaw dashboard DIR
   --map FILE.png    the features on two axes, by PCA and by t-SNE: colour is the class, shape the split; of more than
                     5,000 images a sample, as t-SNE of so many takes half a minute
 
@@ -67,35 +67,13 @@ def run(arguments: Sequence[str]) -> int:
     if asks_for_help(arguments):
         print(HELP)
         return DONE
-    options, overrides, faults = _sorted_out(arguments)
+    options, overrides = sorted_words(arguments, WITH_VALUE, FLAGS)
     out, projector, picture = (_path(options.get(one)) for one in GOALS)
     wanted = Wanted(out, projector, picture, options.get("--stage"), "--maps" in options)
-    if faults := faults or [*_faults(wanted)]:
+    if faults := [*_faults(wanted)]:
         raise UserFault("nothing was started.", faults)
     recipe = one_recipe("thaw features", overrides)  # before torch is imported
     return _write(recipe, wanted)
-
-
-def _sorted_out(arguments: Sequence[str]) -> tuple[dict[str, str], list[str], list[Fault]]:
-    """Options with their values, what is left of `arguments`, and the options that are wrong."""
-    options: dict[str, str] = {}
-    overrides, faults, words = list[str](), list[Fault](), list(arguments)
-    while words:
-        word = words.pop(0)
-        name, is_joined, value = word.partition("=")
-        if not word.startswith("-"):
-            overrides.append(word)
-        elif name in FLAGS and not is_joined:
-            options[name] = ""
-        elif name not in WITH_VALUE:
-            valid, closest = listing([*WITH_VALUE, *FLAGS]), nearest(name, [*WITH_VALUE, *FLAGS])
-            faults.append(Fault(word, "no such option", valid, f"{closest}{is_joined}{value}" if closest else ""))
-        elif name in options:
-            faults.append(Fault(word, f"a second {name}", "one", "leave one out"))
-        else:
-            options[name] = value if is_joined else words.pop(0) if words and words[0][:2] != "--" else ""
-            faults.extend([] if options[name] else [Fault(word, "no value", f"{name} VALUE")])
-    return options, overrides, faults
 
 
 def _path(text: str | None) -> Path | None:
@@ -189,7 +167,7 @@ def _project(recipe: Recipe, found: Extracted, features: np.ndarray, folder: Pat
     for file, write in files.items():
         _save(folder / file, write)
     # The projector is missing from TensorBoard's menu for the first half minute, but not at its own address.
-    print(f"for the projector: tensorboard --logdir {folder}, then http://localhost:6006/#projector")
+    print(f"for the projector: thaw dashboard {folder}, then http://localhost:6006/#projector")
 
 
 def _draw(recipe: Recipe, found: Extracted, features: np.ndarray, file: Path) -> None:

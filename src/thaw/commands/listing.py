@@ -9,9 +9,8 @@ from pathlib import Path
 
 from thaw.commands.table import Column, print_csv, print_table
 from thaw.config.command import config_folder
-from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.faults import DONE, Fault, UserFault, listing, nearest
 
-DONE = 0
 BACKBONES = "backbones"
 NAME, DESCRIPTION = Column("name", keep=True), Column("what it is")
 HELP = """thaw list [KIND] [PATTERN] [--csv]

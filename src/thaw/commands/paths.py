@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from thaw.config.faults import Fault, UserFault, nearest
+from thaw.training.run import RECORD
 
 MOST_FAULTS = 20
 STDIN, PATTERN = "-", re.compile(r"[*?\[]")
@@ -42,7 +43,7 @@ def _files(word: str, patterns: bool) -> tuple[list[Path], Fault | None]:
     path = Path(word).expanduser()
     if path.is_file():
         return [path], None
-    if (path / "run.json").is_file():
+    if (path / RECORD).is_file():
         got = "a run directory, whose pictures are plots"
         return [], Fault(word, got, "images to predict", f"the run first, then images: thaw predict {word} PATH...")
     if path.is_dir():

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from thaw.commands.table import Column, print_table
 from thaw.commands.verbs import asks_for_help, interruptible, new_folder, number_of, one_recipe
-from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.faults import DONE, Fault, UserFault, listing, nearest
 from thaw.config.schema import Captcha, Folder, Recipe
 
 if TYPE_CHECKING:
     from thaw.features.trial import Trial
     from thaw.training.probing import Probed
 
-DONE = 0
 HELP = """thaw probe [key=value ...]
 
   On a frozen backbone's features, computed once: nearest centroid, k-NN, logistic regression, linear SVM, and a grid of
@@ -51,6 +50,7 @@ OF_EPOCHS = (
     *("epochs", "label_smoothing", "accumulate", "clip_norm", "early_stopping", "averaging", "class_balance"),
     "test_time_augmentation",
 )
+OF_PROCESSES = ("parallel", "devices", "nodes", "sync_batchnorm")
 Numbers = tuple[float, ...]
 
 
@@ -91,10 +91,15 @@ def _of_no_use(overrides: Sequence[str]) -> Iterator[Fault]:
             continue
         if group in OF_TRAINING:
             yield Fault(line, OF_TRAINING[group], f"{listing(OWN)}, and data, backbone, hardware", "leave it out")
-        elif group == "trainer" and (name.split(".")[0] in OF_EPOCHS or name == "devices"):
-            got = "a probe runs on one device" if name == "devices" else "it concerns a training in epochs"
+        elif group == "trainer" and (got := _of_no_use_in_trainer(name.split(".")[0], line)):
             fix = f"heads.epochs={line.partition('=')[2]}, or leave it out" if name == "epochs" else "leave it out"
             yield Fault(line, got, fix=fix)
+
+
+def _of_no_use_in_trainer(name: str, line: str) -> str:
+    if name in OF_PROCESSES or line in ("trainer=ddp", "trainer=fsdp"):
+        return "a probe runs in one process, on one device"
+    return "it concerns a training in epochs" if name in OF_EPOCHS else ""
 
 
 def _wrong_numbers(own: Mapping[str, str]) -> Iterator[Fault]:

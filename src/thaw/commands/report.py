@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thaw.commands.verbs import asks_for_help
-from thaw.config.faults import Fault, UserFault
+from thaw.config.faults import DONE, Fault, UserFault
 
-DONE = 0
 HELP = """thaw report RUN...
 
   Writes RUN/report.html anew, from what lies in the run directory: what was trained on what and how, curves, metrics,

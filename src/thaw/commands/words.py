@@ -28,13 +28,14 @@ def sorted_words(
             rest.append(word)
         elif name not in known or (name in flags and is_joined):
             closest = nearest(name, known)
-            faults.append(Fault(word, "no such option", listing(known), closest or ""))
+            follows = f"{is_joined}{value}" or (" VALUE" if closest in valued else "")
+            faults.append(Fault(word, "no such option", listing(known), f"{closest}{follows}" if closest else ""))
         elif name in options:
             faults.append(Fault(word, f"a second {name}", "one", "leave one out"))
         elif name in flags:
             options[name] = ""
         else:
-            options[name] = value if is_joined else words.pop(0) if words else ""
+            options[name] = value if is_joined else words.pop(0) if words and words[0][:2] != "--" else ""
             faults.extend([] if options[name] else [Fault(word, "no value", f"{name} VALUE")])
     if faults:
         raise UserFault("nothing was started.", faults)

@@ -16,8 +16,9 @@ import yaml
 
 from thaw.config.faults import Fault, UserFault, nearest
 from thaw.training.history_file import read_history
+from thaw.training.run import RECORD
 
-RECORD, DONE, UNREADABLE = "run.json", "done", "unreadable"
+DONE, UNREADABLE = "done", "unreadable"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a tenth of the time, where PyYAML was built with it
 
 

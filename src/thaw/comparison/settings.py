@@ -12,6 +12,7 @@ UNDECIDING = {
     "seed": "what a configuration is repeated over",
     "output_dir": "where runs lie",
     "resume": "a resumed run is the same run",
+    "notes": "words for the reader",
     "data.cache": "where images lie",
     "data.mirror": "where they come from; checksums hold them",
     "data.store_gib": "how many of them are kept decoded",

@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+# Exit statuses: done; something failed; the user must change something; interrupted.
+DONE, FAILED, FAULT, INTERRUPTED = 0, 1, 2, 130
+
 
 @dataclass(frozen=True)
 class Fault:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thaw.config.schema import Augment
 from thaw.data.chance import uniforms
 from thaw.data.changes import colour_matrices, placements
 
@@ -107,6 +108,23 @@ class Augmentation:
             box, share = _cut_box(size, share, dice)
             drawn["cut"] = torch.tensor(box)
         return drawn | {"share": torch.full((count,), share, dtype=torch.float32)}
+
+
+def augmentation_of(augment: Augment) -> Augmentation:
+    crop, jitter, flip = augment.random_resized_crop, augment.colour_jitter, augment.horizontal_flip
+    return Augmentation(
+        scale=(crop.scale[0], crop.scale[1]) if crop else None,
+        ratio=(crop.ratio[0], crop.ratio[1]) if crop else Augmentation.ratio,
+        centre=crop.centre if crop else Augmentation.centre,
+        shift=augment.random_crop,
+        flip=flip.probability if flip else 0.0,
+        rotation=augment.rotation.degrees if augment.rotation else 0.0,
+        jitter=(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue) if jitter else None,
+        erase=augment.random_erasing.probability if augment.random_erasing else 0.0,
+        mixup=augment.mixup.alpha if augment.mixup else 0.0,
+        cutmix=augment.cutmix.alpha if augment.cutmix else 0.0,
+        policy=augment.policy,
+    )
 
 
 def _cut_box(size: int, share: float, dice: np.random.Generator) -> tuple[list[int], float]:

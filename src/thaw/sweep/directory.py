@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from thaw.training.files import write_json
-from thaw.training.run import ENDED
+from thaw.training.run import ENDED, RECORD
 
 SWEEP = "sweep.json"
 
@@ -47,7 +47,7 @@ def read_sweep(directory: Path) -> Sweep:
 
 def jobs_in(directory: Path) -> list[Job]:
     """Every job of the sweep in `directory`, by number, those without a run too."""
-    begun = {job.number: job for job in map(_job, sorted(directory.glob("*/run.json")))}
+    begun = {job.number: job for job in map(_job, sorted(directory.glob(f"*/{RECORD}")))}
     numbers = sorted({*begun, *range(read_sweep(directory).jobs or 0)})
     return [begun.get(number) or Job(number, "", "missing", "") for number in numbers]
 

@@ -11,14 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from thaw.config.command import values_of
-from thaw.config.faults import UserFault
+from thaw.config.faults import DONE, FAILED, FAULT, INTERRUPTED, UserFault
 from thaw.config.schema import Recipe
 from thaw.config.validation import validated
 from thaw.sweep.directory import is_sweep, read_sweep
 from thaw.sweep.process import OUTPUT, in_this_process, output_to, shares_its_machine
 from thaw.training.run import ENDED, note_failure, status_in
-
-FAILED, FAULT, INTERRUPTED = 1, 2, 130
 
 
 def run_job(config: DictConfig) -> int:
@@ -67,7 +65,7 @@ def _trained(config: DictConfig, directory: Path) -> int:
     before = status_in(directory)
     if before in ENDED:
         print(f"{before} before")
-        return 0
+        return DONE
     recipe = validated(values_of(config))
     from thaw.training.hardware import beginning_with
     from thaw.training.train import resume, start

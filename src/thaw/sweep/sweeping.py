@@ -13,17 +13,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
 from thaw.config.command import Checked, Command, checked, parsed, register_resolvers
-from thaw.config.faults import UserFault
+from thaw.config.faults import DONE, FAILED, INTERRUPTED, UserFault
 from thaw.config.search import is_search
 from thaw.sweep.directory import Sweep, is_sweep, jobs_in, read_sweep, unfinished, write_sweep
-from thaw.sweep.job import FAILED, INTERRUPTED, run_job
+from thaw.sweep.job import run_job
 from thaw.sweep.process import Task
 from thaw.sweep.search import search
 from thaw.sweep.share import register_shares
 from thaw.sweep.watching import watched
 from thaw.training.run import claimed
-
-DONE = 0
 
 
 def sweep(command: Command) -> int:

@@ -48,6 +48,7 @@ class About(Strict):
     classes: Annotated[list[str], Field(min_length=2)]
     preprocessing: _Preprocessing
     stages: list[dict[str, Any]]
+    cached: list[int] = Field(default=[])
 
 
 def checkpoint_in(place: Path) -> Path:

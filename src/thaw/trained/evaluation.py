@@ -18,6 +18,7 @@ from thaw.analysis.calibration import Reliability, error_interval, reliability
 from thaw.analysis.metrics import confusion_matrix, metrics_of
 from thaw.config.faults import Fault, UserFault, listing
 from thaw.config.schema import Recipe
+from thaw.data.augmentation import augmentation_of
 from thaw.data.batches import InOrder
 from thaw.data.build import samples_of
 from thaw.data.cache import cache_folder
@@ -29,7 +30,6 @@ from thaw.features.table import read_features
 from thaw.features.views import PLAIN, views_for
 from thaw.trained.prediction import answers
 from thaw.trained.restore import Restored
-from thaw.training.feed import augmentation_of
 
 ALL = "all"
 
@@ -130,14 +130,14 @@ def _check_broken(root: Path, broken: dict[str, str], skips: bool) -> None:
 
 
 def _from_features(trained: Restored, recipe: Recipe, samples: Samples, positions: np.ndarray) -> Tensor | None:
-    """By the deepest features that the cache has of these images and weights, if any: where a run has kept some, its
-    own numbers come from them, and computing anew would round otherwise."""
+    """By the features of the run itself, the deepest that the cache still has, if any: its own numbers come from them,
+    and computing anew would round otherwise."""
     if recipe.cache.mode == "off" or recipe.trainer.test_time_augmentation != "none":
         return None
     views = views_for(samples, augmentation_of(recipe.augment), recipe.seed, recipe.cache.views)
     backbone, network = recipe.backbone, trained.network
     architecture = f"{backbone.library} {version(backbone.library)} {backbone.name}"
-    depths = range(len(network.stages), 0, -1)
+    depths = trained.cached[::-1]
     keys = feature_keys(network, depths, architecture, trained.preprocessing, trained.precision, views.identity)
     folder = cache_folder(recipe.data.cache) / "features"
     found = next((depth for depth in depths if (folder / keys[depth]).is_dir()), None)

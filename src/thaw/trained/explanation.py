@@ -19,9 +19,8 @@ from thaw.analysis.looks import overlaid
 from thaw.analysis.page import rendered, thumb
 from thaw.analysis.sample_grid import SIDE, save_samples, save_strips
 from thaw.config.faults import Fault, UserFault, listing, nearest
-from thaw.data.preprocessing import resized
-from thaw.data.views import centre_crop
 from thaw.network.normalise import Normalise
+from thaw.trained.prediction import seen
 from thaw.trained.restore import Restored
 from thaw.training.files import write_text
 
@@ -62,7 +61,7 @@ def explain(trained: Restored, picture: Image.Image, name: str, folder: Path, to
     if dream:
         check_stage(trained, dream.stage)
     folder.mkdir(parents=True, exist_ok=True)
-    pixels = _as_seen(trained, picture)
+    pixels = seen(picture, trained.preprocessing).contiguous()
     image = Normalise(trained.preprocessing)(pixels[None])
     shown = pixels.permute(1, 2, 0).numpy()
     answers = _answers(trained, image, top)
@@ -82,12 +81,6 @@ def explain(trained: Restored, picture: Image.Image, name: str, folder: Path, to
 def page_of(stage: str, ending: str = ".html") -> str:
     """A file name for a stage, whose own may hold what file systems do not take."""
     return f"stage_{re.sub(r'[^0-9A-Za-z_.-]', '_', stage)}{ending}"
-
-
-def _as_seen(trained: Restored, picture: Image.Image) -> Tensor:
-    """uint8 [3, size, size]."""
-    whole = torch.from_numpy(resized(picture, trained.preprocessing).copy()).permute(2, 0, 1)
-    return centre_crop(whole, trained.preprocessing.size).contiguous()
 
 
 def _answers(trained: Restored, image: Tensor, top: int) -> Answers:

@@ -57,7 +57,7 @@ def shipped(trained: Restored) -> Shipped:
 def metadata_of(trained: Restored, normalised_inside: bool) -> Metadata:
     """JSON by key: what a checkpoint says of itself, and how images become the input."""
     rows = facts(trained.network, trained.preprocessing.size)
-    about = description(trained.recipe.plain(), trained.classes, trained.preprocessing, rows)
+    about = description(trained.recipe.plain(), trained.classes, trained.preprocessing, rows, trained.cached)
     about["thaw_format"] = about.pop("format")
     about["thaw"] = importlib.metadata.version("thaw")
     about["input"] = _input(trained.preprocessing, normalised_inside)

@@ -13,9 +13,9 @@ from torch import Tensor
 from thaw.config.faults import Fault, UserFault, listing
 from thaw.data.build import samples_of, still_to_fetch
 from thaw.data.cache import cache_folder
-from thaw.data.image import BrokenImage, decoded
-from thaw.data.preprocessing import Preprocessing, resized
-from thaw.data.views import centre_crop
+from thaw.data.image import BrokenImage
+from thaw.data.preprocessing import Preprocessing
+from thaw.trained.prediction import opened, seen
 from thaw.trained.restore import Restored
 
 MOST_IMAGES = 100
@@ -66,11 +66,9 @@ def _pixels(paths: Sequence[Path], preprocessing: Preprocessing) -> Tensor:
     images, broken = [], []
     for path in paths:
         try:
-            image = torch.from_numpy(resized(decoded(path), preprocessing).copy()).permute(2, 0, 1)
+            images.append(seen(opened(path), preprocessing))
         except BrokenImage as error:
             broken.append(f"{path}: {error}")
-        else:
-            images.append(centre_crop(image, preprocessing.size))
     if broken:
         raise UserFault("images that cannot be decoded.", [Fault(listing(broken, 5), valid="images")])
     return torch.stack(images)

@@ -6,21 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from thaw.analysis.looks import Subject
-from thaw.analysis.run_report import run_page
 from thaw.config.faults import Fault, UserFault
 from thaw.data.build import samples_of
 from thaw.data.cache import cache_folder
-from thaw.data.image import BrokenImage, decoded
-from thaw.data.preprocessing import resized
-from thaw.data.views import centre_crop
+from thaw.data.image import BrokenImage
 from thaw.network.cost import stage_costs
+from thaw.trained.prediction import squares
 from thaw.trained.restore import Restored, restored
 from thaw.training.files import write_text
+from thaw.training.run import RECORD
+from thaw.training.run_report import run_page
 
-NEEDED = ("run.json", "config.yaml", "metrics.json", "predictions.csv", "checkpoints/best.ckpt")
+NEEDED = (RECORD, "config.yaml", "metrics.json", "predictions.csv", "checkpoints/best.ckpt")
 
 
 def check_reportable(directory: Path) -> None:
@@ -55,12 +54,9 @@ def write_page(directory: Path) -> Path:
 
 def _pixels(trained: Restored, paths: Sequence[str]) -> np.ndarray:
     """Raises OSError where an image is not to be had."""
-    recipe, preprocessing = trained.recipe, trained.preprocessing
+    recipe = trained.recipe
     try:
         root = samples_of(recipe.dataset, recipe.seed, cache_folder(recipe.data.cache), recipe.data.mirror).root
-        pictures = [resized(decoded(root / path), preprocessing) for path in paths]
+        return squares([root / path for path in paths], trained.preprocessing)
     except (UserFault, BrokenImage) as fault:
         raise OSError(str(fault).splitlines()[0]) from fault
-    crops = [centre_crop(torch.from_numpy(one.copy()).permute(2, 0, 1), preprocessing.size) for one in pictures]
-    shown: np.ndarray = torch.stack(crops).permute(0, 2, 3, 1).numpy()
-    return shown

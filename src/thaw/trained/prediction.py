@@ -97,10 +97,10 @@ def answers(
 
     def read(picture: Picture) -> Read:
         try:
-            whole = _opened(picture)
+            whole = opened(picture)
         except BrokenImage as error:
             return None, str(error)
-        return torch.stack([_seen(piece, preprocessing, kind) for piece in pieces(whole)]), ""
+        return torch.stack([seen(piece, preprocessing, kind) for piece in pieces(whole)]), ""
 
     waiting, whole = list[tuple[int, Read]](), 0
     for number, found in enumerate(_ahead(read, pictures, 2 * batch)):
@@ -113,11 +113,15 @@ def answers(
 
 
 def squares(pictures: Iterable[Picture], preprocessing: Preprocessing) -> np.ndarray:
-    """uint8 [n, size, size, 3]: what a network sees of pictures that can be decoded."""
-    return np.stack([_seen(_opened(one), preprocessing, "none").permute(1, 2, 0).numpy() for one in pictures])
+    """uint8 [n, size, size, 3]: what a network sees of `pictures`, for people to look at.
+
+    Raises:
+        BrokenImage: where one cannot be decoded.
+    """
+    return np.stack([seen(opened(one), preprocessing).permute(1, 2, 0).numpy() for one in pictures])
 
 
-def _opened(picture: Picture) -> Image.Image:
+def opened(picture: Picture) -> Image.Image:
     return picture.convert("RGB") if isinstance(picture, Image.Image) else decoded(Path(picture))
 
 
@@ -129,8 +133,9 @@ def _answered(trained: Trained, waiting: Sequence[tuple[int, Read]]) -> Iterator
         yield Answer(number, pixels, None if pixels is None else next(logits), broken)
 
 
-def _seen(image: Image.Image, preprocessing: Preprocessing, kind: str) -> Tensor:
-    """The same pixels as a run's store holds and its evaluation cuts."""
+def seen(image: Image.Image, preprocessing: Preprocessing, kind: str = "none") -> Tensor:
+    """The same pixels as a run's store holds and its evaluation cuts: uint8 [3, size, size]; with views, as
+    trainer.test_time_augmentation has them, [views, 3, size, size]."""
     pixels = torch.from_numpy(resized(trimmed(image), preprocessing).copy()).permute(2, 0, 1)
     size = preprocessing.size
     return centre_crop(pixels, size) if kind == "none" else views_of(pixels, size, kind)

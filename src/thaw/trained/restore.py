@@ -28,12 +28,14 @@ from thaw.training.views import over_views
 
 @dataclass(frozen=True)
 class Restored:
-    """A trained network in evaluation mode, with what belongs to it. `precision` is Lightning's name of it."""
+    """A trained network in evaluation mode, with what belongs to it. `cached` are numbers of leading stages whose
+    features its run trained on. `precision` is Lightning's name of it."""
 
     network: Network
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     recipe: Recipe
+    cached: tuple[int, ...] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: str = "32-true"
     layout: torch.memory_format = torch.contiguous_format
@@ -106,7 +108,8 @@ def restored(checkpoint: Path) -> Restored:
     state = under_own_names(network, model, recipe.head, state) if is_exported(file) else state
     check_fit(file, state, network.state_dict())
     network.load_state_dict(state)
-    return Restored(network.eval().requires_grad_(False), tuple(about.classes), preprocessing, recipe)
+    network.eval().requires_grad_(False)
+    return Restored(network, tuple(about.classes), preprocessing, recipe, tuple(about.cached))
 
 
 def _recipe(file: Path, about: About) -> Recipe:

@@ -75,7 +75,7 @@ def assembled(run: Run) -> Assembly:
         made.preprocessing,
         made.stages,
         feed,
-        _learner(made, plan, feed),
+        _learner(made, plan, feed, supply),
         supply,
         made.accelerator,
         made.precision,
@@ -106,12 +106,12 @@ def _supply(run: Run, made: Materials, plan: Plan) -> Supply:
     )
 
 
-def _learner(made: Materials, plan: Plan, feed: Feed) -> Learner:
+def _learner(made: Materials, plan: Plan, feed: Feed, supply: Supply) -> Learner:
     recipe, network = made.recipe, made.network
     steps = -(-len(feed.train) // recipe.trainer.accumulate)
     # A fused step hides the gradients that clipping would have to unscale, and not each can step on pieces of weights.
     fused = made.precision != "16-mixed" and not is_divided(made)
-    facts = [one.facts for one in made.stages]
+    facts, cached = [one.facts for one in made.stages], [one.depth for one in supply.decisions.values()]
     return Learner(
         network,
         plan,
@@ -123,7 +123,7 @@ def _learner(made: Materials, plan: Plan, feed: Feed) -> Learner:
         label_smoothing=recipe.trainer.label_smoothing,
         decay_norms_and_biases=recipe.optimizer.decay_norms_and_biases,
         memory_format=memory_format_for(recipe.backbone, made.accelerator),
-        about=description(recipe.plain(), made.samples.classes, made.preprocessing, facts),
+        about=description(recipe.plain(), made.samples.classes, made.preprocessing, facts, cached),
         source_pull=recipe.strategy.source_pull,
         class_weights=_class_weights(recipe, made.samples),
         is_divided=is_divided(made),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def description(
-    recipe: dict[str, Any], classes: tuple[str, ...], preprocessing: Preprocessing, stages: list[StageFacts]
+    recipe: dict[str, Any],
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    stages: list[StageFacts],
+    cached: Iterable[int],
 ) -> dict[str, Any]:
-    """What a checkpoint needs to be used without its run: plain data alone."""
+    """What a checkpoint needs to be used without its run: plain data alone. `cached` are the numbers of leading stages
+    whose features the run trained on: from features computed otherwise the same weights give other roundings."""
     rows = [{"name": one.name, "shape": list(one.shape), "parameters": one.parameters} for one in stages]
     return {
         "format": FORMAT,
@@ -34,4 +40,5 @@ def description(
         "classes": list(classes),
         "preprocessing": preprocessing.plain(),
         "stages": rows,
+        "cached": sorted({*cached} - {0}),
     }

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from torch.utils.data import DataLoader
 
 from thaw.config.faults import Fault, UserFault, listing
-from thaw.config.schema import Augment, Recipe, Trainer
-from thaw.data.augmentation import Augmentation
+from thaw.config.schema import Recipe, Trainer
 from thaw.data.batches import Batch, EpochBatches, Images, InOrder, loader
 from thaw.data.samples import Samples
 from thaw.data.views import CROPPED, MIRRORED
@@ -81,20 +80,3 @@ def _check_enough(samples: Samples, world: int) -> None:
             "too few images for so many devices.",
             [Fault(f"{world} processes", got, f"at least {2 * world} of each split", "trainer.devices=1")],
         )
-
-
-def augmentation_of(augment: Augment) -> Augmentation:
-    crop, jitter, flip = augment.random_resized_crop, augment.colour_jitter, augment.horizontal_flip
-    return Augmentation(
-        scale=(crop.scale[0], crop.scale[1]) if crop else None,
-        ratio=(crop.ratio[0], crop.ratio[1]) if crop else Augmentation.ratio,
-        centre=crop.centre if crop else Augmentation.centre,
-        shift=augment.random_crop,
-        flip=flip.probability if flip else 0.0,
-        rotation=augment.rotation.degrees if augment.rotation else 0.0,
-        jitter=(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue) if jitter else None,
-        erase=augment.random_erasing.probability if augment.random_erasing else 0.0,
-        mixup=augment.mixup.alpha if augment.mixup else 0.0,
-        cutmix=augment.cutmix.alpha if augment.cutmix else 0.0,
-        policy=augment.policy,
-    )

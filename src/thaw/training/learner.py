@@ -222,9 +222,8 @@ class Learner(pl.LightningModule):
             return
         gathering = [part.name for part in self.plan.at(self.current_epoch).parts if part.batchnorm != "eval"]
         average_statistics([layer for name in gathering for layer in batchnorms(self.network.part(name))])
-        if apart := differing(
-            undivided(self.network.state_dict())
-        ):  # torch would say nothing, and the result be worth nothing
+        # torch would say nothing of processes that differ, and the result be worth nothing
+        if apart := differing(undivided(self.network.state_dict())):
             raise RuntimeError(f"processes differ after epoch {self.current_epoch + 1} in {listing(apart, 3)}")
 
     def on_validation_epoch_start(self) -> None:

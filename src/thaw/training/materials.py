@@ -11,6 +11,7 @@ import torch
 from thaw.analysis.inventory import say_problems, say_samples
 from thaw.config.faults import listing
 from thaw.config.schema import Recipe, SourceRowsHead
+from thaw.data.augmentation import augmentation_of
 from thaw.data.batches import Images
 from thaw.data.build import samples_of
 from thaw.data.cache import cache_folder
@@ -32,7 +33,7 @@ from thaw.network.network import Network, vectors
 from thaw.network.source import Source
 from thaw.network.source_rows import told_rows
 from thaw.training import ranks
-from thaw.training.feed import augmentation_of, worker_count
+from thaw.training.feed import worker_count
 from thaw.training.hardware import Layout, accelerator_for, check_batchnorm, device_of, layout_of, precision_for
 from thaw.training.process import cores, prepare
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from thaw.analysis.metrics import confusion_matrix, metrics_of
 from thaw.analysis.picked import as_they_are
 from thaw.analysis.plots import save_confusion, save_curves
 from thaw.analysis.sample_grid import save_samples
+from thaw.analysis.worst import titled, worst_first
 from thaw.data.batches import Images
 from thaw.data.samples import Samples
 from thaw.network.state import read_state
@@ -98,19 +98,7 @@ def draw(run: Run, samples: Samples, images: Images, predictions: Predicted) -> 
     title = f"{int((guesses == labels).sum())} of {len(labels)} test images right"
     save_confusion(confusion, samples.classes, title, plots / "confusion_matrix.png")
     some = np.random.default_rng(run.recipe.seed).permutation(len(positions))[:SHOWN_SAMPLES]
-    worst = F.cross_entropy(logits.double(), labels, reduction="none").argsort(descending=True, stable=True)
-    drawn = {"samples": (sorted(some.tolist()), False), "worst": (worst[:SHOWN_WORST].tolist(), True)}
-    for name, (chosen, is_sure) in drawn.items():
-        _draw_samples(plots / f"{name}.png", samples, images, logits[chosen], positions[chosen].tolist(), is_sure)
-
-
-def _draw_samples(
-    file: Path, samples: Samples, images: Images, logits: Tensor, positions: list[int], with_probability: bool
-) -> None:
-    titles, wrong = list[str](), list[bool]()
-    for position, probabilities in zip(positions, logits.softmax(1), strict=True):
-        label, guess = samples.classes[samples.samples[position].label], samples.classes[int(probabilities.argmax())]
-        title = label if label == guess else f"{label}, not {guess}"
-        titles.append(f"{title} {float(probabilities.max()):.2f}" if with_probability else title)
-        wrong.append(label != guess)
-    save_samples(as_they_are(images, positions), titles, wrong, file)
+    drawn = {"samples": sorted(some.tolist()), "worst": worst_first(logits, labels, SHOWN_WORST)}
+    for name, chosen in drawn.items():
+        titles, wrong = titled(logits[chosen], labels[chosen].tolist(), samples.classes)
+        save_samples(as_they_are(images, positions[chosen].tolist()), titles, wrong, plots / f"{name}.png")

@@ -8,7 +8,6 @@ import numpy as np
 
 from thaw.analysis.looks import Subject
 from thaw.analysis.picked import as_they_are
-from thaw.analysis.run_report import run_page
 from thaw.data.batches import Images
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples
@@ -16,6 +15,7 @@ from thaw.network.cost import StageCost
 from thaw.network.network import Network
 from thaw.training.files import write_text
 from thaw.training.run import Run
+from thaw.training.run_report import run_page
 from thaw.training.sharding import is_sharded
 
 

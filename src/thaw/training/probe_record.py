@@ -72,6 +72,8 @@ def _note(run: Run, found: Extracted, grid: Grid, winner: Trial) -> None:
 
 
 def _save_network(run: Run, found: Extracted) -> None:
-    about = description(run.recipe.plain(), found.samples.classes, found.preprocessing, found.stages)
+    about = description(
+        run.recipe.plain(), found.samples.classes, found.preprocessing, found.stages, [len(found.network.stages)]
+    )
     state = {f"network.{name}": value for name, value in found.network.state_dict().items()}
     AtomicCheckpointIO().save_checkpoint({"state_dict": state, "thaw": about}, run.best)

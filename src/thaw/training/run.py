@@ -24,6 +24,7 @@ from thaw.config.schema import Recipe
 from thaw.config.validation import validated
 from thaw.training.files import write_json, write_text
 
+RECORD = "run.json"
 ENDED = ("done", "pruned")  # what is not run again
 RECORDED_VERSIONS = ("torch", "torchvision", "pytorch-lightning", "timm", "hydra-core", "numpy", "pillow")
 
@@ -53,7 +54,7 @@ class Run:
     def note(self, **entries: Any) -> None:
         self.record.update(entries)
         if self.rank == 0:
-            write_json(self.directory / "run.json", self.record)
+            write_json(self.directory / RECORD, self.record)
 
 
 def new_run(recipe: Recipe, directory: Path) -> Run:
@@ -79,8 +80,8 @@ def new_run(recipe: Recipe, directory: Path) -> Run:
 
 def check_resumable(directory: Path) -> None:
     """Raises UserFault where there is no run in `directory`, or it has ended."""
-    if not (directory / "run.json").is_file():
-        runs = sorted(file.parent.name for file in directory.parent.glob("*/run.json"))
+    if not (directory / RECORD).is_file():
+        runs = sorted(file.parent.name for file in directory.parent.glob(f"*/{RECORD}"))
         near = nearest(directory.name, runs)
         valid = f"a run directory; in {directory.parent} there is {listing(runs[-5:]) or 'none'}"
         fix = f"resume={directory.parent / near}" if near else ""
@@ -106,20 +107,20 @@ def joined_run(directory: Path, rank: int) -> Run:
 
 
 def _record(directory: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads((directory / RECORD).read_text(encoding="utf-8"))
     return content
 
 
 def status_in(directory: Path) -> str | None:
     """Of the run in `directory`; None where there is none that could go on."""
-    begun = (directory / "config.yaml").is_file() and (directory / "run.json").is_file()
+    begun = (directory / "config.yaml").is_file() and (directory / RECORD).is_file()
     return str(_record(directory)["status"]) if begun else None
 
 
 def note_failure(directory: Path, error: str) -> None:
     """Records `error` of a run that failed before it began; of another its own record speaks."""
     if status_in(directory) is None:
-        write_json(directory / "run.json", {"status": "failed", "ended": _now(), "error": error})
+        write_json(directory / RECORD, {"status": "failed", "ended": _now(), "error": error})
 
 
 @contextmanager

@@ -52,4 +52,4 @@ def print_summary(metrics: dict[str, Any], directory: str, notes: Sequence[str] 
     speed = f"{timing['images_per_s']:.0f} images/s" if timing["images_per_s"] else "no epoch"
     console.print(f"{timing['wall_s']:.0f} s in all, {timing['train_s']:.0f} s of epochs, {speed} in training")
     console.print(f"everything is in {directory}")
-    console.print("curves: tensorboard --logdir outputs\n")
+    console.print(f"curves: thaw dashboard {directory}\n")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from thaw.training.files import write_json
 from thaw.training.rank import rank_of
-from thaw.training.run import status_in
+from thaw.training.run import RECORD, status_in
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -69,7 +69,7 @@ def is_trial(run: Path) -> bool:
 
 def runs_of(directory: Path) -> dict[int, Path]:
     """Run directories in the sweep's `directory`, by the number of the job."""
-    found = [file.parent for file in directory.glob("*/run.json")]
+    found = [file.parent for file in directory.glob(f"*/{RECORD}")]
     return {int(run.name.partition("_")[0]): run for run in found}
 
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from thaw.analysis.by_class import by_class, confused
 from thaw.analysis.looks import Subject, looked_at, overlaid
 from thaw.analysis.page import data_uri, rendered, thumb
 from thaw.analysis.plan_table import HEADINGS, phase_tables
-from thaw.analysis.tested import Tested, class_rows, confused_pairs, read_tested
+from thaw.analysis.tested import Tested, read_tested
 from thaw.config.schema import Recipe
 from thaw.strategy.plan import plan_of_plain
+from thaw.training.history_file import read_history
+from thaw.training.rank import rank_of
+from thaw.training.run import RECORD
 
-PICTURES, PAIRS = 8, 10
+PICTURES = 8
 CAM_SIDE = 168  # pixels on the page
 Rows = list[tuple[str, str]]
 METRICS = {
@@ -34,9 +38,9 @@ METRICS = {
 def run_page(directory: Path, recipe: Recipe, subject: Subject) -> str:
     """The page, from what a run that is done has left in `directory`, and the network of its best epoch. Where the test
     images are not at hand (`subject.pixels` raises OSError) it says so in the place of pictures."""
-    record, metrics = (json.loads((directory / name).read_text("utf-8")) for name in ("run.json", "metrics.json"))
+    record, metrics = (json.loads((directory / name).read_text("utf-8")) for name in (RECORD, "metrics.json"))
     tested = read_tested(directory / "predictions.csv", subject.classes)
-    confusion, history = tested.confusion(), _history(directory / "history.csv")
+    confusion, history = tested.confusion(), read_history(directory / "history.csv")
     plots = {one.stem: data_uri(one.read_bytes()) for one in sorted((directory / "plots").glob("*.png"))}
     return rendered(
         "run_report.html",
@@ -46,10 +50,11 @@ def run_page(directory: Path, recipe: Recipe, subject: Subject) -> str:
         strategy="probe" if "probe" in record else recipe.strategy.name,
         metrics=metrics,
         told=list(_told(metrics, record, tested, history)),
+        notes=recipe.notes,
         metric_rows=list(_metric_rows(metrics)),
         plots=plots,
-        pairs=confused_pairs(confusion, subject.classes, PAIRS),
-        classes=class_rows(confusion, subject.classes),
+        pairs=confused(confusion, subject.classes),
+        classes=by_class(confusion, subject.classes),
         **_pictures(subject, tested),
         headings=HEADINGS,
         phases=list(phase_tables([one.facts for one in subject.stages], plan_of_plain(record.get("plan", ())))),
@@ -61,13 +66,6 @@ def run_page(directory: Path, recipe: Recipe, subject: Subject) -> str:
         config=(directory / "config.yaml").read_text("utf-8", errors="replace"),
         commands=_commands(directory, record),
     )
-
-
-def _history(file: Path) -> list[dict[str, str]]:
-    if not file.exists():
-        return []
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 def _told(
@@ -88,7 +86,7 @@ def _told(
     if "probe" in record:
         yield f"Its head is the best of many that were tried on frozen features: {record['probe']['method']}."
     if history and "val" in metrics:
-        best = max(history, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
+        best = max(history, key=lambda row: rank_of(float(row["val_accuracy"]), float(row["val_loss"])))
         yield (
             f"Epoch {best['epoch']} of {len(history)} had the best validation accuracy, "
             f"{float(best['val_accuracy']):.1%} of {metrics['val']['count']:,} images; its weights are the ones kept."
@@ -229,12 +227,11 @@ def _environment(record: Mapping[str, Any]) -> Rows:
 
 
 def _commands(directory: Path, record: Mapping[str, Any]) -> Rows:
-    place = f"outputs/{directory.name}"
+    place = shlex.quote(str(directory))
     return [
         ("the same run again", str(record["command"])),
         ("measure it on its test images, or others", f"thaw evaluate {place}"),
         ("what it says of a picture", f"thaw predict {place} IMAGE"),
         ("what it sees in a picture", f"thaw explain {place} IMAGE"),
-        ("had it been interrupted", f"thaw resume {place}"),
-        ("curves in TensorBoard", f"tensorboard --logdir {place}"),
+        ("its curves in TensorBoard", f"thaw dashboard {place}"),
     ]
