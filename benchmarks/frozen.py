@@ -153,8 +153,8 @@ def report(times: dict[str, list[float]], plain: dict[str, float], metrics: dict
     print(f"single pass over the images {once:8.1f} s")
     accuracy = f"test accuracy {metrics['accuracy']:.3f} ({low:.3f} to {high:.3f})"
     print(f"thaw, first run             {first:8.1f} s   {accuracy}")
-    composing = second - statistics.median(times["own"])
-    print(f"thaw, features in the cache {second:8.1f} s   {composing:.1f} s of them compose and check the recipe")
+    around = f"{second - statistics.median(times['own']):.1f} s of them compose the recipe and write the report"
+    print(f"thaw, features in the cache {second:8.1f} s   {around}")
     print(f"\nfaster than the plain loop: first run {whole / first:.1f} times, second {whole / second:.1f} times")
     print(f"the first run takes {first / once:.2f} of a single pass")
 

@@ -121,6 +121,27 @@ def test_a_verb_of_the_readme_runs(line: str, tmp_path: Path, monkeypatch: pytes
     assert thaw(monkeypatch, verb, *words, *small.get(verb, of_data)) == 0
 
 
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """The presets of one's own that the README shows, over a data set that is there."""
+    data = image_folder(tmp_path / "data", {".": 9}, classes=("ants", "bees"))
+    for name, text in re.findall(r"```yaml\n# mine/(\S+)\n(.*?)```", README, re.DOTALL):
+        file = tmp_path / "mine" / name
+        file.parent.mkdir(parents=True)
+        file.write_text(text.replace("root: DIR", f"root: {data}"))
+    return tmp_path / "mine"
+
+
+def test_presets_of_ones_own_are_trained(mine: Path) -> None:
+    (line,) = [line for line in COMMANDS if "--config-dir" in line]
+    words = [word.replace("mine", str(mine), 1) if word == "mine" else word for word in shlex.split(line)[2:]]
+    assert {file.parent.name for file in mine.rglob("*.yaml")} == {"dataset", "backbone", "strategy", "head"}
+    recipe = checked(parsed(words)).recipe()
+    assert (recipe.backbone.library, recipe.head.kind, list(recipe.strategy.phases)) == ("timm", "mlp", ["head", "top"])
+    here = ["backbone=efficientnet_lite0", "dataset.image_size=32", *SMALL, f"output_dir={mine.parent / 'outputs'}"]
+    assert launch([*(word for word in words if word != "backbone=swin"), *here]) == 0
+
+
 def test_the_faults_shown_are_those_that_are_told() -> None:
     shown = re.search(r"```text\n\$ python train.py (.*?)\n(.*?)```", README, re.DOTALL)
     assert shown is not None

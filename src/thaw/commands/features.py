@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from thaw.commands.verbs import asks_for_help, one_recipe
-from thaw.commands.words import sorted_words
+from thaw.commands.words import CONFIG_DIR, own_presets, sorted_words
 from thaw.config.faults import DONE, Fault, UserFault, listing, nearest
 from thaw.config.schema import Recipe
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from thaw.training.extraction import Extracted
 
-WITH_VALUE, FLAGS = ("--out", "--stage", "--projector", "--map"), ("--maps",)
+WITH_VALUE, FLAGS = ("--out", "--stage", "--projector", "--map", CONFIG_DIR), ("--maps",)
 GOALS = ("--out", "--projector", "--map")
 ENDINGS = (".npz", ".npy", ".parquet")
 HELP = """thaw features [key=value ...] [--out FILE] [--stage STAGE] [--maps] [--projector DIR] [--map FILE.png]
@@ -38,6 +38,7 @@ HELP = """thaw features [key=value ...] [--out FILE] [--stage STAGE] [--maps] [-
                     its maps are averaged over their pixels, tokens over the tokens
   --maps            with --stage and --out, maps and tokens are written whole, [images, ...] as the stage puts them out;
                     not to .parquet, whose lists are flat
+  --config-dir DIR  presets of your own, as train.py takes them
 
     thaw features dataset=hymenoptera --out features.npz --map features.png
     thaw features dataset=hymenoptera backbone=resnet18 --stage layer3 --out layer3.parquet
@@ -72,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     wanted = Wanted(out, projector, picture, options.get("--stage"), "--maps" in options)
     if faults := [*_faults(wanted)]:
         raise UserFault("nothing was started.", faults)
-    recipe = one_recipe("thaw features", overrides)  # before torch is imported
+    recipe = one_recipe("thaw features", [*own_presets(options), *overrides])  # before torch is imported
     return _write(recipe, wanted)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thaw.commands.table import Column, console, print_table
 from thaw.commands.verbs import asks_for_help
+from thaw.commands.words import CONFIG_DIR, own_presets, sorted_words
 from thaw.config.command import recipe_for
-from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.faults import DONE
 from thaw.config.schema import Captcha, Recipe
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from thaw.network.network import Network
     from thaw.strategy.plan import Plan
 
-DONE, IMAGENET_CLASSES = 0, 1000
+IMAGENET_CLASSES = 1000
 OPTIONS = ("--layers", "--plan")
 STAGE_COLUMNS = [
     Column("stage", keep=True),
@@ -31,12 +32,13 @@ LAYER_COLUMNS = [
     Column("output", keep=True),
     Column("parameters", number=True),
 ]
-HELP = """thaw inspect backbone=NAME [key=value ...] [--layers] [--plan]
+HELP = """thaw inspect backbone=NAME [key=value ...] [--layers] [--plan] [--config-dir DIR]
 
   The stages of a network: what each puts out, its parameters, its multiply-adds and its BatchNorm layers.
 
   --layers    every layer too: its path, type, output and own parameters, by stage; identities are left out
   --plan      what the recipe's strategy trains, and at which rates, phase by phase
+  --config-dir DIR    presets of your own, as train.py takes them
 
     thaw inspect backbone=resnet18
     thaw inspect backbone=timm backbone.name=vit_small_patch16_224 --layers
@@ -69,11 +71,12 @@ def run(arguments: Sequence[str]) -> int:
     if asks_for_help(arguments):
         print(HELP)
         return DONE
-    overrides = [one for one in arguments if one not in OPTIONS]
-    recipe = _recipe(overrides)
+    options, overrides = sorted_words(arguments, (CONFIG_DIR,), OPTIONS)
+    # Without a package of weights, which need not be installed here.
+    recipe = recipe_for([*own_presets(options), *overrides, "backbone.package=null"])
     of_dataset = any(one.lstrip("+").split("=")[0].split(".")[0] in ("dataset", "experiment") for one in overrides)
     classes = len(recipe.dataset.characters) if of_dataset and isinstance(recipe.dataset, Captcha) else IMAGENET_CLASSES
-    anatomy = _anatomy(recipe, recipe.dataset.image_size if of_dataset else None, classes, arguments)
+    anatomy = _anatomy(recipe, recipe.dataset.image_size if of_dataset else None, classes, options)
     print(_title(recipe, anatomy.size, of_dataset, classes))
     _print_stages(anatomy.stages)
     if anatomy.layers:
@@ -83,16 +86,7 @@ def run(arguments: Sequence[str]) -> int:
     return DONE
 
 
-def _recipe(overrides: Sequence[str]) -> Recipe:
-    """Without a package of weights, which need not be installed here."""
-    wrong = [one for one in overrides if one.startswith("-")]
-    if wrong:
-        fix = nearest(wrong[0], OPTIONS) or ""
-        raise UserFault("thaw inspect has no such option.", [Fault(wrong[0], valid=listing(OPTIONS), fix=fix)])
-    return recipe_for([*overrides, "backbone.package=null"])
-
-
-def _anatomy(recipe: Recipe, size: int | None, classes: int, options: Sequence[str]) -> Anatomy:
+def _anatomy(recipe: Recipe, size: int | None, classes: int, options: Collection[str]) -> Anatomy:
     import warnings
 
     from thaw.network.cost import without_values
@@ -101,7 +95,7 @@ def _anatomy(recipe: Recipe, size: int | None, classes: int, options: Sequence[s
         return without_values(lambda: _looked_at(recipe, size, classes, options))
 
 
-def _looked_at(recipe: Recipe, size: int | None, classes: int, options: Sequence[str]) -> Anatomy:
+def _looked_at(recipe: Recipe, size: int | None, classes: int, options: Collection[str]) -> Anatomy:
     from thaw.data.cache import cache_folder
     from thaw.network.build import source_for, unstarted_network
     from thaw.network.cost import layers, stage_costs

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from thaw.config.faults import Fault, UserFault, listing, nearest
+
+CONFIG_DIR = "--config-dir"  # a folder of presets of one's own, as train.py takes it
+
+
+def own_presets(options: Mapping[str, str]) -> list[str]:
+    """The part of `options` that composing a recipe needs."""
+    return [CONFIG_DIR, options[CONFIG_DIR]] if CONFIG_DIR in options else []
 
 
 def sorted_words(
