@@ -14,6 +14,7 @@ from tests.conftest import ROOT, TINY
 from tests.images import image_folder
 
 
+@pytest.mark.long
 def test_a_step_of_each_strategy_is_measured_beside_one_of_finetune(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -29,6 +30,7 @@ def test_the_plain_loop_takes_turns_with_a_run(capsys: pytest.CaptureFixture[str
     assert re.search(r"[\d.]+ images/s, plain loop [\d.]+ images/s", capsys.readouterr().out)
 
 
+@pytest.mark.long
 def test_a_sweep_over_strategies_and_seeds_becomes_a_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +70,7 @@ def test_a_grid_of_heads_takes_turns_with_one(
     assert re.search(r"its test accuracy [\d.]+, 95 % interval", said)
 
 
+@pytest.mark.long
 def test_a_plain_loop_takes_turns_with_runs_on_cached_features(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,11 +82,13 @@ def test_a_plain_loop_takes_turns_with_runs_on_cached_features(
     assert re.search(r"faster than the plain loop: first run [\d.]+ times, second [\d.]+ times", said)
 
 
+@pytest.mark.long
 def test_a_sweep_is_held_against_its_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     benchmark_sweep.main([*TINY, "trainer.epochs=1", "seed=0", "strategy=scratch,fixed"])
     assert re.search(r"^2 jobs, .*\n.* the sweep takes [\d.]+ times as long$", capsys.readouterr().out, re.MULTILINE)
 
 
+@pytest.mark.long
 def test_experiments_that_can_be_run_stand_beside_their_published_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

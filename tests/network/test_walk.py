@@ -52,6 +52,11 @@ OF_TIMM = {
     **dict.fromkeys(["vit_tiny_r_s16_p8_224", "vitamin_small_224", "sequencer2d_s", "gcvit_xxtiny"], 224),
     **dict.fromkeys(["maxvit_rmlp_pico_rw_256", "swinv2_tiny_window8_256"], 256),
 }
+SLOW = (  # 3 to 10 s each
+    *("beit_base_patch16_224", "cait_xxs24_224", "gcvit_xxtiny", "hiera_tiny_224", "inception_v4"),
+    *("maxvit_rmlp_pico_rw_256", "nest_tiny", "sequencer2d_s", "swinv2_tiny_window8_256", "vitamin_small_224"),
+    "volo_d1_224",
+)
 FEW = {  # more than one value passes between their blocks, as a NASNet cell takes the outputs of two
     **dict.fromkeys(["coat_tiny", "mvitv2_tiny", "tnt_s_patch16_224", "xcit_nano_12_p16_224"], 224),
     **dict.fromkeys(["nasnetalarge", "pnasnet5large"], 331),
@@ -131,7 +136,7 @@ def test_each_family_of_torchvision_computes_what_it_computed_whole(name: str) -
     compare(models.get_model(name, weights=None), WITH_VALUES[name])
 
 
-@pytest.mark.parametrize("name", OF_TIMM)
+@pytest.mark.parametrize("name", [pytest.param(one, marks=[pytest.mark.long] * (one in SLOW)) for one in OF_TIMM])
 def test_the_families_of_timm_compute_what_they_computed_whole(name: str) -> None:
     torch.manual_seed(0)
     compare(timm.create_model(name, num_classes=10), OF_TIMM[name])

@@ -18,7 +18,7 @@ from thaw.sweep.directory import jobs_in, read_sweep
 from thaw.training.outcome import predicted
 
 
-@pytest.mark.parametrize("order", ["lp_ft,scratch,fixed", "fixed,lp_ft,scratch"])
+@pytest.mark.parametrize("order", ["lp_ft,scratch,fixed", pytest.param("fixed,lp_ft,scratch", marks=pytest.mark.long)])
 def test_each_of_nine_jobs_equals_its_solo_run_to_the_last_bit(
     alone: dict[str, Path], order: str, tmp_path: Path
 ) -> None:

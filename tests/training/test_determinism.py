@@ -20,16 +20,6 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_the_second_job_of_a_sweep_gives_what_it_gives_alone(tmp_path: Path) -> None:
-    recipe = (*TINY, "head.dropout=0.2", "augment=crop_flip")
-    assert launch([*recipe, "-m", "seed=1,2", f"output_dir={tmp_path / 'sweep'}"]) == 0
-    assert launch([*recipe, "seed=2", f"output_dir={tmp_path / 'alone'}"]) == 0
-    first, second = weights_of_each_run(tmp_path / "sweep")
-    (alone,) = weights_of_each_run(tmp_path / "alone")
-    assert same(second, alone)
-    assert not same(first, alone)
-
-
 @pytest.mark.parametrize("workers", [1])
 def test_workers_change_nothing(tmp_path: Path, workers: int) -> None:
     recipe = (*TINY, "augment=crop_flip", "head.dropout=0.2")

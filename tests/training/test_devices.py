@@ -102,6 +102,7 @@ def test_two_processes_train_each_job_of_a_sweep(alone: dict[int, Path], tmp_pat
         assert_same(alone[seed], run)
 
 
+@pytest.mark.long
 def test_two_nodes_under_torchrun_train_each_job_of_a_sweep(alone: dict[int, Path], tmp_path: Path) -> None:
     """The nodes share no cache, so each computes the features; node 1 makes no run directory."""
     half = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.batch_size=4")
@@ -124,6 +125,7 @@ def test_two_nodes_under_torchrun_train_each_job_of_a_sweep(alone: dict[int, Pat
     assert json.loads((run / "run.json").read_text())["processes"] == {"devices": 1, "nodes": 2}
 
 
+@pytest.mark.long
 def test_a_job_that_fails_under_srun_leaves_the_next_one_sound(alone: dict[int, Path], tmp_path: Path) -> None:
     """SLURM's variables, without a SLURM: two tasks on one node."""
     recipe = (*GRADUAL, "trainer=ddp", "trainer.accelerator=cpu", "trainer.batch_size=4", f"output_dir={tmp_path}")
