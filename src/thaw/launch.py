@@ -16,16 +16,20 @@ from omegaconf import DictConfig
 
 from thaw.commands.resume import resume, set_environment
 from thaw.config.command import CONFIG_NAME, Checked, Command, checked, config_folder, parsed
-from thaw.config.faults import FAILED, FAULT, INTERRUPTED, Fault, UserFault
-from thaw.training.nodes import followed
+from thaw.config.faults import DONE, FAILED, FAULT, INTERRUPTED, Fault, UserFault
+from thaw.training.launched import is_further, launched
 
 
 def launch(arguments: Sequence[str]) -> int:
     """Runs what `arguments` ask for and returns the exit status: 0 done, 1 a job of a sweep failed, 2 the user must
     change something, 130 interrupted. A bug of ours leaves with its traceback."""
     try:
-        if (status := followed()) is not None:
-            return status
+        if is_further():
+            return _followed()
+        if (here := launched()) and here.world > 1:
+            from thaw.training.nodes import lead
+
+            lead()
         command = parsed(arguments)
         if begun := _resumed(command):
             return resume(begun)
@@ -35,6 +39,16 @@ def launch(arguments: Sequence[str]) -> int:
         return FAULT
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _followed() -> int:
+    """Of a further process: trains along with the first until that ends."""
+    from thaw.training.companion import follow
+
+    while (status := follow()) is not None:
+        if status == INTERRUPTED:
+            return status
+    return DONE
 
 
 def _resumed(command: Command) -> Path | None:
@@ -75,7 +89,7 @@ def _run(made: Checked) -> int:
     recipe = made.recipe()
 
     def job(config: DictConfig) -> int:
-        from thaw.training.train import start
+        from thaw.training.start import start
 
         return start(recipe, Path(HydraConfig.get().runtime.output_dir))
 

@@ -9,7 +9,7 @@ from thaw.config.command import recipe_for
 from thaw.config.faults import UserFault
 from thaw.config.schema import Trainer
 from thaw.training.hardware import Layout, check_batchnorm, layout_of
-from thaw.training.nodes import launched
+from thaw.training.launched import launched
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "x",

@@ -45,9 +45,9 @@ def resume(directory: Path) -> int:
 
         return take_up(directory)
     check_resumable(directory)  # before torch is imported
-    from thaw.training import train
+    from thaw.training import start
 
-    return train.resume(directory)
+    return start.resume(directory)
 
 
 def set_environment() -> None:

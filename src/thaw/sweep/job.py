@@ -68,7 +68,7 @@ def _trained(config: DictConfig, directory: Path) -> int:
         return DONE
     recipe = validated(values_of(config))
     from thaw.training.hardware import beginning_with
-    from thaw.training.train import resume, start
+    from thaw.training.start import resume, start
 
     with beginning_with(_first_gpu(recipe)):
         return resume(directory) if before else start(recipe, directory)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-from thaw.config.faults import UserFault
+from thaw.config.faults import DONE, FAILED, FAULT, INTERRUPTED, UserFault
 from thaw.training.hardware import accelerator_for
 from thaw.training.nodes import next_opened
 from thaw.training.process import Interrupted, interruptible
@@ -34,7 +34,7 @@ def follow() -> int | None:
             return _status(opened.run)
     except RuntimeError:
         if opened.is_over():
-            return 1
+            return FAILED
         raise
 
 
@@ -44,12 +44,12 @@ def _status(run: Run) -> int:
         try:
             train(run)
         except Pruned:
-            return 0
+            return DONE
         except UserFault:
-            return 2
+            return FAULT
         except Interrupted:
-            return 130
-    return 0
+            return INTERRUPTED
+    return DONE
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 
 from thaw.config.faults import Fault, UserFault
 from thaw.config.schema import Backbone, Trainer
-from thaw.training.nodes import launched
+from thaw.training.launched import launched
 from thaw.training.process import cores
 
 FIRST_GPU = "THAW_FIRST_GPU"  # in the environment, so that the further processes of a run know it too

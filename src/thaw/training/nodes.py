@@ -1,7 +1,4 @@
-"""Processes that torchrun or SLURM's srun has started: the first runs the command, the others join each run it opens.
-
-Imports torch only where a launcher is: `launch` asks here before a configuration is checked.
-"""
+"""The processes that an outside launcher has started: the first runs the command, the others join each run it opens."""
 
 from __future__ import annotations
 
@@ -18,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from thaw.config.validation import validated
+from thaw.training.launched import launched
 from thaw.training.run import Run
 
 PATIENCE = timedelta(hours=2)  # of a process that waits for another, which may be decoding a large data set
@@ -26,72 +24,15 @@ END = "end"
 _numbers = itertools.count()  # of the runs, the same in every process
 
 
-@dataclass(frozen=True)
-class Launched:
-    """This process among the `devices` x `nodes` that `launcher` has started."""
-
-    launcher: str
-    devices: int
-    nodes: int
-    node_rank: int
-    local_rank: int
-
-    @property
-    def world(self) -> int:
-        return self.devices * self.nodes
-
-    @property
-    def rank(self) -> int:
-        """Counts through the nodes one after another, however the launcher numbers its processes."""
-        return self.node_rank * self.devices + self.local_rank
-
-
-@functools.cache  # Lightning takes WORLD_SIZE away
-def launched() -> Launched | None:
-    """None where thaw starts the processes of a run itself. One that is alone among SLURM's counts as none."""
-    named = os.environ
-    if "TORCHELASTIC_RUN_ID" in named:
-        world, devices, node, local = _numbers_of("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "LOCAL_RANK")
-        return Launched("torchrun", devices, world // devices, node, local)
-    if int(named.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # set by srun alone, not in a batch script
-        world, nodes, node, local = _numbers_of(
-            "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_NODEID", "SLURM_LOCALID"
-        )
-        return Launched("srun", world // nodes, nodes, node, local)
-    return None
-
-
-def _numbers_of(*names: str) -> Iterator[int]:
-    return (int(os.environ[name]) for name in names)
-
-
-def followed() -> int | None:
-    """Of a further process: trains along with the first until that ends, and returns the exit status. None in the first
-    process, and where there is only one."""
-    here = launched()
-    if here is None or here.world == 1:
-        return None
-    if here.rank == 0:
-        _store()  # opened now: at the very end nothing can be imported any more
-        atexit.register(_end)
-        return None
-    from thaw.training.companion import follow
-
-    while (status := follow()) is not None:
-        if status == 130:
-            return status
-    return 0
+def lead() -> None:
+    """Of the first process: the others wait for the runs that it opens, and end with it."""
+    _store()  # opened now: at the very end nothing can be imported any more
+    atexit.register(_end)
 
 
 def _end() -> None:
     """Lets the others go, also where no run was opened: --help, a wrong configuration."""
     _store().set(f"run{next(_numbers)}", END)
-
-
-def is_further() -> bool:
-    """Whether another process opens the runs that this one trains."""
-    here = launched()
-    return here is not None and here.rank > 0
 
 
 @contextmanager

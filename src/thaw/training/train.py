@@ -8,9 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -20,16 +18,15 @@ from pytorch_lightning.plugins.environments import LightningEnvironment  # type:
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from thaw.config.faults import Fault, UserFault
-from thaw.config.schema import Recipe
 from thaw.training.assembly import Assembly, assembled
 from thaw.training.averaging import averaging_of
 from thaw.training.board import show_charts, show_results
 from thaw.training.checkpoint import AtomicCheckpointIO
 from thaw.training.files import write_json
-from thaw.training.hardware import accelerator_for, devices_for, layout_of
+from thaw.training.hardware import devices_for
 from thaw.training.history import History
 from thaw.training.learner import NotFinite
-from thaw.training.nodes import PATIENCE, is_further, launched, opened
+from thaw.training.nodes import PATIENCE
 from thaw.training.norms import Norms
 from thaw.training.outcome import (
     Predicted,
@@ -41,56 +38,14 @@ from thaw.training.outcome import (
 )
 from thaw.training.page import write_page
 from thaw.training.pictures import show_data
-from thaw.training.process import Interrupted, interruptible
 from thaw.training.pruning import Pruning
-from thaw.training.ranks import backend, started, together
-from thaw.training.run import Pruned, Run, claimed, interrupted_run, new_run, recorded
+from thaw.training.ranks import backend, together
+from thaw.training.run import Pruned, Run
 from thaw.training.saving import Checkpoints
 from thaw.training.sharding import Sharding
 from thaw.training.supply import Entering
 from thaw.training.tables import print_summary
 from thaw.training.trials import is_trial
-
-
-def start(recipe: Recipe, directory: Path) -> int:
-    """Trains `recipe` in a new run directory and returns the exit status. Where an outside launcher has started several
-    processes, the first one's recipe and directory count in all."""
-    if is_further():
-        from thaw.training.companion import follow
-
-        return follow() or 0
-    return _to_its_end(directory, lambda: new_run(recipe, directory))
-
-
-def resume(directory: Path) -> int:
-    """Continues the run in `directory` from its last whole epoch and returns the exit status."""
-    return _to_its_end(directory, lambda: interrupted_run(directory))
-
-
-def _to_its_end(directory: Path, begun: Callable[[], Run]) -> int:
-    try:
-        with interruptible(), claimed(directory):
-            run = begun()
-            with recorded(run), _accompanied(run):
-                _explaining(train, run)
-        if "pruned" in run.record:
-            print(f"pruned: {run.record['pruned']}")
-    except UserFault as fault:
-        print(f"thaw: {fault}", file=sys.stderr)
-        return 2
-    except Interrupted:
-        print(f"\ninterrupted; go on with: python train.py resume={directory}", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _accompanied(run: Run) -> AbstractContextManager[None]:
-    """Within, the other processes of the run train along."""
-    trainer, here = run.recipe.trainer, launched()
-    layout = layout_of(trainer)
-    if here is None or here.world == 1:
-        return started(run.directory, layout.processes)
-    return opened(run, backend(accelerator_for(trainer)))
 
 
 def train(run: Run) -> None:
@@ -191,7 +146,7 @@ def _record(trainer: pl.Trainer, parts: Assembly, run: Run, predictions: Predict
     print_summary(metrics, str(run.directory), run.recipe.notes)
 
 
-def _explaining(function: Callable[[Run], None], run: Run) -> None:
+def explaining(function: Callable[[Run], None], run: Run) -> None:
     """Turns a full disk or a full GPU into what the user can do about it."""
     try:
         function(run)
