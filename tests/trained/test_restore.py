@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tests.conftest import TINY, only_run
@@ -22,6 +23,7 @@ from thaw import cli, load
 from thaw.config.faults import UserFault
 from thaw.launch import launch
 from thaw.network import source
+from thaw.trained.export import exported
 from thaw.trained.restore import restored
 
 
@@ -187,6 +189,30 @@ def test_a_truncated_checkpoint_is_told(share: float, alone: Path) -> None:
     alone.write_bytes(content[: int(share * len(content))])
     with pytest.raises(UserFault, match="truncated"):
         restored(alone)
+
+
+def _as_tensors(alone: Path, **metadata: str) -> Path:
+    """An export to safetensors beside `alone`, with other `metadata`."""
+    file = alone.with_suffix(".safetensors")
+    exported(restored(alone), "safetensors", file, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    if metadata:
+        with safe_open(file, "pt") as opened:
+            save_file({name: opened.get_tensor(name) for name in opened.keys()}, file, opened.metadata() | metadata)  # noqa: SIM118
+    return file
+
+
+def test_an_export_that_was_cut_off_or_changed_is_refused(alone: Path) -> None:
+    file = _as_tensors(alone)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserFault, match="truncated or damaged"):
+        restored(file)
+    for metadata, told in (
+        ({"classes": "ABCD"}, "metadata that are no JSON"),
+        ({"classes": '["A"]'}, r"thaw\.classes"),
+        ({"thaw_format": "9"}, "format 9"),
+    ):
+        with pytest.raises(UserFault, match=told):
+            restored(_as_tensors(alone, **metadata))
 
 
 def test_a_folder_leads_to_its_checkpoint_or_says_what_it_holds(run: Path, alone: Path) -> None:

@@ -110,7 +110,11 @@ def _exported(file: Path) -> tuple[About, dict[str, Tensor]]:
     if held["thaw_format"] != str(FORMAT):
         raise refused(file, f"format {held['thaw_format']}", f"format {FORMAT}", "pip install --upgrade thaw")
     keys = [one for one in About.model_fields if one != "format" and one in held]
-    return _described(file, {"format": FORMAT, **{key: json.loads(held[key]) for key in keys}}), tensors
+    try:
+        about = {key: json.loads(held[key]) for key in keys}
+    except ValueError as error:
+        raise refused(file, f"metadata that are no JSON: {error}", "a description as thaw writes it") from error
+    return _described(file, {"format": FORMAT, **about}), tensors
 
 
 def check_fit(file: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
@@ -149,12 +153,20 @@ def _foreign(file: Path) -> str:
         if head.startswith(magic):
             return what
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size:
-        return "a safetensors file: tensors without classes, preprocessing and recipe"
+        return _foreign_tensors(file)
     if file.suffix == ".onnx":
         return "an ONNX file"
     if head.startswith(b"PK"):
         return _foreign_archive(file)
     return "text" if not re.search(rb"[\x00-\x08\x0e-\x1a\x80-\xff]", head) else ""
+
+
+def _foreign_tensors(file: Path) -> str:
+    try:
+        with safe_open(file, "pt"):
+            return "a safetensors file: tensors without classes, preprocessing and recipe"
+    except SafetensorError as error:
+        return f"a truncated or damaged safetensors file: {error}"
 
 
 def _foreign_archive(file: Path) -> str:
