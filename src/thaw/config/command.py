@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from thaw.config.extras import idle_launchers, missing_launcher
 from thaw.config.faults import Fault, UserFault
 from thaw.config.job_name import job_name
-from thaw.config.overrides import first_line, forced, sorted_out
+from thaw.config.overrides import Choices, first_line, forced, sorted_out
 from thaw.config.schema import Recipe
 from thaw.config.search import corners, faults_of_search, is_search, without_validation
 from thaw.config.validation import faults_in, validated
@@ -100,7 +100,7 @@ def checked(command: Command) -> Checked:
         UserFault: with all faults of all jobs, each told once.
     """
     with _composer(command) as composer:
-        sound, faults = sorted_out(command.overrides, command.multirun, command.config_dir is None, composer.loader)
+        sound, faults = sorted_out(command.overrides, command.multirun, command.config_dir is None, composer.choices)
         if not command.informs:
             faults += _faults_of_jobs(sound, composer)
             faults += [] if command.multirun else idle_launchers(sound)
@@ -132,7 +132,8 @@ def _composer(command: Command) -> Iterator[_Composer]:
     register_resolvers(command.arguments)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3", job_name=CONFIG_NAME):
-        yield _Composer(command, GlobalHydra.instance().config_loader())
+        loader = GlobalHydra.instance().config_loader()
+        yield _Composer(command, loader, Choices(loader))
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class _Composer:
 
     command: Command
     loader: ConfigLoader
+    choices: Choices
     composed: dict[tuple[RunMode, tuple[str, ...]], DictConfig] = field(default_factory=dict)
 
     def job(self, lines: Sequence[str]) -> DictConfig:
@@ -163,7 +165,7 @@ class _Composer:
         return Checked(self._forced(command.overrides), self.job(command.overrides), self.loader)
 
     def forced(self, line: str) -> str:
-        return forced(line, self.loader)
+        return forced(line, self.choices)
 
     def _forced(self, lines: Sequence[str]) -> list[str]:
         places = [f"hydra.searchpath=[file://{Path(one).resolve()}]" for one in (self.command.config_dir,) if one]

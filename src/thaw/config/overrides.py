@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -15,20 +16,34 @@ from thaw.config.faults import Fault, listing, nearest
 from thaw.config.schema import Recipe
 
 
+@dataclass(frozen=True)
+class Choices:
+    """The choices of each group, which Hydra is asked for once: it copies its list of places for an answer, 15 ms."""
+
+    loader: ConfigLoader
+    known: dict[str, list[str]] = field(default_factory=dict)
+
+    def of(self, group: str) -> list[str]:
+        """None of what is no group."""
+        if group not in self.known:
+            self.known[group] = self.loader.get_group_options(group)
+        return self.known[group]
+
+
 def sorted_out(
-    lines: Sequence[str], multirun: bool, knows_choices: bool, loader: ConfigLoader
+    lines: Sequence[str], multirun: bool, knows_choices: bool, known: Choices
 ) -> tuple[list[Override], list[Fault]]:
     """The overrides that can be composed, and the faults of those that cannot. Which keys a group has is open while
     its choice is wrong, so they are not judged then. `knows_choices` is false where the user has a folder of others."""
     sound, faults, unsettled = [], [], set[str]()
-    parser = OverridesParser.create(config_loader=loader)
+    parser = OverridesParser.create(config_loader=known.loader)
     for line in lines:
         try:
             (override,) = parser.parse_overrides([line])  # unlike parse_override it lets glob(*) know the choices
         except HydraException as error:
             faults.append(_unreadable(line, error))
             continue
-        found = list(_faults_of_override(override, multirun, knows_choices, loader))
+        found = list(_faults_of_override(override, multirun, knows_choices, known))
         faults.extend(found)
         sound.extend([] if found else [override])
         unsettled.update([override.key_or_group] if found else [])
@@ -43,11 +58,9 @@ def _unreadable(line: str, error: HydraException) -> Fault:
     return Fault(line, got, "key=value", "quote a value that holds spaces or = , [ ] { }: 'key=\"VALUE\"'")
 
 
-def _faults_of_override(
-    override: Override, multirun: bool, knows_choices: bool, loader: ConfigLoader
-) -> Iterator[Fault]:
+def _faults_of_override(override: Override, multirun: bool, knows_choices: bool, known: Choices) -> Iterator[Fault]:
     key, is_left_out = override.key_or_group, override.is_delete() and override.value() is None
-    choices = [] if is_left_out else loader.get_group_options(key)
+    choices = [] if is_left_out else known.of(key)
     if override.is_sweep_override() and not multirun:
         yield Fault(
             str(override.input_line),
@@ -63,7 +76,7 @@ def _faults_of_override(
             yield Fault(str(override.input_line), "a pattern that no choice fits", listing(choices))
         yield from _unknown_choices(key, values, choices)
     elif not choices and not override.is_sweep_override() and "." not in key and isinstance(override.value(), str):
-        yield from _unknown_group(key, str(override.value()), loader)
+        yield from _unknown_group(key, str(override.value()), known.loader)
 
 
 def _unknown_choices(group: str, values: Sequence[Any], choices: list[str]) -> Iterator[Fault]:
@@ -94,13 +107,11 @@ def _unknown_group(key: str, value: str, loader: ConfigLoader) -> Iterator[Fault
         yield Fault(f"{key}={value}: no such group", valid=listing(groups), fix=f"{closest}={value}")
 
 
-def forced(line: str, loader: ConfigLoader) -> str:
+def forced(line: str, known: Choices) -> str:
     """A value is set even where Hydra knows no such key: the schema names all unknown keys at once, and a key can be
     set below one that is null (trainer.early_stopping.patience=5)."""
     key = line.lstrip("+").split("=", 1)[0]
-    is_value = (
-        not line.startswith("~") and not key.startswith("hydra") and not loader.get_group_options(key.split("@")[0])
-    )
+    is_value = not line.startswith("~") and not key.startswith("hydra") and not known.of(key.split("@")[0])
     return f"++{line.lstrip('+')}" if is_value else line
 
 
