@@ -37,7 +37,9 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(sweep: Path) -> Iterator[str]:
     """The address that the command prints; it ends as Ctrl-C has it."""
     command = [sys.executable, "-m", "thaw.cli", "dashboard", str(sweep), "port=0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=listening_to_ctrl_c
+    )
     assert process.stdout is not None
     found = re.search(r"http://\S+", process.stdout.readline())
     assert found
@@ -46,6 +48,11 @@ def address(sweep: Path) -> Iterator[str]:
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
     process.stdout.close()
+
+
+def listening_to_ctrl_c() -> None:
+    """What a shell starts in the background, a whole suite for instance, ignores it, and so would the command."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def asked(address: str, route: str, body: dict[str, Any] | None = None) -> Any:

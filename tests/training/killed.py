@@ -13,7 +13,7 @@ from thaw.launch import launch
 from thaw.training.learner import Learner
 
 PROCESSES = multiprocessing.get_context("forkserver")  # forked from one that has imported everything, once
-PROCESSES.set_forkserver_preload(["thaw.launch", "thaw.training.train"])
+PROCESSES.set_forkserver_preload(["thaw.launch", "thaw.training.start"])
 
 
 def killed_in_epoch(epoch: int, arguments: Sequence[str], job: str = "") -> None:
