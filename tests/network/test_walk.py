@@ -52,7 +52,9 @@ OF_TIMM = {
     **dict.fromkeys(["vit_tiny_r_s16_p8_224", "vitamin_small_224", "sequencer2d_s", "gcvit_xxtiny"], 224),
     **dict.fromkeys(["maxvit_rmlp_pico_rw_256", "swinv2_tiny_window8_256"], 256),
 }
-SLOW = (  # 3 to 10 s each
+SLOW = (  # 2 to 10 s each
+    *("coat_lite_tiny", "convmixer_768_32", "eva02_tiny_patch14_224", "gmlp_ti16_224", "resmlp_12_224"),
+    *("efficientformer_l1", "inception_v3", "tiny_vit_5m_224"),
     *("beit_base_patch16_224", "cait_xxs24_224", "gcvit_xxtiny", "hiera_tiny_224", "inception_v4"),
     *("maxvit_rmlp_pico_rw_256", "nest_tiny", "sequencer2d_s", "swinv2_tiny_window8_256", "vitamin_small_224"),
     "volo_d1_224",

@@ -71,6 +71,7 @@ def differing(directory: Path, alone: dict[str, Path], behind: str = "") -> list
     return [name for name in jobs if not same(jobs[name], alone[name + behind])]
 
 
+@pytest.mark.long
 @needs("joblib")
 def test_nine_jobs_side_by_side_of_which_one_was_killed_equal_their_solo_runs(
     alone: dict[str, Path], tmp_path: Path
@@ -113,13 +114,19 @@ def test_a_job_that_is_preempted_goes_back_into_the_queue_and_equals_its_solo_ru
     assert differing(directory, alone, ",seed=0") == []
 
 
-@needs("ray")
-def test_jobs_on_ray_equal_their_solo_runs(
-    alone: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(["launcher=joblib", "hydra.launcher.n_jobs=2"], marks=needs("joblib")),
+        pytest.param(["launcher=ray", "hydra.launcher.ray.init.num_cpus=2"], marks=needs("ray")),
+    ],
+    ids=lambda words: words[0],
+)
+def test_jobs_in_other_processes_equal_their_solo_runs(
+    launcher: list[str], alone: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else it writes a token into the user's home
-    words = ["launcher=ray", "hydra.launcher.ray.init.num_cpus=2", "strategy=fixed,scratch"]
-    ended = typed("-m", *SMALL, *words, f"output_dir={tmp_path}")
+    ended = typed("-m", *SMALL, *launcher, "strategy=fixed,scratch", f"output_dir={tmp_path}")
     assert ended.returncode == 0, ended.stderr
     directory = sweep_in(tmp_path)
     assert [job.status for job in jobs_in(directory)] == ["done"] * 2

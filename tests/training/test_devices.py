@@ -93,6 +93,7 @@ def test_two_processes_train_as_one_with_the_same_global_batch(alone: dict[int, 
     assert_same(alone[0], only_run(tmp_path))
 
 
+@pytest.mark.long
 def test_two_processes_train_each_job_of_a_sweep(alone: dict[int, Path], tmp_path: Path) -> None:
     half = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.batch_size=4")
     two = typed("-m", *GRADUAL, *half, "seed=0,1", f"output_dir={tmp_path}")
@@ -146,6 +147,7 @@ def test_a_job_that_fails_under_srun_leaves_the_next_one_sound(alone: dict[int, 
     assert_same(alone[0], done)
 
 
+@pytest.mark.long
 def test_weights_in_pieces_train_as_whole_ones_and_go_on_after_a_kill(alone: dict[int, Path], tmp_path: Path) -> None:
     """A kill of the first process ends the other too."""
     half = ("trainer=fsdp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.batch_size=4")

@@ -31,7 +31,10 @@ def whole_epochs(outputs: Path) -> int:
     return len(read_history(files[0])) if files else 0
 
 
-@pytest.mark.parametrize(("phase_count", "chosen"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    ("phase_count", "chosen"),
+    [pytest.param(*case, id=name, marks=[pytest.mark.long] * name.endswith("cosine")) for name, case in CASES.items()],
+)
 def test_killed_in_every_phase_and_resumed_gives_the_same_to_the_last_bit(
     phase_count: int, chosen: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -24,9 +24,9 @@ class Choices:
     known: dict[str, list[str]] = field(default_factory=dict)
 
     def of(self, group: str) -> list[str]:
-        """None of what is no group."""
+        """None of what is no group: a key with a dot never is."""
         if group not in self.known:
-            self.known[group] = self.loader.get_group_options(group)
+            self.known[group] = [] if "." in group else self.loader.get_group_options(group)
         return self.known[group]
 
 
