@@ -32,6 +32,11 @@ AFTER_TRAINING = ("evaluate", "predict", "explain", "export")
 SMALL = ("trainer.epochs=2", "trainer.batch_size=8", "trainer.accelerator=cpu", "trainer.threads=1")
 
 
+def is_long(line: str) -> bool:
+    """Large networks from random weights, and nine jobs."""
+    return any(name in line for name in ("resnet50", "vit_", "finetune seed=0,1,2"))
+
+
 def skip_what_others_run(line: str) -> None:
     for words, where in ELSEWHERE.items():
         if words in line:
@@ -59,7 +64,7 @@ def test_the_readme_has_commands() -> None:
     assert {"make train", "make test"} <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("line", TRAININGS)
+@pytest.mark.parametrize("line", [pytest.param(one, marks=[pytest.mark.long] * is_long(one)) for one in TRAININGS])
 def test_a_training_of_the_readme_runs(line: str, tmp_path: Path) -> None:
     words = shlex.split(line)[2:]
     skip_what_others_run(line)

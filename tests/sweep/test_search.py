@@ -79,6 +79,7 @@ def test_the_best_is_a_command_that_trains_it_again(undisturbed: Path, tmp_path:
     assert again.read_bytes() == before.read_bytes()
 
 
+@pytest.mark.long
 def test_a_killed_search_goes_on_as_if_undisturbed(undisturbed: Path, tmp_path: Path) -> None:
     last = max(number for number, status in enumerate(statuses(undisturbed)) if status == "done")
     assert last > 1, "the kill is to come when trials have been chosen by others"
