@@ -69,3 +69,13 @@ def only_run(outputs: Path) -> Path:
     """The one run directory under `outputs`."""
     (record,) = outputs.rglob("run.json")
     return record.parent
+
+
+@pytest.fixture(scope="session")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch, for what comes after a training; no test changes it."""
+    from thaw.launch import launch
+
+    outputs = tmp_path_factory.mktemp("short_run")
+    assert launch([*TINY, "trainer.epochs=1", f"output_dir={outputs}"]) == 0
+    return only_run(outputs)

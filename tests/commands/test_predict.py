@@ -12,45 +12,37 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import TINY, only_run, thaw
+from tests.conftest import thaw
 from thaw.data.build import samples_of
 from thaw.data.cache import cache_folder
-from thaw.launch import launch
 from thaw.trained.captcha import Reading, cut, score
 from thaw.trained.restore import load
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    outputs = tmp_path_factory.mktemp("outputs")
-    assert launch([*TINY, "trainer.epochs=1", f"output_dir={outputs}"]) == 0
-    return only_run(outputs)
-
-
 @pytest.fixture
-def photos(run: Path, tmp_path: Path) -> Path:
+def photos(short_run: Path, tmp_path: Path) -> Path:
     """The run's test images, some in a folder below, and a file that is no image."""
-    recipe = load(run).recipe
+    recipe = load(short_run).recipe
     root = samples_of(recipe.dataset, recipe.seed, cache_folder(None), None).root
     folder = Path(shutil.copytree(root / "test", tmp_path / "photos"))
     (folder / "notes.md").write_text("of the photos")
     return folder
 
 
-def recorded(run: Path) -> dict[str, tuple[str, float]]:
-    with (run / "predictions.csv").open(newline="") as stream:
+def recorded(short_run: Path) -> dict[str, tuple[str, float]]:
+    with (short_run / "predictions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     return {row["path"].removeprefix("test/"): (row["prediction"], float(row["probability"])) for row in rows}
 
 
 def test_a_folder_is_predicted_as_the_run_did_from_the_checkpoint_alone(
-    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    short_run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    shutil.copy(run / "checkpoints" / "best.ckpt", "best.ckpt")
+    shutil.copy(short_run / "checkpoints" / "best.ckpt", "best.ckpt")
     assert thaw(monkeypatch, "predict", "best.ckpt", "photos", "--json", "--top", "2", "--grid", "seen.png") == 0
     found = json.loads(capsys.readouterr().out)
-    wanted = recorded(run)
+    wanted = recorded(short_run)
     assert [Path(row["path"]).relative_to("photos").as_posix() for row in found] == sorted(wanted)
     for row in found:
         label, probability = wanted[Path(row["path"]).relative_to("photos").as_posix()]
@@ -61,13 +53,13 @@ def test_a_folder_is_predicted_as_the_run_did_from_the_checkpoint_alone(
 
 
 def test_patterns_files_and_a_list_on_standard_input_lead_to_the_same_images(
-    run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    short_run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = sorted(str(one) for one in (photos / "A").iterdir())
     told = []
     for words in ([str(photos / "A")], files, [str(photos / "**" / "A" / "*.png")], ["-"]):
         monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join([*files, ""])))
-        assert thaw(monkeypatch, "predict", str(run), *words, "--csv") == 0
+        assert thaw(monkeypatch, "predict", str(short_run), *words, "--csv") == 0
         told.append(capsys.readouterr().out)
     header, *rows = told[0].splitlines()
     assert header == "path,label,probability,label_2,probability_2,label_3,probability_3"
@@ -77,10 +69,10 @@ def test_patterns_files_and_a_list_on_standard_input_lead_to_the_same_images(
 
 @pytest.mark.parametrize("style", [[], ["--csv"], ["--json"]])
 def test_a_broken_image_is_named_and_the_rest_goes_on(
-    style: list[str], run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    style: list[str], short_run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (photos / "A" / "0002.png").write_bytes(b"")
-    assert thaw(monkeypatch, "predict", str(run), str(photos / "A"), *style) == 1
+    assert thaw(monkeypatch, "predict", str(short_run), str(photos / "A"), *style) == 1
     told = capsys.readouterr()
     assert "0002.png: the file is empty" in told.err
     assert "1 of 5 images cannot be decoded" in told.err
@@ -109,7 +101,7 @@ def test_a_broken_image_is_named_and_the_rest_goes_on(
 def test_what_leads_nowhere_is_told(
     words: list[str],
     told: str,
-    run: Path,
+    short_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -119,13 +111,13 @@ def test_what_leads_nowhere_is_told(
     Path("empty").mkdir()
     Path("photos/A").mkdir(parents=True)
     Image.new("RGB", (9, 9)).save("photos/A/0000.png")
-    Path("run").symlink_to(run)
-    assert thaw(monkeypatch, "predict", str(run), *words) == 2
+    Path("run").symlink_to(short_run)
+    assert thaw(monkeypatch, "predict", str(short_run), *words) == 2
     assert told in capsys.readouterr().err
 
 
 def test_drawn_captchas_are_read_and_scored(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     drawn = tmp_path / "captchas"
     of_run = ["dataset.characters=ABCD", "dataset.side=32"]
@@ -135,13 +127,13 @@ def test_drawn_captchas_are_read_and_scored(
     assert len(labels) == 9
     assert Image.open(drawn / "0000.png").size == (96, 32)
     capsys.readouterr()
-    assert thaw(monkeypatch, "predict", str(run), str(drawn), "--captcha", "--json") == 0
+    assert thaw(monkeypatch, "predict", str(short_run), str(drawn), "--captcha", "--json") == 0
     told = capsys.readouterr()
     found = json.loads(told.out)
     hits = sum(row["text"] == labels[Path(row["path"]).name] for row in found)
     assert f"entirely right: {hits / 9:.3f} of 9" in told.err
     assert all(len(row["text"]) == 3 for row in found)
-    assert thaw(monkeypatch, "predict", str(run), str(drawn / "0000.png"), "--captcha", "--characters", "2") == 0
+    assert thaw(monkeypatch, "predict", str(short_run), str(drawn / "0000.png"), "--captcha", "--characters", "2") == 0
     assert len(capsys.readouterr().out.splitlines()[0].split()[1]) == 2
     assert thaw(monkeypatch, "data", "captchas", f"out={drawn}", "count=9") == 2
     assert "a folder that holds something" in capsys.readouterr().err
@@ -168,11 +160,11 @@ def test_the_score_counts_broken_and_short_readings_as_wrong() -> None:
 
 
 def test_a_network_of_other_classes_reads_no_captchas(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import torch
 
-    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    content = torch.load(short_run / "checkpoints" / "best.ckpt", weights_only=True)
     content["thaw"]["classes"][0] = "ants"
     torch.save(content, tmp_path / "ants.ckpt")
     Image.new("RGB", (40, 10)).save(tmp_path / "a.png")

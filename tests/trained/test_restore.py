@@ -18,26 +18,17 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tests.conftest import TINY, only_run
 from thaw import cli, load
 from thaw.config.faults import UserFault
-from thaw.launch import launch
 from thaw.network import source
 from thaw.trained.export import exported
 from thaw.trained.restore import restored
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    outputs = tmp_path_factory.mktemp("outputs")
-    assert launch([*TINY, "trainer.epochs=1", f"output_dir={outputs}"]) == 0
-    return only_run(outputs)
-
-
 @pytest.fixture
-def alone(run: Path, tmp_path: Path) -> Path:
+def alone(short_run: Path, tmp_path: Path) -> Path:
     """The checkpoint, in a folder that holds nothing else."""
-    return Path(shutil.copy(run / "checkpoints" / "best.ckpt", tmp_path / "best.ckpt"))
+    return Path(shutil.copy(short_run / "checkpoints" / "best.ckpt", tmp_path / "best.ckpt"))
 
 
 def test_three_lines_of_python_predict_in_a_folder_with_the_checkpoint_alone(alone: Path) -> None:
@@ -215,9 +206,9 @@ def test_an_export_that_was_cut_off_or_changed_is_refused(alone: Path) -> None:
             restored(_as_tensors(alone, **metadata))
 
 
-def test_a_folder_leads_to_its_checkpoint_or_says_what_it_holds(run: Path, alone: Path) -> None:
-    assert restored(run).classes == restored(alone.parent).classes
+def test_a_folder_leads_to_its_checkpoint_or_says_what_it_holds(short_run: Path, alone: Path) -> None:
+    assert restored(short_run).classes == restored(alone.parent).classes
     with pytest.raises(UserFault, match="a folder of 1 runs"):
-        restored(run.parent)
+        restored(short_run.parent)
     with pytest.raises(UserFault, match=r"no such file(.|\n)*fix: .*best\.ckpt"):
         restored(alone.with_name("bst.ckpt"))

@@ -36,11 +36,11 @@ def class_counts(samples: Samples) -> Figure:
         left += widths
     axes.invert_yaxis()
     if named:
-        axes.set_yticks(range(len(order)), [_short(samples.classes[label]) for label in order])
+        axes.set_yticks(range(len(order)), [shortened(samples.classes[label]) for label in order])
     else:
         axes.set_ylabel(f"{len(order)} classes, the largest first", color=INK, fontsize=9)
     figure.legend(loc="outside upper right", frameon=False, fontsize=9, ncols=3)
-    _calm(axes, "images")
+    calm(axes, "images")
     return figure
 
 
@@ -59,7 +59,7 @@ def size_scatter(sizes: np.ndarray) -> Figure:
             axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             axis.set_minor_locator(NullLocator())
     axes.set_ylabel("height", color=INK, fontsize=9)
-    _calm(axes, "width, pixels")
+    calm(axes, "width, pixels")
     return figure
 
 
@@ -74,7 +74,7 @@ def aspect_histogram(sizes: np.ndarray) -> Figure:
     ticks = range(-step * int(reach / step), int(reach) + 1, step)
     axes.set_xticks(list(ticks), [f"1:{2**-tick}" if tick < 0 else f"{2**tick}:1" for tick in ticks])
     axes.set_ylabel("images", color=INK, fontsize=9)
-    _calm(axes, "width : height")
+    calm(axes, "width : height")
     return figure
 
 
@@ -89,7 +89,7 @@ def picture_rows(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], he
         for axes, pixels in zip(line, pictures, strict=False):
             axes.imshow(pixels)
         place = {"transform": line[0].transAxes, "ha": "right", "va": "center"}
-        line[0].text(-0.08, 0.5, _short(label), fontsize=9, color=INK, **place)
+        line[0].text(-0.08, 0.5, shortened(label), fontsize=9, color=INK, **place)
     for axes, heading in zip(grid[0], headings, strict=False):
         axes.set_title(heading, fontsize=8, color=INK)
     return figure
@@ -108,11 +108,12 @@ def png_of(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def _short(name: str, most: int = 22) -> str:
+def shortened(name: str, most: int = 22) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def _calm(axes: Axes, xlabel: str) -> None:
+def calm(axes: Axes, xlabel: str) -> None:
+    """The frame that diagrams on pages have: a faint grid and no box."""
     axes.set_xlabel(xlabel, color=INK, fontsize=9)
     axes.tick_params(colors=INK, labelsize=9, length=0)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)

@@ -152,7 +152,7 @@ def _write(folder: Path, trained: Restored, evaluated: tuple[str, Evaluation], m
     from thaw.analysis.plots import save_confusion
     from thaw.analysis.reliability_plot import save_reliability
     from thaw.training.files import write_json, write_text
-    from thaw.training.outcome import write_predictions
+    from thaw.training.predictions_file import write_predictions
 
     split, found = evaluated
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from thaw.analysis.dataset_plots import INK, WIDTH, png_of
+from thaw.analysis.dataset_plots import INK, WIDTH, calm, png_of, shortened
 from thaw.comparison.configurations import Configuration
 from thaw.comparison.runs import Record
 
@@ -58,7 +58,7 @@ def _curves(configurations: Sequence[Configuration], kind: str) -> Figure | None
     if kind == "loss" and _is_wide(curves for _, curves in shown):
         axes.set_yscale("log")
         _plain_numbers(axes.yaxis)
-    _framed(axes, "epoch")
+    calm(axes, "epoch")
     _legend(figure, configurations, [place for place, _ in shown])
     return figure
 
@@ -94,7 +94,7 @@ def _against_time(configurations: Sequence[Configuration]) -> Figure:
     else:
         axes.set_xlim(left=0)
     axes.set_ylabel("test accuracy", color=INK, fontsize=9)
-    _framed(axes, "seconds a run")
+    calm(axes, "seconds a run")
     _legend(figure, configurations, list(range(len(configurations))))
     return figure
 
@@ -118,9 +118,9 @@ def _class_differences(configurations: Sequence[Configuration]) -> Figure | None
         ink = "white" if abs(value) > 0.6 * reach else INK
         text = "0" if abs(value) < 0.05 else f"{value:+.1f}" if len(others) <= 6 else f"{value:+.0f}"
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink)
-    axes.set_yticks(range(len(names)), [_short(name, 18) for name in names])
+    axes.set_yticks(range(len(names)), [shortened(name, 18) for name in names])
     tilt: Any = {"rotation": 35, "ha": "left", "rotation_mode": "anchor"} if len(others) > 2 else {}
-    axes.set_xticks(range(len(others)), [_short(one.short, 26) for one in others], **tilt)
+    axes.set_xticks(range(len(others)), [shortened(one.short, 26) for one in others], **tilt)
     axes.tick_params(colors=INK, labelsize=8, length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
     return figure
@@ -146,19 +146,11 @@ def _legend(figure: Figure, configurations: Sequence[Configuration], places: Seq
     axes = figure.axes[0]
     for place in [place for place in places if place < len(COLOURS)]:
         one = configurations[place]
-        label = _short(one.label, MOST_CHARACTERS) + (" (reference)" if one.is_reference else "")
+        label = shortened(one.label, MOST_CHARACTERS) + (" (reference)" if one.is_reference else "")
         axes.plot([], [], "o-", color=colour_of(place), label=label, markersize=5)
     if rest := sum(place >= len(COLOURS) for place in places):
         axes.plot([], [], "o-", color=OTHERS, label=f"{rest} others", markersize=5)
     figure.legend(loc="outside lower left", frameon=False, fontsize=8, labelcolor=INK, labelspacing=0.3)
-
-
-def _framed(axes: Axes, xlabel: str) -> None:
-    axes.set_xlabel(xlabel, color=INK, fontsize=9)
-    axes.tick_params(colors=INK, labelsize=9, length=0)
-    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.set_axisbelow(True)
 
 
 def _plain_numbers(axis: Axis) -> None:
@@ -166,7 +158,3 @@ def _plain_numbers(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(NullLocator())
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,6 @@ from thaw.data.batches import Images
 from thaw.data.samples import Samples
 from thaw.network.state import read_state
 from thaw.training.feed import Feed
-from thaw.training.files import write_text
 from thaw.training.history_file import read_history
 from thaw.training.learner import Learner
 from thaw.training.ranks import gathered, of_the_first
@@ -71,19 +68,6 @@ def timing(run: Run, train_images: int, wall_s: float, cache_s: float) -> dict[s
         "images_per_s": round(train_images * len(rows) / training, 1) if training else 0.0,
         "cache_s": round(cache_s, 3),
     }
-
-
-def write_predictions(file: Path, samples: Samples, logits: Tensor, positions: Tensor) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "prediction", "probability"])
-    probabilities, predictions = logits.softmax(1).max(1)
-    for position, prediction, probability in zip(
-        positions.tolist(), predictions.tolist(), probabilities.tolist(), strict=True
-    ):
-        sample = samples.samples[position]
-        writer.writerow([sample.path, samples.classes[sample.label], samples.classes[prediction], f"{probability:.6f}"])
-    write_text(file, text.getvalue())
 
 
 def draw(run: Run, samples: Samples, images: Images, predictions: Predicted) -> None:

@@ -17,8 +17,9 @@ from thaw.training.checkpoint import AtomicCheckpointIO, description
 from thaw.training.extraction import Extracted
 from thaw.training.files import write_json, write_text
 from thaw.training.hardware import hardware
-from thaw.training.outcome import Predicted, draw, write_predictions
+from thaw.training.outcome import Predicted, draw
 from thaw.training.page import write_page
+from thaw.training.predictions_file import write_predictions
 from thaw.training.run import Run
 
 COLUMNS = ("method", "setting", "val_accuracy", "val_loss", "seconds", "can_be_a_head", "chosen", "remark")

@@ -34,10 +34,10 @@ from thaw.training.outcome import (
     metrics_by_split,
     predicted,
     timing,
-    write_predictions,
 )
 from thaw.training.page import write_page
 from thaw.training.pictures import show_data
+from thaw.training.predictions_file import write_predictions
 from thaw.training.pruning import Pruning
 from thaw.training.ranks import backend, together
 from thaw.training.run import Pruned, Run
