@@ -16,7 +16,7 @@ from tests.conftest import TINY, only_run, thaw
 from tests.images import image_folder
 from thaw.launch import launch
 
-FILES = ["confusion_matrix.png", "metrics.json", "per_class.csv", "predictions.csv", "reliability.png", "worst.png"]
+FILES = ["confusion_matrix.png", "metrics.json", "per_class.csv", "predictions.csv", "reliability.png", "worst.jpg"]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_what_is_written_agrees_with_scikit_learn_and_the_screen_says_it_is_the_
         numbers = [float(row[name]) for name in ("precision", "recall", "f1", "count")]
         assert numbers == pytest.approx([float(one[place]) for one in theirs], abs=1e-5)
         assert float(row["recall_low"]) <= float(row["recall"]) <= float(row["recall_high"])
-    assert Image.open(tmp_path / "worst.png").size[0] > 8 * 176
+    assert Image.open(tmp_path / "worst.jpg").size[0] > 8 * 176
 
 
 def test_other_data_of_the_same_classes_are_evaluated_whole(

@@ -113,7 +113,7 @@ def test_the_run_directory_is_complete(probed: tuple[Path, str]) -> None:
             "report.html",
             "checkpoints/best.ckpt",
         ),
-        *("plots/probe.png", "plots/confusion_matrix.png", "plots/samples.png", "plots/worst.png"),
+        *("plots/probe.png", "plots/confusion_matrix.png", "plots/samples.jpg", "plots/worst.jpg"),
     }
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == "done"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
@@ -93,19 +91,6 @@ def picture_rows(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], he
     for axes, heading in zip(grid[0], headings, strict=False):
         axes.set_title(heading, fontsize=8, color=INK)
     return figure
-
-
-def pixels_of(figure: Figure) -> np.ndarray:
-    """uint8 [height, width, 3], drawn without a screen."""
-    canvas: Any = FigureCanvasAgg(figure)  # matplotlib types the class and not its methods
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def png_of(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=160)
-    return stream.getvalue()
 
 
 def shortened(name: str, most: int = 22) -> str:

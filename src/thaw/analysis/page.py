@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 from typing import Any
 
 import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
+
+from thaw.analysis.encoded import jpeg_of
 
 THUMB = 128  # pixels; a data URI of 4 kB
 
@@ -26,11 +26,7 @@ def rendered(template: str, *, package: str = "thaw.analysis", **values: Any) ->
 
 def thumb(pixels: np.ndarray, side: int = THUMB) -> Markup:
     """A data URI of uint8 [height, width, 3], at most `side` pixels wide and high."""
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((side, side))
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=85)
-    return data_uri(stream.getvalue(), "jpeg")
+    return data_uri(jpeg_of(pixels, side), "jpeg")
 
 
 def data_uri(content: bytes, kind: str = "png") -> Markup:

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from thaw.analysis.encoded import DIAGRAMS
+
 TRAIN, VAL = "#8a8a8a", "#0b6bcb"
 MOST_NAMED_CLASSES = 60
 
@@ -29,7 +31,7 @@ def save_curves(rows: Sequence[Mapping[str, str]], file: Path) -> None:
         _titled(axes, title)
     rates = {key: [float(row[key]) for row in rows] for key in rows[-1] if key.startswith("lr_")}
     _draw_rates(rate, epochs, rates)
-    figure.savefig(file, dpi=110, pil_kwargs={"compress_level": 1})
+    figure.savefig(file, dpi=110, pil_kwargs=DIAGRAMS)
 
 
 def _draw_rates(axes: Axes, epochs: list[int], rates: Mapping[str, list[float]]) -> None:
@@ -72,7 +74,7 @@ def save_confusion(confusion: np.ndarray, classes: Sequence[str], title: str, fi
     axes.set_xlabel("prediction")
     axes.set_ylabel("label")
     axes.set_title(title, loc="left", fontsize=11, y=1.02)
-    figure.savefig(file, dpi=110, pil_kwargs={"compress_level": 1})
+    figure.savefig(file, dpi=110, pil_kwargs=DIAGRAMS)
 
 
 def _write_counts(axes: Axes, confusion: np.ndarray, shares: np.ndarray) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from thaw.analysis.dataset_plots import aspect_histogram, class_counts, picture_rows, png_of, size_scatter
+from thaw.analysis.dataset_plots import aspect_histogram, class_counts, picture_rows, size_scatter
+from thaw.analysis.encoded import png_of
 from thaw.analysis.page import data_uri, rendered, thumb
 from thaw.analysis.picked import as_they_are, as_trained_on, channel_statistics, picked_by_class
 from thaw.data.augmentation import Augmentation

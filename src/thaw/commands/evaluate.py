@@ -36,7 +36,7 @@ HELP = """thaw evaluate RUN|CKPT [dataset=NAME] [dataset.KEY=VALUE ...] [split=S
                  checkpoint's own, cut into splits by the checkpoint's seed; so the numbers are those of the run
   split          test, val, train, or all images; test,val where nothing is said, as far as there are such images
   out=DIR        of the first split: metrics.json, per_class.csv, predictions.csv, confusion_matrix.png, reliability.png
-                 and worst.png, the predictions furthest from their labels
+                 and worst.jpg, the predictions furthest from their labels
 
     thaw evaluate outputs/RUN out=outputs/evaluation
     thaw evaluate best.ckpt dataset.root=DIR
@@ -164,7 +164,7 @@ def _write(folder: Path, trained: Restored, evaluated: tuple[str, Evaluation], m
     save_confusion(confusion, found.samples.classes, title, folder / "confusion_matrix.png")
     title = f"{count} {split} images, calibration error {error:.3f}"
     save_reliability(found.reliability(), title, folder / "reliability.png")
-    _draw_worst(folder / "worst.png", trained, found)
+    _draw_worst(folder / "worst.jpg", trained, found)
     print(f"\nof {split}: everything is in {folder}")
 
 

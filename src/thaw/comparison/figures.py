@@ -12,7 +12,8 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from thaw.analysis.dataset_plots import INK, WIDTH, calm, png_of, shortened
+from thaw.analysis.dataset_plots import INK, WIDTH, calm, shortened
+from thaw.analysis.encoded import png_of
 from thaw.comparison.configurations import Configuration
 from thaw.comparison.runs import Record
 

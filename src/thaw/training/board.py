@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,7 @@ from thaw.data.samples import Samples
 from thaw.training.run import Run
 
 MOST_CURVES = 20  # classes with a precision-recall curve
-PICTURES = ("confusion_matrix", "worst")  # of plots/
-LARGE = 200_000  # bytes
+PICTURES = ("confusion_matrix.png", "worst.jpg")  # of plots/
 # Five, since the HPARAMS tab shows the first five metrics by name without being asked; final/ comes before all others.
 FINALS = (("test", "accuracy"), ("test", "loss"), ("test", "macro_accuracy"), ("val", "accuracy"), ("val", "loss"))
 # Tags are regular expressions; every run that has them is a line. Equal layouts of many runs are shown once.
@@ -57,8 +55,8 @@ def show_results(run: Run, samples: Samples, predicted: tuple[Tensor, Tensor], m
     logits, positions = predicted
     probabilities, labels = logits.softmax(1).numpy(), samples.labels()[positions.numpy()]
     with SummaryWriter(run.directory / "tensorboard") as writer:
-        for name in PICTURES:
-            _add_picture(writer, f"test/{name}", run.directory / "plots" / f"{name}.png")
+        for file in (run.directory / "plots" / name for name in PICTURES):
+            add_picture(writer, f"test/{file.stem}", file.read_bytes())
         for label in rarest(labels, MOST_CURVES):
             writer.add_pr_curve(f"test/{samples.classes[label]}", labels == label, probabilities[:, label], 0)
         _show_hyperparameters(writer, run.recipe, metrics)
@@ -71,15 +69,11 @@ def rarest(labels: np.ndarray, most: int) -> list[int]:
     return sorted(found[np.argsort(counts, kind="stable")][:most].tolist())
 
 
-def _add_picture(writer: SummaryWriter, tag: str, file: Path) -> None:
-    """A photograph's worth of bytes as JPEG: the writer's checksum is Python code and takes 0.2 s for a megabyte."""
-    content = file.read_bytes()
-    with Image.open(file) as image:
+def add_picture(writer: SummaryWriter, tag: str, content: bytes) -> None:
+    """Of a PNG or JPEG file. The writer's own `add_image` makes PNGs of photographs, 0.1 s each, and its checksum is
+    Python code, 0.2 s a megabyte."""
+    with Image.open(io.BytesIO(content)) as image:
         (width, height), channels = image.size, len(image.getbands())
-        if len(content) > LARGE:
-            buffer, channels = io.BytesIO(), 3
-            image.convert("RGB").save(buffer, "JPEG", quality=90)
-            content = buffer.getvalue()
     shown = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=content)
     summary = Summary(value=[Summary.Value(tag=tag, image=shown)])
     writer._get_file_writer().add_summary(summary, 0)  # type: ignore[no-untyped-call]

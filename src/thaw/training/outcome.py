@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,24 +70,17 @@ def timing(run: Run, train_images: int, wall_s: float, cache_s: float) -> dict[s
 
 
 def draw(run: Run, samples: Samples, images: Images, predictions: Predicted) -> None:
-    """curves.png, confusion_matrix.png of the test images, and of some of them with label and prediction samples.png,
-    drawn by chance, and worst.png, those with the highest loss."""
+    """curves.png, confusion_matrix.png of the test images, and of some of them with label and prediction samples.jpg,
+    drawn by chance, and worst.jpg, those with the highest loss."""
     plots = run.directory / "plots"
     logits, positions = predictions["test"]
     guesses, labels = logits.argmax(1), torch.from_numpy(samples.labels())[positions]
     some = np.random.default_rng(run.recipe.seed).permutation(len(positions))[:SHOWN_SAMPLES]
-    drawn = {"samples": sorted(some.tolist()), "worst": worst_first(logits, labels, SHOWN_WORST)}
-
-    def save_grid(name: str) -> None:
-        titles, wrong = titled(logits[drawn[name]], labels[drawn[name]].tolist(), samples.classes)
-        pixels = as_they_are(images, positions[drawn[name]].tolist())
-        save_samples(pixels, titles, wrong, plots / f"{name}.png")
-
-    with ThreadPoolExecutor(1) as pool:  # Pillow works outside Python's lock, beside matplotlib
-        grids = pool.map(save_grid, drawn)
-        if rows := read_history(run.directory / "history.csv"):
-            save_curves(rows, plots / "curves.png")
-        confusion = confusion_matrix(guesses, labels, len(samples.classes)).numpy()
-        title = f"{int((guesses == labels).sum())} of {len(labels)} test images right"
-        save_confusion(confusion, samples.classes, title, plots / "confusion_matrix.png")
-        list(grids)  # raises what a thread has met
+    for name, chosen in {"samples": sorted(some.tolist()), "worst": worst_first(logits, labels, SHOWN_WORST)}.items():
+        titles, wrong = titled(logits[chosen], labels[chosen].tolist(), samples.classes)
+        save_samples(as_they_are(images, positions[chosen].tolist()), titles, wrong, plots / f"{name}.jpg")
+    if rows := read_history(run.directory / "history.csv"):
+        save_curves(rows, plots / "curves.png")
+    confusion = confusion_matrix(guesses, labels, len(samples.classes)).numpy()
+    title = f"{int((guesses == labels).sum())} of {len(labels)} test images right"
+    save_confusion(confusion, samples.classes, title, plots / "confusion_matrix.png")

@@ -8,10 +8,12 @@ import numpy as np
 import pytorch_lightning as pl
 from PIL import Image
 
-from thaw.analysis.dataset_plots import class_counts, pixels_of
+from thaw.analysis.dataset_plots import class_counts
+from thaw.analysis.encoded import jpeg_of, png_of
 from thaw.analysis.picked import as_they_are, as_trained_on, picked_by_class
 from thaw.data.batches import Images
 from thaw.data.samples import Samples
+from thaw.training.board import add_picture
 
 MOST_SHOWN = 16
 LARGEST = 128  # pixels, a picture's side
@@ -22,13 +24,13 @@ def show_data(trainer: pl.Trainer, samples: Samples, images: Images) -> None:
     its first epoch. Takes less than a second, whatever the size of the data set."""
     assert trainer.logger is not None
     writer: Any = trainer.logger.experiment  # type: ignore[attr-defined]
-    writer.add_image("data/class_counts", pixels_of(class_counts(samples)), 0, dataformats="HWC")
+    add_picture(writer, "data/class_counts", png_of(class_counts(samples), dpi=100))
     each = max(1, MOST_SHOWN // len(samples.classes))
     picked = picked_by_class(samples, each, MOST_SHOWN).values()
     places = [place for positions in picked for place in positions][:MOST_SHOWN]
-    writer.add_image("data/samples", tiled(small(as_they_are(images, places))), 0, dataformats="HWC")
+    add_picture(writer, "data/samples", jpeg_of(tiled(small(as_they_are(images, places)))))
     if not images.augmentation.is_empty:
-        writer.add_image("data/augmented", tiled(small(as_trained_on(images, 0, places))), 0, dataformats="HWC")
+        add_picture(writer, "data/augmented", jpeg_of(tiled(small(as_trained_on(images, 0, places)))))
 
 
 def small(pictures: np.ndarray) -> np.ndarray:

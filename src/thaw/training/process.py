@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import functools
 import gc
 import hashlib
 import os
@@ -51,14 +52,13 @@ def keep_freed_memory() -> None:
             libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+@functools.cache  # once a process, so that no job of a sweep leaves anything there
 def look_past_imports() -> None:
     """Takes what has been imported out of the search for garbage: torch, Lightning and timm are a million objects, and
-    looking through them once 0.4 s, a sixth of a run over cached features. Once a process, so that no job of a sweep
-    leaves anything there."""
-    if not gc.get_freeze_count():
-        gc.collect()
-        gc.freeze()
-        atexit.register(gc.unfreeze)  # else triton's bindings complain of leaks when Python ends
+    looking through them once 0.4 s, a sixth of a run over cached features."""
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # else triton's bindings complain of leaks when Python ends
 
 
 def cores() -> int:
