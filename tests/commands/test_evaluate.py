@@ -93,6 +93,18 @@ def test_other_data_of_the_same_classes_are_evaluated_whole(
     assert "all, 12 images" in capsys.readouterr().out
 
 
+def test_a_preset_of_ones_own_names_the_data(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = image_folder(tmp_path / "own", {"train": 2, "test": 1}, classes=tuple("ABCD"))
+    (tmp_path / "mine" / "dataset").mkdir(parents=True)
+    preset = f"defaults: [folder]\nname: own\nroot: {root}\n"
+    (tmp_path / "mine" / "dataset" / "own.yaml").write_text(preset)
+    words = ["dataset=own", "split=all", "--config-dir", str(tmp_path / "mine")]
+    assert thaw(monkeypatch, "evaluate", str(runs["finetune"]), *words) == 0
+    assert "all, 12 images" in capsys.readouterr().out
+
+
 def test_data_of_other_classes_are_refused_with_both_names(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +125,7 @@ def test_data_of_other_classes_are_refused_with_both_names(
         ("dataset=captch", "fix:   dataset=captcha"),
         ("split=tst", "fix:   split=test"),
         ("dataset.side", "a key without a value"),
+        ("--config-dr=mine", "fix:   --config-dir=mine"),
     ],
 )
 def test_wrong_settings_are_told(

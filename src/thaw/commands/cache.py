@@ -9,11 +9,11 @@ from pathlib import Path
 
 from thaw.commands.table import Column, print_table
 from thaw.commands.verbs import verb_of
-from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.faults import DONE, Fault, UserFault, listing, nearest
 from thaw.data.cache import cache_folder
 from thaw.data.contents import KINDS, PARTIAL, Entry, contents, is_busy, remove
 
-DONE, LEFT = 0, 1
+LEFT = 1
 FOLDER = "data.cache"
 COLUMNS = [
     Column("kind", keep=True),

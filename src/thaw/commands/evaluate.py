@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from thaw.commands.table import Column, print_table
 from thaw.commands.verbs import asks_for_help
+from thaw.commands.words import CONFIG_DIR, own_presets, sorted_words
 from thaw.config.faults import DONE, Fault, UserFault, nearest
 
 if TYPE_CHECKING:
@@ -29,14 +30,15 @@ METRICS = {
     "ece": "calibration error",
     "loss": "loss",
 }
-HELP = """thaw evaluate RUN|CKPT [dataset=NAME] [dataset.KEY=VALUE ...] [split=SPLIT,...] [out=DIR]
+HELP = """thaw evaluate RUN|CKPT [dataset=NAME] [dataset.KEY=VALUE ...] [split=SPLIT,...] [out=DIR] [--config-dir DIR]
 
-  RUN|CKPT       a run directory, or a checkpoint of one; nothing else of the run is needed
-  dataset...     another data set of the same classes, or where it lies now: dataset.root=DIR. Without a word it is the
-                 checkpoint's own, cut into splits by the checkpoint's seed; so the numbers are those of the run
-  split          test, val, train, or all images; test,val where nothing is said, as far as there are such images
-  out=DIR        of the first split: metrics.json, per_class.csv, predictions.csv, confusion_matrix.png, reliability.png
-                 and worst.jpg, the predictions furthest from their labels
+  RUN|CKPT          a run directory, or a checkpoint of one; nothing else of the run is needed
+  dataset...        another data set of the same classes, or where it lies now: dataset.root=DIR. Without a word it is
+                    the checkpoint's own, cut into splits by the checkpoint's seed; so the numbers are those of the run
+  split             test, val, train, or all images; test,val where nothing is said, as far as there are such images
+  out=DIR           of the first split: metrics.json, per_class.csv, predictions.csv, confusion_matrix.png,
+                    reliability.png and worst.jpg, the predictions furthest from their labels
+  --config-dir DIR  presets of your own, as train.py takes them
 
     thaw evaluate outputs/RUN out=outputs/evaluation
     thaw evaluate best.ckpt dataset.root=DIR
@@ -55,7 +57,12 @@ def run(arguments: Sequence[str]) -> int:
     if asks_for_help(arguments):
         print(HELP)
         return DONE
-    place, *settings = arguments
+    options, words = sorted_words(arguments, (CONFIG_DIR,), ())
+    if not words:
+        raise UserFault(
+            "nothing was started.", [Fault("thaw evaluate", "nothing", "a run or checkpoint", "see --help")]
+        )
+    place, *settings = words
     own = dict(one.split("=", 1) for one in settings if one.startswith(("split=", "out=")))
     splits = _splits(own.get("split", "test,val"))
     from thaw.config.amended import amended
@@ -66,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     checkpoint = Path(place).expanduser()
     trained = restored(checkpoint)
     changes = [one for one in settings if not one.startswith(("split=", "out="))]
-    recipe = amended(trained.recipe, changes)
+    recipe = amended(trained.recipe, changes, own_presets(options))
     prepare(recipe.seed, recipe.trainer.deterministic, recipe.trainer.threads)
     asked = any(one.startswith("trainer.") for one in changes)
     trained = replace(trained, recipe=recipe).as_trained(recipe.trainer if asked else None)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from thaw.commands.verbs import asks_for_help
 from thaw.commands.words import sorted_words
-from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.faults import DONE, Fault, UserFault, listing, nearest
 
 if TYPE_CHECKING:
     from thaw.trained.export import Checked
 
-DONE, REFUSED = 0, 1
+REFUSED = 1
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors", "torchscript": ".torchscript"}
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 OPTIONS = ("--format", "--out")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 from thaw.commands.paths import image_files
 from thaw.commands.verbs import asks_for_help, interruptible
 from thaw.commands.words import sorted_words
-from thaw.config.faults import Fault, UserFault
+from thaw.config.faults import DONE, Fault, UserFault
 
 if TYPE_CHECKING:
     from thaw.trained.captcha import Reading, Score
@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 Row = dict[str, Any]
 Write = Callable[[Iterable[Row]], None]
 
-DONE, SOME_BROKEN = 0, 1
+SOME_BROKEN = 1
 VALUED, FLAGS = ("--top", "--grid", "--characters"), ("--json", "--csv", "--captcha")
 MOST_PICTURES = 64
 HELP = """thaw predict RUN|CKPT PATH... [--top K] [--json | --csv] [--grid FILE.png]

@@ -21,9 +21,9 @@ OF_TRAINER = ("batch_size", "accelerator", "precision", "threads", "test_time_au
 KEYS = (*OPEN, *(f"trainer.{name}" for name in OF_TRAINER))
 
 
-def amended(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+def amended(recipe: Recipe, overrides: Sequence[str], options: Sequence[str] = ()) -> Recipe:
     """`recipe` with the values of `overrides`, as train.py takes them; dataset=NAME puts that preset in the place of
-    the recipe's data set.
+    the recipe's data set, by train.py's `options`.
 
     Raises:
         UserFault: with all faults; for what a finished training has no use for, too.
@@ -34,7 +34,7 @@ def amended(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     values = recipe.plain()
     if any(one.key_or_group == "dataset" for one in parsed):
         of_data = [line for line in overrides if line.split("=", 1)[0].split(".")[0] == "dataset"]
-        values["dataset"] = recipe_for(["strategy=scratch", *of_data]).plain()["dataset"]
+        values["dataset"] = recipe_for([*options, "strategy=scratch", *of_data]).plain()["dataset"]
         parsed = [one for one in parsed if one.key_or_group.split(".")[0] != "dataset"]
     for one in parsed:
         _set(values, one.key_or_group.split("."), one.value())
