@@ -22,27 +22,27 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.nn import functional as F
 
-from thaw.config.command import recipe_for
+from thaw.config.command import compose_recipe
 from thaw.config.schema import Recipe
 from thaw.strategy.plan import PartPlan
-from thaw.training.assembly import Assembly, assembled
-from thaw.training.learner import Learner
+from thaw.training.assembly import TrainingSetup, setup_training
+from thaw.training.learner import ClassificationModule
 from thaw.training.objective import parameter_groups
-from thaw.training.run import new_run
-from thaw.training.train import quieten, trainer_for
+from thaw.training.run import create_run
+from thaw.training.train import build_trainer, silence_lightning
 
 
 def main(overrides: list[str]) -> None:
-    recipe = recipe_for(["trainer.epochs=5", *overrides])
-    quieten()
+    recipe = compose_recipe(["trainer.epochs=5", *overrides])
+    silence_lightning()
     with tempfile.TemporaryDirectory() as folder:
-        run = new_run(recipe, Path(folder))
-        ours, plain = assembled(run), assembled(run)
+        run = create_run(recipe, Path(folder))
+        ours, plain = setup_training(run), setup_training(run)
         turns = Turns(plain_loop(plain, recipe, Path(folder)))
-        trainer = trainer_for(run, ours, [turns])
+        trainer = build_trainer(run, ours, [turns])
         turns.begin()
-        trainer.fit(ours.learner, ours.feed.train, ours.feed.val)
-    report(turns.epochs, ours.samples.counts()["train"])
+        trainer.fit(ours.module, ours.dataloaders.train, ours.dataloaders.val)
+    report(turns.epochs, ours.samples.count_per_split()["train"])
 
 
 class Turns(Callback):
@@ -77,10 +77,10 @@ class Turns(Callback):
         self.epochs.append((self.ours, self.theirs))
 
 
-def plain_loop(parts: Assembly, recipe: Recipe, folder: Path) -> Iterator[None]:
+def plain_loop(parts: TrainingSetup, recipe: Recipe, folder: Path) -> Iterator[None]:
     """A loop as one would write it by hand for this recipe, knowing all that helps on this machine. Pauses after each
     step, each validation batch, and each epoch's saving."""
-    learner, feed = parts.learner, parts.feed
+    learner, feed = parts.module, parts.dataloaders
     network = learner.network
     optimizer = torch.optim.AdamW(groups(learner), betas=tuple(recipe.optimizer.arguments["betas"]), fused=True)
     epochs = recipe.trainer.epochs
@@ -90,7 +90,7 @@ def plain_loop(parts: Assembly, recipe: Recipe, folder: Path) -> Iterator[None]:
         return learner.normalise(images).contiguous(memory_format=learner.memory_format)
 
     for epoch in range(epochs):
-        feed.train.order.set_epoch(epoch)
+        feed.train.batch_sampler.set_epoch(epoch)
         network.train()
         for images, labels, *_ in feed.train:
             optimizer.zero_grad()
@@ -111,9 +111,9 @@ def plain_loop(parts: Assembly, recipe: Recipe, folder: Path) -> Iterator[None]:
         yield
 
 
-def groups(learner: Learner) -> list[dict[str, Any]]:
+def groups(learner: ClassificationModule) -> list[dict[str, Any]]:
     """The recipe's parameter groups, at the rates of its plan."""
-    planned = {part.name: part for part in learner.plan.at(0).parts}
+    planned = {part.name: part for part in learner.plan.get_phase(0).parts}
     return [_group(group, planned[group["part"]]) for group in parameter_groups(learner.network, False)]
 
 

@@ -30,13 +30,13 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from thaw.analysis.metrics import metrics_of
-from thaw.config.command import recipe_for
+from thaw.analysis.metrics import classification_metrics
+from thaw.config.command import compose_recipe
 from thaw.config.schema import Recipe
 from thaw.launch import launch
 from thaw.network.network import Network
-from thaw.training.materials import Materials, gathered
-from thaw.training.process import cores
+from thaw.training.materials import Components, build_components
+from thaw.training.process import available_cpus
 
 ROUNDS = 3
 WARM_UP = ("dataset=captcha", "dataset.characters=AB", "dataset.train=4", "dataset.val=2", "dataset.test=2")
@@ -45,11 +45,11 @@ Example = tuple[torch.Tensor, int]
 
 def main(overrides: Sequence[str]) -> None:
     given = ["dataset=hymenoptera", "trainer.epochs=25", *overrides, "strategy=fixed"]
-    recipe = recipe_for(given)
+    recipe = compose_recipe(given)
     with tempfile.TemporaryDirectory() as folder:
         ours("warm-up", [*WARM_UP, "strategy=fixed", "trainer.epochs=2"], Path(folder))  # imports what is imported late
         with contextlib.redirect_stdout(io.StringIO()):
-            made = gathered(recipe)
+            made = build_components(recipe)
         loop = Plain(made, recipe)
         plain, times = loop.epochs(), dict[str, list[float]]()
         for number in range(ROUNDS):
@@ -76,7 +76,7 @@ def ours(name: str, given: Sequence[str], folder: Path) -> float:
 class Files(Dataset[Example]):
     """Images from their files, as an ImageFolder gives them."""
 
-    made: Materials
+    made: Components
     positions: list[int]
     transform: v2.Compose
 
@@ -92,18 +92,18 @@ class Files(Dataset[Example]):
 class Plain:
     """The loop of the tutorials: frozen backbone, new last layer, all images through all of it in every epoch."""
 
-    def __init__(self, made: Materials, recipe: Recipe) -> None:
+    def __init__(self, made: Components, recipe: Recipe) -> None:
         preprocessing = made.preprocessing
         steps = [v2.Resize(preprocessing.resize, v2.InterpolationMode(preprocessing.interpolation))]
         steps += [v2.CenterCrop(preprocessing.size), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
         transform = v2.Compose([*steps, v2.Normalize(preprocessing.mean, preprocessing.deviation)])
-        splits = {split: made.samples.of(split).tolist() for split in ("train", "val", "test")}
+        splits = {split: made.samples.get_positions(split).tolist() for split in ("train", "val", "test")}
         train, test = [*splits["train"], *splits["val"]], splits["test"]
         size, count = recipe.trainer.batch_size, recipe.trainer.epochs
-        self.device = torch.device("cuda" if made.on_gpu else "cpu")
-        self.train = DataLoader(Files(made, train, transform), size, shuffle=True, num_workers=cores())
-        self.test = DataLoader(Files(made, test, transform), size, num_workers=cores())
-        self.everything = DataLoader(Files(made, [*train, *test], transform), size, num_workers=cores())
+        self.device = torch.device("cuda" if made.is_on_gpu else "cpu")
+        self.train = DataLoader(Files(made, train, transform), size, shuffle=True, num_workers=available_cpus())
+        self.test = DataLoader(Files(made, test, transform), size, num_workers=available_cpus())
+        self.everything = DataLoader(Files(made, [*train, *test], transform), size, num_workers=available_cpus())
         self.network: Network = made.network.to(self.device).eval()
         self.network.requires_grad_(False)
         self.network.head.requires_grad_(True)
@@ -142,7 +142,7 @@ class Plain:
 
     def metrics(self) -> dict[str, float]:
         labels = torch.tensor([label for _, labels in self.test for label in labels.tolist()])
-        return metrics_of(self.logits, labels)
+        return classification_metrics(self.logits, labels)
 
 
 def report(times: dict[str, list[float]], plain: dict[str, float], metrics: dict[str, float]) -> None:

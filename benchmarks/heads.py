@@ -18,23 +18,23 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from thaw.analysis.metrics import metrics_of
-from thaw.commands.probe import AS_IT_IS
-from thaw.config.command import recipe_for
-from thaw.features.heads import Grid, head_trials
-from thaw.features.scaling import Scaling, scaling_of
-from thaw.features.trial import Trial, Vectors, best_of
-from thaw.training.extraction import Extracted, extracted
+from thaw.analysis.metrics import classification_metrics
+from thaw.commands.probe import FIXED_OVERRIDES
+from thaw.config.command import compose_recipe
+from thaw.features.heads import Grid, fit_linear_heads
+from thaw.features.scaling import Scaling, fit_scaling
+from thaw.features.trial import FeatureSet, ProbeTrial, select_most_accurate
+from thaw.training.extraction import ExtractedFeatures, extract_features
 
 MANY, ONE = Grid(), Grid(learning_rates=(0.01,), weight_decays=(0.001,), seeds=1)
 ROUNDS = 9
 
 
 def main(overrides: list[str]) -> None:
-    found = extracted(recipe_for([*AS_IT_IS, *overrides]))
+    found = extract_features(compose_recipe([*FIXED_OVERRIDES, *overrides]))
     functions = [lambda: trials(found, ONE), lambda: trials(found, MANY), lambda: trials(found, ONE, turned=False)]
     report(taken_in_turn(functions))
-    say_best(best_of(trials(found, MANY)), found)
+    say_best(select_most_accurate(trials(found, MANY)), found)
 
 
 def taken_in_turn(functions: Sequence[Callable[[], object]]) -> list[float]:
@@ -49,32 +49,34 @@ def taken_in_turn(functions: Sequence[Callable[[], object]]) -> list[float]:
     return [statistics.median(times) for times in taken]
 
 
-def trials(found: Extracted, grid: Grid, turned: bool = True) -> list[Trial]:
-    scaling = scaling_of(found.values[found.samples.of("train")], turned)
+def trials(found: ExtractedFeatures, grid: Grid, turned: bool = True) -> list[ProbeTrial]:
+    scaling = fit_scaling(found.values[found.samples.get_positions("train")], turned)
     train, val = vectors(found, scaling, "train"), vectors(found, scaling, "val")
     width, device = found.values.shape[1], torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return head_trials(train, val, len(found.samples.classes), grid, found.images.seed, width, device)
+    return fit_linear_heads(train, val, len(found.samples.classes), grid, found.images.seed, width, device)
 
 
-def vectors(found: Extracted, scaling: Scaling, split: str) -> Vectors:
-    places: np.ndarray = found.samples.of(split)
-    return Vectors(scaling.applied(found.values[places]), found.samples.labels()[places])
+def vectors(found: ExtractedFeatures, scaling: Scaling, split: str) -> FeatureSet:
+    places: np.ndarray = found.samples.get_positions(split)
+    return FeatureSet(scaling.transform(found.values[places]), found.samples.get_labels()[places])
 
 
 def report(seconds: list[float]) -> None:
     one, many, wide = seconds
-    count = len(MANY.settings())
+    count = len(MANY.list_settings())
     print(f"1 head {one * 1000:.0f} ms, {count} heads {many * 1000:.0f} ms: {many / one:.2f} x the time of one")
     print(f"1 head on features as wide as they come {wide * 1000:.0f} ms: {many / wide:.2f} x")
 
 
-def say_best(best: Trial, found: Extracted) -> None:
-    scaling = scaling_of(found.values[found.samples.of("train")])
+def say_best(best: ProbeTrial, found: ExtractedFeatures) -> None:
+    scaling = fit_scaling(found.values[found.samples.get_positions("train")])
     test = vectors(found, scaling, "test")
     assert best.linear is not None
-    metrics = metrics_of(torch.from_numpy(best.linear.logits(test.features)), torch.from_numpy(test.labels))
+    metrics = classification_metrics(
+        torch.from_numpy(best.linear.compute_logits(test.features)), torch.from_numpy(test.labels)
+    )
     low, high = metrics["accuracy_ci95"]
-    print(f"best on validation: {best.told()}: {best.accuracy:.3f}")
+    print(f"best on validation: {best.format_setting()}: {best.accuracy:.3f}")
     print(f"its test accuracy {metrics['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}")
 
 

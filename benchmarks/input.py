@@ -27,15 +27,15 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from thaw.config.command import recipe_for
+from thaw.config.command import compose_recipe
 from thaw.data.augmentation import Augmentation
-from thaw.data.batches import EpochBatches, Images, loader
-from thaw.data.changes import changed
-from thaw.data.samples import folder_samples
-from thaw.data.store import store_of
-from thaw.network.build import source_for, unstarted_network
-from thaw.training.feed import MOST_WORKERS
-from thaw.training.process import cores, prepare
+from thaw.data.batches import EpochBatchSampler, ImageDataset, build_dataloader
+from thaw.data.changes import apply_augmentation
+from thaw.data.samples import load_folder_samples
+from thaw.data.store import open_image_store
+from thaw.network.build import load_seeded_pretrained, uninitialized_network
+from thaw.training.feed import MAX_WORKERS
+from thaw.training.process import available_cpus, configure_process
 
 SIZE, BATCH, EPOCHS = 224, 32, 3
 SCALE, FLIP = (0.35, 1.0), 0.5
@@ -45,7 +45,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--root", type=Path, help="an image folder: DIR/CLASS/*.jpg")
     root = arguments.parse_args().root
-    prepare(0, True, None)
+    configure_process(0, True, None)
     with tempfile.TemporaryDirectory() as folder:
         images = root or photographs(Path(folder) / "images", 400)
         report(*measured(images, Path(folder) / "cache"))
@@ -66,16 +66,16 @@ def photographs(root: Path, count: int) -> Path:
 
 def measured(root: Path, cache: Path) -> tuple[float, float, float, float]:
     """Milliseconds an image: building the store once, input of ours, input of the usual loader, a training step."""
-    recipe = recipe_for(["trainer.accelerator=cpu"])
-    samples = folder_samples(root, {"train": None, "val": None, "test": None}, {"val": 0.0, "test": 0.1}, 0)
-    source = source_for(recipe.backbone, False, 0, cache, None)
-    preprocessing = source.preprocessing.at(SIZE, None)
+    recipe = compose_recipe(["trainer.accelerator=cpu"])
+    samples = load_folder_samples(root, {"train": None, "val": None, "test": None}, {"val": 0.0, "test": 0.1}, 0)
+    source = load_seeded_pretrained(recipe.backbone, False, 0, cache, None)
+    preprocessing = source.preprocessing.with_size(SIZE, None)
     started = time.perf_counter()
-    store = store_of(samples, preprocessing, cache)
+    store = open_image_store(samples, preprocessing, cache)
     store_ms = 1e3 * (time.perf_counter() - started) / len(samples.samples)
-    images = Images(store, samples.labels(), SIZE, Augmentation(scale=SCALE, flip=FLIP), 0)
-    ours = loader(images, EpochBatches(samples.of("train"), BATCH, 0), 0, False)
-    network = unstarted_network(source, recipe.head, 2, preprocessing).to(memory_format=torch.channels_last)
+    images = ImageDataset(store, samples.get_labels(), SIZE, Augmentation(scale=SCALE, flip=FLIP), 0)
+    ours = build_dataloader(images, EpochBatchSampler(samples.get_positions("train"), BATCH, 0), 0, False)
+    network = uninitialized_network(source, recipe.head, 2, preprocessing).to(memory_format=torch.channels_last)
     usual = usual_loader(root)
     return store_ms, epoch_ms(lambda: our_batches(ours)), epoch_ms(lambda: iter(usual)), step_ms(network)
 
@@ -84,28 +84,33 @@ def fed(root: Path, cache: Path) -> tuple[str, float, float]:
     """The device, and images a second of training steps on one resident batch and on real input."""
     on_gpu = torch.cuda.is_available()
     device, batch, epochs = (torch.device("cuda"), 256, 20) if on_gpu else (torch.device("cpu"), BATCH, 2)
-    recipe = recipe_for(["backbone=resnet18" if on_gpu else "backbone=efficientnet_lite0", "strategy=scratch"])
-    samples = folder_samples(root, {"train": None, "val": None, "test": None}, {"val": 0.0, "test": 0.1}, 0)
-    source = source_for(recipe.backbone, True, 0, cache, None)
-    preprocessing = source.preprocessing.at(SIZE, None)
-    images = Images(
-        store_of(samples, preprocessing, cache), samples.labels(), SIZE, Augmentation(scale=SCALE, flip=FLIP)
+    recipe = compose_recipe(["backbone=resnet18" if on_gpu else "backbone=efficientnet_lite0", "strategy=scratch"])
+    samples = load_folder_samples(root, {"train": None, "val": None, "test": None}, {"val": 0.0, "test": 0.1}, 0)
+    source = load_seeded_pretrained(recipe.backbone, True, 0, cache, None)
+    preprocessing = source.preprocessing.with_size(SIZE, None)
+    images = ImageDataset(
+        open_image_store(samples, preprocessing, cache),
+        samples.get_labels(),
+        SIZE,
+        Augmentation(scale=SCALE, flip=FLIP),
     )
-    positions = np.tile(samples.of("train"), epochs)  # one long epoch: workers start once
-    feed = loader(images, EpochBatches(positions, batch, 0), min(MOST_WORKERS, cores()) if on_gpu else 0, on_gpu)
-    network = unstarted_network(source, recipe.head, 2, preprocessing).to(device, memory_format=torch.channels_last)
+    positions = np.tile(samples.get_positions("train"), epochs)  # one long epoch: workers start once
+    feed = build_dataloader(
+        images, EpochBatchSampler(positions, batch, 0), min(MAX_WORKERS, available_cpus()) if on_gpu else 0, on_gpu
+    )
+    network = uninitialized_network(source, recipe.head, 2, preprocessing).to(device, memory_format=torch.channels_last)
     step = training_step(network, device)
     resident = next(batches_on(feed, device))
     steps = len(positions) // batch
     on_resident = images_per_second(step, (resident for _ in range(steps)), device)
-    name = torch.cuda.get_device_name() if on_gpu else f"{cores()} CPU cores"
+    name = torch.cuda.get_device_name() if on_gpu else f"{available_cpus()} CPU cores"
     return f"{recipe.backbone.name} on {name}", on_resident, images_per_second(step, batches_on(feed, device), device)
 
 
 def batches_on(feed: DataLoader, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     for batch in feed:
         drawn = {name: value.to(device, non_blocking=True) for name, value in batch.drawn.items()}
-        images = changed(batch.images.to(device, non_blocking=True), drawn, SIZE)
+        images = apply_augmentation(batch.images.to(device, non_blocking=True), drawn, SIZE)
         yield images.contiguous(memory_format=torch.channels_last), batch.labels.to(device, non_blocking=True)
 
 
@@ -145,7 +150,7 @@ def _wait_for(device: torch.device) -> None:
 
 def our_batches(feed: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
     for batch in feed:
-        yield changed(batch.images, batch.drawn, SIZE), batch.labels
+        yield apply_augmentation(batch.images, batch.drawn, SIZE), batch.labels
 
 
 def usual_loader(root: Path) -> DataLoader:
@@ -182,7 +187,7 @@ def step_ms(network: torch.nn.Module) -> float:
 
 
 def report(store: float, ours: float, usual: float, step: float) -> None:
-    print(f"\n{cores()} CPU cores, {SIZE} px, milliseconds an image")
+    print(f"\n{available_cpus()} CPU cores, {SIZE} px, milliseconds an image")
     print(f"  training step, EfficientNet-Lite0              {step:7.2f}")
     print(f"  thaw: decode and resize, once for all runs     {store:7.2f}")
     print(f"  thaw: input of an epoch                        {ours:7.2f}   {ours / step:6.1%} of the step")

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thaw.analysis.metrics import wilson
-from thaw.config.command import config_folder, recipe_for
+from thaw.analysis.metrics import wilson_interval
+from thaw.config.command import compose_recipe, get_config_folder
 from thaw.config.schema import Recipe
-from thaw.data.build import still_to_fetch
-from thaw.data.cache import cache_folder
+from thaw.data.build import missing_download
+from thaw.data.cache import resolve_cache_dir
 from thaw.launch import launch
-from thaw.network.known import weights_to_fetch
+from thaw.network.known import describe_missing_weights
 
 LITE = ("backbone=efficientnet_lite0", "backbone.weights=default")
 PARTS = ("Published", "Expect", "Differs")
@@ -54,7 +54,7 @@ class Published:
 
 def main(arguments: Sequence[str]) -> int:
     asked = _asked(arguments)
-    files = {file.stem: file for file in sorted((config_folder() / "experiment").glob("*.yaml"))}
+    files = {file.stem: file for file in sorted((get_config_folder() / "experiment").glob("*.yaml"))}
     outputs = Path("outputs") / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_reproduce"
     table, failed = [["experiment", "published", "ours", "difference", "remark"]], 0
     for name in asked.names or files:
@@ -98,7 +98,7 @@ def _asked(arguments: Sequence[str]) -> argparse.Namespace:
     asked.names = [one for one in asked.words if "=" not in one]
     asked.settings = [one for one in asked.words if "=" in one]
     asked.roots = dict(one.split("=", 1) for one in asked.root)
-    known = {file.stem for file in (config_folder() / "experiment").glob("*.yaml")}
+    known = {file.stem for file in (get_config_folder() / "experiment").glob("*.yaml")}
     if unknown := [one for one in asked.names if one not in known]:
         parser.error(f"no experiment {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     return asked
@@ -107,9 +107,9 @@ def _asked(arguments: Sequence[str]) -> argparse.Namespace:
 def _reproduced(name: str, asked: argparse.Namespace, outputs: Path) -> tuple[list[dict[str, Any]], str]:
     """The metrics of every seed's run, and what is to be said of them."""
     overrides = [f"experiment={name}", *(LITE if asked.lite else ()), *asked.settings]
-    root = asked.roots.get(recipe_for(overrides).dataset.name)
+    root = asked.roots.get(compose_recipe(overrides).dataset.name)
     overrides += [f"dataset.root={root}"] if root else []
-    recipe = recipe_for(overrides)
+    recipe = compose_recipe(overrides)
     if missing := _missing(recipe):
         return [], f"needs {missing}"
     status = launch(["-m", *overrides, f"seed={asked.seeds}", f"output_dir={outputs}"])
@@ -119,9 +119,9 @@ def _reproduced(name: str, asked: argparse.Namespace, outputs: Path) -> tuple[li
 
 
 def _missing(recipe: Recipe) -> str:
-    cache = cache_folder(recipe.data.cache)
-    weights = weights_to_fetch(recipe.backbone, cache) if recipe.strategy.start == "source" else ""
-    return " and ".join(filter(None, [still_to_fetch(recipe.dataset, cache), weights]))
+    cache = resolve_cache_dir(recipe.data.cache)
+    weights = describe_missing_weights(recipe.backbone, cache) if recipe.strategy.start == "source" else ""
+    return " and ".join(filter(None, [missing_download(recipe.dataset, cache), weights]))
 
 
 def _seconds(runs: Sequence[dict[str, Any]]) -> float:
@@ -137,7 +137,7 @@ def _ours(published: Published | None, runs: Sequence[dict[str, Any]]) -> tuple[
     values = [run["test"][metric] for run in runs]
     mean, count = statistics.mean(values), runs[0]["test"]["count"]
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    low, high = wilson(round(mean * count), count) if metric == "accuracy" else (0.0, 0.0)
+    low, high = wilson_interval(round(mean * count), count) if metric == "accuracy" else (0.0, 0.0)
     interval = f", {low:.3f} to {high:.3f} by {count} images" if metric == "accuracy" else ""
     return f"{metric} {mean:.3f}{spread} ({len(values)} seeds{interval})", published.difference(
         mean

@@ -20,13 +20,13 @@ from pathlib import Path
 
 import torch
 
-from thaw.config.command import recipe_for
+from thaw.config.command import compose_recipe
 from thaw.data.batches import Batch
-from thaw.training.assembly import Assembly, assembled
-from thaw.training.learner import Learner
+from thaw.training.assembly import TrainingSetup, setup_training
+from thaw.training.learner import ClassificationModule
 from thaw.training.objective import apply_phase, set_weight_decay
-from thaw.training.run import new_run
-from thaw.training.train import quieten
+from thaw.training.run import create_run
+from thaw.training.train import silence_lightning
 
 STRATEGIES = {
     "finetune": ("strategy=finetune", "cache=off"),
@@ -42,7 +42,7 @@ WARM_UP, STEPS = 3, 15
 
 
 def main(overrides: list[str]) -> None:
-    quieten()
+    silence_lightning()
     with tempfile.TemporaryDirectory() as folder:
         strategies = {
             name: steps(prepared([*overrides, *chosen], Path(folder) / name)) for name, chosen in STRATEGIES.items()
@@ -57,22 +57,22 @@ def main(overrides: list[str]) -> None:
     report({name: statistics.median(times) for name, times in seconds.items()})
 
 
-def prepared(overrides: list[str], folder: Path) -> Assembly:
-    parts = assembled(new_run(recipe_for(overrides), folder))
-    parts.supply.enter(parts.learner.plan.phases[-1])
+def prepared(overrides: list[str], folder: Path) -> TrainingSetup:
+    parts = setup_training(create_run(compose_recipe(overrides), folder))
+    parts.batch_source.prepare_phase(parts.module.plan.phases[-1])
     return parts
 
 
-def steps(parts: Assembly) -> Iterator[None]:
+def steps(parts: TrainingSetup) -> Iterator[None]:
     """Forward, backward and optimizer step on one batch after another, loading included. Pauses after each."""
-    learner, phase = parts.learner.to(device()), parts.learner.plan.phases[-1]
+    learner, phase = parts.module.to(device()), parts.module.plan.phases[-1]
     optimizer = learner.configure_optimizers()
     apply_phase(learner.network, phase)
     set_weight_decay(optimizer.param_groups, phase)
     rates = {part.name: part.learning_rate for part in phase.parts}
     for group in optimizer.param_groups:
         group["lr"] = rates[group["part"]] * 0.01  # a step costs the same however far it goes
-    for batch in cycle(parts.feed.train):
+    for batch in cycle(parts.dataloaders.train):
         optimizer.zero_grad()
         loss(learner, Batch(*batch)).backward()
         optimizer.step()
@@ -81,9 +81,9 @@ def steps(parts: Assembly) -> Iterator[None]:
         yield
 
 
-def loss(learner: Learner, batch: Batch) -> torch.Tensor:
+def loss(learner: ClassificationModule, batch: Batch) -> torch.Tensor:
     here = batch._replace(images=batch.images.to(device()), labels=batch.labels.to(device()))
-    return torch.nn.functional.cross_entropy(learner.logits(here), here.labels)
+    return torch.nn.functional.cross_entropy(learner.compute_logits(here), here.labels)
 
 
 def device() -> torch.device:

@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from tests.conftest import ROOT
-from thaw.config.command import checked, parsed
+from thaw.config.command import check_command, parse_command
 
 PAGE = (ROOT / "docs" / "devices.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
@@ -17,7 +17,7 @@ COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) fo
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_of_the_page_is_valid(line: str) -> None:
     words = shlex.split(line)
-    checked(parsed(words[words.index("train.py") + 1 :]))
+    check_command(parse_command(words[words.index("train.py") + 1 :]))
 
 
 def test_torchrun_takes_what_the_page_gives_it() -> None:

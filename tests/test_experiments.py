@@ -16,8 +16,8 @@ from tests.data import official
 from tests.data.official import written
 from thaw import cli
 from thaw.commands import probe
-from thaw.config.command import checked, parsed, recipe_for
-from thaw.config.schema import MlpHead
+from thaw.config.command import check_command, compose_recipe, parse_command
+from thaw.config.schema import MlpHeadConfig
 from thaw.launch import launch
 
 FILES = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -57,7 +57,7 @@ def test_a_file_opens_with_what_it_shows_its_command_and_its_numbers(file: Path)
 def test_the_commands_in_it_are_valid(name: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(line)
     if words[:2] == ["python", "train.py"]:
-        checked(parsed(words[2:]))
+        check_command(parse_command(words[2:]))
         return
     monkeypatch.setattr(probe, "_probe", lambda *_: 0)
     monkeypatch.setattr(sys, "argv", words)
@@ -69,7 +69,7 @@ def test_the_commands_in_it_are_valid(name: str, line: str, monkeypatch: pytest.
 def test_it_plans_and_trains_on_its_data_sets_layout(
     file: Path, data: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = recipe_for([f"experiment={file.stem}"])
+    recipe = compose_recipe([f"experiment={file.stem}"])
     name = recipe.dataset.name
     place = HERE.get(name) or (f"dataset.root={data[name]}", "dataset.image_size=32")
     assert launch([f"experiment={file.stem}", *LITE, *place, *SMALL, f"output_dir={tmp_path}"]) == 0
@@ -85,13 +85,13 @@ def test_it_plans_and_trains_on_its_data_sets_layout(
 
 @pytest.mark.parametrize("strategy", ["scratch", "fixed", "finetune"])
 def test_a_number_that_was_chosen_on_test_images_is_said_to_be(strategy: str) -> None:
-    (note,) = recipe_for([f"experiment=hymenoptera_{strategy}"]).notes
+    (note,) = compose_recipe([f"experiment=hymenoptera_{strategy}"]).notes
     assert "the very images that it is measured on" in note
 
 
 @pytest.mark.parametrize(("name", "rate", "momentum"), [("finetune", 5e-5, 0.0), ("scratch", 5e-4, 0.0)])
 def test_a_mean_takes_the_steps_of_d2ls_sum(name: str, rate: float, momentum: float) -> None:
-    recipe = recipe_for([f"experiment=hotdog_{name}"])
+    recipe = compose_recipe([f"experiment=hotdog_{name}"])
     optimizer, batch = recipe.optimizer, recipe.trainer.batch_size
     assert batch == 128
     assert optimizer.learning_rate == pytest.approx(rate * batch)
@@ -100,17 +100,17 @@ def test_a_mean_takes_the_steps_of_d2ls_sum(name: str, rate: float, momentum: fl
 
 
 def test_the_caltech_head_is_the_tutorials() -> None:
-    head = recipe_for(["experiment=caltech101_vgg16"]).head
-    assert isinstance(head, MlpHead)
+    head = compose_recipe(["experiment=caltech101_vgg16"]).head
+    assert isinstance(head, MlpHeadConfig)
     assert (head.hidden, head.activation, head.dropout) == ([256], "relu", 0.4)
     assert 4096 * 256 + 256 + 256 * 100 + 100 == 1_074_532
 
 
 def test_caltechs_faces_are_one_class(data: dict[str, Path], tmp_path: Path) -> None:
-    from thaw.data.build import samples_of
+    from thaw.data.build import load_samples
 
-    recipe = recipe_for(["experiment=caltech101_vgg16", f"dataset.root={data['caltech101']}"])
-    assert samples_of(recipe.dataset, 0, tmp_path, None).classes == ("Faces", "chair")
+    recipe = compose_recipe(["experiment=caltech101_vgg16", f"dataset.root={data['caltech101']}"])
+    assert load_samples(recipe.dataset, 0, tmp_path, None).classes == ("Faces", "chair")
 
 
 @pytest.mark.parametrize(("ours", "said"), [(0.95, "within"), (0.9, "-0.048"), (0.97, "+0.009")])

@@ -12,7 +12,7 @@ import pytest
 from tests.comparison.records import write_run
 from tests.conftest import ROOT, TINY, only_run, thaw, typed
 from tests.images import image_folder
-from thaw.config.command import checked, parsed
+from thaw.config.command import check_command, parse_command
 from thaw.launch import launch
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -96,7 +96,7 @@ def test_a_training_of_the_readme_runs(line: str, tmp_path: Path) -> None:
 def test_a_training_of_the_readme_is_a_valid_command_as_it_stands(line: str, tmp_path: Path) -> None:
     words = [word.replace("root=DIR", f"root={tmp_path}") for word in shlex.split(line)[2:]]
     if not any("resume=" in word for word in words):
-        checked(parsed(words))
+        check_command(parse_command(words))
 
 
 @pytest.mark.parametrize("line", [line for line in VERBS if line.split()[1] in AFTER_TRAINING])
@@ -141,7 +141,7 @@ def test_presets_of_ones_own_are_trained(mine: Path) -> None:
     (line,) = [line for line in COMMANDS if "--config-dir" in line]
     words = [word.replace("mine", str(mine), 1) if word == "mine" else word for word in shlex.split(line)[2:]]
     assert {file.parent.name for file in mine.rglob("*.yaml")} == {"dataset", "backbone", "strategy", "head"}
-    recipe = checked(parsed(words)).recipe()
+    recipe = check_command(parse_command(words)).build_recipe()
     assert (recipe.backbone.library, recipe.head.kind, list(recipe.strategy.phases)) == ("timm", "mlp", ["head", "top"])
     here = ["backbone=efficientnet_lite0", "dataset.image_size=32", *SMALL, f"output_dir={mine.parent / 'outputs'}"]
     assert launch([*(word for word in words if word != "backbone=swin"), *here]) == 0

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from thaw.config.faults import DONE, FAULT, INTERRUPTED, Fault, UserFault, nearest
+from thaw.config.faults import EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_USER_ERROR, Problem, UserError, find_closest_name
 
 COMMANDS = {
     "train": "train a recipe or a sweep; the same as python train.py",
@@ -31,23 +31,25 @@ COMMANDS = {
 
 def main() -> int:
     """Runs the command that the command line names and returns the exit status."""
-    command, *rest = sys.argv[1:] or ["--help"]
+    command, *arguments = sys.argv[1:] or ["--help"]
     if command in ("--help", "-h"):
-        print("\n".join(["thaw COMMAND", "", *(f"  {name:<10}{what}" for name, what in COMMANDS.items())]))
-        return DONE
+        print(
+            "\n".join(["thaw COMMAND", "", *(f"  {name:<10}{description}" for name, description in COMMANDS.items())])
+        )
+        return EXIT_SUCCESS
     try:
-        return _run(command, rest)
-    except UserFault as fault:
-        print(f"thaw: {fault}", file=sys.stderr)
-        return FAULT
+        return _run(command, arguments)
+    except UserError as error:
+        print(f"thaw: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
 
 
 def _run(command: str, arguments: Sequence[str]) -> int:
     if command not in COMMANDS:
-        fix = f"thaw {nearest(command, COMMANDS) or '--help'}"
-        raise UserFault("no such command.", [Fault(command, valid=", ".join(COMMANDS), fix=fix)])
+        fix = f"thaw {find_closest_name(command, COMMANDS) or '--help'}"
+        raise UserError("no such command.", [Problem(command, valid=", ".join(COMMANDS), fix=fix)])
     if command == "train":
         from thaw.launch import launch
 

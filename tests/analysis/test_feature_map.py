@@ -7,8 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thaw.analysis.feature_map import LABEL, FeatureMap, apart, colours_of, feature_map, map_picture
-from thaw.config.faults import UserFault
+from thaw.analysis.feature_map import (
+    LABEL_SIZE,
+    FeatureEmbedding,
+    build_palette,
+    compute_embedding,
+    plot_embedding,
+    repel_labels,
+)
+from thaw.config.faults import UserError
 from thaw.data.samples import Sample, Samples
 
 
@@ -34,33 +41,33 @@ def kept_together(places: np.ndarray, labels: np.ndarray) -> float:
 
 def test_what_is_apart_in_the_features_is_apart_on_both_maps() -> None:
     features, labels = clusters(3, 20)
-    maps = feature_map(features, 0)
+    maps = compute_embedding(features, 0)
     assert kept_together(maps.pca, labels) > 0.95
     assert kept_together(maps.tsne, labels) > 0.95
 
 
 def test_pca_holds_the_variance_that_it_says() -> None:
     features, _ = clusters(3, 20)
-    maps = feature_map(features, 0)
+    maps = compute_embedding(features, 0)
     centred = features - features.mean(0)
     shares = np.linalg.svd(centred, compute_uv=False) ** 2 / (centred**2).sum()
-    np.testing.assert_allclose(maps.shares, shares[:2], rtol=1e-4)
+    np.testing.assert_allclose(maps.explained_variance_ratio, shares[:2], rtol=1e-4)
     np.testing.assert_allclose(maps.pca.var(0) / features.var(0).sum(), shares[:2], rtol=1e-4)
 
 
 def test_a_map_is_the_same_for_the_same_seed() -> None:
     features, _ = clusters(3, 12)
-    first, second = feature_map(features, 3), feature_map(features, 3)
+    first, second = compute_embedding(features, 3), compute_embedding(features, 3)
     assert np.array_equal(first.pca, second.pca)
     assert np.array_equal(first.tsne, second.tsne)
 
 
 def test_of_too_many_points_a_draw_of_the_seed_is_shown() -> None:
     features, _ = clusters(3, 20)
-    drawn = feature_map(features, 0, most=24).positions
+    drawn = compute_embedding(features, 0, max_points=24).positions
     assert len(set(drawn.tolist())) == 24
-    assert drawn.tolist() == feature_map(features, 0, most=24).positions.tolist()
-    assert drawn.tolist() != feature_map(features, 1, most=24).positions.tolist()
+    assert drawn.tolist() == compute_embedding(features, 0, max_points=24).positions.tolist()
+    assert drawn.tolist() != compute_embedding(features, 1, max_points=24).positions.tolist()
 
 
 @pytest.mark.parametrize(
@@ -69,18 +76,18 @@ def test_of_too_many_points_a_draw_of_the_seed_is_shown() -> None:
     ids=["all alike", "one value", "three images"],
 )
 def test_odd_features_still_have_a_map(features: np.ndarray) -> None:
-    maps = feature_map(features.astype(np.float32), 0)
+    maps = compute_embedding(features.astype(np.float32), 0)
     assert maps.pca.shape == maps.tsne.shape == (len(features), 2)
     assert np.isfinite(maps.pca).all()
     assert np.isfinite(maps.tsne).all()
-    map_picture(maps, table(np.arange(len(features)) % 2, ["ants", "bees"]), "odd").draw_without_rendering()
+    plot_embedding(maps, table(np.arange(len(features)) % 2, ["ants", "bees"]), "odd").draw_without_rendering()
 
 
 def test_features_that_are_not_finite_are_told() -> None:
     features, _ = clusters(2, 5)
     features[3, 0] = np.nan
-    with pytest.raises(UserFault, match="1 of 10 images"):
-        feature_map(features, 0)
+    with pytest.raises(UserError, match="1 of 10 images"):
+        compute_embedding(features, 0)
 
 
 def words_in(names: list[str]) -> set[str]:
@@ -88,8 +95,8 @@ def words_in(names: list[str]) -> set[str]:
     from matplotlib.text import Text
 
     features, labels = clusters(len(names), 3, width=4)
-    maps = FeatureMap(np.arange(len(labels)), features[:, :2], (0.5, 0.3), features[:, 2:], 30.0)
-    picture = map_picture(maps, table(labels, names), "title")
+    maps = FeatureEmbedding(np.arange(len(labels)), features[:, :2], (0.5, 0.3), features[:, 2:], 30.0)
+    picture = plot_embedding(maps, table(labels, names), "title")
     picture.draw_without_rendering()
     return {text.get_text() for text in picture.findobj(Text)}
 
@@ -113,8 +120,8 @@ def test_names_are_written_as_they_are() -> None:
 def test_a_legend_of_wide_names_stays_within_the_picture() -> None:
     names = [f"{'W' * 20}{number}" for number in range(120)]
     features, labels = clusters(len(names), 1, width=4)
-    maps = FeatureMap(np.arange(len(labels)), features[:, :2], (0.5, 0.3), features[:, 2:], 30.0)
-    picture = map_picture(maps, table(labels, names), "title")
+    maps = FeatureEmbedding(np.arange(len(labels)), features[:, :2], (0.5, 0.3), features[:, 2:], 30.0)
+    picture = plot_embedding(maps, table(labels, names), "title")
     picture.draw_without_rendering()
     assert all(one.get_window_extent().x1 <= picture.bbox.x1 for one in picture.legends)
 
@@ -133,8 +140,8 @@ def test_classes_beyond_counting_are_not_named() -> None:
 
 def test_labels_at_one_spot_are_pushed_apart_and_lone_ones_stay() -> None:
     spots = np.concatenate([np.full((12, 2), 0.5), [[0.0, 0.0]]])
-    moved = apart(spots)
-    between = np.abs(moved[:, None] - moved[None]) / LABEL
+    moved = repel_labels(spots)
+    between = np.abs(moved[:, None] - moved[None]) / LABEL_SIZE
     overlaps = (between < 0.8).all(2)
     assert overlaps.sum() == len(spots)  # each with itself alone
     np.testing.assert_allclose(moved[-1], 0, atol=1e-3)
@@ -142,4 +149,4 @@ def test_labels_at_one_spot_are_pushed_apart_and_lone_ones_stay() -> None:
 
 @pytest.mark.parametrize("classes", [2, 10, 11, 100])
 def test_each_class_has_a_colour_of_its_own(classes: int) -> None:
-    assert len({tuple(np.round(one, 3)) for one in colours_of(classes)}) == classes
+    assert len({tuple(np.round(one, 3)) for one in build_palette(classes)}) == classes

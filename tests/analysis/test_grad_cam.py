@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from thaw.analysis.grad_cam import enlarged, grad_cam
-from thaw.network.maps import maps_of
-from thaw.network.network import Network, vectors
-from thaw.network.stages import split
+from thaw.analysis.grad_cam import grad_cam, upsample_maps
+from thaw.network.maps import extract_feature_maps
+from thaw.network.network import Network, pool
+from thaw.network.stages import split_stages
 
 NETWORKS = {
     "resnet18": (lambda: models.resnet18(weights=None), 64, "layer3", 4),
@@ -24,9 +24,9 @@ NETWORKS = {
 
 
 def network_of(model: nn.Module, size: int, classes: int = 5) -> Network:
-    cut = split(model.eval(), size)
+    cut = split_stages(model.eval(), size)
     with torch.no_grad():
-        width = vectors(nn.Sequential(*cut.stages.values())(torch.zeros(1, 3, size, size))).shape[1]
+        width = pool(nn.Sequential(*cut.stages.values())(torch.zeros(1, 3, size, size))).shape[1]
     return Network(dict(cut.stages), nn.Linear(width, classes)).eval()
 
 
@@ -48,7 +48,9 @@ def test_any_network_has_maps_from_0_to_1_and_says_what_it_says(name: str) -> No
 
 def bright_spots() -> Network:
     """Class 0 answers to red, class 1 to green; what is negative speaks against."""
-    stages = split(nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)), 8).stages
+    stages = split_stages(
+        nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)), 8
+    ).stages
     with torch.no_grad():
         layer = next(one for stage in stages.values() for one in stage.modules() if isinstance(one, nn.Conv2d))
         layer.weight.zero_()
@@ -67,7 +69,7 @@ def test_what_speaks_for_a_class_is_where_its_colour_is() -> None:
     expected = torch.zeros(2, 8, 8)
     expected[0, 1, 2], expected[1, 6, 5] = 1.0, 1.0
     assert torch.equal(found.maps[0], expected)
-    large = enlarged(found.maps, 64)[0, 0]
+    large = upsample_maps(found.maps, 64)[0, 0]
     assert divmod(int(large.argmax()), 64)[0] // 8 == 1
 
 
@@ -88,13 +90,13 @@ def test_a_class_that_nothing_speaks_for_has_a_map_of_zeros() -> None:
     ],
 )
 def test_what_has_a_place_in_the_image(features: object, shape: tuple[int, ...] | None) -> None:
-    maps = maps_of(features)
+    maps = extract_feature_maps(features)
     assert (None if maps is None else tuple(maps.shape)) == shape
 
 
 def test_tokens_return_to_their_place() -> None:
     grid = torch.arange(18.0).view(1, 3, 3, 2)  # height, width, channels
     tokens: Tensor = torch.cat([torch.full((1, 1, 2), -1.0), grid.flatten(1, 2)], 1)
-    maps = maps_of(tokens)
+    maps = extract_feature_maps(tokens)
     assert maps is not None
     assert torch.equal(maps, grid.permute(0, 3, 1, 2))

@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 from torch import Tensor
 
-from thaw.analysis.metrics import confusion_matrix, metrics_of, wilson
+from thaw.analysis.metrics import classification_metrics, confusion_matrix, wilson_interval
 
 
 def random_answers(classes: int, absent: tuple[int, ...] = (), count: int = 500) -> tuple[Tensor, Tensor]:
@@ -26,7 +26,7 @@ CASES = [(2, ()), (3, ()), (5, ()), (12, ()), (12, (0, 7, 11))]
 @pytest.mark.parametrize(("classes", "absent"), CASES)
 def test_accuracies_are_those_of_scikit_learn(classes: int, absent: tuple[int, ...]) -> None:
     logits, labels = random_answers(classes, absent)
-    ours, predicted = metrics_of(logits, labels), logits.argmax(1)
+    ours, predicted = classification_metrics(logits, labels), logits.argmax(1)
     recalls = sklearn_metrics.recall_score(labels, predicted, labels=labels.unique(), average="macro")
     assert ours["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(labels, predicted))
     assert ours["macro_accuracy"] == pytest.approx(recalls)
@@ -37,13 +37,13 @@ def test_accuracies_are_those_of_scikit_learn(classes: int, absent: tuple[int, .
 def test_macro_f1_is_that_of_scikit_learn_over_the_classes_that_occur(classes: int, absent: tuple[int, ...]) -> None:
     logits, labels = random_answers(classes, absent)
     theirs = sklearn_metrics.f1_score(labels, logits.argmax(1), labels=labels.unique(), average="macro")
-    assert metrics_of(logits, labels)["macro_f1"] == pytest.approx(theirs)
+    assert classification_metrics(logits, labels)["macro_f1"] == pytest.approx(theirs)
 
 
 def test_a_class_that_occurs_and_is_never_predicted_counts_as_zero() -> None:
     labels = torch.tensor([0, 0, 1, 2])
     logits = torch.eye(3)[torch.tensor([0, 0, 0, 2])]
-    numbers = metrics_of(logits, labels)
+    numbers = classification_metrics(logits, labels)
     assert numbers["macro_accuracy"] == pytest.approx((1 + 0 + 1) / 3)
     assert numbers["macro_f1"] == pytest.approx((0.8 + 0 + 1) / 3)
 
@@ -52,19 +52,19 @@ def test_a_class_that_occurs_and_is_never_predicted_counts_as_zero() -> None:
 def test_loss_is_the_log_loss_of_scikit_learn(classes: int, absent: tuple[int, ...]) -> None:
     logits, labels = random_answers(classes, absent)
     theirs = sklearn_metrics.log_loss(labels, logits.double().softmax(1), labels=np.arange(classes))
-    assert metrics_of(logits, labels)["loss"] == pytest.approx(theirs)
+    assert classification_metrics(logits, labels)["loss"] == pytest.approx(theirs)
 
 
 @pytest.mark.parametrize(("classes", "absent"), [case for case in CASES if case[0] > 5])
 def test_top5_accuracy_is_that_of_scikit_learn(classes: int, absent: tuple[int, ...]) -> None:
     logits, labels = random_answers(classes, absent)
     theirs = sklearn_metrics.top_k_accuracy_score(labels, logits, k=5, labels=np.arange(classes))
-    assert metrics_of(logits, labels)["top5_accuracy"] == pytest.approx(theirs)
+    assert classification_metrics(logits, labels)["top5_accuracy"] == pytest.approx(theirs)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_up_to_five_classes_are_all_among_the_best_five(classes: int) -> None:
-    assert metrics_of(*random_answers(classes))["top5_accuracy"] == 1.0
+    assert classification_metrics(*random_answers(classes))["top5_accuracy"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_up_to_five_classes_are_all_among_the_best_five(classes: int) -> None:
 )
 def test_the_interval_is_the_wilson_interval_of_scipy(successes: int, count: int) -> None:
     theirs = binomtest(successes, count).proportion_ci(confidence_level=0.95, method="wilson")
-    low, high = wilson(successes, count)
+    low, high = wilson_interval(successes, count)
     assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
     assert 0.0 <= low < high <= 1.0
 
@@ -80,7 +80,7 @@ def test_the_interval_is_the_wilson_interval_of_scipy(successes: int, count: int
 def test_the_interval_beside_the_accuracy_is_its_own() -> None:
     logits, labels = random_answers(4)
     right = int((logits.argmax(1) == labels).sum())
-    assert metrics_of(logits, labels)["accuracy_ci95"] == list(wilson(right, len(labels)))
+    assert classification_metrics(logits, labels)["accuracy_ci95"] == list(wilson_interval(right, len(labels)))
 
 
 @pytest.mark.parametrize(("classes", "absent"), CASES)
@@ -91,6 +91,6 @@ def test_the_confusion_matrix_is_that_of_scikit_learn(classes: int, absent: tupl
 
 
 def test_a_row_of_the_confusion_matrix_is_a_label_and_a_column_a_prediction() -> None:
-    matrix = confusion_matrix(torch.tensor([2, 2]), torch.tensor([0, 0]), classes=3)
+    matrix = confusion_matrix(torch.tensor([2, 2]), torch.tensor([0, 0]), num_classes=3)
     assert matrix[0, 2] == 2
     assert matrix.sum() == 2

@@ -8,21 +8,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thaw.analysis.probe_plot import save_probe
-from thaw.features.scaling import Linear
-from thaw.features.trial import HEAD, NEIGHBOURS, Trial
+from thaw.analysis.probe_plot import save_probe_plot
+from thaw.features.scaling import LinearModel
+from thaw.features.trial import KNN_METHOD, LINEAR_HEAD_METHOD, ProbeTrial
 
-LINEAR = Linear(np.eye(2), np.zeros(2))
+LINEAR = LinearModel(np.eye(2), np.zeros(2))
 HEADS = [
-    Trial(HEAD, {"learning rate": rate, "weight decay": decay, "seed": seed}, 0.7 + rate - decay / 10, 0.5, 0.1, LINEAR)
+    ProbeTrial(
+        LINEAR_HEAD_METHOD,
+        {"learning rate": rate, "weight decay": decay, "seed": seed},
+        0.7 + rate - decay / 10,
+        0.5,
+        0.1,
+        LINEAR,
+    )
     for rate in (0.01, 0.1)
     for decay in (0.0, 0.1)
     for seed in (0, 1)
 ]
 TRIALS = [
-    Trial("nearest centroid", {}, 0.75, 0.6, 0.1, LINEAR),
-    *(Trial(NEIGHBOURS, {"k": k}, 0.7, float("nan"), 0.1, None) for k in (5, 1)),
-    *(Trial("logistic regression", {"C": strength}, 0.8, 0.4, 0.1, LINEAR) for strength in (0.01, 0.1)),
+    ProbeTrial("nearest centroid", {}, 0.75, 0.6, 0.1, LINEAR),
+    *(ProbeTrial(KNN_METHOD, {"k": k}, 0.7, float("nan"), 0.1, None) for k in (5, 1)),
+    *(ProbeTrial("logistic regression", {"C": strength}, 0.8, 0.4, 0.1, LINEAR) for strength in (0.01, 0.1)),
     *HEADS,
 ]
 
@@ -36,6 +43,6 @@ def red_at(file: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(("winner", "third"), [(TRIALS[0], 1), (TRIALS[3], 1), (HEADS[-1], 2)])
-def test_what_was_chosen_is_marked_in_the_picture_of_its_method(winner: Trial, third: int, tmp_path: Path) -> None:
-    save_probe(TRIALS, winner, "captcha: validation", tmp_path / "probe.png")
+def test_what_was_chosen_is_marked_in_the_picture_of_its_method(winner: ProbeTrial, third: int, tmp_path: Path) -> None:
+    save_probe_plot(TRIALS, winner, "captcha: validation", tmp_path / "probe.png")
     assert red_at(tmp_path / "probe.png") == [third]

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thaw.analysis.projector import SHEET, projector_writers, sheet_of, shown_positions
-from thaw.data.batches import Images
+from thaw.analysis.projector import MAX_SPRITE_SIDE, build_projector_writers, compute_sprite_layout, select_positions
+from thaw.data.batches import ImageDataset
 from thaw.data.samples import Sample, Samples
-from thaw.data.store import Store
-from thaw.training.files import write_whole
+from thaw.data.store import ImageStore
+from thaw.training.files import write_atomically
 
 SIDE, COUNT = 16, 7
 COLOURS = np.random.default_rng(0).integers(0, 255, (COUNT, 3), dtype=np.uint8)
@@ -27,18 +27,18 @@ NAMES = ["0.png", "1.png", "a\ttab\nand a line.png", "\udce9.png", "ä.png", "5.
 FEATURES = np.concatenate([np.random.default_rng(1).normal(size=(COUNT - 1, 5)), np.full((1, 5), 1e-30)]).astype("f4")
 
 
-def images() -> Images:
+def images() -> ImageDataset:
     """Each of one colour."""
     pixels = np.repeat(COLOURS, SIDE * SIDE, axis=0).ravel()
     starts, shapes = np.arange(COUNT) * SIDE * SIDE * 3, np.full((COUNT, 2), SIDE)
-    return Images(Store(pixels, starts, shapes, shapes), np.arange(COUNT) % 2, SIDE)
+    return ImageDataset(ImageStore(pixels, starts, shapes, shapes), np.arange(COUNT) % 2, SIDE)
 
 
 def written(folder: Path, positions: np.ndarray) -> Path:
     rows = tuple(Sample(name, number % 2, "train") for number, name in enumerate(NAMES))
     samples = Samples(Path("/data"), ("ants", "bees"), rows, (), "0" * 16)
-    for name, write in projector_writers(FEATURES, samples, images(), positions, "pictures, final").items():
-        write_whole(folder / name, write)
+    for name, write in build_projector_writers(FEATURES, samples, images(), positions, "pictures, final").items():
+        write_atomically(folder / name, write)
     return folder
 
 
@@ -64,18 +64,18 @@ def test_vectors_rows_and_thumbnails_are_in_one_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 397, 16_384, 16_385, 65_536])
 def test_the_sheet_holds_all_thumbnails_and_is_no_larger_than_the_projector_takes(count: int) -> None:
-    columns, side = sheet_of(count, 224)
+    columns, side = compute_sprite_layout(count, 224)
     assert columns**2 >= count > (columns - 1) ** 2
-    assert columns * side <= SHEET
+    assert columns * side <= MAX_SPRITE_SIDE
     assert 32 <= side <= 64
 
 
 def test_of_more_images_than_fit_a_sample_of_the_seed_is_shown() -> None:
-    assert shown_positions(5, 0, most=5).tolist() == [0, 1, 2, 3, 4]
-    drawn = shown_positions(1000, 0, most=50)
+    assert select_positions(5, 0, max_images=5).tolist() == [0, 1, 2, 3, 4]
+    drawn = select_positions(1000, 0, max_images=50)
     assert len(set(drawn.tolist())) == 50
-    assert drawn.tolist() == sorted(drawn.tolist()) == shown_positions(1000, 0, most=50).tolist()
-    assert drawn.tolist() != shown_positions(1000, 1, most=50).tolist()
+    assert drawn.tolist() == sorted(drawn.tolist()) == select_positions(1000, 0, max_images=50).tolist()
+    assert drawn.tolist() != select_positions(1000, 1, max_images=50).tolist()
 
 
 @pytest.fixture(scope="module")

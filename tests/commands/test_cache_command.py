@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import thaw
 from tests.filling import FILLS_FOR_EVER
-from thaw.data.cache import complete_folder
+from thaw.data.cache import build_folder_once
 
 DATASET, STORE, FEATURES, FILLED = "bees-0123456789abcdef", "0" * 16, "f" * 16, "a" * 16
 
@@ -46,9 +46,9 @@ def fill_features(folder: Path) -> None:
 def cache(tmp_path: Path) -> Path:
     """An entry of most kinds, among things of the user's own."""
     cache = tmp_path / "cache"
-    complete_folder(cache / "datasets" / DATASET, fill_dataset)
-    complete_folder(cache / "decoded" / STORE, fill_store)
-    complete_folder(cache / "features" / FEATURES, fill_features)
+    build_folder_once(cache / "datasets" / DATASET, fill_dataset)
+    build_folder_once(cache / "decoded" / STORE, fill_store)
+    build_folder_once(cache / "features" / FEATURES, fill_features)
     for name in ("bees.zip", "wasps.zip.part"):
         file = cache / "downloads" / name
         file.parent.mkdir(exist_ok=True)
@@ -129,7 +129,7 @@ def test_what_was_freed_is_said(
 
 def test_what_was_cleared_can_be_made_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert thaw(monkeypatch, "cache", "clear", f"data.cache={cache}") == 0
-    assert (complete_folder(cache / "datasets" / DATASET, fill_dataset) / "train" / "bee.png").is_file()
+    assert (build_folder_once(cache / "datasets" / DATASET, fill_dataset) / "train" / "bee.png").is_file()
 
 
 @pytest.mark.parametrize(

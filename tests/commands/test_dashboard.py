@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import TINY
 from thaw.commands import dashboard
-from thaw.config.faults import UserFault
+from thaw.config.faults import UserError
 from thaw.launch import launch
 
 ATTEMPTS = 4
@@ -113,8 +113,8 @@ def test_a_browser_draws_the_curves_of_both_strategies_each_in_a_colour(address:
 
 
 def test_strategies_have_colours_where_there_are_several(sweep: Path) -> None:
-    assert dashboard._view(sweep)["runColorGroup"] == f"regex:{dashboard.STRATEGY}"
-    assert "runColorGroup" not in dashboard._view(next(sweep.glob("0_*")))
+    assert dashboard._build_view_parameters(sweep)["runColorGroup"] == f"regex:{dashboard.STRATEGY_PATTERN}"
+    assert "runColorGroup" not in dashboard._build_view_parameters(next(sweep.glob("0_*")))
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ def test_strategies_have_colours_where_there_are_several(sweep: Path) -> None:
     ],
 )
 def test_a_run_s_folder_says_its_strategy(path: str, strategy: str | None) -> None:
-    found = re.search(dashboard.STRATEGY, path)
+    found = re.search(dashboard.STRATEGY_PATTERN, path)
     assert (found[1] if found else None) == strategy
 
 
 def fault(*arguments: str) -> tuple[str, str, str]:
-    with pytest.raises(UserFault) as caught:
+    with pytest.raises(UserError) as caught:
         dashboard.run(arguments)
-    (one,) = caught.value.faults
+    (one,) = caught.value.problems
     return one.subject, one.got, one.fix
 
 

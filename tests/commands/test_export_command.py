@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import TINY, only_run, thaw
 from thaw.commands import export as command
 from thaw.launch import launch
-from thaw.trained.export import Checked, NotTheSame
+from thaw.trained.export import ExportCheck, ExportMismatchError
 from thaw.trained.export_formats import FORMATS
 
 
@@ -95,9 +95,9 @@ def test_an_export_that_is_not_the_network_ends_with_1_and_the_differences(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(*_: object) -> None:
-        raise NotTheSame(Checked(100, 61, 2.5, 0.4, 3.0))
+        raise ExportMismatchError(ExportCheck(100, 61, 2.5, 0.4, 3.0))
 
-    monkeypatch.setattr("thaw.trained.export.exported", refused)
+    monkeypatch.setattr("thaw.trained.export.export_model", refused)
     assert thaw(monkeypatch, "export", str(run), "--format=safetensors", f"--out={tmp_path / 'm.safetensors'}") == 1
     said = capsys.readouterr().err
     assert "was deleted" in said

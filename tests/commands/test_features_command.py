@@ -22,7 +22,7 @@ def test_help_names_the_options(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert thaw(monkeypatch, "features", "--help") == 0
     assert thaw(monkeypatch, "features") == 0
     said = capsys.readouterr().out
-    assert all(option in said for option in (*command.WITH_VALUE, *command.FLAGS))
+    assert all(option in said for option in (*command.VALUE_OPTIONS, *command.FLAGS))
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_the_features_are_those_of_the_images_that_they_stand_beside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Computed anew from the files, without cache, store and loader."""
-    from thaw.config.command import recipe_for
-    from thaw.training.extraction import extracted
+    from thaw.config.command import compose_recipe
+    from thaw.training.extraction import extract_features
 
     run(monkeypatch, "--out", str(tmp_path / "f.npz"))
-    found = extracted(recipe_for(SMALL))
+    found = extract_features(compose_recipe(SMALL))
     with np.load(tmp_path / "f.npz", allow_pickle=False) as read:
         assert read["features"].shape == (4 * (9 + 4 + 5), 512)
         assert read["paths"].tolist() == [one.path for one in found.samples.samples]
@@ -128,7 +128,11 @@ def test_the_features_are_those_of_the_images_that_they_stand_beside(
             assert opened.size == (32, 32)
             pixels = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1) / 255
         with torch.no_grad():
-            maps = found.network.eval().cpu().through(((pixels - mean) / deviation)[None], 0, len(found.network.stages))
+            maps = (
+                found.network.eval()
+                .cpu()
+                .forward_stages(((pixels - mean) / deviation)[None], 0, len(found.network.stages))
+            )
         np.testing.assert_allclose(features[position], maps.flatten(1).numpy()[0], rtol=1e-3, atol=1e-4)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import thaw
-from thaw.config.command import checked, parsed
-from thaw.config.faults import UserFault
+from thaw.config.command import check_command, parse_command
+from thaw.config.faults import UserError
 
 
 @pytest.fixture
@@ -65,8 +65,8 @@ def test_a_network_whose_constructor_computes_with_tensors(inspected: Any) -> No
 
 def test_weights_whose_package_is_not_installed_are_not_needed(inspected: Any) -> None:
     absent = ("backbone=efficientnet_lite1", "backbone.package.file=not_installed/weights.pth")
-    with pytest.raises(UserFault, match="not installed"):
-        checked(parsed(absent))
+    with pytest.raises(UserError, match="not installed"):
+        check_command(parse_command(absent))
     assert row(inspected(*absent), "total")[1] == "5,416,680"
 
 

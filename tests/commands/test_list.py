@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tests.conftest import thaw
-from thaw.commands.listing import description
-from thaw.config.catalog import backbone_names
-from thaw.config.command import checked, parsed
+from thaw.commands.listing import read_description
+from thaw.config.catalog import list_backbones
+from thaw.config.command import check_command, parse_command
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 GROUPS = sorted({file.parent.name for file in CONF.glob("*/*.yaml")})
@@ -51,7 +51,7 @@ def test_every_choice_of_the_group_is_listed(
 
 @pytest.mark.parametrize("file", sorted(CONF.glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}={file.stem}")
 def test_every_shipped_choice_says_what_it_is(file: Path) -> None:
-    assert description(file) != "-"
+    assert read_description(file) != "-"
 
 
 def test_a_description_is_the_first_sentence_of_the_first_comment(tmp_path: Path) -> None:
@@ -59,11 +59,11 @@ def test_a_description_is_the_first_sentence_of_the_first_comment(tmp_path: Path
     file.write_text(
         "# @package _global_\n#\n# As Li et al. 2018 do at 0.5 of\n# the rate. More of it.\n#\n# Else.\nname: some\n"
     )
-    assert description(file) == "As Li et al. 2018 do at 0.5 of the rate"
+    assert read_description(file) == "As Li et al. 2018 do at 0.5 of the rate"
     file.write_text("# Any one\n#     python train.py some=any\nname: some\n")
-    assert description(file) == "Any one"
+    assert read_description(file) == "Any one"
     file.write_text("name: some   # no such comment\n# nor this\n")
-    assert description(file) == "-"
+    assert read_description(file) == "-"
 
 
 def test_strategies_are_told_in_the_words_of_their_files(
@@ -113,7 +113,7 @@ def test_figures_of_timm_are_counted_and_accuracies_not_invented(backbones: List
 
 def test_what_is_listed_can_be_asked_for(backbones: Listed) -> None:
     for ask in backbones("resnet18*"):
-        checked(parsed([*ask.split(), "strategy=scratch"]))
+        check_command(parse_command([*ask.split(), "strategy=scratch"]))
 
 
 def test_all_of_them_are_in_the_csv_and_many_are_not_counted(
@@ -124,7 +124,7 @@ def test_all_of_them_are_in_the_csv_and_many_are_not_counted(
     for library in ("torchvision", "timm"):
         listed = [row["name"] for row in found if row["ask"].startswith(f"backbone={library} ")]
         presets = [row["name"] for row in found if row["library"] == library and " " not in row["ask"]]
-        assert len(listed) + len(presets) == len(backbone_names(library))
+        assert len(listed) + len(presets) == len(list_backbones(library))
     assert {row["parameters"] for row in found if row["ask"].startswith("backbone=timm ")} == {""}
 
 
@@ -136,7 +136,7 @@ def test_without_a_pattern_timm_is_counted_not_listed(
     assert "efficientnet_lite0" in said
     assert "wide_resnet101_2" in said
     assert "resnetv2_50 " not in said
-    assert f"timm has {len(backbone_names('timm')) - 3} more" in said  # the three presets
+    assert f"timm has {len(list_backbones('timm')) - 3} more" in said  # the three presets
     assert "its package carries no accuracies" in said
 
 

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from tests.conftest import thaw
-from thaw.data.build import samples_of
-from thaw.data.cache import cache_folder
-from thaw.trained.captcha import Reading, cut, score
+from thaw.data.build import load_samples
+from thaw.data.cache import resolve_cache_dir
+from thaw.trained.captcha import CaptchaReading, crop_characters, score_readings
 from thaw.trained.restore import load
 
 
@@ -23,7 +23,7 @@ from thaw.trained.restore import load
 def photos(short_run: Path, tmp_path: Path) -> Path:
     """The run's test images, some in a folder below, and a file that is no image."""
     recipe = load(short_run).recipe
-    root = samples_of(recipe.dataset, recipe.seed, cache_folder(None), None).root
+    root = load_samples(recipe.dataset, recipe.seed, resolve_cache_dir(None), None).root
     folder = Path(shutil.copytree(root / "test", tmp_path / "photos"))
     (folder / "notes.md").write_text("of the photos")
     return folder
@@ -144,19 +144,21 @@ def test_a_captcha_is_cut_into_the_squares_that_it_was_made_of() -> None:
     whole = Image.new("RGB", (96, 32))
     for place, one in enumerate(squares):
         whole.paste(one, (32 * place, 0))
-    assert [one.tobytes() for one in cut(whole)] == [one.tobytes() for one in squares]
-    assert [one.size for one in cut(whole, 2)] == [(48, 32), (48, 32)]
+    assert [one.tobytes() for one in crop_characters(whole)] == [one.tobytes() for one in squares]
+    assert [one.size for one in crop_characters(whole, 2)] == [(48, 32), (48, 32)]
 
 
 def test_the_score_counts_broken_and_short_readings_as_wrong() -> None:
     paths = [Path(name) for name in "abcd"]
     labels = dict.fromkeys(paths[:3], "WXYZ")
     texts = ["WXYZ", "WXY", "", "unlabelled"]
-    scored = score([Reading(path, text, (1.0,) * len(text)) for path, text in zip(paths, texts, strict=True)], labels)
+    scored = score_readings(
+        [CaptchaReading(path, text, (1.0,) * len(text)) for path, text in zip(paths, texts, strict=True)], labels
+    )
     assert scored is not None
-    assert (scored.count, scored.strings, scored.characters) == (3, 1 / 3, 7 / 12)
-    assert scored.expected == pytest.approx((7 / 12) ** 4)
-    assert score([], labels) is None
+    assert (scored.count, scored.string_accuracy, scored.character_accuracy) == (3, 1 / 3, 7 / 12)
+    assert scored.expected_string_accuracy == pytest.approx((7 / 12) ** 4)
+    assert score_readings([], labels) is None
 
 
 def test_a_network_of_other_classes_reads_no_captchas(

@@ -17,9 +17,9 @@ from tests.conftest import TINY, thaw
 from tests.data import official
 from tests.data.official import written
 from tests.images import image_folder
-from thaw.config.command import recipe_for
-from thaw.trained.restore import restored
-from thaw.training.extraction import extracted
+from thaw.config.command import compose_recipe
+from thaw.trained.restore import load_checkpoint
+from thaw.training.extraction import extract_features
 
 SMALL = tuple(one for one in TINY if not one.startswith("trainer.epochs"))
 GRID = ("heads.learning_rates=1e-3,1e-2", "heads.weight_decays=0,0.1", "heads.seeds=2", "heads.epochs=3")
@@ -158,10 +158,10 @@ def test_the_figures_are_those_of_the_chosen_one_alone(probed: tuple[Path, str])
 
 def test_the_network_that_is_restored_says_of_images_what_the_probe_said_of_features(probed: tuple[Path, str]) -> None:
     run, _ = probed
-    trained, found = restored(run), extracted(recipe_for([*SMALL, "strategy=fixed"]))
-    places = found.samples.of("test")
+    trained, found = load_checkpoint(run), extract_features(compose_recipe([*SMALL, "strategy=fixed"]))
+    places = found.samples.get_positions("test")
     images = found.images.__getitems__([(-1, int(place)) for place in places]).images
-    best = trained.probabilities(images).max(1)
+    best = trained.predict_proba(images).max(1)
     rows = rows_of(run / "predictions.csv")
     assert [trained.classes[index] for index in best.indices] == [row["prediction"] for row in rows]
     assert best.values.tolist() == pytest.approx([float(row["probability"]) for row in rows], abs=1e-3)
@@ -173,8 +173,8 @@ def test_test_images_choose_nothing(probed: tuple[Path, str], tmp_path: Path, mo
     from thaw.training import probing
 
     def spoiled(recipe: object) -> object:
-        found = extracted(recipe)  # type: ignore[arg-type]
-        found.values[found.samples.of("test")] = 1e3
+        found = extract_features(recipe)  # type: ignore[arg-type]
+        found.values[found.samples.get_positions("test")] = 1e3
         return found
 
     monkeypatch.setattr(probing, "extracted", spoiled)

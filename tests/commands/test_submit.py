@@ -13,7 +13,7 @@ from tests.conftest import TINY, only_run, thaw
 from tests.data import official
 from tests.data.official import written
 from thaw.launch import launch
-from thaw.trained.restore import restored
+from thaw.trained.restore import load_checkpoint
 
 SMALL = ("dataset.image_size=32", *TINY[6:], "trainer.epochs=1")
 
@@ -50,17 +50,19 @@ def test_a_data_set_that_has_moved_is_found_by_its_root(
 
 
 def test_a_restored_network_says_what_the_run_recorded(dogs: tuple[Path, Path]) -> None:
-    from thaw.data.image import decoded
-    from thaw.data.preprocessing import resized
-    from thaw.data.views import centre_crop
+    from thaw.data.image import decode_image
+    from thaw.data.preprocessing import resize_image
+    from thaw.data.views import center_crop
 
     run, root = dogs
-    trained = restored(run)
+    trained = load_checkpoint(run)
     with (run / "predictions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    pixels = [torch.from_numpy(resized(decoded(root / row["path"]), trained.preprocessing).copy()) for row in rows]
-    images = torch.stack([centre_crop(one.permute(2, 0, 1), trained.preprocessing.size) for one in pixels])
-    best = trained.probabilities(images).max(1)
+    pixels = [
+        torch.from_numpy(resize_image(decode_image(root / row["path"]), trained.preprocessing).copy()) for row in rows
+    ]
+    images = torch.stack([center_crop(one.permute(2, 0, 1), trained.preprocessing.size) for one in pixels])
+    best = trained.predict_proba(images).max(1)
     assert [trained.classes[index] for index in best.indices] == [row["prediction"] for row in rows]
     assert best.values.tolist() == pytest.approx([float(row["probability"]) for row in rows], abs=1e-4)
 

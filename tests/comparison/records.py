@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from thaw.analysis.metrics import wilson
-from thaw.config.command import recipe_for
+from thaw.analysis.metrics import wilson_interval
+from thaw.config.command import compose_recipe
 
 CLASSES = ("ants", "bees")
 HARDWARE = {"cpu": "one", "cores": 2, "gpus": [], "platform": "Linux"}
@@ -22,7 +22,7 @@ HARDWARE = {"cpu": "one", "cores": 2, "gpus": [], "platform": "Linux"}
 
 @cache
 def recipe_of(*overrides: str) -> dict[str, Any]:
-    return recipe_for(overrides).plain()
+    return compose_recipe(overrides).to_dict()
 
 
 def rights(count: int, wrong: Sequence[int] = ()) -> np.ndarray:
@@ -61,7 +61,7 @@ def write_run(
         "hardware": HARDWARE,
     }
     scores = {"macro_accuracy": right.mean(), "macro_f1": right.mean(), "loss": 0.3, "count": len(right)}
-    test = {"accuracy": right.mean(), "accuracy_ci95": wilson(int(right.sum()), len(right)), **scores}
+    test = {"accuracy": right.mean(), "accuracy_ci95": wilson_interval(int(right.sum()), len(right)), **scores}
     timing = {"wall_s": 10.0 + seed, "train_s": 8.0, "images_per_s": 100.0, "cache_s": 0.0}
     metrics = {"test": test, "timing": timing, **({} if val is None else {"val": {"accuracy": val, "loss": 1 - val}})}
     (directory / "run.json").write_text(json.dumps(record | dict(about or {})))

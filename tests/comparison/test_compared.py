@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.comparison.records import HARDWARE, rights, write_failed, write_run
-from thaw.comparison.compared import Comparison, compared, reason_of
-from thaw.comparison.runs import found_runs, read_runs
-from thaw.config.faults import UserFault
+from thaw.comparison.compared import Comparison, build_comparison, extract_reason
+from thaw.comparison.runs import find_runs, read_runs
+from thaw.config.faults import UserError
 
 SCRATCH, FIXED, FINETUNE = "strategy=scratch", "strategy=fixed", "strategy=finetune"
 
 
 def comparison_of(folder: Path) -> Comparison:
-    return compared(read_runs(found_runs([folder])), folder)
+    return build_comparison(read_runs(find_runs([folder])), folder)
 
 
 def labels(comparison: Comparison) -> list[str]:
@@ -31,15 +31,17 @@ def test_a_row_a_configuration_ordered_by_test_accuracy_the_reference_best_on_va
     assert (found.keys, labels(found)) == (("strategy",), ["finetune", "fixed", "scratch"])
     assert found.reference.label == "fixed"
     finetune, fixed, scratch = found.configurations
-    assert fixed.test is None
-    assert finetune.test is not None
-    assert scratch.test is not None
+    assert fixed.paired_test is None
+    assert finetune.paired_test is not None
+    assert scratch.paired_test is not None
     assert finetune.seeds == [0, 1, 2]
-    assert (finetune.test.over, finetune.test.difference) == (
+    assert (finetune.paired_test.sampling_unit, finetune.paired_test.difference) == (
         "seeds",
         pytest.approx((4 + 4 + 6) / 3 / 40),
     )
-    assert finetune.test.adjusted == pytest.approx(max(finetune.test.p, 2 * scratch.test.p))
+    assert finetune.paired_test.adjusted_p_value == pytest.approx(
+        max(finetune.paired_test.p_value, 2 * scratch.paired_test.p_value)
+    )
     assert found.caveats == ()
     assert any("test images choose nothing" in note for note in found.notes)
 
@@ -77,7 +79,7 @@ def test_what_is_not_comparable_is_said(paths: list[str] | None, about: dict, sa
     write_run(tmp_path / "b", SCRATCH, paths=paths, about=about)
     found = comparison_of(tmp_path)
     assert [one for one in found.caveats if said in one]
-    tested = [one.test is not None for one in found.configurations]
+    tested = [one.paired_test is not None for one in found.configurations]
     assert tested.count(True) == ("Test images" not in said and "Seeds" not in said)
 
 
@@ -96,14 +98,14 @@ def test_images_that_each_seed_cuts_are_compared_within_a_seed(tmp_path: Path) -
             write_run(tmp_path / f"{name}{seed}", strategy, seed=seed, paths=paths)
     found = comparison_of(tmp_path)
     assert found.caveats == ()
-    assert [one.test.seeds for one in found.configurations if one.test] == [2]
+    assert [one.paired_test.num_seeds for one in found.configurations if one.paired_test] == [2]
 
 
 def test_a_repeated_seed_adds_no_seed(tmp_path: Path) -> None:
     for name, wrong in (("a", 9), ("b", 1)):
         write_run(tmp_path / name, right=rights(20, range(wrong)))
     found = comparison_of(tmp_path)
-    assert found.configurations[0].accuracy.mean == 0.95
+    assert found.configurations[0].test_accuracy.mean == 0.95
     assert any("left out are a" in one for one in found.caveats)
 
 
@@ -116,7 +118,7 @@ def test_runs_that_are_not_done_are_listed_with_their_reason(tmp_path: Path) -> 
     (tmp_path / "e" / "run.json").write_text("{")
     found = comparison_of(tmp_path)
     assert labels(found) == ["fixed"]
-    told = {one.name: (one.status, one.label, one.reason) for one in found.unfinished}
+    told = {one.name: (one.status, one.label, one.reason) for one in found.unfinished_runs}
     assert told["b"] == ("interrupted", "finetune", f"can be continued: python train.py resume={tmp_path / 'b'}")
     assert told["c"][:2] == ("running", "scratch")
     assert told["d"] == ("failed", "", "RuntimeError: no room")
@@ -126,13 +128,13 @@ def test_runs_that_are_not_done_are_listed_with_their_reason(tmp_path: Path) -> 
 
 
 def test_the_reason_of_a_message_of_ours_is_how_it_begins() -> None:
-    fault = UserFault("no GPU.", [])
-    assert reason_of(str(fault)) == "no GPU."
-    assert reason_of("the disk is full.\n  outputs/a\n      fix:   free some\n") == "the disk is full. outputs/a"
-    assert reason_of("") == ""
+    fault = UserError("no GPU.", [])
+    assert extract_reason(str(fault)) == "no GPU."
+    assert extract_reason("the disk is full.\n  outputs/a\n      fix:   free some\n") == "the disk is full. outputs/a"
+    assert extract_reason("") == ""
 
 
 def test_where_no_run_is_done_each_is_named_with_its_reason(tmp_path: Path) -> None:
     write_failed(tmp_path / "a", "no GPU.")
-    with pytest.raises(UserFault, match=r"no run is done(.|\n)*a\n      got:   failed: no GPU."):
+    with pytest.raises(UserError, match=r"no run is done(.|\n)*a\n      got:   failed: no GPU."):
         comparison_of(tmp_path)

@@ -7,17 +7,24 @@ from typing import Any
 import pytest
 
 from tests.comparison.records import recipe_of
-from thaw.comparison.runs import NOTHING_PREDICTED, Record
-from thaw.comparison.settings import ABSENT, differing_keys, labels_of, settings_of, shown, value_at
+from thaw.comparison.runs import EMPTY_PREDICTIONS, Record
+from thaw.comparison.settings import (
+    ABSENT,
+    build_labels,
+    extract_settings,
+    find_differing_keys,
+    format_value,
+    get_value,
+)
 
 
 def keys_of(*recipes: dict[str, Any]) -> list[str]:
-    return [".".join(key) for key in differing_keys(recipes)]
+    return [".".join(key) for key in find_differing_keys(recipes)]
 
 
 def of(*overrides: str, probe: dict[str, Any] | None = None) -> dict[str, Any]:
     about = {"probe": {"grid": probe}} if probe is not None else {}
-    return settings_of(Record(*[None] * 3, about, recipe_of(*overrides), {}, [], NOTHING_PREDICTED))  # type: ignore[arg-type]
+    return extract_settings(Record(*[None] * 3, about, recipe_of(*overrides), {}, [], EMPTY_PREDICTIONS))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -64,17 +71,17 @@ def test_a_missing_phase_is_a_difference() -> None:
     [(1e-05, "1e-05"), (0.1234567, "0.1234567"), (True, "true"), (None, "none"), (ABSENT, "-"), ([1, 2.5], "1 2.5")],
 )
 def test_values_are_shown_as_one_would_type_them(value: Any, text: str) -> None:
-    assert shown(value) == text
+    assert format_value(value) == text
 
 
 def test_a_group_is_shown_by_its_name() -> None:
-    assert value_at(of("strategy=fixed"), ("strategy",)) == "fixed"
-    assert value_at(of(), ("heads", "epochs")) is ABSENT
+    assert get_value(of("strategy=fixed"), ("strategy",)) == "fixed"
+    assert get_value(of(), ("heads", "epochs")) is ABSENT
 
 
 def test_labels_name_what_a_value_alone_does_not_tell() -> None:
     keys = [("strategy",), ("optimizer", "weight_decay"), ("strategy", "weight_decay")]
-    assert labels_of(keys, [("fixed", "0.1", "-")]) == ["fixed · optimizer.weight_decay 0.1"]
-    assert labels_of(keys[:1], [("fixed",), ("scratch",)]) == ["fixed", "scratch"]
-    assert labels_of([("optimizer", "learning_rate")], [("0.1",)]) == ["0.1"]
-    assert labels_of([], [()]) == ["all runs"]
+    assert build_labels(keys, [("fixed", "0.1", "-")]) == ["fixed · optimizer.weight_decay 0.1"]
+    assert build_labels(keys[:1], [("fixed",), ("scratch",)]) == ["fixed", "scratch"]
+    assert build_labels([("optimizer", "learning_rate")], [("0.1",)]) == ["0.1"]
+    assert build_labels([], [()]) == ["all runs"]

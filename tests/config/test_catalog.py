@@ -8,22 +8,28 @@ import timm
 import torch
 import torchvision
 
-from thaw.config.catalog import backbone_names, module_is_there, optimizer_arguments, optimizer_names, torch_optimizer
-from thaw.config.signature import constructor, described, fits
+from thaw.config.catalog import (
+    is_module_importable,
+    list_backbones,
+    list_optimizer_files,
+    read_optimizer_arguments,
+    resolve_torch_optimizer,
+)
+from thaw.config.signature import describe_argument_type, is_valid_value, parse_constructor_arguments
 
-OPTIMIZERS = sorted(optimizer_names())
+OPTIMIZERS = sorted(list_optimizer_files())
 
 
 def test_names_read_from_torchvisions_source_are_those_it_registers() -> None:
-    assert backbone_names("torchvision") == set(torchvision.models.list_models(module=torchvision.models))
+    assert list_backbones("torchvision") == set(torchvision.models.list_models(module=torchvision.models))
 
 
 def test_names_read_from_timms_source_are_those_it_registers() -> None:
-    assert backbone_names("timm") == set(timm.list_models())
+    assert list_backbones("timm") == set(timm.list_models())
 
 
 def test_a_library_that_is_not_installed_has_no_names() -> None:
-    assert backbone_names("no_such_library") == frozenset()
+    assert list_backbones("no_such_library") == frozenset()
 
 
 def test_optimizers_read_from_torchs_source_are_those_it_exports() -> None:
@@ -34,11 +40,11 @@ def test_optimizers_read_from_torchs_source_are_those_it_exports() -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_arguments_read_from_torchs_source_are_those_of_the_class_and_its_defaults_fit_them(name: str) -> None:
     parameters = inspect.signature(getattr(torch.optim, name)).parameters
-    forms = optimizer_arguments(name)
+    forms = read_optimizer_arguments(name)
     assert list(forms) == list(parameters)
     for key in [one for one in parameters if one != "params"]:
-        assert described(forms[key]) not in ("", "anything")
-        assert fits(as_yaml(parameters[key].default), forms[key]), key
+        assert describe_argument_type(forms[key]) not in ("", "anything")
+        assert is_valid_value(as_yaml(parameters[key].default), forms[key]), key
 
 
 def as_yaml(value: Any) -> Any:
@@ -46,8 +52,12 @@ def as_yaml(value: Any) -> Any:
 
 
 def test_an_optimizer_of_torch_is_known_in_any_case_and_by_its_path() -> None:
-    assert [torch_optimizer(one) for one in ("ADAMW", "rmsprop", "torch.optim.SGD")] == ["AdamW", "RMSprop", "SGD"]
-    assert [torch_optimizer(one) for one in ("Optimizer", "mine.SGD", "lr_scheduler")] == [None] * 3
+    assert [resolve_torch_optimizer(one) for one in ("ADAMW", "rmsprop", "torch.optim.SGD")] == [
+        "AdamW",
+        "RMSprop",
+        "SGD",
+    ]
+    assert [resolve_torch_optimizer(one) for one in ("Optimizer", "mine.SGD", "lr_scheduler")] == [None] * 3
 
 
 SOURCE = """
@@ -72,16 +82,16 @@ class Mine(Other):
     ],
 )
 def test_annotations_old_and_new_say_what_fits(argument: str, words: str, good: list[Any], bad: list[Any]) -> None:
-    form = constructor(SOURCE, "Mine")[argument]
-    assert described(form) == words
-    assert all(fits(one, form) for one in good)
-    assert not any(fits(one, form) for one in bad)
+    form = parse_constructor_arguments(SOURCE, "Mine")[argument]
+    assert describe_argument_type(form) == words
+    assert all(is_valid_value(one, form) for one in good)
+    assert not any(is_valid_value(one, form) for one in bad)
 
 
 def test_a_module_beside_the_command_is_there(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "beside_the_command.py").write_text("raise RuntimeError('nobody has asked to import it')")
-    assert not module_is_there("beside_the_command.Mine")
+    assert not is_module_importable("beside_the_command.Mine")
     monkeypatch.chdir(tmp_path)
-    assert module_is_there("beside_the_command.Mine")
-    assert module_is_there("timm.optim.Lion")
-    assert not module_is_there("no_such_module.Mine")
+    assert is_module_importable("beside_the_command.Mine")
+    assert is_module_importable("timm.optim.Lion")
+    assert not is_module_importable("no_such_module.Mine")

@@ -8,14 +8,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from thaw.config.command import checked, config_folder, parsed, register_resolvers
-from thaw.config.faults import UserFault
+from thaw.config.command import check_command, get_config_folder, parse_command, register_resolvers
+from thaw.config.faults import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_directory() -> str:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(get_config_folder()), version_base="1.3"):
         config = compose("config", return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         first, second = config.hydra.run.dir, config.hydra.run.dir
@@ -37,22 +37,22 @@ def test_a_run_directorys_name_says_what_is_trained() -> None:
 
 
 def test_each_job_of_a_sweep_is_checked() -> None:
-    with pytest.raises(UserFault) as told:
-        checked(parsed(["-m", "strategy=scratch,finetune", "backbone.weights=none,default"]))
-    (fault,) = told.value.faults
+    with pytest.raises(UserError) as told:
+        check_command(parse_command(["-m", "strategy=scratch,finetune", "backbone.weights=none,default"]))
+    (fault,) = told.value.problems
     assert "strategy=finetune starts from source weights" in fault.subject
 
 
 def test_a_sweep_by_pattern_and_range_is_checked_like_a_list() -> None:
-    checked(parsed(["-m", "strategy=glob(*)", "seed=range(0,2)"]))
-    with pytest.raises(UserFault, match="seed=-1"):
-        checked(parsed(["-m", "strategy=glob(fi*)", "seed=range(-1,1)"]))
+    check_command(parse_command(["-m", "strategy=glob(*)", "seed=range(0,2)"]))
+    with pytest.raises(UserError, match="seed=-1"):
+        check_command(parse_command(["-m", "strategy=glob(fi*)", "seed=range(-1,1)"]))
 
 
 def test_asking_for_help_or_the_configuration_trains_nothing() -> None:
-    assert parsed(["--help"]).informs
-    assert parsed(["--cfg", "job"]).informs
-    assert not parsed(["seed=1"]).informs
+    assert parse_command(["--help"]).shows_help
+    assert parse_command(["--cfg", "job"]).shows_help
+    assert not parse_command(["seed=1"]).shows_help
 
 
 def thaw(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -82,16 +82,16 @@ def test_thaw_train_takes_what_train_py_takes() -> None:
 
 
 def test_a_preset_of_a_sweep_asks_for_a_sweep() -> None:
-    with pytest.raises(UserFault, match="put -m in front: -m sweep=strategies"):
-        checked(parsed(["sweep=strategies"]))
+    with pytest.raises(UserError, match="put -m in front: -m sweep=strategies"):
+        check_command(parse_command(["sweep=strategies"]))
 
 
 def test_a_preset_sweeps_over_what_the_command_line_leaves_to_it() -> None:
-    assert checked(parsed(["-m", "sweep=strategies"])).jobs == 9
-    assert checked(parsed(["-m", "sweep=strategies", "seed=4"])).jobs == 3
-    assert checked(parsed(["-m", "sweep=strategies", "seed=range(0,2)", "strategy=fixed"])).jobs == 2
+    assert check_command(parse_command(["-m", "sweep=strategies"])).num_jobs == 9
+    assert check_command(parse_command(["-m", "sweep=strategies", "seed=4"])).num_jobs == 3
+    assert check_command(parse_command(["-m", "sweep=strategies", "seed=range(0,2)", "strategy=fixed"])).num_jobs == 2
 
 
 def test_a_preset_is_checked_like_what_is_typed() -> None:
-    with pytest.raises(UserFault, match="starts from random weights"):
-        checked(parsed(["-m", "sweep=strategies", "backbone.weights=IMAGENET1K_V1", "backbone=resnet18"]))
+    with pytest.raises(UserError, match="starts from random weights"):
+        check_command(parse_command(["-m", "sweep=strategies", "backbone.weights=IMAGENET1K_V1", "backbone=resnet18"]))

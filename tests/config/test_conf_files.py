@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from thaw.config.command import checked, parsed
-from thaw.config.faults import UserFault
+from thaw.config.command import check_command, parse_command
+from thaw.config.faults import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 GLOBAL = ("experiment", "sweep", "launcher")  # groups whose files set keys of others
@@ -27,11 +27,11 @@ def values_needed(choice: Path, folder: Path) -> list[str]:
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda file: f"{file.parent.name}={file.stem}")
 def test_every_shipped_choice_composes_with_the_defaults(choice: Path, tmp_path: Path) -> None:
     of_sweeps = ["-m"] if choice.parent.name in GLOBAL[1:] else []
-    checked(parsed([*of_sweeps, f"{choice.parent.name}={choice.stem}", *values_needed(choice, tmp_path)]))
+    check_command(parse_command([*of_sweeps, f"{choice.parent.name}={choice.stem}", *values_needed(choice, tmp_path)]))
 
 
 def test_the_defaults_are_a_whole_recipe() -> None:
-    checked(parsed([]))
+    check_command(parse_command([]))
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda file: f"{file.parent.name}={file.stem}")
@@ -42,11 +42,11 @@ def test_a_typing_error_in_a_file_of_the_users_own_is_told(choice: Path, tmp_pat
     (tmp_path / group).mkdir()
     (tmp_path / group / "mine.yaml").write_text(f"{choice.read_text()}\nmisspelt: 1\n")
     arguments = ["--config-dir", str(tmp_path), f"{group}=mine", *values_needed(choice, tmp_path)]
-    with pytest.raises(UserFault, match=rf"{group}\.misspelt: no such key"):
-        checked(parsed(arguments))
+    with pytest.raises(UserError, match=rf"{group}\.misspelt: no such key"):
+        check_command(parse_command(arguments))
 
 
 def test_a_sound_file_of_the_users_own_is_a_choice(tmp_path: Path) -> None:
     (tmp_path / "strategy").mkdir()
     (tmp_path / "strategy" / "mine.yaml").write_text((CONF / "strategy" / "fixed.yaml").read_text())
-    checked(parsed(["--config-dir", str(tmp_path), "strategy=mine"]))
+    check_command(parse_command(["--config-dir", str(tmp_path), "strategy=mine"]))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from thaw.config.job_name import MOST_CHARACTERS, job_name
+from thaw.config.job_name import MAX_JOB_NAME_LENGTH, build_job_name
 
 
 def test_what_is_swept_over_tells_the_jobs_apart() -> None:
     typed = ["-m", "++trainer.epochs=3", "++output_dir=/home/me/runs", "strategy=fixed,scratch", "++seed=0,1"]
     job = ["++trainer.epochs=3", "++output_dir=/home/me/runs", "hydra.verbose=true", "strategy=fixed", "++seed=1"]
-    assert job_name(job, typed) == "strategy=fixed,seed=1"
+    assert build_job_name(job, typed) == "strategy=fixed,seed=1"
 
 
 def test_where_nothing_is_swept_over_all_is_told_but_where_things_lie() -> None:
     job = ["++trainer.epochs=3", "++output_dir=/home/me/runs", "hydra.verbose=true", "sweep=seeds", "launcher=joblib"]
-    assert job_name(job, job) == "trainer.epochs=3"
+    assert build_job_name(job, job) == "trainer.epochs=3"
 
 
 @pytest.mark.parametrize(
@@ -34,10 +34,10 @@ def test_where_nothing_is_swept_over_all_is_told_but_where_things_lie() -> None:
     ],
 )
 def test_a_name_is_one_folder_that_can_be_read(override: str, name: str) -> None:
-    assert job_name([override], []) == name
+    assert build_job_name([override], []) == name
 
 
 def test_a_long_name_ends_with_a_whole_override() -> None:
     job = [f"++dataset.characters={'A' * 60}", "++optimizer.weight_decay=0.05", "++optimizer.learning_rate=0.001"]
-    assert job_name(job, []) == f"dataset.characters={'A' * 60}"
-    assert len(job_name([f"++dataset.characters={'A' * 300}"], [])) == MOST_CHARACTERS
+    assert build_job_name(job, []) == f"dataset.characters={'A' * 60}"
+    assert len(build_job_name([f"++dataset.characters={'A' * 300}"], [])) == MAX_JOB_NAME_LENGTH

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from thaw.config.faults import UserFault
-from thaw.data.archive import unpacked
+from thaw.config.faults import UserError
+from thaw.data.archive import extract_archive
 
 TREE = {"birds/train/crow/1.png": b"one", "birds/test/crow/2.png": b"two", "birds/read me.txt": b""}
 MODES = {"tar": "w", "tar.gz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}
@@ -57,12 +57,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def refused(archive: Path, folder: Path) -> UserFault:
+def refused(archive: Path, folder: Path) -> UserError:
     """Unpacks `archive` in `folder`, where it must leave nothing, nor beside it."""
     folder.mkdir()
     around = set(folder.parent.rglob("*"))
-    with pytest.raises(UserFault, match="the archive was not unpacked") as caught:
-        unpacked(archive, folder / "target")
+    with pytest.raises(UserError, match="the archive was not unpacked") as caught:
+        extract_archive(archive, folder / "target")
     left = set(folder.parent.rglob("*")) - around
     assert [path.name for path in left if not path.name.endswith(".lock")] == []
     assert str(archive) in str(caught.value)
@@ -71,24 +71,24 @@ def refused(archive: Path, folder: Path) -> UserFault:
 
 @pytest.mark.parametrize("kind", ["zip", *MODES])
 def test_an_archive_of_any_kind_unpacks_to_its_files(tmp_path: Path, kind: str) -> None:
-    assert contents(unpacked(packed(tmp_path, kind, TREE), tmp_path / "target")) == TREE
+    assert contents(extract_archive(packed(tmp_path, kind, TREE), tmp_path / "target")) == TREE
 
 
 def test_the_kind_is_told_by_the_content_and_not_by_the_name(tmp_path: Path) -> None:
     archive = tarred(tmp_path / "images.zip", TREE, "w:gz")
-    assert contents(unpacked(archive, tmp_path / "target")) == TREE
+    assert contents(extract_archive(archive, tmp_path / "target")) == TREE
 
 
 def test_an_archive_is_unpacked_once(tmp_path: Path) -> None:
     archive = zipped(tmp_path / "images.zip", TREE)
-    unpacked(archive, tmp_path / "target")
+    extract_archive(archive, tmp_path / "target")
     archive.unlink()
-    assert contents(unpacked(archive, tmp_path / "target")) == TREE
+    assert contents(extract_archive(archive, tmp_path / "target")) == TREE
 
 
 def test_links_inside_an_archive_are_kept(tmp_path: Path) -> None:
     archive = tarred_member(tmp_path / "links.tar", tarfile.SYMTYPE, "link", "file", then="file")
-    assert (unpacked(archive, tmp_path / "target") / "link").read_bytes() == b"evil"
+    assert (extract_archive(archive, tmp_path / "target") / "link").read_bytes() == b"evil"
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "a/../../target-and-more/evil"])
@@ -105,7 +105,7 @@ def test_an_absolute_path_in_a_zip_is_refused(tmp_path: Path) -> None:
 
 def test_an_absolute_path_in_a_tar_writes_nothing_outside(tmp_path: Path) -> None:
     archive = tarred(tmp_path / "images.tar", {str(tmp_path / "evil"): b"evil"})
-    inside = unpacked(archive, tmp_path / "target")  # its leading slash is taken off (PEP 706)
+    inside = extract_archive(archive, tmp_path / "target")  # its leading slash is taken off (PEP 706)
     assert not (tmp_path / "evil").exists()
     assert list(contents(inside).values()) == [b"evil"]
 
@@ -132,7 +132,7 @@ def test_a_link_in_a_zip_becomes_a_plain_file(tmp_path: Path) -> None:
     link.create_system, link.external_attr = 3, 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.writestr(link, str(tmp_path))
-    target = unpacked(tmp_path / "images.zip", tmp_path / "target")
+    target = extract_archive(tmp_path / "images.zip", tmp_path / "target")
     assert not (target / "link").is_symlink()
     assert (target / "link").read_text() == str(tmp_path)
 
@@ -157,7 +157,7 @@ def test_a_bomb_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
 
 def test_small_files_that_shrink_well_are_no_bomb(tmp_path: Path) -> None:
     archive = zipped(tmp_path / "images.zip", {"zeros": bytes(900_000)})
-    assert (unpacked(archive, tmp_path / "target") / "zeros").stat().st_size == 900_000
+    assert (extract_archive(archive, tmp_path / "target") / "zeros").stat().st_size == 900_000
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04"], ids=["empty", "foreign", "a beginning"])
@@ -227,21 +227,21 @@ def nested(folder: Path, inner: dict[str, bytes]) -> Path:
 
 def test_of_an_archive_in_an_archive_only_the_inner_content_is_kept(tmp_path: Path) -> None:
     inner = {"images/a": b"inner", "data/b": b"b"}  # of the same names as what lies around it
-    assert contents(unpacked(nested(tmp_path, inner), tmp_path / "target", "images.tar.gz")) == inner
+    assert contents(extract_archive(nested(tmp_path, inner), tmp_path / "target", "images.tar.gz")) == inner
     assert [path.name for path in (tmp_path / "target").iterdir() if path.name not in ("images", "data")] == []
 
 
 def test_an_archive_without_the_inner_one_is_unpacked_as_it_is(tmp_path: Path) -> None:
-    assert contents(unpacked(zipped(tmp_path / "a.zip", TREE), tmp_path / "target", "images.tar.gz")) == TREE
+    assert contents(extract_archive(zipped(tmp_path / "a.zip", TREE), tmp_path / "target", "images.tar.gz")) == TREE
 
 
 def test_an_inner_archive_that_climbs_out_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     archive = nested(tmp_path, {"../../evil": b"evil"})
-    with pytest.raises(UserFault, match="evil"):
-        unpacked(archive, tmp_path / "folder" / "target", "images.tar.gz")
+    with pytest.raises(UserError, match="evil"):
+        extract_archive(archive, tmp_path / "folder" / "target", "images.tar.gz")
     assert [path for path in tmp_path.rglob("*") if path.name in ("evil", "target")] == []
 
 
 def test_an_inner_bomb_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserFault, match="unpacks to"):
-        unpacked(nested(tmp_path, {"zeros": bytes(12 << 20)}), tmp_path / "target", "images.tar.gz")
+    with pytest.raises(UserError, match="unpacks to"):
+        extract_archive(nested(tmp_path, {"zeros": bytes(12 << 20)}), tmp_path / "target", "images.tar.gz")

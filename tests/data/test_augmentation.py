@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from thaw.data.augmentation import ANGLE, COLUMNS, FLIP, Augmentation, _boxes, policy_changed
-from thaw.data.batches import on_one_canvas
-from thaw.data.chance import uniforms
-from thaw.data.changes import GREY, changed
+from thaw.data.augmentation import ANGLE, FLIP, NUM_COLUMNS, Augmentation, _compute_crop_boxes, apply_policy
+from thaw.data.batches import pad_to_canvas
+from thaw.data.chance import counter_uniform
+from thaw.data.changes import LUMA_WEIGHTS, apply_augmentation
 
 SIDES = [(64, 90), (80, 64), (64, 64), (64, 120)]
 SIZE = 56
@@ -27,9 +27,9 @@ def pictures() -> list[Tensor]:
 
 def augmented(augmentation: Augmentation, epoch: int = 1, seed: int = 0) -> tuple[Tensor, np.ndarray]:
     """The changed batch, and the numbers it was drawn from."""
-    canvas, sides = on_one_canvas(pictures())
-    drawn = augmentation.draw(sides, SIZE, seed, epoch, POSITIONS)
-    return changed(canvas, drawn, SIZE), uniforms(seed, epoch, POSITIONS, COLUMNS)
+    canvas, sides = pad_to_canvas(pictures())
+    drawn = augmentation.sample_params(sides, SIZE, seed, epoch, POSITIONS)
+    return apply_augmentation(canvas, drawn, SIZE), counter_uniform(seed, epoch, POSITIONS, NUM_COLUMNS)
 
 
 def test_nothing_drawn_is_the_centre_crop() -> None:
@@ -41,7 +41,7 @@ def test_nothing_drawn_is_the_centre_crop() -> None:
 def test_crop_and_mirror_image_are_torchvision_s() -> None:
     scale, ratio = (0.2, 1.0), (3 / 4, 4 / 3)
     result, dice = augmented(Augmentation(scale=scale, ratio=ratio, flip=0.5))
-    boxes = _boxes(np.array(SIDES), scale, ratio, dice).astype(int)
+    boxes = _compute_crop_boxes(np.array(SIDES), scale, ratio, dice).astype(int)
     assert len({bool(one) for one in dice[:, FLIP] < 0.5}) == 2, "one of each kind"
     for ours, picture, box, chance in zip(result, pictures(), boxes, dice[:, FLIP], strict=True):
         theirs = F.resized_crop(picture.float(), *map(int, box), [SIZE, SIZE], antialias=False)
@@ -61,8 +61,8 @@ def test_rotation_is_torchvision_s() -> None:
 
 def test_boxes_lie_inside_and_keep_to_scale_and_ratio() -> None:
     sides = np.tile([[200, 300]], (5000, 1))
-    dice = uniforms(3, 0, np.arange(5000), COLUMNS)
-    top, left, height, width = _boxes(sides, (0.1, 0.6), (3 / 4, 4 / 3), dice).T
+    dice = counter_uniform(3, 0, np.arange(5000), NUM_COLUMNS)
+    top, left, height, width = _compute_crop_boxes(sides, (0.1, 0.6), (3 / 4, 4 / 3), dice).T
     assert (top >= 0).all()
     assert (left >= 0).all()
     assert (top + height <= 200).all()
@@ -78,18 +78,18 @@ def test_boxes_lie_inside_and_keep_to_scale_and_ratio() -> None:
 
 @pytest.mark.parametrize("side", [(5, 1000), (1000, 5), (1, 1)])
 def test_images_of_absurd_sides_come_out_whole(side: tuple[int, int]) -> None:
-    canvas, sides = on_one_canvas([torch.full((3, *side), 77, dtype=torch.uint8)])
+    canvas, sides = pad_to_canvas([torch.full((3, *side), 77, dtype=torch.uint8)])
     for augmentation in (Augmentation(scale=(0.08, 1.0)), Augmentation(shift=True, rotation=30.0)):
-        result = changed(canvas, augmentation.draw(sides, SIZE, 0, 0, np.array([0])), SIZE)
+        result = apply_augmentation(canvas, augmentation.sample_params(sides, SIZE, 0, 0, np.array([0])), SIZE)
         assert result.shape == (1, 3, SIZE, SIZE)
         assert torch.allclose(result, torch.tensor(77.0), atol=1e-3)
 
 
 def test_the_canvas_beside_an_image_is_never_seen() -> None:
     white = [torch.full((3, *side), 255, dtype=torch.uint8) for side in SIDES]
-    canvas, sides = on_one_canvas(white)
-    drawn = Augmentation(scale=(0.9, 1.0), rotation=45.0).draw(sides, SIZE, 0, 0, POSITIONS)
-    assert changed(canvas, drawn, SIZE).min() > 254.9
+    canvas, sides = pad_to_canvas(white)
+    drawn = Augmentation(scale=(0.9, 1.0), rotation=45.0).sample_params(sides, SIZE, 0, 0, POSITIONS)
+    assert apply_augmentation(canvas, drawn, SIZE).min() > 254.9
 
 
 def test_what_is_not_asked_for_does_not_change_what_is() -> None:
@@ -100,7 +100,7 @@ def test_what_is_not_asked_for_does_not_change_what_is() -> None:
 
 def test_brightness_saturation_and_contrast_keep_their_meaning() -> None:
     plain, _ = augmented(Augmentation())
-    grey = torch.tensor(GREY).view(1, 3, 1, 1)
+    grey = torch.tensor(LUMA_WEIGHTS).view(1, 3, 1, 1)
     result, _ = augmented(Augmentation(jitter=(0.0, 0.0, 0.5, 0.0)))
     inside = (result > 1) & (result < 254)
     luma = ((plain - result) * grey).sum(1, keepdim=True).abs()
@@ -116,10 +116,10 @@ def test_brightness_saturation_and_contrast_keep_their_meaning() -> None:
 
 
 def test_erasing_blanks_a_box_of_the_stated_share_with_the_mean_colour() -> None:
-    canvas, sides = on_one_canvas([torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(200)])
+    canvas, sides = pad_to_canvas([torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(200)])
     positions = np.arange(200)
-    plain = changed(canvas, Augmentation().draw(sides, SIZE, 0, 0, positions), SIZE)
-    result = changed(canvas, Augmentation(erase=0.5).draw(sides, SIZE, 0, 0, positions), SIZE)
+    plain = apply_augmentation(canvas, Augmentation().sample_params(sides, SIZE, 0, 0, positions), SIZE)
+    result = apply_augmentation(canvas, Augmentation(erase=0.5).sample_params(sides, SIZE, 0, 0, positions), SIZE)
     share = (result != plain).any(1).float().mean((1, 2))
     assert 70 < (share > 0).sum() < 130
     assert share[share > 0].min() > 0.01
@@ -132,8 +132,8 @@ def test_mixing_keeps_the_share_it_states(augmentation: Augmentation) -> None:
     canvas[:4] = 200  # bright and dark images
     sides = np.tile([[64, 64]], (8, 1))
     for epoch in range(6):
-        drawn = augmentation.draw(sides, SIZE, 0, epoch, np.arange(8))
-        result = changed(canvas, drawn, SIZE)
+        drawn = augmentation.sample_params(sides, SIZE, 0, epoch, np.arange(8))
+        result = apply_augmentation(canvas, drawn, SIZE)
         own, other = canvas[:, 0, 0, 0].float(), canvas[drawn["partner"], 0, 0, 0].float()
         expected = drawn["share"] * own + (1 - drawn["share"]) * other
         assert torch.allclose(result.mean((1, 2, 3)), expected, atol=0.01)
@@ -143,23 +143,23 @@ def test_mixing_keeps_the_share_it_states(augmentation: Augmentation) -> None:
 def test_a_policy_is_decided_by_seed_epoch_and_image_alone(policy: str) -> None:
     picture = pictures()[0]
     torch.manual_seed(1)
-    first = [policy_changed(picture, policy, 0, epoch, 3) for epoch in range(8)]
+    first = [apply_policy(picture, policy, 0, epoch, 3) for epoch in range(8)]
     state = torch.get_rng_state()
-    again = [policy_changed(picture, policy, 0, epoch, 3) for epoch in range(8)]
+    again = [apply_policy(picture, policy, 0, epoch, 3) for epoch in range(8)]
     assert torch.equal(torch.get_rng_state(), state), "torch's own chance is left as it was"
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
     assert len({one.numpy().tobytes() for one in first}) > 2
 
 
 def test_the_same_numbers_come_for_the_same_image_in_any_order_and_batch() -> None:
-    forward, backward = uniforms(7, 3, np.arange(50), 9), uniforms(7, 3, np.arange(50)[::-1], 9)
+    forward, backward = counter_uniform(7, 3, np.arange(50), 9), counter_uniform(7, 3, np.arange(50)[::-1], 9)
     assert np.array_equal(forward, backward[::-1])
-    assert np.array_equal(forward[10:12], uniforms(7, 3, np.array([10, 11]), 9))
-    assert np.array_equal(forward[:, :4], uniforms(7, 3, np.arange(50), 4))
+    assert np.array_equal(forward[10:12], counter_uniform(7, 3, np.array([10, 11]), 9))
+    assert np.array_equal(forward[:, :4], counter_uniform(7, 3, np.arange(50), 4))
 
 
 def test_the_numbers_are_uniform_and_unrelated_across_seeds_epochs_and_images() -> None:
-    columns = [uniforms(seed, epoch, np.arange(20_000), 1)[:, 0] for seed in range(3) for epoch in range(8)]
+    columns = [counter_uniform(seed, epoch, np.arange(20_000), 1)[:, 0] for seed in range(3) for epoch in range(8)]
     for column in columns:
         assert abs(np.histogram(column, 10, (0, 1))[0] - 2000).max() < 200
     related = np.corrcoef(columns) - np.eye(len(columns))

@@ -11,9 +11,9 @@ import pytest
 
 from tests.data.pictures import class_folders
 from tests.data.server import Server
-from thaw.config.faults import UserFault
-from thaw.config.schema import Archive, Captcha, Folder, SplitFolders, SplitFractions
-from thaw.data.build import samples_of
+from thaw.config.faults import UserError
+from thaw.config.schema import Archive, CaptchaDatasetConfig, FolderDatasetConfig, SplitFolders, SplitFractions
+from thaw.data.build import load_samples
 from thaw.data.samples import Samples
 
 OFFICIAL = {"train": 12, "val": 8, "test": 10}  # what the recipe makes of 10 train and 5 val images a class
@@ -32,9 +32,9 @@ def archive(insects: Path, tmp_path: Path) -> Path:
     return Path(shutil.make_archive(str(tmp_path / "insects"), "zip", insects))
 
 
-def recipe(archive: Path, address: str, root: Path | None = None) -> Folder:
+def recipe(archive: Path, address: str, root: Path | None = None) -> FolderDatasetConfig:
     checksum = "sha256:" + hashlib.sha256(archive.read_bytes()).hexdigest()
-    return Folder(
+    return FolderDatasetConfig(
         kind="folder",
         name="insects",
         root=str(root) if root else None,
@@ -46,8 +46,8 @@ def recipe(archive: Path, address: str, root: Path | None = None) -> Folder:
     )
 
 
-def own_folder(root: Path) -> Folder:
-    return Folder(
+def own_folder(root: Path) -> FolderDatasetConfig:
+    return FolderDatasetConfig(
         kind="folder",
         name="own",
         root=str(root),
@@ -59,9 +59,9 @@ def own_folder(root: Path) -> Folder:
     )
 
 
-def captcha(**changes: object) -> Captcha:
+def captcha(**changes: object) -> CaptchaDatasetConfig:
     values = {"characters": "ABC", "train": 3, "val": 2, "test": 1, "side": 32, "draw_seed": 0}
-    return Captcha(kind="captcha", name="captcha", image_size=32, crop=1.0, **{**values, **changes})
+    return CaptchaDatasetConfig(kind="captcha", name="captcha", image_size=32, crop=1.0, **{**values, **changes})
 
 
 def nobody() -> str:
@@ -72,65 +72,65 @@ def nobody() -> str:
 
 def assert_official(samples: Samples) -> None:
     assert samples.classes == ("ants", "bees")
-    assert samples.counts() == OFFICIAL
+    assert samples.count_per_split() == OFFICIAL
     assert {sample.path.split("/")[0] for sample in samples.samples if sample.split == "test"} == {"val"}
     assert all((samples.root / sample.path).is_file() for sample in samples.samples)
 
 
 def test_captcha_samples_are_drawn_with_the_counts_of_the_recipe(tmp_path: Path) -> None:
-    samples = samples_of(captcha(), 0, tmp_path, None)
+    samples = load_samples(captcha(), 0, tmp_path, None)
     assert samples.classes == ("A", "B", "C")
-    assert samples.counts() == {"train": 9, "val": 6, "test": 3}
-    assert samples.passed_over == ()
+    assert samples.count_per_split() == {"train": 9, "val": 6, "test": 3}
+    assert samples.ignored_files == ()
 
 
 def test_captcha_samples_are_the_same_for_every_seed_of_a_run(tmp_path: Path) -> None:
-    first, second = (samples_of(captcha(), seed, tmp_path, None) for seed in (0, 1))
+    first, second = (load_samples(captcha(), seed, tmp_path, None) for seed in (0, 1))
     assert first == second
-    assert samples_of(captcha(draw_seed=1), 0, tmp_path, None).fingerprint != first.fingerprint
+    assert load_samples(captcha(draw_seed=1), 0, tmp_path, None).fingerprint != first.fingerprint
 
 
 def test_captcha_without_validation_images_has_none(tmp_path: Path) -> None:
-    assert samples_of(captcha(val=0), 0, tmp_path, None).counts()["val"] == 0
+    assert load_samples(captcha(val=0), 0, tmp_path, None).count_per_split()["val"] == 0
 
 
 def test_a_folder_of_one_s_own_is_read_where_it_is(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "own", {"cat": 10, "dog": 10})
-    samples = samples_of(own_folder(root), 0, tmp_path / "cache", None)
-    assert samples.counts() == {"train": 12, "val": 4, "test": 4}
+    samples = load_samples(own_folder(root), 0, tmp_path / "cache", None)
+    assert samples.count_per_split() == {"train": 12, "val": 4, "test": 4}
     assert samples.root == root
     assert not (tmp_path / "cache").exists()
 
 
 def test_the_seed_cuts_the_splits_of_a_folder(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "own", {"cat": 10, "dog": 10})
-    cut = [samples_of(own_folder(root), seed, tmp_path / "cache", None).samples for seed in (0, 0, 1)]
+    cut = [load_samples(own_folder(root), seed, tmp_path / "cache", None).samples for seed in (0, 0, 1)]
     assert cut[0] == cut[1]
     assert cut[0] != cut[2]
 
 
 def test_an_archive_is_fetched_unpacked_and_split(server: Server, archive: Path, tmp_path: Path) -> None:
     server.serving(f"/tutorial/{archive.name}", archive.read_bytes())
-    assert_official(samples_of(recipe(archive, server.address), 0, tmp_path / "cache", None))
+    assert_official(load_samples(recipe(archive, server.address), 0, tmp_path / "cache", None))
 
 
 def test_an_archive_is_fetched_once(server: Server, archive: Path, tmp_path: Path) -> None:
     server.serving(f"/tutorial/{archive.name}", archive.read_bytes())
-    first, second = (samples_of(recipe(archive, server.address), 0, tmp_path / "cache", None) for _ in range(2))
+    first, second = (load_samples(recipe(archive, server.address), 0, tmp_path / "cache", None) for _ in range(2))
     assert first == second
     assert len(server.asked) == 1
 
 
 def test_what_was_unpacked_is_enough_where_the_download_is_gone(server: Server, archive: Path, tmp_path: Path) -> None:
     server.serving(f"/tutorial/{archive.name}", archive.read_bytes())
-    samples_of(recipe(archive, server.address), 0, tmp_path / "cache", None)
+    load_samples(recipe(archive, server.address), 0, tmp_path / "cache", None)
     shutil.rmtree(tmp_path / "cache" / "downloads")
     server.files.clear()
-    assert_official(samples_of(recipe(archive, server.address), 0, tmp_path / "cache", None))
+    assert_official(load_samples(recipe(archive, server.address), 0, tmp_path / "cache", None))
 
 
 def test_an_archive_comes_from_a_mirror(archive: Path, tmp_path: Path) -> None:
-    samples = samples_of(recipe(archive, nobody()), 0, tmp_path / "cache", mirror=archive.parent.as_uri())
+    samples = load_samples(recipe(archive, nobody()), 0, tmp_path / "cache", mirror=archive.parent.as_uri())
     assert_official(samples)
 
 
@@ -138,7 +138,7 @@ def test_an_archive_comes_from_a_mirror(archive: Path, tmp_path: Path) -> None:
 def test_an_unpacked_copy_is_read_and_nothing_fetched(
     server: Server, archive: Path, insects: Path, tmp_path: Path, inner: str
 ) -> None:
-    samples = samples_of(recipe(archive, server.address, tmp_path / inner), 0, tmp_path / "cache", None)
+    samples = load_samples(recipe(archive, server.address, tmp_path / inner), 0, tmp_path / "cache", None)
     assert_official(samples)
     assert samples.root == insects / "insects_data"
     assert server.asked == []
@@ -147,7 +147,7 @@ def test_an_unpacked_copy_is_read_and_nothing_fetched(
 def test_a_copy_of_the_archive_itself_is_unpacked_and_nothing_fetched(
     server: Server, archive: Path, tmp_path: Path
 ) -> None:
-    samples = samples_of(recipe(archive, server.address, archive), 0, tmp_path / "cache", None)
+    samples = load_samples(recipe(archive, server.address, archive), 0, tmp_path / "cache", None)
     assert_official(samples)
     assert tmp_path / "cache" in samples.root.parents
     assert server.asked == []
@@ -159,7 +159,7 @@ def test_an_archive_of_one_s_own_is_unpacked_anew_when_it_changes(tmp_path: Path
         root = class_folders(tmp_path / names[0], dict.fromkeys(names, 10))
         file = Path(shutil.make_archive(str(tmp_path / "own"), "tar", root))
         sizes.add(file.stat().st_size)
-        assert samples_of(own_folder(file), 0, tmp_path / "cache", None).classes == names
+        assert load_samples(own_folder(file), 0, tmp_path / "cache", None).classes == names
     assert len(sizes) == 1  # only its time tells the second from the first
 
 
@@ -167,8 +167,8 @@ def test_copy_and_download_have_the_same_fingerprint(
     server: Server, archive: Path, insects: Path, tmp_path: Path
 ) -> None:
     server.serving(f"/tutorial/{archive.name}", archive.read_bytes())
-    fetched = samples_of(recipe(archive, server.address), 3, tmp_path / "cache", None)
-    copied = samples_of(recipe(archive, server.address, insects), 3, tmp_path / "cache", None)
+    fetched = load_samples(recipe(archive, server.address), 3, tmp_path / "cache", None)
+    copied = load_samples(recipe(archive, server.address, insects), 3, tmp_path / "cache", None)
     assert fetched.fingerprint == copied.fingerprint
     assert fetched.samples == copied.samples
 
@@ -178,8 +178,8 @@ def test_without_a_network_the_message_names_address_checksum_and_where_to_put_t
 ) -> None:
     dataset = recipe(archive, nobody())
     assert dataset.archive is not None
-    with pytest.raises(UserFault, match="the data set insects could not be fetched") as caught:
-        samples_of(dataset, 0, tmp_path / "cache", None)
+    with pytest.raises(UserError, match="the data set insects could not be fetched") as caught:
+        load_samples(dataset, 0, tmp_path / "cache", None)
     message = str(caught.value)
     assert dataset.archive.url in message
     assert dataset.archive.checksum in message
@@ -192,10 +192,10 @@ def test_without_a_network_the_message_names_address_checksum_and_where_to_put_t
 def test_a_file_put_where_the_message_says_is_taken(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "cache" / "downloads").mkdir(parents=True)
     shutil.copy(archive, tmp_path / "cache" / "downloads" / archive.name)
-    assert_official(samples_of(recipe(archive, nobody()), 0, tmp_path / "cache", None))
+    assert_official(load_samples(recipe(archive, nobody()), 0, tmp_path / "cache", None))
 
 
 def test_a_missing_archive_is_a_fault_that_says_so(server: Server, archive: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserFault, match="404"):
-        samples_of(recipe(archive, server.address), 0, tmp_path / "cache", None)
+    with pytest.raises(UserError, match="404"):
+        load_samples(recipe(archive, server.address), 0, tmp_path / "cache", None)
     assert not (tmp_path / "cache" / "datasets").exists()

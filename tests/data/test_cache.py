@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.filling import FILLS_FOR_EVER
-from thaw.config.faults import UserFault
-from thaw.data.cache import cache_folder, complete_folder, key_of
+from thaw.config.faults import UserError
+from thaw.data.cache import build_folder_once, compute_cache_key, resolve_cache_dir
 
 
 def fill_with_one_file(folder: Path) -> None:
@@ -30,7 +30,7 @@ def fill_and_log(target: Path, together: Barrier) -> None:
         time.sleep(0.3)
         fill_with_one_file(folder)
 
-    assert (complete_folder(target, fill) / "file").read_text() == "whole"
+    assert (build_folder_once(target, fill) / "file").read_text() == "whole"
 
 
 def partial_folders(parent: Path) -> list[Path]:
@@ -54,7 +54,7 @@ def test_a_process_killed_while_filling_leaves_no_target(tmp_path: Path) -> None
 def test_after_a_kill_the_next_call_fills_anew_and_clears_up(tmp_path: Path) -> None:
     killed_while_filling(tmp_path / "target")
     assert len(partial_folders(tmp_path)) == 1
-    target = complete_folder(tmp_path / "target", fill_with_one_file)
+    target = build_folder_once(tmp_path / "target", fill_with_one_file)
     assert [path.name for path in target.iterdir()] == ["file"]
     assert partial_folders(tmp_path) == []
 
@@ -72,12 +72,12 @@ def test_two_processes_that_ask_together_fill_once(tmp_path: Path) -> None:
 
 
 def test_what_is_there_is_not_filled_again(tmp_path: Path) -> None:
-    complete_folder(tmp_path / "target", fill_with_one_file)
+    build_folder_once(tmp_path / "target", fill_with_one_file)
 
     def fill(folder: Path) -> None:
         raise AssertionError("filled twice")
 
-    assert complete_folder(tmp_path / "target", fill) == tmp_path / "target"
+    assert build_folder_once(tmp_path / "target", fill) == tmp_path / "target"
 
 
 @pytest.mark.parametrize("raised", [ValueError, KeyboardInterrupt])
@@ -87,15 +87,15 @@ def test_a_fill_that_fails_leaves_nothing(tmp_path: Path, raised: type[BaseExcep
         raise raised
 
     with pytest.raises(raised):
-        complete_folder(tmp_path / "target", fill)
+        build_folder_once(tmp_path / "target", fill)
     assert not (tmp_path / "target").exists()
     assert partial_folders(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_written_is_a_fault_of_the_user_with_its_path_and_the_fix(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserFault, match=r"data\.cache=DIR") as caught:
-        complete_folder(tmp_path / "file" / "cache" / "target", fill_with_one_file)
+    with pytest.raises(UserError, match=r"data\.cache=DIR") as caught:
+        build_folder_once(tmp_path / "file" / "cache" / "target", fill_with_one_file)
     assert str(tmp_path / "file" / "cache" / "target") in str(caught.value)
 
 
@@ -105,13 +105,13 @@ def test_a_full_disk_is_a_fault_of_the_user_and_leaves_nothing(tmp_path: Path) -
         (folder / "first").write_text("fits")
         Path("/dev/full").write_text("does not")
 
-    with pytest.raises(UserFault, match="No space left"):
-        complete_folder(tmp_path / "target", fill)
+    with pytest.raises(UserError, match="No space left"):
+        build_folder_once(tmp_path / "target", fill)
     assert not (tmp_path / "target").exists()
 
 
 def test_other_users_may_read_a_complete_folder(tmp_path: Path) -> None:
-    target = complete_folder(tmp_path / "target", fill_with_one_file)
+    target = build_folder_once(tmp_path / "target", fill_with_one_file)
     assert target.stat().st_mode & 0o777 == 0o755
 
 
@@ -119,18 +119,28 @@ def test_the_configured_folder_comes_before_the_environment_and_the_environment_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("THAW_CACHE", str(tmp_path / "environment"))
-    assert cache_folder(str(tmp_path / "configured")) == tmp_path / "configured"
-    assert cache_folder(None) == tmp_path / "environment"
+    assert resolve_cache_dir(str(tmp_path / "configured")) == tmp_path / "configured"
+    assert resolve_cache_dir(None) == tmp_path / "environment"
     monkeypatch.delenv("THAW_CACHE")
-    assert cache_folder(None).name == "thaw"
+    assert resolve_cache_dir(None).name == "thaw"
 
 
 def test_a_configured_folder_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder("~/cache") == tmp_path / "cache"
+    assert resolve_cache_dir("~/cache") == tmp_path / "cache"
 
 
 def test_a_key_changes_with_any_value_and_not_with_their_order() -> None:
-    key = key_of(size=3, names=["a", "b"])
-    assert key == key_of(names=["a", "b"], size=3)
-    assert len({key, key_of(size=4, names=["a", "b"]), key_of(size=3, names=["b", "a"]), key_of(size=3)}) == 4
+    key = compute_cache_key(size=3, names=["a", "b"])
+    assert key == compute_cache_key(names=["a", "b"], size=3)
+    assert (
+        len(
+            {
+                key,
+                compute_cache_key(size=4, names=["a", "b"]),
+                compute_cache_key(size=3, names=["b", "a"]),
+                compute_cache_key(size=3),
+            }
+        )
+        == 4
+    )

@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.data import official
 from tests.data.official import CIFAR_CLASSES, written
-from thaw.config.faults import UserFault
-from thaw.data.cifar import cifar_folder
+from thaw.config.faults import UserError
+from thaw.data.cifar import build_cifar_folder
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def source(tmp_path: Path) -> Path:
 
 def refused(source: Path) -> str:
     cache = source.parent / "cache"
-    with pytest.raises(UserFault) as caught:
-        cifar_folder(source, cache)
+    with pytest.raises(UserError) as caught:
+        build_cifar_folder(source, cache)
     assert [path for path in cache.rglob("*") if path.is_dir() and path.name.startswith("cifar")] == []
     return str(caught.value)
 
@@ -44,7 +44,7 @@ def test_pixels_and_labels_come_out_as_they_were_written(source: Path, tmp_path:
     pixels = np.random.default_rng(7).integers(0, 256, (10, 3072)).astype(np.uint8)
     content = {b"data": pixels, b"labels": list(reversed(range(10)))}
     (source / "data_batch_3").write_bytes(official.pickled(content))
-    folder = cifar_folder(source, tmp_path / "cache")
+    folder = build_cifar_folder(source, tmp_path / "cache")
     for number in range(10):
         file = folder / "train" / CIFAR_CLASSES[9 - number] / f"data_batch_3_{number:05}.png"
         with Image.open(file) as opened:
@@ -52,7 +52,7 @@ def test_pixels_and_labels_come_out_as_they_were_written(source: Path, tmp_path:
 
 
 def test_every_class_of_the_meta_file_has_its_folder(source: Path, tmp_path: Path) -> None:
-    folder = cifar_folder(source, tmp_path / "cache")
+    folder = build_cifar_folder(source, tmp_path / "cache")
     for split in ("train", "test"):
         assert sorted(path.name for path in (folder / split).iterdir()) == sorted(CIFAR_CLASSES)
     assert len(list(folder.rglob("*.png"))) == 60
@@ -62,16 +62,16 @@ def test_pickles_of_python_3_are_read_too(source: Path, tmp_path: Path) -> None:
     pixels = np.arange(3072, dtype=np.uint8).reshape(1, -1)
     for protocol in (2, 3, 4):
         (source / "test_batch").write_bytes(pickle.dumps({"data": pixels, "labels": [4]}, protocol))
-        folder = cifar_folder(source, tmp_path / f"cache{protocol}")
+        folder = build_cifar_folder(source, tmp_path / f"cache{protocol}")
         with Image.open(folder / "test" / "deer" / "test_batch_00000.png") as opened:
             assert np.array_equal(np.asarray(opened)[..., 0].ravel(), pixels[0, :1024])
 
 
 def test_it_is_converted_once(source: Path, tmp_path: Path) -> None:
-    first = cifar_folder(source, tmp_path / "cache")
+    first = build_cifar_folder(source, tmp_path / "cache")
     marked = first / "marked"
     marked.touch()
-    assert cifar_folder(source, tmp_path / "cache") == first
+    assert build_cifar_folder(source, tmp_path / "cache") == first
     assert marked.exists()
 
 

@@ -16,10 +16,10 @@ from tests.conftest import only_run
 from tests.data import official
 from tests.data.official import BREEDS, CIFAR_CLASSES, written
 from tests.data.server import Server
-from thaw.config.command import recipe_for
-from thaw.config.faults import UserFault
-from thaw.config.schema import Table
-from thaw.data.build import samples_of
+from thaw.config.command import compose_recipe
+from thaw.config.faults import UserError
+from thaw.config.schema import CsvDatasetConfig
+from thaw.data.build import load_samples
 from thaw.data.samples import Samples
 from thaw.launch import launch
 
@@ -48,11 +48,11 @@ def served(server: Server) -> Official:
 
 
 def samples(overrides: list[str], cache: Path, seed: int = 0) -> Samples:
-    return samples_of(recipe_for(overrides).dataset, seed, cache, None)
+    return load_samples(compose_recipe(overrides).dataset, seed, cache, None)
 
 
 def per_class(table: Samples, split: str) -> dict[str, int]:
-    return dict(Counter(table.classes[table.samples[position].label] for position in table.of(split)))
+    return dict(Counter(table.classes[table.samples[position].label] for position in table.get_positions(split)))
 
 
 def tiny_dogs() -> bytes:
@@ -81,14 +81,14 @@ def test_a_data_set_trains_from_its_official_archive(choice: str, served: Offici
 def test_hotdog_keeps_its_test_images_and_cuts_validation_images_from_train(served: Official, tmp_path: Path) -> None:
     table = samples(served("hotdog", official.hotdog(train=20, test=5)), tmp_path)
     assert table.classes == ("hotdog", "not-hotdog")
-    assert table.counts() == {"train": 36, "val": 4, "test": 10}
+    assert table.count_per_split() == {"train": 36, "val": 4, "test": 10}
     assert {one.path.split("/")[0] for one in table.samples if one.split == "test"} == {"test"}
 
 
 def test_hymenoptera_passes_over_its_stray_file(served: Official, tmp_path: Path) -> None:
     table = samples(served("hymenoptera", official.hymenoptera()), tmp_path)
-    assert table.counts() == {"train": 16, "val": 4, "test": 8}
-    assert table.passed_over == ("train/ants/imageNotFound.gif",)
+    assert table.count_per_split() == {"train": 16, "val": 4, "test": 8}
+    assert table.ignored_files == ("train/ants/imageNotFound.gif",)
 
 
 def test_dog_breeds_are_split_breed_by_breed(served: Official, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_dog_breeds_are_read_from_a_copy_in_kaggles_layout(folder: str, packed: 
         root = tmp_path / "dog-breed-identification.zip"
         root.write_bytes(official.zipped(official.dog_breeds(folder)))
     table = samples(["dataset=dog_breeds", f"dataset.root={root}"], tmp_path / "cache")
-    assert table.counts() == {"train": 32, "val": 4, "test": 4}
+    assert table.count_per_split() == {"train": 32, "val": 4, "test": 4}
 
 
 def test_a_copy_of_the_tiny_dog_breeds_needs_no_variant(tmp_path: Path) -> None:
@@ -118,12 +118,12 @@ def test_a_copy_of_the_tiny_dog_breeds_needs_no_variant(tmp_path: Path) -> None:
 
 def test_unlabelled_dogs_are_no_samples_not_passed_over_and_within_reach(tmp_path: Path) -> None:
     root = written(tmp_path, official.dog_breeds(unlabelled=3))
-    recipe = recipe_for(["dataset=dog_breeds", f"dataset.root={root}"])
-    assert isinstance(recipe.dataset, Table)
+    recipe = compose_recipe(["dataset=dog_breeds", f"dataset.root={root}"])
+    assert isinstance(recipe.dataset, CsvDatasetConfig)
     assert recipe.dataset.unlabelled is not None
-    table = samples_of(recipe.dataset, 0, tmp_path, None)
+    table = load_samples(recipe.dataset, 0, tmp_path, None)
     assert not any(one.path.startswith("test/") for one in table.samples)
-    assert table.passed_over == ()
+    assert table.ignored_files == ()
     assert len(list((table.root / recipe.dataset.unlabelled).glob("*.jpg"))) == 3
 
 
@@ -132,7 +132,7 @@ def test_caltech101_is_unpacked_twice_and_cut_in_half_and_quarters(served: Offic
     assert table.classes == tuple(sorted(CALTECH))
     assert per_class(table, "train") == {"Faces": 6, "Faces_easy": 4, "chair": 20}
     assert per_class(table, "val") == per_class(table, "test") == {"Faces": 3, "Faces_easy": 2, "chair": 10}
-    assert table.passed_over == ()
+    assert table.ignored_files == ()
     assert [path.name for path in table.root.parent.iterdir()] == ["101_ObjectCategories"]
 
 
@@ -162,7 +162,7 @@ def test_a_copy_of_caltech101_is_taken_in_every_form(form: str, tmp_path: Path) 
         "parent": tmp_path / "images",
     }[form]
     table = samples(["dataset=caltech101", f"dataset.root={root}"], tmp_path / "cache")
-    assert table.counts() == {"train": 30, "val": 15, "test": 15}
+    assert table.count_per_split() == {"train": 30, "val": 15, "test": 15}
     assert table.root.name == "101_ObjectCategories"
 
 
@@ -185,11 +185,11 @@ def test_a_copy_of_cifar10_is_taken_in_every_form(form: str, served: Official, t
     table = samples(by_pickles, tmp_path / "cache")
     if form == "pictures":
         assert samples(["dataset=cifar10", f"dataset.root={table.root}"], tmp_path / "other") == table
-    assert table.counts() == {"train": 90, "val": 10, "test": 20}
+    assert table.count_per_split() == {"train": 90, "val": 10, "test": 20}
 
 
 def test_a_data_set_from_kaggle_or_nowhere_is_a_valid_recipe_without_a_network() -> None:
-    assert recipe_for(["dataset=dog_breeds"]).dataset.name == "dog_breeds"
+    assert compose_recipe(["dataset=dog_breeds"]).dataset.name == "dog_breeds"
 
 
 @pytest.mark.parametrize(
@@ -204,6 +204,6 @@ def test_a_data_set_from_kaggle_or_nowhere_is_a_valid_recipe_without_a_network()
     ],
 )
 def test_settings_that_cannot_be_are_told(overrides: list[str], told: list[str]) -> None:
-    with pytest.raises(UserFault) as caught:
-        recipe_for(overrides)
+    with pytest.raises(UserError) as caught:
+        compose_recipe(overrides)
     assert [words for words in told if words not in str(caught.value)] == []

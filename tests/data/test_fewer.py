@@ -10,43 +10,43 @@ import pytest
 
 from tests.conftest import TINY
 from tests.images import image_folder
-from thaw.data.fewer import UNUSED, with_fewer
-from thaw.data.samples import Samples, folder_samples
+from thaw.data.fewer import UNUSED_SPLIT, limit_per_class
+from thaw.data.samples import Samples, load_folder_samples
 from thaw.launch import launch
 
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     root = image_folder(tmp_path_factory.mktemp("data"), {"train": 7, "val": 2, "test": 3}, classes=("ants", "bees"))
-    return folder_samples(root, {"train": "train", "val": "val", "test": "test"}, {}, 0)
+    return load_folder_samples(root, {"train": "train", "val": "val", "test": "test"}, {}, 0)
 
 
 def per_class(samples: Samples) -> list[int]:
-    return np.bincount(samples.labels()[samples.of("train")], minlength=len(samples.classes)).tolist()
+    return np.bincount(samples.get_labels()[samples.get_positions("train")], minlength=len(samples.classes)).tolist()
 
 
 def test_each_class_has_so_many_and_other_splits_stay(samples: Samples) -> None:
-    fewer = with_fewer(samples, 3, seed=0)
+    fewer = limit_per_class(samples, 3, seed=0)
     assert per_class(fewer) == [3, 3]
-    assert len(fewer.of(UNUSED)) == 8
-    assert [fewer.of(split).tolist() for split in ("val", "test")] == [
-        samples.of(one).tolist() for one in ("val", "test")
+    assert len(fewer.get_positions(UNUSED_SPLIT)) == 8
+    assert [fewer.get_positions(split).tolist() for split in ("val", "test")] == [
+        samples.get_positions(one).tolist() for one in ("val", "test")
     ]
 
 
 def test_those_of_a_smaller_number_are_among_those_of_a_larger(samples: Samples) -> None:
-    chosen = [set(with_fewer(samples, count, seed=4).of("train").tolist()) for count in (1, 2, 5, 7)]
+    chosen = [set(limit_per_class(samples, count, seed=4).get_positions("train").tolist()) for count in (1, 2, 5, 7)]
     assert all(small < large for small, large in pairwise(chosen))
 
 
 def test_another_seed_draws_others_and_the_fingerprint_tells(samples: Samples) -> None:
-    first, again, other = (with_fewer(samples, 2, seed) for seed in (0, 0, 1))
+    first, again, other = (limit_per_class(samples, 2, seed) for seed in (0, 0, 1))
     assert first.fingerprint == again.fingerprint
     assert len({samples.fingerprint, first.fingerprint, other.fingerprint}) == 3
 
 
 def test_a_class_with_fewer_images_keeps_them_all(samples: Samples) -> None:
-    assert per_class(with_fewer(samples, 100, seed=0)) == per_class(samples)
+    assert per_class(limit_per_class(samples, 100, seed=0)) == per_class(samples)
 
 
 def test_a_sweep_over_numbers_computes_features_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from tests.data.hostile import BLUE, BROKEN, EXPECTED, RED, hostile_folder, kind_of
-from thaw.config.faults import UserFault
+from thaw.config.faults import UserError
 from thaw.data import store
-from thaw.data.image import decoded
-from thaw.data.inspected import inspected
+from thaw.data.image import decode_image
+from thaw.data.inspected import inspect_dataset
 from thaw.data.preprocessing import Preprocessing
-from thaw.data.samples import Samples, folder_samples
+from thaw.data.samples import Samples, load_folder_samples
 
 SMALL = Preprocessing(32, 32, "bilinear", (0.5,) * 3, (0.5,) * 3)
 
@@ -26,7 +26,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Samples:
 
 
 def table(root: Path) -> Samples:
-    return folder_samples(root, {"train": "train", "val": None, "test": "test"}, {"val": 0.0, "test": 0.0}, seed=0)
+    return load_folder_samples(root, {"train": "train", "val": None, "test": "test"}, {"val": 0.0, "test": 0.0}, seed=0)
 
 
 def broken_in(samples: Samples) -> set[str]:
@@ -39,21 +39,21 @@ def test_there_are_two_hundred_of_them_of_every_kind(hostile: Samples) -> None:
 
 
 def test_error_counts_all_broken_images_and_names_the_first_with_their_cause(hostile: Samples, tmp_path: Path) -> None:
-    with pytest.raises(UserFault) as caught:
-        inspected(hostile, SMALL, tmp_path, skip_broken=False, near_duplicates=False)
+    with pytest.raises(UserError) as caught:
+        inspect_dataset(hostile, SMALL, tmp_path, skip_broken=False, near_duplicates=False)
     broken = broken_in(hostile)
     assert caught.value.headline.startswith(f"{len(broken)} images under {hostile.root} cannot be decoded")
     assert "data.broken=skip" in caught.value.headline
-    named = {fault.subject.split(":")[0] for fault in caught.value.faults[:20]}
+    named = {fault.subject.split(":")[0] for fault in caught.value.problems[:20]}
     assert len(named) == 20
     assert named <= broken
-    assert caught.value.faults[20].subject == f"... and {len(broken) - 20} more"
+    assert caught.value.problems[20].subject == f"... and {len(broken) - 20} more"
 
 
 def test_skip_leaves_out_the_broken_ones_by_name_and_every_other_comes_out_right(
     hostile: Samples, tmp_path: Path
 ) -> None:
-    found = inspected(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=False)
+    found = inspect_dataset(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=False)
     assert found.skipped.keys() == broken_in(hostile)
     assert all(found.skipped.values())
     assert len(found.samples.samples) + len(found.skipped) == 200
@@ -66,7 +66,7 @@ def test_skip_leaves_out_the_broken_ones_by_name_and_every_other_comes_out_right
 
 
 def test_the_transparent_part_is_white(hostile: Samples, tmp_path: Path) -> None:
-    found = inspected(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=False)
+    found = inspect_dataset(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=False)
     places = [place for place, sample in enumerate(found.samples.samples) if kind_of(sample.path) == "alpha"]
     assert all((found.store[place][0] > 250).all() for place in places)
 
@@ -76,25 +76,25 @@ def test_skipping_decodes_every_image_once(hostile: Samples, tmp_path: Path, mon
 
     def counted(path: Path) -> Image.Image:
         seen.append(path)
-        return decoded(path)
+        return decode_image(path)
 
     monkeypatch.setattr(store, "decoded", counted)
-    inspected(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=True)
+    inspect_dataset(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=True)
     contents = {hostile.root / sample.path: one for sample, one in zip(hostile.samples, hostile.hashes, strict=True)}
     assert sorted(contents[path] for path in seen) == sorted(set(hostile.hashes)), "files of equal bytes are one image"
-    inspected(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=True)
+    inspect_dataset(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=True)
     assert len(seen) == len(set(hostile.hashes))
 
 
 def test_a_store_built_with_skip_is_no_way_round_error(hostile: Samples, tmp_path: Path) -> None:
-    inspected(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=False)
-    with pytest.raises(UserFault, match="cannot be decoded"):
-        inspected(hostile, SMALL, tmp_path, skip_broken=False, near_duplicates=False)
+    inspect_dataset(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=False)
+    with pytest.raises(UserError, match="cannot be decoded"):
+        inspect_dataset(hostile, SMALL, tmp_path, skip_broken=False, near_duplicates=False)
 
 
 def test_the_fingerprint_is_that_of_what_remains(tmp_path: Path) -> None:
     samples = table(hostile_folder(tmp_path / "data", 39))
-    found = inspected(samples, SMALL, tmp_path / "cache", skip_broken=True, near_duplicates=False)
+    found = inspect_dataset(samples, SMALL, tmp_path / "cache", skip_broken=True, near_duplicates=False)
     for path in found.skipped:
         (samples.root / path).unlink()
     assert found.samples.fingerprint != samples.fingerprint
@@ -102,7 +102,7 @@ def test_the_fingerprint_is_that_of_what_remains(tmp_path: Path) -> None:
 
 
 def test_what_is_too_wide_is_cut_to_its_middle_and_said(hostile: Samples, tmp_path: Path) -> None:
-    found = inspected(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=False)
+    found = inspect_dataset(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=False)
     wide = [place for place, sample in enumerate(found.samples.samples) if kind_of(sample.path) == "wide"]
     assert {found.store[place].shape for place in wide} == {(32, 128, 3)}
     kinds = {problem.kind: problem for problem in found.problems}
@@ -118,13 +118,13 @@ def test_a_data_set_that_loses_too_much_is_a_fault(broken: str, message: str, tm
     for sample in samples.samples:
         if sample.path.startswith(broken):
             (samples.root / sample.path).write_bytes(b"")
-    with pytest.raises(UserFault, match=message):
-        inspected(table(samples.root), SMALL, tmp_path / "cache", skip_broken=True, near_duplicates=False)
+    with pytest.raises(UserError, match=message):
+        inspect_dataset(table(samples.root), SMALL, tmp_path / "cache", skip_broken=True, near_duplicates=False)
 
 
 def test_nothing_but_broken_images_is_a_fault_that_names_them(tmp_path: Path) -> None:
     samples = table(hostile_folder(tmp_path / "data", 13))
     for sample in samples.samples:
         (samples.root / sample.path).write_bytes(b"")
-    with pytest.raises(UserFault, match="13 images"):
-        inspected(table(samples.root), SMALL, tmp_path / "cache", skip_broken=True, near_duplicates=False)
+    with pytest.raises(UserError, match="13 images"):
+        inspect_dataset(table(samples.root), SMALL, tmp_path / "cache", skip_broken=True, near_duplicates=False)

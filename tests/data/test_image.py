@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.data.pictures import pixels_of
-from thaw.data.image import BrokenImage, decoded
+from thaw.data.image import BrokenImageError, decode_image
 
 PIXELS = pixels_of(20, 30)
 WHITE = [255, 255, 255]
@@ -24,7 +24,7 @@ def saved(image: Image.Image, path: Path, **options: object) -> Path:
 
 
 def read(path: Path) -> np.ndarray:
-    image = decoded(path)
+    image = decode_image(path)
     assert image.mode == "RGB"
     return np.asarray(image)
 
@@ -180,25 +180,25 @@ def test_the_kind_is_told_by_the_content_and_not_by_the_name(tmp_path: Path) -> 
 def test_an_image_that_breaks_off_is_broken(tmp_path: Path, suffix: str) -> None:
     path = saved(Image.fromarray(pixels_of(60, 60)), tmp_path / f"image.{suffix}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    with pytest.raises(BrokenImage, match=r"\w"):
-        decoded(path)
+    with pytest.raises(BrokenImageError, match=r"\w"):
+        decode_image(path)
 
 
 def test_an_empty_file_is_broken_and_said_to_be_empty(tmp_path: Path) -> None:
     (tmp_path / "image.png").touch()
-    with pytest.raises(BrokenImage, match="the file is empty"):
-        decoded(tmp_path / "image.png")
+    with pytest.raises(BrokenImageError, match="the file is empty"):
+        decode_image(tmp_path / "image.png")
 
 
 def test_a_foreign_file_is_broken_and_named_without_its_folder(tmp_path: Path) -> None:
     (tmp_path / "image.png").write_text("<html>404</html>")
-    with pytest.raises(BrokenImage, match=r"cannot identify image file 'image\.png'"):
-        decoded(tmp_path / "image.png")
+    with pytest.raises(BrokenImageError, match=r"cannot identify image file 'image\.png'"):
+        decode_image(tmp_path / "image.png")
 
 
 def test_a_file_that_is_gone_is_broken(tmp_path: Path) -> None:
-    with pytest.raises(BrokenImage, match="No such file"):
-        decoded(tmp_path / "image.png")
+    with pytest.raises(BrokenImageError, match="No such file"):
+        decode_image(tmp_path / "image.png")
 
 
 def test_a_bomb_is_broken_before_it_takes_memory(tmp_path: Path) -> None:
@@ -207,8 +207,8 @@ def test_a_bomb_is_broken_before_it_takes_memory(tmp_path: Path) -> None:
     content[16:24] = struct.pack(">II", 60_000, 60_000)
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     (tmp_path / "bomb.png").write_bytes(content)
-    with pytest.raises(BrokenImage, match="decompression bomb"):
-        decoded(tmp_path / "bomb.png")
+    with pytest.raises(BrokenImageError, match="decompression bomb"):
+        decode_image(tmp_path / "bomb.png")
 
 
 def test_a_large_scan_is_no_bomb(tmp_path: Path) -> None:

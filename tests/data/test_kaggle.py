@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.data import official
-from thaw.config.command import recipe_for
-from thaw.config.faults import UserFault
-from thaw.data.build import samples_of
+from thaw.config.command import compose_recipe
+from thaw.config.faults import UserError
+from thaw.data.build import load_samples
 from thaw.data.samples import Samples
 
 COMPETITION = "dog-breed-identification"
@@ -38,13 +38,13 @@ class Client:
 
 def dogs(monkeypatch: pytest.MonkeyPatch, cache: Path, client: Client | None) -> Samples:
     monkeypatch.setitem(sys.modules, "kaggle", SimpleNamespace(api=client) if client else None)
-    return samples_of(recipe_for(["dataset=dog_breeds"]).dataset, 0, cache, None)
+    return load_samples(compose_recipe(["dataset=dog_breeds"]).dataset, 0, cache, None)
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, cache: Path, client: Client | None) -> str:
-    with pytest.raises(UserFault) as caught:
+    with pytest.raises(UserError) as caught:
         dogs(monkeypatch, cache, client)
-    assert len(caught.value.faults) == 1
+    assert len(caught.value.problems) == 1
     return str(caught.value)
 
 
@@ -52,7 +52,7 @@ def test_the_client_s_archive_is_unpacked_and_fetched_once(monkeypatch: pytest.M
     client = Client()
     first, second = (dogs(monkeypatch, tmp_path, client) for _ in range(2))
     assert first == second
-    assert first.counts() == {"train": 32, "val": 4, "test": 4}
+    assert first.count_per_split() == {"train": 32, "val": 4, "test": 4}
     assert (first.root / "test").is_dir()
     assert client.asked == 1
     assert list((tmp_path / "downloads").glob("*.zip"))

@@ -8,24 +8,27 @@ import numpy as np
 import pytest
 
 from tests.images import image_folder
-from thaw.config.faults import UserFault
-from thaw.data.inspected import inspected
-from thaw.data.live import Live, live
+from thaw.config.faults import UserError
+from thaw.data.inspected import inspect_dataset
+from thaw.data.live import LazyImageStore, open_lazy_image_store
 from thaw.data.preprocessing import Preprocessing
-from thaw.data.samples import Samples, folder_samples
-from thaw.data.store import store_of
+from thaw.data.samples import Samples, load_folder_samples
+from thaw.data.store import open_image_store
 
 PREPROCESSING = Preprocessing(24, 28, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def samples_in(folder: Path) -> Samples:
     image_folder(folder, {"train": 4, "test": 2}, classes=("ants", "bees"))
-    return folder_samples(folder, {"train": "train", "val": None, "test": "test"}, {"val": 0.0, "test": 0.0}, 0)
+    return load_folder_samples(folder, {"train": "train", "val": None, "test": "test"}, {"val": 0.0, "test": 0.0}, 0)
 
 
 def test_live_images_are_those_of_the_store_bit_for_bit(tmp_path: Path) -> None:
     samples = samples_in(tmp_path / "data")
-    kept, fresh = store_of(samples, PREPROCESSING, tmp_path / "cache"), live(samples, PREPROCESSING, False)
+    kept, fresh = (
+        open_image_store(samples, PREPROCESSING, tmp_path / "cache"),
+        open_lazy_image_store(samples, PREPROCESSING, False),
+    )
     assert np.array_equal(kept.sizes, fresh.sizes)
     for position in range(len(samples.samples)):
         assert np.array_equal(kept[position], fresh[position])
@@ -33,17 +36,17 @@ def test_live_images_are_those_of_the_store_bit_for_bit(tmp_path: Path) -> None:
 
 def test_a_store_over_its_bound_is_not_written(tmp_path: Path) -> None:
     samples = samples_in(tmp_path / "data")
-    data = inspected(samples, PREPROCESSING, tmp_path / "cache", False, False, most_bytes=1000)
-    assert isinstance(data.store, Live)
+    data = inspect_dataset(samples, PREPROCESSING, tmp_path / "cache", False, False, max_store_bytes=1000)
+    assert isinstance(data.store, LazyImageStore)
     assert not (tmp_path / "cache").exists()
 
 
 def test_broken_images_are_named_or_left_out_without_a_store_too(tmp_path: Path) -> None:
     samples = samples_in(tmp_path / "data")
     (tmp_path / "data" / samples.samples[1].path).write_bytes(b"")
-    with pytest.raises(UserFault, match=r"ants/01\.png"):
-        live(samples, PREPROCESSING, False)
-    data = inspected(samples, PREPROCESSING, tmp_path / "cache", True, False, most_bytes=0)
+    with pytest.raises(UserError, match=r"ants/01\.png"):
+        open_lazy_image_store(samples, PREPROCESSING, False)
+    data = inspect_dataset(samples, PREPROCESSING, tmp_path / "cache", True, False, max_store_bytes=0)
     assert len(data.samples.samples) == len(samples.samples) - 1
     assert list(data.skipped) == [samples.samples[1].path]
-    assert np.array_equal(data.store[1], live(samples, PREPROCESSING, True)[2])
+    assert np.array_equal(data.store[1], open_lazy_image_store(samples, PREPROCESSING, True)[2])

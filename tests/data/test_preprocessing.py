@@ -10,8 +10,8 @@ from torchvision.models import EfficientNet_B0_Weights, ResNet18_Weights, ResNet
 from torchvision.transforms import functional as F
 
 from tests.data.pictures import picture, pixels_of
-from thaw.data.preprocessing import Preprocessing, resized
-from thaw.data.views import centre_crop
+from thaw.data.preprocessing import Preprocessing, resize_image
+from thaw.data.views import center_crop
 
 SIZES = [
     (333, 500),
@@ -50,7 +50,7 @@ def test_resized_cropped_and_scaled_is_to_the_last_bit_what_the_weights_transfor
     weights: WeightsEnum, size: tuple[int, int]
 ) -> None:
     image, preprocessing = picture(*size), of_weights(weights)
-    crop = centre_crop(torch.from_numpy(resized(image, preprocessing).copy()).permute(2, 0, 1), preprocessing.size)
+    crop = center_crop(torch.from_numpy(resize_image(image, preprocessing).copy()).permute(2, 0, 1), preprocessing.size)
     ours = F.normalize(F.convert_image_dtype(crop), preprocessing.mean, preprocessing.deviation)
     assert torch.equal(ours, weights.transforms()(image))
 
@@ -59,34 +59,34 @@ def test_resized_cropped_and_scaled_is_to_the_last_bit_what_the_weights_transfor
     ("size", "expected"), [((50, 80), (32, 51)), ((80, 50), (51, 32)), ((7, 7), (32, 32))], ids=str
 )
 def test_the_shorter_side_becomes_resize_pixels(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert resized(picture(*size), small()).shape == (*expected, 3)
+    assert resize_image(picture(*size), small()).shape == (*expected, 3)
 
 
 @pytest.mark.parametrize("size", [(1, 400), (400, 1), (1, 1)], ids=str)
 def test_the_thinnest_image_still_holds_a_crop(size: tuple[int, int]) -> None:
-    assert min(resized(picture(*size), small()).shape[:2]) == 32
+    assert min(resize_image(picture(*size), small()).shape[:2]) == 32
 
 
 def test_an_image_of_the_right_size_stays_as_it_is() -> None:
-    assert np.array_equal(resized(picture(32, 45), small()), pixels_of(32, 45))
+    assert np.array_equal(resize_image(picture(32, 45), small()), pixels_of(32, 45))
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"])
 def test_images_are_resized_by_the_method_named(interpolation: str) -> None:
     image = picture(50, 50)
     expected = image.resize((32, 32), Image.Resampling[interpolation.upper()])
-    assert np.array_equal(resized(image, small(interpolation=interpolation)), np.asarray(expected))
+    assert np.array_equal(resize_image(image, small(interpolation=interpolation)), np.asarray(expected))
 
 
 def test_squash_brings_both_sides_to_resize_pixels() -> None:
     image = picture(50, 80)
     expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR))
-    assert np.array_equal(resized(image, small(squash=True)), expected)
+    assert np.array_equal(resize_image(image, small(squash=True)), expected)
 
 
 def test_at_nothing_given_keeps_what_the_weights_were_trained_with() -> None:
     for weights in WEIGHTS:
-        assert of_weights(weights).at(None, None) == of_weights(weights)
+        assert of_weights(weights).with_size(None, None) == of_weights(weights)
 
 
 @pytest.mark.parametrize(
@@ -103,16 +103,16 @@ def test_at_nothing_given_keeps_what_the_weights_were_trained_with() -> None:
 def test_at_another_size_or_crop_resizes_so_that_the_crop_keeps_its_share(
     size: int | None, crop: float | None, expected: tuple[int, int]
 ) -> None:
-    changed = small().at(size, crop)
+    changed = small().with_size(size, crop)
     assert (changed.size, changed.resize) == expected
 
 
 def test_at_keeps_everything_else() -> None:
     before = small(interpolation="bicubic", squash=True)
-    after = before.at(96, 1.0)
-    assert {**after.plain(), "size": 24, "resize": 32} == before.plain()
+    after = before.with_size(96, 1.0)
+    assert {**after.to_dict(), "size": 24, "resize": 32} == before.to_dict()
 
 
 def test_plain_values_are_what_json_gives_back() -> None:
-    assert small().plain()["mean"] == [0.5, 0.5, 0.5]
-    assert small().plain()["size"] == 24
+    assert small().to_dict()["mean"] == [0.5, 0.5, 0.5]
+    assert small().to_dict()["size"] == 24

@@ -10,26 +10,28 @@ import pytest
 from PIL import Image
 
 from tests.data.pictures import class_folders, picture
-from thaw.data.image import decoded
-from thaw.data.lookalike import difference_hash, difference_hashes, near_duplicates
-from thaw.data.problems import Problem, problems_in
-from thaw.data.samples import Samples, folder_samples
-from thaw.data.verified import verified
+from thaw.data.image import decode_image
+from thaw.data.lookalike import compute_difference_hash, compute_difference_hashes, find_near_duplicates
+from thaw.data.problems import DatasetProblem, find_problems
+from thaw.data.samples import Samples, load_folder_samples
+from thaw.data.verified import verify_dataset
 
 
 def table(root: Path) -> Samples:
-    return folder_samples(root, {"train": "train", "val": "val", "test": "test"}, {"val": 0.0, "test": 0.0}, seed=0)
+    return load_folder_samples(
+        root, {"train": "train", "val": "val", "test": "test"}, {"val": 0.0, "test": 0.0}, seed=0
+    )
 
 
 def pixels(samples: Samples) -> list[np.ndarray]:
-    return [np.asarray(decoded(samples.root / sample.path)) for sample in samples.samples]
+    return [np.asarray(decode_image(samples.root / sample.path)) for sample in samples.samples]
 
 
-def found_in(root: Path, near: bool = False) -> dict[str, Problem]:
+def found_in(root: Path, near: bool = False) -> dict[str, DatasetProblem]:
     samples = table(root)
     images = pixels(samples)
     sizes = np.array([image.shape[:2] for image in images])
-    problems = problems_in(samples, sizes, difference_hashes(images) if near else None)
+    problems = find_problems(samples, sizes, compute_difference_hashes(images) if near else None)
     return {problem.kind: problem for problem in problems}
 
 
@@ -42,7 +44,7 @@ def clean(tmp_path: Path) -> Path:
 
 def test_a_clean_data_set_has_no_problems(clean: Path) -> None:
     assert found_in(clean) == {}
-    assert verified(table(clean), near_duplicates=False) == []
+    assert verify_dataset(table(clean), near_duplicates=False) == []
 
 
 def test_a_class_with_one_train_image_is_named(clean: Path) -> None:
@@ -89,9 +91,9 @@ def test_copies_that_a_cut_by_seed_has_torn_apart_say_their_split(tmp_path: Path
     class_folders(tmp_path, {"ant": 1, "bee": 6})
     for number in range(11):
         shutil.copy(tmp_path / "ant" / "00.png", tmp_path / "ant" / f"copy{number}.png")
-    samples = folder_samples(tmp_path, {"train": "train"}, {"val": 0.2, "test": 0.3}, seed=0)
+    samples = load_folder_samples(tmp_path, {"train": "train"}, {"val": 0.2, "test": 0.3}, seed=0)
     sizes = np.full((len(samples.samples), 2), 12)
-    (problem,) = [one for one in problems_in(samples, sizes) if one.kind == "duplicates_across_splits"]
+    (problem,) = [one for one in find_problems(samples, sizes) if one.kind == "duplicates_across_splits"]
     assert all(f"[{split}]" in problem.names[0] for split in ("train", "val", "test"))
 
 
@@ -106,9 +108,9 @@ def test_an_image_compressed_again_at_half_its_size_looks_alike_and_others_do_no
         image.convert("RGB").resize((80, 60)).save(clean / "test" / "ant" / "again.jpg", quality=30)
     samples = table(clean)
     places = [place for place, one in enumerate(samples.samples) if "/x" in one.path or "again" in one.path]
-    photographs = samples.only(places)
-    looks = difference_hashes(pixels(photographs))
-    assert list(near_duplicates(photographs, looks)) == [("train/ant/x7.png", "test/ant/again.jpg")]
+    photographs = samples.subset(places)
+    looks = compute_difference_hashes(pixels(photographs))
+    assert list(find_near_duplicates(photographs, looks)) == [("train/ant/x7.png", "test/ant/again.jpg")]
 
 
 def test_near_duplicates_are_looked_for_on_demand_and_named_as_pairs(clean: Path) -> None:
@@ -117,23 +119,23 @@ def test_near_duplicates_are_looked_for_on_demand_and_named_as_pairs(clean: Path
     assert "near_duplicates" not in found_in(clean)
     names = found_in(clean, near=True)["near_duplicates"].names
     assert "train/ant/00.png ~ test/ant/again.bmp" in names
-    assert any(one.kind == "near_duplicates" for one in verified(table(clean), near_duplicates=True))
+    assert any(one.kind == "near_duplicates" for one in verify_dataset(table(clean), near_duplicates=True))
 
 
 def test_equal_files_are_no_near_duplicates_too(clean: Path) -> None:
     picture(90, 90, seed=5).save(clean / "train" / "ant" / "own.png")
     shutil.copy(clean / "train" / "ant" / "own.png", clean / "test" / "ant" / "copy.png")
     samples = table(clean)
-    pairs = list(near_duplicates(samples, difference_hashes(pixels(samples))))
+    pairs = list(find_near_duplicates(samples, compute_difference_hashes(pixels(samples))))
     assert ("train/ant/own.png", "test/ant/copy.png") not in pairs
 
 
 def test_images_without_contrast_resemble_nothing(clean: Path) -> None:
     Image.new("RGB", (40, 40), "white").save(clean / "train" / "ant" / "white.png")
     Image.new("RGB", (41, 40), "white").save(clean / "test" / "ant" / "white.png")
-    names = found_in(clean, near=True).get("near_duplicates", Problem("", "", ())).names
+    names = found_in(clean, near=True).get("near_duplicates", DatasetProblem("", "", ())).names
     assert not any("white" in name for name in names)
-    assert not difference_hash(Image.new("RGB", (40, 40), "grey")).any()
+    assert not compute_difference_hash(Image.new("RGB", (40, 40), "grey")).any()
 
 
 @pytest.mark.parametrize(
@@ -153,11 +155,11 @@ def test_sizes_at_the_limit_are_not_odd(clean: Path, size: tuple[int, int]) -> N
 
 def test_broken_files_are_named_when_verified_though_a_store_was_built_from_them(clean: Path) -> None:
     (clean / "val" / "bee" / "02.png").write_bytes(b"")
-    (problem,) = verified(table(clean), near_duplicates=True)[:1]
+    (problem,) = verify_dataset(table(clean), near_duplicates=True)[:1]
     assert problem.names == ("val/bee/02.png (the file is empty)",)
 
 
 def test_of_very_many_names_the_record_holds_the_first_and_the_count() -> None:
-    plain = Problem("huge", "images", tuple(map(str, range(1000)))).plain()
+    plain = DatasetProblem("huge", "images", tuple(map(str, range(1000)))).to_dict()
     assert plain["count"] == 1000
     assert len(plain["names"]) == 100

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.data.pictures import class_folders, picture
-from thaw.config.faults import UserFault
-from thaw.data.samples import SPLITS, Samples, folder_samples
+from thaw.config.faults import UserError
+from thaw.data.samples import SPLITS, Samples, load_folder_samples
 
 NAMED = {"train": "train", "val": "val", "test": "test"}
 FRACTIONS = {"val": 0.2, "test": 0.1}
 
 
 def table(root: Path, seed: int = 0, folders: dict[str, str | None] | None = None, **fractions: float) -> Samples:
-    return folder_samples(root, folders or {**NAMED}, fractions or FRACTIONS, seed)
+    return load_folder_samples(root, folders or {**NAMED}, fractions or FRACTIONS, seed)
 
 
 def split_folders(root: Path, **counts: int) -> Path:
@@ -27,17 +27,17 @@ def split_folders(root: Path, **counts: int) -> Path:
 
 
 def paths_of(samples: Samples, split: str) -> set[str]:
-    return {samples.samples[position].path for position in samples.of(split)}
+    return {samples.samples[position].path for position in samples.get_positions(split)}
 
 
 def per_class(samples: Samples, split: str) -> dict[str, int]:
-    return dict(Counter(samples.classes[samples.samples[position].label] for position in samples.of(split)))
+    return dict(Counter(samples.classes[samples.samples[position].label] for position in samples.get_positions(split)))
 
 
 def test_images_in_split_folders_keep_split_and_class(tmp_path: Path) -> None:
     samples = table(split_folders(tmp_path, train=3, val=2, test=1))
     assert samples.classes == ("ant", "bee")
-    assert samples.counts() == {"train": 6, "val": 4, "test": 2}
+    assert samples.count_per_split() == {"train": 6, "val": 4, "test": 2}
     for sample in samples.samples:
         split, name, _ = sample.path.split("/")
         assert (split, name) == (sample.split, samples.classes[sample.label])
@@ -50,15 +50,15 @@ def test_samples_stand_in_order_of_split_and_path(tmp_path: Path) -> None:
 
 def test_positions_and_labels_belong_to_the_samples(tmp_path: Path) -> None:
     samples = table(split_folders(tmp_path, train=3, val=2, test=1))
-    assert sorted(position for split in SPLITS for position in samples.of(split)) == list(range(12))
-    assert samples.labels().tolist() == [sample.label for sample in samples.samples]
-    assert (samples.labels().dtype, samples.of("val").dtype) == ("int64", "int64")
+    assert sorted(position for split in SPLITS for position in samples.get_positions(split)) == list(range(12))
+    assert samples.get_labels().tolist() == [sample.label for sample in samples.samples]
+    assert (samples.get_labels().dtype, samples.get_positions("val").dtype) == ("int64", "int64")
 
 
 def test_splits_may_be_called_otherwise(tmp_path: Path) -> None:
     root = split_folders(tmp_path, training=4, official=2)
     samples = table(root, folders={"train": "training", "val": None, "test": "official"}, val=0.25)
-    assert samples.counts() == {"train": 6, "val": 2, "test": 4}
+    assert samples.count_per_split() == {"train": 6, "val": 2, "test": 4}
 
 
 def test_images_in_sub_folders_of_a_class_belong_to_it(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_classes_are_not_cut_by_one_and_the_same_permutation(tmp_path: Path) -> 
 
 def test_validation_images_are_cut_from_train_where_only_train_and_test_have_folders(tmp_path: Path) -> None:
     samples = table(split_folders(tmp_path, train=10, test=3), val=0.2, test=0.5)
-    assert samples.counts() == {"train": 16, "val": 4, "test": 6}
+    assert samples.count_per_split() == {"train": 16, "val": 4, "test": 6}
     assert all(path.startswith("train/") for path in paths_of(samples, "val"))
 
 
@@ -116,7 +116,11 @@ def test_official_test_images_never_move(tmp_path: Path, seed: int) -> None:
 
 
 def test_a_fraction_of_zero_cuts_nothing(tmp_path: Path) -> None:
-    assert table(split_folders(tmp_path, train=10, test=3), val=0.0).counts() == {"train": 20, "val": 0, "test": 6}
+    assert table(split_folders(tmp_path, train=10, test=3), val=0.0).count_per_split() == {
+        "train": 20,
+        "val": 0,
+        "test": 6,
+    }
 
 
 def test_a_cut_leaves_each_class_a_train_image(tmp_path: Path) -> None:
@@ -130,14 +134,14 @@ def test_files_that_are_no_images_are_passed_over_by_name(tmp_path: Path) -> Non
     for name in strays:
         (tmp_path / name).write_bytes(b"no image")
     samples = table(tmp_path)
-    assert samples.passed_over == tuple(sorted(strays))
+    assert samples.ignored_files == tuple(sorted(strays))
     assert len(samples.samples) == 18
 
 
 def test_images_that_lie_in_no_class_folder_are_passed_over_by_name(tmp_path: Path) -> None:
     split_folders(tmp_path, train=9, test=3)
     picture(9, 9).save(tmp_path / "train" / "overview.png")
-    assert table(tmp_path).passed_over == ("train/overview.png",)
+    assert table(tmp_path).ignored_files == ("train/overview.png",)
 
 
 def test_copies_in_hidden_folders_are_no_samples(tmp_path: Path) -> None:
@@ -145,7 +149,7 @@ def test_copies_in_hidden_folders_are_no_samples(tmp_path: Path) -> None:
     samples = table(tmp_path)
     assert samples.classes == ("ant", "bee")
     assert len(samples.samples) == 18
-    assert "ant/.ipynb_checkpoints/00.png" in samples.passed_over
+    assert "ant/.ipynb_checkpoints/00.png" in samples.ignored_files
 
 
 def test_a_data_set_below_a_hidden_folder_is_one_like_any_other(tmp_path: Path) -> None:
@@ -220,7 +224,7 @@ def test_the_fingerprint_does_not_see_what_is_passed_over(known: Path) -> None:
 
 @pytest.mark.parametrize(("counts", "got"), [({}, "0 classes"), ({"ant": 5}, "1 class ant")])
 def test_too_few_classes_are_a_fault_that_shows_the_layout(tmp_path: Path, counts: dict[str, int], got: str) -> None:
-    with pytest.raises(UserFault, match="too few classes") as caught:
+    with pytest.raises(UserError, match="too few classes") as caught:
         table(class_folders(tmp_path, counts))
     assert f"got:   {got}\n" in str(caught.value)
     assert "CLASS/IMAGE" in str(caught.value)
@@ -230,12 +234,12 @@ def test_too_few_classes_are_a_fault_that_shows_the_layout(tmp_path: Path, count
 def test_a_class_without_a_train_image_is_a_fault_that_names_it(tmp_path: Path) -> None:
     split_folders(tmp_path, train=3, test=2)
     class_folders(tmp_path / "test", {"wasp": 1})
-    with pytest.raises(UserFault, match="no train image of wasp"):
+    with pytest.raises(UserError, match="no train image of wasp"):
         table(tmp_path)
 
 
 def test_no_test_images_are_a_fault_with_the_two_fixes(tmp_path: Path) -> None:
-    with pytest.raises(UserFault, match="no test images") as caught:
+    with pytest.raises(UserError, match="no test images") as caught:
         table(split_folders(tmp_path, train=4), val=0.25)
     assert "6 train, 2 val, 0 test" in str(caught.value)
     assert "test/" in str(caught.value)

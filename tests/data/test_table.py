@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.data.pictures import class_folders, picture
-from thaw.config.faults import UserFault
-from thaw.data.samples import Samples, samples_from
-from thaw.data.table import Columns, csv_rows
+from thaw.config.faults import UserError
+from thaw.data.samples import Samples, build_samples
+from thaw.data.table import Columns, read_csv
 
 COLUMNS = Columns("path", "label")
 
@@ -32,11 +32,11 @@ def lines(*classes: str, split: str = "") -> str:
 
 
 def table(root: Path, columns: Columns = COLUMNS, seed: int = 0, **fractions: float) -> Samples:
-    return samples_from(root, csv_rows(root, "labels.csv", columns), fractions or {"val": 0.2, "test": 0.1}, seed)
+    return build_samples(root, read_csv(root, "labels.csv", columns), fractions or {"val": 0.2, "test": 0.1}, seed)
 
 
 def fault(root: Path, columns: Columns = COLUMNS) -> str:
-    with pytest.raises(UserFault) as caught:
+    with pytest.raises(UserError) as caught:
         table(root, columns)
     return str(caught.value)
 
@@ -44,7 +44,7 @@ def fault(root: Path, columns: Columns = COLUMNS) -> str:
 def test_rows_are_labelled_and_split_class_by_class(pictures: Path) -> None:
     samples = table(listed(pictures, "path,label\n" + lines("cat", "dog")))
     assert samples.classes == ("cat", "dog")
-    assert samples.counts() == {"train": 14, "val": 4, "test": 2}
+    assert samples.count_per_split() == {"train": 14, "val": 4, "test": 2}
     assert all(one.label == int(Path(one.path).stem) % 2 for one in samples.samples)
 
 
@@ -59,7 +59,7 @@ def test_splits_of_a_column_are_kept_and_missing_ones_cut_from_train(pictures: P
     rows[:4] = [row.replace("train", "test") for row in rows[:4]]
     root = listed(pictures, "path,label,part\n" + "\n".join(rows))
     samples = table(root, Columns("path", "label", split="part"), val=0.25, test=0.5)
-    assert samples.counts() == {"train": 12, "val": 4, "test": 4}
+    assert samples.count_per_split() == {"train": 12, "val": 4, "test": 4}
     assert [one.path for one in samples.samples if one.split == "test"] == [f"images/{n:02}.png" for n in range(4)]
 
 
@@ -80,7 +80,7 @@ def test_images_that_no_row_names_are_passed_over_and_other_files_are_not(pictur
     picture(9, 9).save(pictures / "images" / "more.png")
     root = listed(pictures, "path,label\n" + lines("cat", "dog"))
     (root / "notes.txt").touch()
-    assert table(root).passed_over == ("images/more.png",)
+    assert table(root).ignored_files == ("images/more.png",)
 
 
 def test_all_that_is_wrong_is_told_at_once_with_counts_and_names(pictures: Path) -> None:
@@ -126,7 +126,7 @@ def test_an_empty_table_has_too_few_classes(pictures: Path) -> None:
 
 def test_a_table_that_gives_no_test_images_is_told_what_to_do(pictures: Path) -> None:
     root = listed(pictures, "path,label\n" + lines("cat", "dog"))
-    with pytest.raises(UserFault, match=r"rows of labels.csv with a split column=test, or dataset.fractions.test=0.15"):
+    with pytest.raises(UserError, match=r"rows of labels.csv with a split column=test, or dataset.fractions.test=0.15"):
         table(root, val=0.1, test=0.0)
 
 

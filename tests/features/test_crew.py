@@ -16,12 +16,12 @@ import torch
 
 import thaw.features.cache
 from tests.features.test_feature_cache import everything, feature_cache, find, network, samples
-from thaw.config.faults import UserFault
+from thaw.config.faults import UserError
 from thaw.data.augmentation import Augmentation
-from thaw.features.build import Share
-from thaw.features.cache import FeatureCache, Found
-from thaw.features.crew import Crew
-from thaw.features.views import Pass, views_for
+from thaw.features.build import Shard
+from thaw.features.cache import CacheResult, FeatureCache
+from thaw.features.crew import ProcessGroup
+from thaw.features.views import ViewPass, build_views
 
 
 class Meeting:
@@ -30,8 +30,8 @@ class Meeting:
     def __init__(self, size: int) -> None:
         self.barrier, self.values = threading.Barrier(size, timeout=20), [None] * size
 
-    def crew(self, rank: int) -> Crew:
-        return Crew(rank, len(self.values), lambda value: self.gather(rank, value))
+    def crew(self, rank: int) -> ProcessGroup:
+        return ProcessGroup(rank, len(self.values), lambda value: self.gather(rank, value))
 
     def gather(self, rank: int, value: Any) -> list[Any]:
         self.values[rank] = value
@@ -51,7 +51,7 @@ def together(caches: list[FeatureCache], use: Callable[[FeatureCache], Any]) -> 
 NETWORK = network()  # made once: threads share the generator of its weights
 
 
-def found(cache: FeatureCache) -> Found:
+def found(cache: FeatureCache) -> CacheResult:
     return find(cache, copy.deepcopy(NETWORK), [2, 1])
 
 
@@ -65,7 +65,7 @@ def batches_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("size", [2, 3, 7])
 @pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(flip=0.5)])
 def test_what_many_compute_is_what_one_computes(tmp_path: Path, size: int, augmentation: Augmentation) -> None:
-    views = views_for(samples(), augmentation, 3, None)
+    views = build_views(samples(), augmentation, 3, None)
     alone = found(feature_cache(tmp_path / "alone", views=views)).features
     many = together([feature_cache(tmp_path / "many", views=views) for _ in range(size)], found)
     for one in many:
@@ -80,17 +80,20 @@ def test_what_many_compute_is_what_one_computes(tmp_path: Path, size: int, augme
 
 
 def test_each_computes_its_share_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shares: list[Share] = []
-    compute = thaw.features.cache.compute
+    shares: list[Shard] = []
+    compute = thaw.features.cache.extract_features
     monkeypatch.setattr(thaw.features.cache, "compute", lambda *what: (shares.append(what[-1]), compute(*what)))
     together([feature_cache(tmp_path) for _ in range(3)], found)
-    assert sorted((one.index, one.count) for one in shares) == [(0, 3), (1, 3), (2, 3)]
+    assert sorted((one.index, one.num_shards) for one in shares) == [(0, 3), (1, 3), (2, 3)]
 
 
 @pytest.mark.parametrize(("images", "count"), [(153, 2), (153, 3), (5, 4), (1, 2), (32, 2)])
 def test_shares_are_whole_batches_and_all_of_the_pass(images: int, count: int) -> None:
-    passes = [Pass(-1, Augmentation(), np.arange(images)), Pass(0, Augmentation(), np.arange(images, images + 7))]
-    parts = [[*Share(index, count).of(passes, 16)] for index in range(count)]
+    passes = [
+        ViewPass(-1, Augmentation(), np.arange(images)),
+        ViewPass(0, Augmentation(), np.arange(images, images + 7)),
+    ]
+    parts = [[*Shard(index, count).select_passes(passes, 16)] for index in range(count)]
     held = [np.concatenate([one.positions for one in part]) for part in parts]
     assert np.concatenate(held).tolist() == list(range(images + 7))
     assert len(held[0]) > 0
@@ -117,11 +120,11 @@ def test_where_one_node_has_them_the_other_computes_its_own(tmp_path: Path) -> N
 def test_all_hear_that_one_of_them_has_a_full_disk_and_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = Share.file
-    monkeypatch.setattr(Share, "file", lambda one, folder: Path("/dev/full") if one.index else file(one, folder))
+    file = Shard.get_path
+    monkeypatch.setattr(Shard, "file", lambda one, folder: Path("/dev/full") if one.index else file(one, folder))
 
     def fault(cache: FeatureCache) -> str:
-        with pytest.raises(UserFault) as told:
+        with pytest.raises(UserError) as told:
             found(cache)
         return str(told.value)
 

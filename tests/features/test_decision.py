@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from thaw.config.faults import UserFault
-from thaw.config.schema import Cache, Strategy
+from thaw.config.faults import UserError
+from thaw.config.schema import FeatureCacheConfig, StrategyConfig
 from thaw.data.augmentation import Augmentation
-from thaw.features.decision import Prefix, decisions, told
+from thaw.features.decision import Prefix, decide_caching, describe_decisions
 from thaw.strategy.parts import Part
-from thaw.strategy.plan import Plan, planned
+from thaw.strategy.plan import Plan, build_plan
 
 PARTS = [Part(name, 10, 10) for name in ("stem", "layer1", "layer2", "head")]
 PREFIXES = [
@@ -23,17 +23,17 @@ FIRST = {"train": ["stem", "head"], "learning_rate": {"all": 1.0}}
 
 
 def plan(epochs: int = 6, **phases: dict[str, Any]) -> Plan:
-    strategy = Strategy.model_validate({"name": "test", "start": "source", "phases": phases})
-    return planned(strategy, PARTS, epochs, 0.1, 0.0)
+    strategy = StrategyConfig.model_validate({"name": "test", "start": "source", "phases": phases})
+    return build_plan(strategy, PARTS, epochs, 0.1, 0.0)
 
 
 def decided(
     of: Plan, mode: str = "auto", views: int | None = None, gib: float = 1.0, rows: int = 100, **more: Any
 ) -> dict[str, tuple[int, str]]:
-    cache = Cache.model_validate({"mode": mode, "views": views, "gib": gib})
+    cache = FeatureCacheConfig.model_validate({"mode": mode, "views": views, "gib": gib})
     augmentation = more.get("augmentation", Augmentation())
     prefixes = more.get("prefixes", PREFIXES)
-    found = decisions(of, prefixes, cache, augmentation, rows, more.get("averages", False))
+    found = decide_caching(of, prefixes, cache, augmentation, rows, more.get("averages", False))
     return {name: (one.depth, one.why) for name, one in found.items()}
 
 
@@ -89,7 +89,7 @@ def test_require_caches_what_auto_would_not_find_worth_it() -> None:
 
 def test_require_refuses_with_all_reasons_at_once() -> None:
     of = plan(head={**HEAD, "epochs": 2}, all={"train": ["all"], "learning_rate": {"all": 1.0}})
-    with pytest.raises(UserFault) as caught:
+    with pytest.raises(UserError) as caught:
         decided(of, mode="require", augmentation=Augmentation(rotation=5.0))
     said = str(caught.value)
     assert "phase head" in said
@@ -99,11 +99,11 @@ def test_require_refuses_with_all_reasons_at_once() -> None:
 
 def test_phases_alike_are_told_in_one_line() -> None:
     of = plan(head={**HEAD, "epochs": 2}, upper=UPPER)
-    cache = Cache(mode="auto", views=None, gib=1.0)
-    found = decisions(of, PREFIXES, cache, Augmentation(), 2**20, False)
-    assert list(told(found, PREFIXES, 2**20, Augmentation(), None)) == [
+    cache = FeatureCacheConfig(mode="auto", views=None, gib=1.0)
+    found = decide_caching(of, PREFIXES, cache, Augmentation(), 2**20, False)
+    assert list(describe_decisions(found, PREFIXES, 2**20, Augmentation(), None)) == [
         "features in phase head: up to layer2, the 3 stages run once per image, not once per epoch (1,000.0 MiB)",
         "features in phase upper: up to layer1, the 2 stages run once per image, not once per epoch (1,000.0 MiB)",
     ]
-    off = decisions(of, PREFIXES, Cache(mode="off", views=None, gib=1.0), Augmentation(), 10, False)
-    assert list(told(off, PREFIXES, 10, Augmentation(), None)) == ["features: not cached: cache=off"]
+    off = decide_caching(of, PREFIXES, FeatureCacheConfig(mode="off", views=None, gib=1.0), Augmentation(), 10, False)
+    assert list(describe_decisions(off, PREFIXES, 10, Augmentation(), None)) == ["features: not cached: cache=off"]

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from thaw.data.samples import Sample, Samples
-from thaw.features.export import Export, averaged, writers
-from thaw.network.network import vectors
-from thaw.training.files import write_whole
+from thaw.features.export import Export, build_writers, pool_features
+from thaw.network.network import pool
+from thaw.training.files import write_atomically
 
 SAMPLES = (
     Sample("train/ants/0.png", 0, "train"),
@@ -25,8 +25,8 @@ SAMPLES = (
 
 def exported(folder: Path, name: str, features: np.ndarray) -> Path:
     samples = Samples(Path("/data"), ("ants", "bees"), SAMPLES, (), "0123456789abcdef")
-    for file, write in writers(Export(features, samples, "resnet18", "layer3"), folder / name).items():
-        write_whole(file, write)
+    for file, write in build_writers(Export(features, samples, "resnet18", "layer3"), folder / name).items():
+        write_atomically(file, write)
     return folder / name
 
 
@@ -89,13 +89,13 @@ def test_a_parquet_file_has_a_list_of_floats_a_row(tmp_path: Path, features: np.
 @pytest.mark.parametrize("shape", [(5, 8, 3, 3), (5, 3, 3, 8), (2500, 4, 2, 2)])
 def test_maps_are_averaged_as_the_network_does_it_channels_first_or_last(shape: tuple[int, ...]) -> None:
     maps = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    assert np.array_equal(averaged(maps), vectors(torch.from_numpy(maps)).numpy())
+    assert np.array_equal(pool_features(maps), pool(torch.from_numpy(maps)).numpy())
 
 
 def test_tokens_are_averaged_and_vectors_left_alone(features: np.ndarray) -> None:
     tokens = np.stack([features, 3 * features], axis=1)
-    np.testing.assert_allclose(averaged(tokens), 2 * features, rtol=1e-6)
-    assert averaged(features) is features
+    np.testing.assert_allclose(pool_features(tokens), 2 * features, rtol=1e-6)
+    assert pool_features(features) is features
 
 
 def test_a_file_that_fails_on_the_way_leaves_the_old_one_whole(tmp_path: Path) -> None:
@@ -106,6 +106,6 @@ def test_a_file_that_fails_on_the_way_leaves_the_old_one_whole(tmp_path: Path) -
         raise RuntimeError("half way")
 
     with pytest.raises(RuntimeError):
-        write_whole(file, breaks_off)
+        write_atomically(file, breaks_off)
     assert [path.name for path in tmp_path.iterdir()] == ["f.npz"]
     assert file.read_bytes() == b"old"

@@ -17,18 +17,18 @@ import torch
 from torch import nn
 
 import thaw.features.build
-from thaw.config.faults import UserFault
+from thaw.config.faults import UserError
 from thaw.data.augmentation import Augmentation
-from thaw.data.batches import EpochBatches, Images, InOrder
-from thaw.data.contents import complete
+from thaw.data.batches import EpochBatchSampler, ImageDataset, SequentialBatchSampler
+from thaw.data.contents import list_complete_entries
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Sample, Samples
-from thaw.data.store import Store
-from thaw.features.build import Machine
-from thaw.features.cache import FeatureCache, Found
-from thaw.features.views import Views, views_for
+from thaw.data.store import ImageStore
+from thaw.features.build import ExecutionConfig
+from thaw.features.cache import CacheResult, FeatureCache
+from thaw.features.views import Views, build_views
 from thaw.network.network import Network
-from thaw.network.normalise import Normalise
+from thaw.network.normalise import Normalize
 
 SIZE, CLASSES = 8, ("ant", "bee")
 PREPROCESSING = Preprocessing(SIZE, SIZE, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
@@ -51,11 +51,11 @@ def samples(splits: Sequence[str] = SPLITS, changed: int | None = None) -> Sampl
     return Samples(Path("nowhere"), CLASSES, rows, (), "-".join(splits), hashes)
 
 
-def images(of: Samples, augmentation: Augmentation | None = None) -> Images:
+def images(of: Samples, augmentation: Augmentation | None = None) -> ImageDataset:
     values = pixels()
     starts, shapes = np.arange(len(values)) * values[0].size, np.full((len(values), 2), SIZE)
-    store = Store(values.reshape(-1), starts, shapes)
-    return Images(store, of.labels(), SIZE, augmentation or Augmentation(), seed=3)
+    store = ImageStore(values.reshape(-1), starts, shapes)
+    return ImageDataset(store, of.get_labels(), SIZE, augmentation or Augmentation(), seed=3)
 
 
 def network() -> Network:
@@ -67,31 +67,31 @@ def network() -> Network:
 
 def feature_cache(root: Path, of: Samples | None = None, **changes: Any) -> FeatureCache:
     of = of or samples()
-    views: Views = changes.pop("views", None) or views_for(of, Augmentation(), 3, None)
-    machine = Machine(torch.device("cpu"), changes.pop("precision", "32-true"), 0)
+    views: Views = changes.pop("views", None) or build_views(of, Augmentation(), 3, None)
+    machine = ExecutionConfig(torch.device("cpu"), changes.pop("precision", "32-true"), 0)
     about = {"dataset": "insects", "backbone": "two stages"}
     sizes = {1: 4 * SIZE * SIZE * 4, 2: 6 * 4}
     cache = FeatureCache(root, 2**30, images(of), views, PREPROCESSING, "test 1 tiny", machine, sizes, about)
     return dataclasses.replace(cache, **changes)
 
 
-def find(cache: FeatureCache, net: Network, depths: Sequence[int]) -> Found:
-    return cache.find(net, cache.keys(net, depths))
+def find(cache: FeatureCache, net: Network, depths: Sequence[int]) -> CacheResult:
+    return cache.get_or_compute(net, cache.compute_keys(net, depths))
 
 
 def key(cache: FeatureCache, net: Network, depth: int) -> str:
-    return cache.keys(net, [depth])[depth]
+    return cache.compute_keys(net, [depth])[depth]
 
 
 def by_hand(net: Network, depth: int, inputs: torch.Tensor) -> torch.Tensor:
     net.eval()
     with torch.no_grad():
-        values = net.through(Normalise(PREPROCESSING)(inputs), 0, depth)
+        values = net.forward_stages(Normalize(PREPROCESSING)(inputs), 0, depth)
     return values.mean((2, 3)) if depth == 2 else values
 
 
 def everything(root: Path) -> list[Path]:
-    return [one.path for one in complete("features", root)]
+    return [one.path for one in list_complete_entries("features", root)]
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -99,7 +99,7 @@ def test_each_sample_has_what_the_stages_give_for_it(tmp_path: Path, depth: int)
     net = network()
     found = find(feature_cache(tmp_path), net, [depth])
     expected = by_hand(net, depth, torch.from_numpy(pixels()).permute(0, 3, 1, 2))
-    assert torch.allclose(found.features.of(np.arange(len(SPLITS))), expected, atol=1e-5)
+    assert torch.allclose(found.features.get_evaluation_features(np.arange(len(SPLITS))), expected, atol=1e-5)
     assert len(found.features.values) == len(SPLITS) - 1, "two samples have the same bytes"
 
 
@@ -132,7 +132,7 @@ def test_one_pass_serves_several_stages(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(thaw.features.cache, "compute", pytest.fail)
     maps = find(cache, net, [1]).features
     expected = by_hand(net, 1, torch.from_numpy(pixels()[:1]).permute(0, 3, 1, 2))
-    assert torch.allclose(maps.of(np.array([0])), expected, atol=1e-5)
+    assert torch.allclose(maps.get_evaluation_features(np.array([0])), expected, atol=1e-5)
 
 
 def test_another_split_of_the_same_images_shares_them(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def a_statistic(net: Network) -> None:
         ({"preprocessing": dataclasses.replace(PREPROCESSING, interpolation="bicubic")}, None),
         ({"precision": "bf16-mixed"}, None),
         ({"architecture": "test 2 tiny"}, None),
-        ({"views": views_for(samples(), Augmentation(flip=0.5), 3, None)}, None),
+        ({"views": build_views(samples(), Augmentation(flip=0.5), 3, None)}, None),
     ],
     ids=["bytes", "weight", "statistic", "size", "resize", "mean", "interpolation", "precision", "library", "views"],
 )
@@ -199,37 +199,41 @@ def test_half_precision_is_kept_as_it_is(tmp_path: Path) -> None:
 def test_batches_are_those_of_the_images(tmp_path: Path, augmentation: Augmentation) -> None:
     """The same samples in the same order, and in each epoch the view that training on images sees, or one of them."""
     of, net = samples(), network()
-    views = views_for(of, augmentation, 3, None if not augmentation.shift else 2)
+    views = build_views(of, augmentation, 3, None if not augmentation.shift else 2)
     cache = feature_cache(tmp_path, of, views=views, images=images(of, augmentation))
     features = find(cache, net, [2]).features
     for epoch in range(4):
-        order = EpochBatches(of.of("train"), 2, seed=5, epoch=epoch)
-        for batch, wanted in zip(features.batches(order), order, strict=True):
+        order = EpochBatchSampler(of.get_positions("train"), 2, seed=5, epoch=epoch)
+        for batch, wanted in zip(features.iter_batches(order), order, strict=True):
             positions = [position for _, position in wanted]
             assert batch.positions.tolist() == positions
-            assert batch.labels.tolist() == of.labels()[positions].tolist()
+            assert batch.labels.tolist() == of.get_labels()[positions].tolist()
             assert batch.depth == 2
             epochs = [epoch] if not augmentation.shift else [0, 1]
             seen = [shown(cache.images, [(one, position) for position in positions]) for one in epochs]
             apart = torch.stack([(by_hand(net, 2, one) - batch.images).abs().amax(1) for one in seen])
             assert apart.min(0).values.max() < 1e-4
-    evaluated = next(features.batches(InOrder(of.of("test"), 2)))
-    plain = torch.from_numpy(pixels()[of.of("test")]).permute(0, 3, 1, 2)
+    evaluated = next(features.iter_batches(SequentialBatchSampler(of.get_positions("test"), 2)))
+    plain = torch.from_numpy(pixels()[of.get_positions("test")]).permute(0, 3, 1, 2)
     assert torch.allclose(evaluated.images, by_hand(net, 2, plain), atol=1e-5)
 
 
-def shown(of: Images, wanted: list[tuple[int, int]]) -> torch.Tensor:
-    from thaw.data.changes import changed
+def shown(of: ImageDataset, wanted: list[tuple[int, int]]) -> torch.Tensor:
+    from thaw.data.changes import apply_augmentation
 
     batch = of.__getitems__(wanted)
-    return changed(batch.images, batch.drawn, SIZE) if batch.drawn else batch.images.float()
+    return (
+        apply_augmentation(batch.images, batch.augmentation_params, SIZE)
+        if batch.augmentation_params
+        else batch.images.float()
+    )
 
 
 def test_the_views_of_an_epoch_differ_from_epoch_to_epoch_and_come_equally_often() -> None:
     of = samples()
-    views = views_for(of, Augmentation(shift=True), 3, 4)
-    copies = np.repeat(of.of("train"), 1)
-    seen = np.array([views.seen(epoch, copies) for epoch in range(400)])
+    views = build_views(of, Augmentation(shift=True), 3, 4)
+    copies = np.repeat(of.get_positions("train"), 1)
+    seen = np.array([views.select_views(epoch, copies) for epoch in range(400)])
     counts = np.bincount(seen.reshape(-1), minlength=5)
     assert counts[0] == 0, "none is the plain image"
     assert np.abs(counts[1:] / counts.sum() - 0.25).max() < 0.05
@@ -244,9 +248,9 @@ def test_the_oldest_make_room(tmp_path: Path) -> None:
     a_weight(other)
     size = sum(file.stat().st_size for file in first.iterdir())
     found = find(dataclasses.replace(kept, bound=size + 10), other, [2])
-    assert [one.path for one in found.removed] == [first]
+    assert [one.path for one in found.evicted] == [first]
     assert everything(tmp_path) == [tmp_path / "features" / key(kept, other, 2)]
-    assert "a feature cache, used longest ago, made room" in next(found.told())
+    assert "a feature cache, used longest ago, made room" in next(found.describe())
 
 
 def test_what_was_used_last_stays(tmp_path: Path) -> None:
@@ -259,17 +263,17 @@ def test_what_was_used_last_stays(tmp_path: Path) -> None:
     find(cache, nets[0], [2])  # used again
     size = sum(file.stat().st_size for file in everything(tmp_path)[0].iterdir())
     find(dataclasses.replace(cache, bound=2 * size + 60), nets[2], [2])
-    assert [cache.holds(key(cache, net, 2)) for net in nets] == [True, False, True]
+    assert [cache.has_key(key(cache, net, 2)) for net in nets] == [True, False, True]
 
 
 def test_features_larger_than_the_bound_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserFault, match=r"cache\.gib="):
+    with pytest.raises(UserError, match=r"cache\.gib="):
         find(feature_cache(tmp_path, bound=10.0), network(), [2])
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thaw.features.build, "VALUES", "/dev/full")  # every write to it finds no space
-    with pytest.raises(UserFault, match="No space left on device"):
+    monkeypatch.setattr(thaw.features.build, "VALUES_FILE", "/dev/full")  # every write to it finds no space
+    with pytest.raises(UserError, match="No space left on device"):
         find(feature_cache(tmp_path), network(), [2])
     assert everything(tmp_path) == []
     assert not [path for path in (tmp_path / "features").iterdir() if "partial" in path.name]

@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from torchvision import models
 
 from tests.conftest import ROOT, TINY, only_run
-from thaw.config.faults import UserFault
-from thaw.config.schema import Activation, Backbone, Head
+from thaw.config.faults import UserError
+from thaw.config.schema import Activation, BackboneConfig, HeadConfig
 from thaw.data.preprocessing import Preprocessing
 from thaw.launch import launch
-from thaw.network.build import build_network, unstarted_network
-from thaw.network.head import ACTIVATIONS, Cosine, built_head, initialise, linear_layers
-from thaw.network.source import Source, source_of
-from thaw.network.source_rows import rows_by_class, start_from_rows, told_rows
+from thaw.network.build import build_network, uninitialized_network
+from thaw.network.head import ACTIVATIONS, CosineLinear, build_head, get_linear_layers, init_head
+from thaw.network.source import PretrainedModel, load_pretrained
+from thaw.network.source_rows import describe_rows, init_from_rows, match_rows_to_classes
 
 HEADS = sorted(path.stem for path in (ROOT / "conf" / "head").glob("*.yaml"))
 IMAGENET = (
@@ -47,13 +47,13 @@ def head(kind: str, **values: Any) -> Any:
         "source_rows": {"rows": {}, "rest": "torch"},
     }
     start = {} if kind == "source_rows" else {"initialisation": "torch"}
-    return TypeAdapter(Head).validate_python(
+    return TypeAdapter(HeadConfig).validate_python(
         {"kind": kind, "dropout": 0.0, "replaces": "last", **start, **defaults[kind], **values}
     )
 
 
-def source(model: nn.Module, classes: tuple[str, ...] = ()) -> Source:
-    return Source(model, SQUARE, classes, {"name": "made"})
+def source(model: nn.Module, classes: tuple[str, ...] = ()) -> PretrainedModel:
+    return PretrainedModel(model, SQUARE, classes, {"name": "made"})
 
 
 def size_of(module: nn.Module) -> int:
@@ -78,14 +78,14 @@ def test_a_head_in_place_of_the_whole_classifier_takes_the_width_before_it(name:
             model: nn.Module = timm.create_model("swin_tiny_patch4_window7_224", img_size=64)
         else:
             model = models.get_model(name, weights=None)
-        network = unstarted_network(source(model), head("linear", replaces="classifier"), 3, SQUARE)
+        network = uninitialized_network(source(model), head("linear", replaces="classifier"), 3, SQUARE)
         assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
-    assert [layer.in_features for layer in linear_layers(network.head)] == [width]
+    assert [layer.in_features for layer in get_linear_layers(network.head)] == [width]
 
 
 def test_hidden_layers_are_those_asked_for() -> None:
-    module = built_head(head("mlp", hidden=[16, 8], activation="gelu", dropout=0.0), 4, 3)
-    assert [tuple(layer.weight.shape) for layer in linear_layers(module)] == [(16, 4), (8, 16), (3, 8)]
+    module = build_head(head("mlp", hidden=[16, 8], activation="gelu", dropout=0.0), 4, 3)
+    assert [tuple(layer.weight.shape) for layer in get_linear_layers(module)] == [(16, 4), (8, 16), (3, 8)]
     assert [type(one) for one in module.children()] == [nn.Linear, nn.GELU, nn.Linear, nn.GELU, nn.Linear]
 
 
@@ -95,7 +95,7 @@ def test_every_activation_of_the_schema_is_there() -> None:
 
 def test_cosine_logits_know_directions_alone() -> None:
     torch.manual_seed(0)
-    module, features = Cosine(6, 3, 7.0, learn_scale=False), torch.randn(5, 6)
+    module, features = CosineLinear(6, 3, 7.0, learn_scale=False), torch.randn(5, 6)
     cosines = F.cosine_similarity(features[:, None], module.vectors.weight[None], dim=2)
     assert torch.allclose(module(features), 7 * cosines, atol=1e-6)
     assert torch.allclose(module(features), module(1000 * features), atol=1e-5)
@@ -103,7 +103,7 @@ def test_cosine_logits_know_directions_alone() -> None:
 
 @pytest.mark.parametrize("learned", [True, False])
 def test_the_cosines_scale_is_learned_where_it_is_to_be_and_kept_in_the_state(learned: bool) -> None:
-    module = built_head(head("cosine", scale=4.0, learn_scale=learned), 6, 3)
+    module = build_head(head("cosine", scale=4.0, learn_scale=learned), 6, 3)
     module(torch.randn(2, 6)).logsumexp(1).sum().backward()
     named = dict(module.named_parameters())
     assert ("0.scale" in named) == learned
@@ -114,9 +114,9 @@ def test_the_cosines_scale_is_learned_where_it_is_to_be_and_kept_in_the_state(le
 @pytest.mark.parametrize(("kind", "deviation"), [("xavier", (2 / 1100) ** 0.5), ("kaiming", (2 / 1000) ** 0.5)])
 def test_drawn_weights_have_the_deviation_of_their_source_and_no_bias(kind: str, deviation: float) -> None:
     torch.manual_seed(0)
-    module = built_head(head("linear"), 1000, 100)
-    initialise(module, kind)  # type: ignore[arg-type]
-    (layer,) = linear_layers(module)
+    module = build_head(head("linear"), 1000, 100)
+    init_head(module, kind)  # type: ignore[arg-type]
+    (layer,) = get_linear_layers(module)
     assert layer.weight.std().item() == pytest.approx(deviation, rel=0.02)
     assert layer.bias.abs().max() == 0
     bound = deviation * 3**0.5
@@ -125,37 +125,37 @@ def test_drawn_weights_have_the_deviation_of_their_source_and_no_bias(kind: str,
 
 def test_zero_makes_equal_logits_and_leaves_hidden_layers_something_to_pass_on() -> None:
     torch.manual_seed(0)
-    module = built_head(head("mlp", hidden=[8]), 4, 3)
-    initialise(module, "zero")
+    module = build_head(head("mlp", hidden=[8]), 4, 3)
+    init_head(module, "zero")
     assert module(torch.randn(2, 4)).abs().max() == 0
     module(torch.randn(2, 4)).sum().backward()
-    first, last = linear_layers(module)
+    first, last = get_linear_layers(module)
     assert first.weight.abs().min() > 0
     assert last.weight.grad is not None
     assert last.weight.grad.abs().max() > 0
 
 
 def test_torchs_own_start_draws_nothing_anew() -> None:
-    module = built_head(head("linear"), 6, 3)
+    module = build_head(head("linear"), 6, 3)
     before = [one.clone() for one in module.parameters()]
-    initialise(module, "torch")
+    init_head(module, "torch")
     assert all(torch.equal(one, other) for one, other in zip(before, module.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("name", ["bee", "Bee", "BEE"])
 def test_upper_and_lower_case_are_alike(name: str) -> None:
-    assert rows_by_class(head("source_rows"), [name, "other"], IMAGENET) == {name: 1}
+    assert match_rows_to_classes(head("source_rows"), [name, "other"], IMAGENET) == {name: 1}
 
 
 @pytest.mark.parametrize("name", ["hotdog", "hot dog", "hot-dog", "Hot_Dog", "red hot"])
 def test_any_synonym_names_a_row(name: str) -> None:
-    assert rows_by_class(head("source_rows", rows={"food": name}), ["food", "other"], IMAGENET) == {"food": 2}
+    assert match_rows_to_classes(head("source_rows", rows={"food": name}), ["food", "other"], IMAGENET) == {"food": 2}
 
 
 def test_a_whole_name_counts_before_a_first_synonym_and_that_before_another() -> None:
     rows = {"swimwear": "maillot", "other": "maillot, tank suit"}
     classes = ["swimwear", "other", "afghan", "afghan_hound"]
-    assert rows_by_class(head("source_rows", rows=rows), classes, IMAGENET) == {
+    assert match_rows_to_classes(head("source_rows", rows=rows), classes, IMAGENET) == {
         "swimwear": 7,
         "other": 8,
         "afghan": 6,
@@ -165,7 +165,7 @@ def test_a_whole_name_counts_before_a_first_synonym_and_that_before_another() ->
 
 def test_classes_that_are_given_no_name_go_by_their_own_and_null_gives_none() -> None:
     rows = {"ants": "ant", "bee": None}
-    assert rows_by_class(head("source_rows", rows=rows), ["ants", "bee", "crayon", "hotdog"], IMAGENET) == {
+    assert match_rows_to_classes(head("source_rows", rows=rows), ["ants", "bee", "crayon", "hotdog"], IMAGENET) == {
         "ants": 0,
         "hotdog": 2,
     }
@@ -173,9 +173,9 @@ def test_classes_that_are_given_no_name_go_by_their_own_and_null_gives_none() ->
 
 def test_hotdog_is_found_in_both_libraries_wherever_they_have_it() -> None:
     classes = models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
-    assert rows_by_class(head("source_rows"), ["hotdog", "not-hotdog"], classes) == {"hotdog": 934}
+    assert match_rows_to_classes(head("source_rows"), ["hotdog", "not-hotdog"], classes) == {"hotdog": 934}
     others = timm.data.ImageNetInfo().label_descriptions()
-    assert rows_by_class(head("source_rows"), ["hot-dog", "not-hot-dog"], others) == {"hot-dog": 934}
+    assert match_rows_to_classes(head("source_rows"), ["hot-dog", "not-hot-dog"], others) == {"hot-dog": 934}
 
 
 WRONG: list[tuple[dict[str, str | None], list[str], list[str]]] = [
@@ -195,15 +195,15 @@ WRONG: list[tuple[dict[str, str | None], list[str], list[str]]] = [
 def test_names_that_do_not_fit_are_told_with_what_to_type(
     rows: dict[str, str | None], classes: list[str], told: list[str]
 ) -> None:
-    with pytest.raises(UserFault) as caught:
-        rows_by_class(head("source_rows", rows=rows), classes, IMAGENET)
+    with pytest.raises(UserError) as caught:
+        match_rows_to_classes(head("source_rows", rows=rows), classes, IMAGENET)
     assert [words for words in told if words not in str(caught.value)] == [], str(caught.value)
 
 
 def test_all_wrong_names_are_told_together() -> None:
-    with pytest.raises(UserFault) as caught:
-        rows_by_class(head("source_rows", rows={"A": "hotdgo", "Z": "bee", "B": "be"}), ["A", "B"], IMAGENET)
-    assert len(caught.value.faults) == 3
+    with pytest.raises(UserError) as caught:
+        match_rows_to_classes(head("source_rows", rows={"A": "hotdgo", "Z": "bee", "B": "be"}), ["A", "B"], IMAGENET)
+    assert len(caught.value.problems) == 3
 
 
 def test_classes_from_rows_have_the_logits_that_the_source_gives_them() -> None:
@@ -223,7 +223,7 @@ def test_rows_of_a_convolution_are_those_of_a_layer() -> None:
     model = models.squeezenet1_1(weights=None).eval()
     classes = tuple(models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
     network = build_network(source(model, classes), head("source_rows"), ["bee", "other"], SQUARE)
-    (layer,) = linear_layers(network.head)
+    (layer,) = get_linear_layers(network.head)
     row = classes.index("bee")
     assert torch.equal(layer.weight[0], model.classifier[1].weight[row].flatten())
     assert layer.bias[0] == model.classifier[1].bias[row]
@@ -234,7 +234,7 @@ def test_the_other_rows_have_the_deviation_of_the_sources(rest: Any, factor: flo
     torch.manual_seed(0)
     layer, last = nn.Linear(400, 51), nn.Linear(400, 20)
     nn.init.normal_(last.weight, std=0.3)
-    start_from_rows(layer, {50: 7}, last, rest)
+    init_from_rows(layer, {50: 7}, last, rest)
     assert torch.equal(layer.weight[50], last.weight[7])
     assert layer.bias[50] == last.bias[7]
     assert layer.weight[:50].std().item() == pytest.approx(0.3 * factor, rel=0.02)
@@ -242,12 +242,12 @@ def test_the_other_rows_have_the_deviation_of_the_sources(rest: Any, factor: flo
 
 
 def test_a_last_layer_of_another_width_is_told() -> None:
-    with pytest.raises(UserFault, match=r"no row a class(.|\n)*20 x 5(.|\n)*N x 4"):
-        start_from_rows(nn.Linear(4, 2), {0: 1}, nn.Linear(5, 20), "torch")
+    with pytest.raises(UserError, match=r"no row a class(.|\n)*20 x 5(.|\n)*N x 4"):
+        init_from_rows(nn.Linear(4, 2), {0: 1}, nn.Linear(5, 20), "torch")
 
 
 def test_one_line_says_which_classes_got_which_rows() -> None:
-    said = told_rows(head("source_rows", rows={"ants": "ant"}, rest="zero"), ["ants", "bee", "wasp"], IMAGENET)
+    said = describe_rows(head("source_rows", rows={"ants": "ant"}, rest="zero"), ["ants", "bee", "wasp"], IMAGENET)
     assert said == (
         "head: 2 of 3 classes start from rows of the source: ants <- 'ant, emmet, pismire', bee <- 'bee'; "
         "anew (zero): wasp"
@@ -259,16 +259,16 @@ def test_a_file_of_other_classes_has_no_rows_to_start_from(library: str, tmp_pat
     model = timm.create_model("resnet18", num_classes=7) if library == "timm" else models.resnet18(num_classes=7)
     file = tmp_path / "seven.pth"
     torch.save(model.state_dict(), file)
-    backbone = Backbone(
+    backbone = BackboneConfig(
         library=library,  # type: ignore[arg-type]
         name="resnet18",
         weights=str(file),
         package=None,
         memory_format="auto",
     )
-    loaded = source_of(backbone, False, tmp_path, None)
-    assert "another shape" in loaded.weights["classifier"]
-    with pytest.raises(UserFault, match="1000 rows and no names"):
+    loaded = load_pretrained(backbone, False, tmp_path, None)
+    assert "another shape" in loaded.weights_info["classifier"]
+    with pytest.raises(UserError, match="1000 rows and no names"):
         build_network(loaded, head("source_rows"), ["hotdog", "other"], SQUARE)
 
 
@@ -276,29 +276,29 @@ def test_a_file_of_other_classes_has_no_rows_to_start_from(library: str, tmp_pat
 def test_a_run_with_each_head_is_restored_to_the_predictions_it_recorded(
     choice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from thaw.trained.restore import restored
+    from thaw.trained.restore import load_checkpoint
 
     rows = ["head.rows={A: ant, D: hot dog}"] if choice == "source_rows" else []
     assert launch([*TINY, f"head={choice}", *rows, "trainer.epochs=1", f"output_dir={tmp_path}"]) == 0
     if rows:
         assert "2 of 4 classes start from rows of the source: A <- 'ant, emmet, pismire'" in capsys.readouterr().out
     run = only_run(tmp_path)
-    trained = restored(run)
+    trained = load_checkpoint(run)
     with (run / "predictions.csv").open(newline="") as stream:
         recorded = list(csv.DictReader(stream))
-    best = trained.probabilities(images_at(trained, [row["path"] for row in recorded])).max(1)
+    best = trained.predict_proba(images_at(trained, [row["path"] for row in recorded])).max(1)
     assert [trained.classes[index] for index in best.indices] == [row["prediction"] for row in recorded]
     assert best.values.tolist() == pytest.approx([float(row["probability"]) for row in recorded], abs=1e-4)
 
 
 def images_at(trained: Any, paths: list[str]) -> Tensor:
     """uint8 [n, 3, size, size]."""
-    from thaw.data.build import samples_of
-    from thaw.data.cache import cache_folder
-    from thaw.data.image import decoded
-    from thaw.data.preprocessing import resized
-    from thaw.data.views import centre_crop
+    from thaw.data.build import load_samples
+    from thaw.data.cache import resolve_cache_dir
+    from thaw.data.image import decode_image
+    from thaw.data.preprocessing import resize_image
+    from thaw.data.views import center_crop
 
-    root = samples_of(trained.recipe.dataset, trained.recipe.seed, cache_folder(None), None).root
-    pixels = [torch.from_numpy(resized(decoded(root / path), trained.preprocessing).copy()) for path in paths]
-    return torch.stack([centre_crop(one.permute(2, 0, 1), trained.preprocessing.size) for one in pixels])
+    root = load_samples(trained.recipe.dataset, trained.recipe.seed, resolve_cache_dir(None), None).root
+    pixels = [torch.from_numpy(resize_image(decode_image(root / path), trained.preprocessing).copy()) for path in paths]
+    return torch.stack([center_crop(one.permute(2, 0, 1), trained.preprocessing.size) for one in pixels])

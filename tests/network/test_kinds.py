@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import nn
 
-from thaw.network.kinds import batchnorms, synchronise_batchnorm
+from thaw.network.kinds import convert_to_sync_batchnorm, get_batchnorm_layers
 
 
 def test_synchronised_batchnorm_has_the_same_weights_and_outputs() -> None:
@@ -16,9 +16,9 @@ def test_synchronised_batchnorm_has_the_same_weights_and_outputs() -> None:
     before, images = network.state_dict(), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         expected = network(images)
-        synchronise_batchnorm(network)
+        convert_to_sync_batchnorm(network)
         assert torch.equal(network(images), expected)
-    layers = batchnorms(network)
+    layers = get_batchnorm_layers(network)
     assert len(layers) == 49
     assert all(isinstance(layer, nn.SyncBatchNorm) for layer in layers)
     after = network.state_dict()

@@ -9,36 +9,38 @@ import pytest
 import torch
 from torchvision import models
 
-from thaw.network.head import linear_head
-from thaw.network.network import Network, facts
-from thaw.network.stages import split
+from thaw.network.head import build_linear_head
+from thaw.network.network import Network, collect_stage_facts
+from thaw.network.stages import split_stages
 
 
 def small() -> Network:
     torch.manual_seed(0)
-    return Network(dict(split(models.resnet18(weights=None), 64).stages), linear_head(512, 3, 0.0))
+    return Network(dict(split_stages(models.resnet18(weights=None), 64).stages), build_linear_head(512, 3, 0.0))
 
 
 def test_what_lies_before_the_frontier_gets_no_gradients_and_gives_the_same_logits() -> None:
     network, images = small().eval(), torch.randn(2, 3, 64, 64)
     whole = network(images)
-    network.frontier = 3
+    network.num_frozen_stages = 3
     cut = network(images)
     assert torch.equal(whole, cut)
     cut.sum().backward()
     assert all(
-        weight.grad is None for name in ("stem", "layer1", "layer2") for weight in network.part(name).parameters()
+        weight.grad is None for name in ("stem", "layer1", "layer2") for weight in network.get_part(name).parameters()
     )
     assert all(
-        weight.grad is not None for name in ("layer3", "layer4", "head") for weight in network.part(name).parameters()
+        weight.grad is not None
+        for name in ("layer3", "layer4", "head")
+        for weight in network.get_part(name).parameters()
     )
 
 
 def test_facts_count_every_parameter_once() -> None:
     network = small()
-    rows = facts(network, 64)
+    rows = collect_stage_facts(network, 64)
     assert [row.name for row in rows] == ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
-    assert sum(row.parameters for row in rows) == sum(weight.numel() for weight in network.parameters())
+    assert sum(row.num_parameters for row in rows) == sum(weight.numel() for weight in network.parameters())
     assert [row.shape for row in rows] == [(64, 16, 16), (64, 16, 16), (128, 8, 8), (256, 4, 4), (512,), (3,)]
 
 
@@ -48,7 +50,7 @@ def test_looking_leaves_mode_statistics_and_hooks_as_they_were(training: bool, s
     network = small().train(training)
     before = copy.deepcopy(network.state_dict())
     with contextlib.nullcontext() if size else pytest.raises(RuntimeError):
-        facts(network, size)
+        collect_stage_facts(network, size)
     assert all(module.training == training and not module._forward_hooks for module in network.modules())
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
@@ -65,5 +67,5 @@ def test_a_copy_shares_nothing_with_the_original() -> None:
 
 def test_maps_that_a_network_does_not_pool_are_pooled_before_the_head() -> None:
     torch.manual_seed(0)
-    stages = split(models.squeezenet1_1(weights=None), 64).stages
-    assert Network(dict(stages), linear_head(512, 3, 0.0)).eval()(torch.randn(2, 3, 64, 64)).shape == (2, 3)
+    stages = split_stages(models.squeezenet1_1(weights=None), 64).stages
+    assert Network(dict(stages), build_linear_head(512, 3, 0.0)).eval()(torch.randn(2, 3, 64, 64)).shape == (2, 3)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from thaw.config.faults import UserFault
-from thaw.network.stages import split
+from thaw.config.faults import UserError
+from thaw.network.stages import split_stages
 
 FAMILIES = {
     "resnet18": ["stem", "layer1", "layer2", "layer3", "layer4"],
@@ -41,16 +41,16 @@ def classifier_input(model: nn.Module, path: str, images: torch.Tensor) -> torch
 
 def check(model: nn.Module, names: list[str], size: int = 224) -> None:
     model.eval()
-    cut = split(model, size)
+    cut = split_stages(model, size)
     assert list(cut.stages) == names
     images = torch.randn(2, 3, size, size)
     with torch.no_grad():
         features = images
         for stage in cut.stages.values():
             features = stage(features)
-        assert torch.equal(features, classifier_input(model, cut.classifier, images))
+        assert torch.equal(features, classifier_input(model, cut.classifier_path, images))
     placed = [id(weight) for stage in cut.stages.values() for weight in stage.parameters()]
-    last = [id(weight) for weight in model.get_submodule(cut.classifier).parameters()]
+    last = [id(weight) for weight in model.get_submodule(cut.classifier_path).parameters()]
     assert len(placed) == len(set(placed)), "a parameter is in two stages"
     assert {id(weight) for weight in model.parameters()} == set(placed) | set(last)
 
@@ -69,20 +69,20 @@ def test_a_timm_family_is_cut_into_readable_stages_that_equal_the_whole(name: st
 
 def test_parameters_keep_the_paths_they_had() -> None:
     model = models.resnet18(weights=None)
-    stages = split(model, 64).stages
+    stages = split_stages(model, 64).stages
     paths = {name for stage in stages.values() for name, _ in stage.named_parameters()}
     assert paths | {"fc.weight", "fc.bias"} == {name for name, _ in model.named_parameters()}
 
 
 def test_the_mode_of_the_model_is_left_as_it_was() -> None:
     model = models.resnet18(weights=None).train()
-    split(model, 64)
+    split_stages(model, 64)
     assert all(module.training for module in model.modules())
 
 
 def test_a_size_that_the_network_does_not_take_is_told_with_the_fix() -> None:
-    with pytest.raises(UserFault, match=r"does not take images of 96 pixels(.|\n)*dataset.image_size=null"):
-        split(models.vit_b_32(weights=None), 96)
+    with pytest.raises(UserError, match=r"does not take images of 96 pixels(.|\n)*dataset.image_size=null"):
+        split_stages(models.vit_b_32(weights=None), 96)
 
 
 def test_a_forward_pass_that_cannot_be_traced_is_told() -> None:
@@ -96,5 +96,5 @@ def test_a_forward_pass_that_cannot_be_traced_is_told() -> None:
             logits: torch.Tensor = self.layer(pooled if pooled.sum() > 0 else -pooled)
             return logits
 
-    with pytest.raises(UserFault, match="Branching cannot be traced"):
-        split(Branching(), 32)
+    with pytest.raises(UserError, match="Branching cannot be traced"):
+        split_stages(Branching(), 32)

@@ -15,10 +15,10 @@ from torch.nn.modules.module import (
 )
 from torchvision import models
 
-from thaw.config.faults import UserFault
-from thaw.network.network import Network, vectors
-from thaw.network.stage_names import RESERVED
-from thaw.network.stages import Split, split
+from thaw.config.faults import UserError
+from thaw.network.network import Network, pool
+from thaw.network.stage_names import RESERVED_NAMES
+from thaw.network.stages import StageSplit, split_stages
 
 TORCHVISION = models.list_models(module=models)
 WITH_VALUES = {  # the smallest of each family, at a side that it takes; all of them pass without values below
@@ -66,15 +66,19 @@ FEW = {  # more than one value passes between their blocks, as a NASNet cell tak
 UNCUT = {"crossvit_tiny_240": 240, "twins_svt_small": 224}  # forward passes that branch on, or iterate over, shapes
 
 
-def checked(model: nn.Module, size: int, at_least: int = 3) -> Split:
+def checked(model: nn.Module, size: int, at_least: int = 3) -> StageSplit:
     """The split, after what must hold of its names and parameters."""
-    cut = split(model, size)
+    cut = split_stages(model, size)
     assert len(cut.stages) >= at_least
     assert all(re.fullmatch(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*", name) for name in cut.stages)
-    assert not any(name in RESERVED or re.search(r"_\d+$", name) for name in cut.stages)
+    assert not any(name in RESERVED_NAMES or re.search(r"_\d+$", name) for name in cut.stages)
     paths = {id(weight): path for path, weight in model.named_parameters()}
     placed = [paths[id(weight)] for stage in cut.stages.values() for weight in stage.parameters()]
-    parts = [*placed, *(paths[id(weight)] for weight in model.get_submodule(cut.classifier).parameters()), *cut.unused]
+    parts = [
+        *placed,
+        *(paths[id(weight)] for weight in model.get_submodule(cut.classifier_path).parameters()),
+        *cut.unused_parameters,
+    ]
     assert sorted(parts) == sorted(paths.values()), "a parameter is in no part, or in two"
     return cut
 
@@ -83,13 +87,16 @@ def compare(model: nn.Module, size: int) -> None:
     """Both cuts against the whole, bit for bit, and a new head behind each."""
     cut = checked(model, size)
     images = torch.randn(2, 3, size, size)
-    container = cut.classifier.partition(".")[0]
-    for place, stages in ((cut.classifier, cut.stages), (container, split(model, size, "classifier").stages)):
+    container = cut.classifier_path.partition(".")[0]
+    for place, stages in (
+        (cut.classifier_path, cut.stages),
+        (container, split_stages(model, size, "classifier").stages),
+    ):
         network = Network(dict(stages), nn.Identity()).eval()
         with torch.no_grad():
-            features = network.through(images, 0, len(stages))
+            features = network.forward_stages(images, 0, len(stages))
             assert torch.equal(features, handed_to(model, place, images))
-            network.head = nn.Linear(vectors(features).shape[1], 3)
+            network.head = nn.Linear(pool(features).shape[1], 3)
             assert network(images).shape == (2, 3)
 
 
@@ -129,7 +136,7 @@ def test_every_classifier_of_torchvision_is_cut(name: str) -> None:
     """Without values or memory for them: vit_h_14 and regnet_y_128gf would take 2.5 GB each."""
     keywords = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     model = models.get_model(name, weights=None, **keywords)
-    assert not checked(model, 299 if name == "inception_v3" else 224).unused
+    assert not checked(model, 299 if name == "inception_v3" else 224).unused_parameters
 
 
 @pytest.mark.parametrize("name", WITH_VALUES)
@@ -152,8 +159,8 @@ def test_networks_whose_blocks_pass_several_values_have_few_stages(name: str) ->
 
 @pytest.mark.parametrize("name", UNCUT)
 def test_a_network_that_cannot_be_cut_is_told(name: str) -> None:
-    with torch.device("meta"), pytest.raises(UserFault, match="cannot be traced"):
-        split(timm.create_model(name), UNCUT[name])
+    with torch.device("meta"), pytest.raises(UserError, match="cannot be traced"):
+        split_stages(timm.create_model(name), UNCUT[name])
 
 
 @pytest.mark.parametrize(
@@ -169,15 +176,15 @@ def test_of_two_averaged_classifiers_the_first_is_replaced_and_the_second_named_
     name: str, first: str, second: str
 ) -> None:
     with torch.device("meta"):
-        cut = split(timm.create_model(name), 224)
-    assert cut.classifier == first
-    assert cut.unused
-    assert all(path.startswith(f"{second}.") for path in cut.unused)
+        cut = split_stages(timm.create_model(name), 224)
+    assert cut.classifier_path == first
+    assert cut.unused_parameters
+    assert all(path.startswith(f"{second}.") for path in cut.unused_parameters)
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_auxiliary_classifiers_are_in_no_stage(name: str) -> None:
     with torch.device("meta"):
-        cut = split(models.get_model(name, weights=None), 299)
-    assert {path.split(".")[0] for path in cut.unused} <= {"aux1", "aux2", "AuxLogits"}
-    assert cut.unused
+        cut = split_stages(models.get_model(name, weights=None), 299)
+    assert {path.split(".")[0] for path in cut.unused_parameters} <= {"aux1", "aux2", "AuxLogits"}
+    assert cut.unused_parameters

@@ -4,37 +4,37 @@ from typing import Any
 import pytest
 import yaml
 
-from thaw.config.faults import Fault, UserFault
-from thaw.config.schema import Strategy
+from thaw.config.faults import Problem, UserError
+from thaw.config.schema import StrategyConfig
 from thaw.strategy.parts import Part
-from thaw.strategy.plan import PhasePlan, Plan, planned
+from thaw.strategy.plan import PhasePlan, Plan, build_plan
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "strategy"
 NAMES = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
-PARTS = [Part(name, norms=8 * (name != "head"), biases=4) for name in NAMES]
+PARTS = [Part(name, num_norm_parameters=8 * (name != "head"), num_bias_parameters=4) for name in NAMES]
 RATE, DECAY = 0.01, 1e-4
 
 
-def shipped(name: str) -> Strategy:
-    return Strategy.model_validate(yaml.safe_load((CONF / f"{name}.yaml").read_text()))
+def shipped(name: str) -> StrategyConfig:
+    return StrategyConfig.model_validate(yaml.safe_load((CONF / f"{name}.yaml").read_text()))
 
 
-def strategy_of(**phases: dict[str, Any]) -> Strategy:
+def strategy_of(**phases: dict[str, Any]) -> StrategyConfig:
     """Phases that train everything, but for what is said."""
     usual = {"train": ["all"], "learning_rate": {"all": 1.0}}
-    return Strategy.model_validate(
+    return StrategyConfig.model_validate(
         {"name": "mine", "start": "source", "phases": {name: {**usual, **phase} for name, phase in phases.items()}}
     )
 
 
-def plan_of(strategy: Strategy, epochs: int = 10, warmup: float = 0.0) -> Plan:
-    return planned(strategy, PARTS, epochs, RATE, DECAY, warmup)
+def plan_of(strategy: StrategyConfig, epochs: int = 10, warmup: float = 0.0) -> Plan:
+    return build_plan(strategy, PARTS, epochs, RATE, DECAY, warmup)
 
 
-def faults_of(strategy: Strategy, epochs: int = 10, warmup: float = 0.0) -> list[Fault]:
-    with pytest.raises(UserFault) as told:
+def faults_of(strategy: StrategyConfig, epochs: int = 10, warmup: float = 0.0) -> list[Problem]:
+    with pytest.raises(UserError) as told:
         plan_of(strategy, epochs, warmup)
-    return list(told.value.faults)
+    return list(told.value.problems)
 
 
 def only_phase(name: str) -> PhasePlan:
@@ -65,12 +65,12 @@ def test_fixed_trains_the_head_alone() -> None:
 
 @pytest.mark.parametrize(("name", "frozen"), [("scratch", 0), ("finetune", 0), ("fixed", 5)])
 def test_the_frontier_counts_the_leading_frozen_stages(name: str, frozen: int) -> None:
-    assert only_phase(name).frontier == frozen
+    assert only_phase(name).num_frozen_stages == frozen
 
 
 def test_stages_frozen_behind_a_trained_one_are_not_before_the_frontier() -> None:
     plan = plan_of(strategy_of(one={"train": ["layer1", "head"]}))
-    assert plan.phases[0].frontier == 1
+    assert plan.phases[0].num_frozen_stages == 1
 
 
 @pytest.mark.parametrize("name", ["scratch", "finetune", "fixed"])
@@ -89,7 +89,7 @@ def test_of_several_rates_for_a_part_the_last_one_counts() -> None:
 def test_a_rate_of_zero_freezes_a_part_that_is_to_be_trained() -> None:
     (phase,) = plan_of(strategy_of(one={"learning_rate": {"all": 1.0, "stem": 0.0}})).phases
     assert not phase.parts[0].trainable
-    assert phase.frontier == 1
+    assert phase.num_frozen_stages == 1
 
 
 @pytest.mark.parametrize(
@@ -119,38 +119,38 @@ def test_phases_that_exceed_the_epochs_are_refused_with_the_epochs_they_need() -
 
 def test_the_epoch_alone_says_the_phase() -> None:
     plan = plan_of(strategy_of(a={"epochs": 3}, b={"epochs": 5}, c={}))
-    forwards = [plan.at(epoch).name for epoch in range(12)]
-    backwards = [plan.at(epoch).name for epoch in reversed(range(12))]
+    forwards = [plan.get_phase(epoch).name for epoch in range(12)]
+    backwards = [plan.get_phase(epoch).name for epoch in reversed(range(12))]
     assert "".join(forwards) == "aaabbbbbcccc"  # the last phase goes on where training does
     assert backwards == forwards[::-1]
 
 
 def test_a_phase_that_trains_nothing_is_refused() -> None:
-    with pytest.raises(UserFault, match="phase one: all learning rates are 0"):
+    with pytest.raises(UserError, match="phase one: all learning rates are 0"):
         plan_of(strategy_of(one={"train": ["head"], "learning_rate": {"all": 1.0, "head": 0.0}}))
 
 
 def test_a_trained_part_without_a_rate_is_refused_and_named() -> None:
-    with pytest.raises(UserFault, match="phase one trains layer4 and gives it no learning rate") as told:
+    with pytest.raises(UserError, match="phase one trains layer4 and gives it no learning rate") as told:
         plan_of(strategy_of(one={"train": ["last:1", "head"], "learning_rate": {"head": 1.0}}))
-    assert told.value.faults[0].fix == "strategy.phases.one.learning_rate.all=1.0"
+    assert told.value.problems[0].fix == "strategy.phases.one.learning_rate.all=1.0"
 
 
 @pytest.mark.parametrize("phase", [{"train": ["layer9"]}, {"learning_rate": {"all": 1.0, "layer9": 2.0}}])
 def test_a_stage_that_the_backbone_does_not_have_is_refused(phase: dict[str, Any]) -> None:
-    with pytest.raises(UserFault, match="'layer9' selects no stage"):
+    with pytest.raises(UserError, match="'layer9' selects no stage"):
         plan_of(strategy_of(one=phase))
 
 
 @pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_shipped_strategy_becomes_a_plan_that_yaml_can_hold(file: Path) -> None:
     plan = plan_of(shipped(file.stem), epochs=30)
-    assert yaml.safe_load(yaml.safe_dump(plan.plain())) == plan.plain()
+    assert yaml.safe_load(yaml.safe_dump(plan.to_dicts())) == plan.to_dicts()
     assert plan.phases[-1].end == 30
 
 
 def trained_by_epoch(plan: Plan, epochs: int) -> list[int]:
-    return [sum(part.trainable for part in plan.at(epoch).parts) for epoch in range(epochs)]
+    return [sum(part.trainable for part in plan.get_phase(epoch).parts) for epoch in range(epochs)]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_stages_join_one_after_another_from_the_output(epochs: int, expected: li
         strategy_of(head={"train": ["head"], "epochs": 1}, up={"train": ["head"], "unfreeze": ["backbone"]}), epochs
     )
     assert trained_by_epoch(plan, epochs) == expected
-    frontiers = [plan.at(epoch).frontier for epoch in range(epochs)]
+    frontiers = [plan.get_phase(epoch).num_frozen_stages for epoch in range(epochs)]
     assert frontiers == [6 - count for count in expected]
     assert plan.phases[-1].name == "up-stem"
 
@@ -176,7 +176,7 @@ def test_stages_join_one_after_another_from_the_output(epochs: int, expected: li
 def test_only_the_stages_meant_join() -> None:
     plan = plan_of(strategy_of(up={"train": ["head"], "unfreeze": ["last:2"]}), epochs=2)
     assert [phase.name for phase in plan.phases] == ["up-layer4", "up-layer3"]
-    assert plan.phases[-1].frontier == 3
+    assert plan.phases[-1].num_frozen_stages == 3
 
 
 def test_layer_decay_falls_with_the_distance_from_the_head() -> None:
@@ -209,7 +209,7 @@ def test_batchnorm_that_trains_in_a_frozen_stage_trains_nothing_else_there() -> 
     (phase,) = plan_of(strategy_of(one={"train": ["head"], "batchnorm": {"layer4": "train"}})).phases
     (layer4,) = [part for part in phase.parts if part.name == "layer4"]
     assert (layer4.trainable, layer4.parameters, layer4.batchnorm) == (True, "norms", "train")
-    assert phase.frontier == 4
+    assert phase.num_frozen_stages == 4
 
 
 def test_schedules_run_on_unless_a_phase_restarts_them() -> None:
@@ -237,11 +237,11 @@ def test_a_restart_that_warms_up_for_all_its_epochs_is_refused() -> None:
 
 
 def test_norms_of_a_backbone_without_any_are_refused_with_the_stages_that_have_some() -> None:
-    bare = [Part(name, norms=8 * (name == "layer2"), biases=4) for name in NAMES]
+    bare = [Part(name, num_norm_parameters=8 * (name == "layer2"), num_bias_parameters=4) for name in NAMES]
     strategy = strategy_of(one={"parameters": {"last:2": "norms"}})
-    with pytest.raises(UserFault, match="trains the norms of 'last:2', which has none") as told:
-        planned(strategy, bare, 10, RATE, DECAY)
-    assert "layer2 with norms" in told.value.faults[0].valid
+    with pytest.raises(UserError, match="trains the norms of 'last:2', which has none") as told:
+        build_plan(strategy, bare, 10, RATE, DECAY)
+    assert "layer2 with norms" in told.value.problems[0].valid
 
 
 def test_unfreezing_what_trains_already_is_refused() -> None:

@@ -15,26 +15,36 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
-from thaw.config.schema import Constant, Cosine, MultiStep, OneCycle, Plateau, Polynomial, Step
-from thaw.strategy.schedule import Scheduler, factor
+from thaw.config.schema import (
+    ConstantSchedule,
+    CosineSchedule,
+    MultiStepSchedule,
+    OneCycleSchedule,
+    PlateauSchedule,
+    PolynomialSchedule,
+    StepSchedule,
+)
+from thaw.strategy.schedule import Scheduler, compute_lr_factor
 
 RATE = 0.1
 LENGTHS = [(7, 4), (1, 30), (13, 1), (100, 9)]  # steps an epoch, epochs
 EVERY_KIND = [
-    Constant(name="constant", interval="step", warmup_epochs=0),
-    Constant(name="constant", interval="step", warmup_epochs=0.5),
-    Step(name="step", interval="step", warmup_epochs=0, every_epochs=2, factor=0.1),
-    Step(name="step", interval="step", warmup_epochs=0.5, every_epochs=1, factor=0.5),
-    Cosine(name="cosine", interval="step", warmup_epochs=0, final=0.0),
-    Cosine(name="cosine", interval="step", warmup_epochs=0.5, final=0.1),
-    Cosine(name="cosine", interval="epoch", warmup_epochs=0.5, final=0.0),
-    MultiStep(name="multi_step", interval="step", warmup_epochs=0.5, milestones=[1, 3], factor=0.1),
-    Polynomial(name="polynomial", interval="step", warmup_epochs=0, power=2.0, final=0.0),
-    Polynomial(name="polynomial", interval="epoch", warmup_epochs=0.5, power=0.5, final=0.2),
-    Plateau(name="plateau", interval="step", warmup_epochs=0.5, patience=0, factor=0.5, threshold=0.0, floor=0.0),
-    OneCycle(name="one_cycle", interval="epoch", rise=0.3, start_divisor=25.0, end_divisor=1e4),
-    OneCycle(name="one_cycle", interval="step", rise=0.3, start_divisor=25.0, end_divisor=1e4),
-    OneCycle(name="one_cycle", interval="step", rise=0.9, start_divisor=1.0, end_divisor=1.0),
+    ConstantSchedule(name="constant", interval="step", warmup_epochs=0),
+    ConstantSchedule(name="constant", interval="step", warmup_epochs=0.5),
+    StepSchedule(name="step", interval="step", warmup_epochs=0, every_epochs=2, factor=0.1),
+    StepSchedule(name="step", interval="step", warmup_epochs=0.5, every_epochs=1, factor=0.5),
+    CosineSchedule(name="cosine", interval="step", warmup_epochs=0, final=0.0),
+    CosineSchedule(name="cosine", interval="step", warmup_epochs=0.5, final=0.1),
+    CosineSchedule(name="cosine", interval="epoch", warmup_epochs=0.5, final=0.0),
+    MultiStepSchedule(name="multi_step", interval="step", warmup_epochs=0.5, milestones=[1, 3], factor=0.1),
+    PolynomialSchedule(name="polynomial", interval="step", warmup_epochs=0, power=2.0, final=0.0),
+    PolynomialSchedule(name="polynomial", interval="epoch", warmup_epochs=0.5, power=0.5, final=0.2),
+    PlateauSchedule(
+        name="plateau", interval="step", warmup_epochs=0.5, patience=0, factor=0.5, threshold=0.0, floor=0.0
+    ),
+    OneCycleSchedule(name="one_cycle", interval="epoch", rise=0.3, start_divisor=25.0, end_divisor=1e4),
+    OneCycleSchedule(name="one_cycle", interval="step", rise=0.3, start_divisor=25.0, end_divisor=1e4),
+    OneCycleSchedule(name="one_cycle", interval="step", rise=0.9, start_divisor=1.0, end_divisor=1.0),
 ]
 
 
@@ -53,13 +63,13 @@ def torchs_factors(scheduler: LRScheduler, steps: int) -> list[float]:
 
 
 def factors(scheduler: Scheduler, per_epoch: int, epochs: int) -> list[float]:
-    return [factor(scheduler, step, per_epoch, epochs) for step in range(per_epoch * epochs)]
+    return [compute_lr_factor(scheduler, step, per_epoch, epochs) for step in range(per_epoch * epochs)]
 
 
 @pytest.mark.parametrize(("per_epoch", "epochs"), LENGTHS)
 @pytest.mark.parametrize("rise", [0.15, 0.3, 0.75])
 def test_one_cycle_is_that_of_torch(rise: float, per_epoch: int, epochs: int) -> None:
-    ours = OneCycle(name="one_cycle", interval="step", rise=rise, start_divisor=25.0, end_divisor=1e4)
+    ours = OneCycleSchedule(name="one_cycle", interval="step", rise=rise, start_divisor=25.0, end_divisor=1e4)
     theirs = OneCycleLR(  # its final divisor is counted from the start's rate, ours from the highest
         optimizer(), RATE, per_epoch * epochs, pct_start=rise, div_factor=25, final_div_factor=1e4 / 25
     )
@@ -69,7 +79,9 @@ def test_one_cycle_is_that_of_torch(rise: float, per_epoch: int, epochs: int) ->
 @pytest.mark.parametrize(("per_epoch", "epochs"), LENGTHS)
 def test_step_is_that_of_torch_stepped_once_an_epoch(per_epoch: int, epochs: int) -> None:
     by_epoch = torchs_factors(StepLR(optimizer(), step_size=3, gamma=0.1), epochs)
-    ours = factors(Step(name="step", interval="step", warmup_epochs=0, every_epochs=3, factor=0.1), per_epoch, epochs)
+    ours = factors(
+        StepSchedule(name="step", interval="step", warmup_epochs=0, every_epochs=3, factor=0.1), per_epoch, epochs
+    )
     assert ours == pytest.approx([by_epoch[step // per_epoch] for step in range(per_epoch * epochs)])
 
 
@@ -77,14 +89,14 @@ def test_step_is_that_of_torch_stepped_once_an_epoch(per_epoch: int, epochs: int
 def test_cosine_without_warmup_is_that_of_torch_down_to_the_last_step(per_epoch: int, epochs: int) -> None:
     total = per_epoch * epochs
     theirs = CosineAnnealingLR(optimizer(), T_max=total - 1, eta_min=0.1 * RATE)
-    ours = factors(Cosine(name="cosine", interval="step", warmup_epochs=0, final=0.1), per_epoch, epochs)
+    ours = factors(CosineSchedule(name="cosine", interval="step", warmup_epochs=0, final=0.1), per_epoch, epochs)
     assert ours == pytest.approx(torchs_factors(theirs, total))
 
 
 @pytest.mark.parametrize(("per_epoch", "epochs"), LENGTHS)
 def test_multi_step_is_that_of_torch_stepped_once_an_epoch(per_epoch: int, epochs: int) -> None:
     by_epoch = torchs_factors(MultiStepLR(optimizer(), [2, 5, 6], gamma=0.3), epochs)
-    ours = MultiStep(name="multi_step", interval="step", warmup_epochs=0, milestones=[6, 2, 5], factor=0.3)
+    ours = MultiStepSchedule(name="multi_step", interval="step", warmup_epochs=0, milestones=[6, 2, 5], factor=0.3)
     expected = [by_epoch[step // per_epoch] for step in range(per_epoch * epochs)]
     assert factors(ours, per_epoch, epochs) == pytest.approx(expected)
 
@@ -94,13 +106,13 @@ def test_multi_step_is_that_of_torch_stepped_once_an_epoch(per_epoch: int, epoch
 def test_polynomial_is_that_of_torch_down_to_the_last_step(power: float, per_epoch: int, epochs: int) -> None:
     total = per_epoch * epochs
     theirs = torchs_factors(PolynomialLR(optimizer(), total_iters=total - 1, power=power), total)
-    ours = Polynomial(name="polynomial", interval="step", warmup_epochs=0, power=power, final=0.0)
+    ours = PolynomialSchedule(name="polynomial", interval="step", warmup_epochs=0, power=power, final=0.0)
     # torch multiplies from step to step, which loses digits where the power is below 1 and the rate near 0
     assert factors(ours, per_epoch, epochs) == pytest.approx(theirs, abs=1e-6)
 
 
 def test_polynomial_ends_at_its_end_after_a_warmup() -> None:
-    ours = Polynomial(name="polynomial", interval="step", warmup_epochs=1, power=1.0, final=0.1)
+    ours = PolynomialSchedule(name="polynomial", interval="step", warmup_epochs=1, power=1.0, final=0.1)
     assert factors(ours, 4, 3) == pytest.approx([0.2, 0.4, 0.6, 0.8, *(1.0 - 0.9 * step / 7 for step in range(8))])
 
 
@@ -117,7 +129,7 @@ LOSSES = {
 @pytest.mark.parametrize("losses", LOSSES.values(), ids=LOSSES)
 @pytest.mark.parametrize(("patience", "threshold", "floor"), [(0, 0.0, 0.0), (1, 0.01, 0.05), (3, 1e-4, 0.3)])
 def test_plateau_is_that_of_torch(patience: int, threshold: float, floor: float, losses: list[float]) -> None:
-    ours = Plateau(
+    ours = PlateauSchedule(
         name="plateau",
         interval="step",
         warmup_epochs=0,
@@ -131,12 +143,14 @@ def test_plateau_is_that_of_torch(patience: int, threshold: float, floor: float,
     )
     for epoch, loss in enumerate(losses):
         theirs.step(loss)
-        after = factor(ours, (epoch + 1) * 7, 7, len(losses) + 1, losses[: epoch + 1])
+        after = compute_lr_factor(ours, (epoch + 1) * 7, 7, len(losses) + 1, losses[: epoch + 1])
         assert after == pytest.approx(theirs.optimizer.param_groups[0]["lr"] / RATE)
 
 
 def test_plateau_without_a_loss_yet_is_at_the_full_rate_after_its_warmup() -> None:
-    ours = Plateau(name="plateau", interval="step", warmup_epochs=1, patience=0, factor=0.5, threshold=0.0, floor=0.0)
+    ours = PlateauSchedule(
+        name="plateau", interval="step", warmup_epochs=1, patience=0, factor=0.5, threshold=0.0, floor=0.0
+    )
     assert factors(ours, 4, 2) == pytest.approx([0.2, 0.4, 0.6, 0.8] + [1.0] * 4)
 
 
@@ -147,12 +161,12 @@ def test_by_the_epoch_the_first_steps_factor_holds_for_the_whole_epoch(scheduler
     by_epoch = scheduler.model_copy(update={"interval": "epoch"})
     for step in range(5 * 4):
         first = step // 5 * 5
-        expected = factor(by_step, first, 5, 4, losses[: step // 5])
-        assert factor(by_epoch, step, 5, 4, losses[: step // 5]) == expected
+        expected = compute_lr_factor(by_step, first, 5, 4, losses[: step // 5])
+        assert compute_lr_factor(by_epoch, step, 5, 4, losses[: step // 5]) == expected
 
 
 def test_cosine_rises_in_a_line_and_then_only_falls_to_its_end() -> None:
-    rates = factors(Cosine(name="cosine", interval="step", warmup_epochs=2, final=0.05), per_epoch=10, epochs=8)
+    rates = factors(CosineSchedule(name="cosine", interval="step", warmup_epochs=2, final=0.05), per_epoch=10, epochs=8)
     rises = [later - earlier for earlier, later in pairwise(rates[:21])]
     assert rises == pytest.approx([rates[0]] * 20)
     assert rates[20] == 1.0
@@ -161,11 +175,11 @@ def test_cosine_rises_in_a_line_and_then_only_falls_to_its_end() -> None:
 
 
 def test_constant_stays_at_the_full_rate() -> None:
-    assert factors(Constant(name="constant", interval="step", warmup_epochs=0), 5, 3) == [1.0] * 15
+    assert factors(ConstantSchedule(name="constant", interval="step", warmup_epochs=0), 5, 3) == [1.0] * 15
 
 
 def test_constant_stays_there_after_its_warmup() -> None:
-    rates = factors(Constant(name="constant", interval="step", warmup_epochs=1), 4, 3)
+    rates = factors(ConstantSchedule(name="constant", interval="step", warmup_epochs=1), 4, 3)
     assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8] + [1.0] * 8)
 
 
@@ -176,6 +190,6 @@ def test_no_step_has_a_rate_above_the_full_one_or_none_at_all(
 ) -> None:
     """The step after the last too: Lightning asks for it."""
     for step in range(per_epoch * epochs + 2):
-        rate = factor(scheduler, step, per_epoch, epochs)
+        rate = compute_lr_factor(scheduler, step, per_epoch, epochs)
         assert math.isfinite(rate)
         assert 0.0 <= rate <= 1.0

@@ -1,7 +1,7 @@
 import pytest
 
-from thaw.config.faults import UserFault
-from thaw.strategy.selection import selected
+from thaw.config.faults import UserError
+from thaw.strategy.selection import select_parts
 
 PARTS = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
 
@@ -31,7 +31,7 @@ PARTS = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
     ],
 )
 def test_a_word_selects_parts_from_input_to_output(selector: str, meant: list[str]) -> None:
-    assert selected(selector, PARTS) == meant
+    assert select_parts(selector, PARTS) == meant
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_a_word_selects_parts_from_input_to_output(selector: str, meant: list[st
     ],
 )
 def test_a_word_without_meaning_lists_the_stages(selector: str) -> None:
-    with pytest.raises(UserFault) as told:
-        selected(selector, PARTS)
-    (fault,) = told.value.faults
+    with pytest.raises(UserError) as told:
+        select_parts(selector, PARTS)
+    (fault,) = told.value.problems
     assert fault.got == selector
     for valid in (*PARTS, "all", "backbone", "first:1 .. last:5"):
         assert valid in fault.valid
@@ -68,6 +68,6 @@ def test_a_word_without_meaning_lists_the_stages(selector: str) -> None:
     [("layer44", "layer4"), ("Head", "head"), ("backbon", "backbone"), ("from:layr3", "from:layer3")],
 )
 def test_a_mistyped_word_names_the_nearest(typed: str, meant: str) -> None:
-    with pytest.raises(UserFault) as told:
-        selected(typed, PARTS)
-    assert told.value.faults[0].fix == meant
+    with pytest.raises(UserError) as told:
+        select_parts(typed, PARTS)
+    assert told.value.problems[0].fix == meant

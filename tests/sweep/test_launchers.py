@@ -17,12 +17,12 @@ import pytest
 
 from tests.conftest import ROOT, command, typed
 from tests.sweep.runs import SMALL, jobs_of, same, sweep_in
-from thaw.config.command import checked, parsed
-from thaw.config.faults import UserFault
-from thaw.sweep.directory import Sweep, jobs_in, write_sweep
-from thaw.sweep.share import gpus_a_job, jobs_at_once, register_shares
-from thaw.sweep.watching import watched
-from thaw.training.process import cores
+from thaw.config.command import check_command, parse_command
+from thaw.config.faults import UserError
+from thaw.sweep.directory import Sweep, read_jobs, write_sweep
+from thaw.sweep.share import count_gpus_per_job, count_parallel_jobs, register_resource_resolvers
+from thaw.sweep.watching import monitor_jobs
+from thaw.training.process import available_cpus
 
 NINE = ("strategy=lp_ft,scratch,fixed", "seed=2,0,1")
 PATIENCE = 500  # each process imports for 10 s, on a machine that other tests use too
@@ -80,7 +80,7 @@ def test_nine_jobs_side_by_side_of_which_one_was_killed_equal_their_solo_runs(
     signalled_after_an_epoch(sweep, tmp_path, "strategy=lp_ft,seed=0", signal.SIGKILL)
     _, told = sweep.communicate(timeout=PATIENCE)
     directory = sweep_in(tmp_path)
-    unfinished = [job for job in jobs_in(directory) if job.status != "done"]
+    unfinished = [job for job in read_jobs(directory) if job.status != "done"]
     assert sweep.returncode == 1
     assert "job 2 running: strategy=lp_ft,seed=0" in told
     assert f"{len(unfinished)} of 9 jobs are not done. To run these alone: thaw resume {directory}" in told
@@ -88,7 +88,7 @@ def test_nine_jobs_side_by_side_of_which_one_was_killed_equal_their_solo_runs(
     resumed = typed(f"resume={directory}")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads((directory / "1_strategy=lp_ft,seed=0" / "run.json").read_text())["resumed"]
-    assert [job.status for job in jobs_in(directory)] == ["done"] * 9
+    assert [job.status for job in read_jobs(directory)] == ["done"] * 9
     assert set(jobs_of(directory)) == set(alone)
     assert differing(directory, alone) == []
     assert "job 9 of 9 done: strategy=fixed,seed=1" in resumed.stderr
@@ -129,7 +129,7 @@ def test_jobs_in_other_processes_equal_their_solo_runs(
     ended = typed("-m", *SMALL, *launcher, "strategy=fixed,scratch", f"output_dir={tmp_path}")
     assert ended.returncode == 0, ended.stderr
     directory = sweep_in(tmp_path)
-    assert [job.status for job in jobs_in(directory)] == ["done"] * 2
+    assert [job.status for job in read_jobs(directory)] == ["done"] * 2
     assert differing(directory, alone, ",seed=0") == []
 
 
@@ -181,20 +181,20 @@ def test_a_launcher_that_is_not_installed_is_one_fault(word: str, extra: str, tm
 
 @pytest.mark.parametrize("word", ["launcher=basic", "hydra/launcher=basic"])
 def test_a_launcher_without_a_sweep_is_a_fault(word: str) -> None:
-    with pytest.raises(UserFault, match=f"{word}\n.*nothing launches"):
-        checked(parsed([word]))
-    checked(parsed(["~launcher"]))
+    with pytest.raises(UserError, match=f"{word}\n.*nothing launches"):
+        check_command(parse_command([word]))
+    check_command(parse_command(["~launcher"]))
 
 
-@pytest.mark.parametrize(("jobs", "is_told"), [(1, False), (cores() + 1, True)])
+@pytest.mark.parametrize(("jobs", "is_told"), [(1, False), (available_cpus() + 1, True)])
 @needs("joblib")
 def test_more_threads_than_cores_are_told_of(
     jobs: int, is_told: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["-m", "launcher=joblib", f"hydra.launcher.n_jobs={jobs}", "trainer.accelerator=cpu", "seed=range(100)"]
     write_sweep(tmp_path, Sweep(tuple(words), 100))
-    register_shares()
-    with watched(checked(parsed(words)).config, tmp_path):
+    register_resource_resolvers()
+    with monitor_jobs(check_command(parse_command(words)).config, tmp_path):
         pass
     told = capfd.readouterr().err
     assert ("wait for each other" in told) == is_told
@@ -202,11 +202,15 @@ def test_more_threads_than_cores_are_told_of(
 
 
 def test_what_a_job_gets_of_a_machine_without_a_gpu() -> None:
-    assert jobs_at_once("cpu", "auto", 1) == cores()
-    assert jobs_at_once("cpu", 2, cores()) == 1
-    assert jobs_at_once("cpu", "auto", None) == 1
-    assert jobs_at_once("cpu", "auto", 10 * cores()) == 1
-    assert [gpus_a_job("cpu", "auto"), gpus_a_job("gpu", "auto"), gpus_a_job("gpu", 2)] == [0, 1, 2]
+    assert count_parallel_jobs("cpu", "auto", 1) == available_cpus()
+    assert count_parallel_jobs("cpu", 2, available_cpus()) == 1
+    assert count_parallel_jobs("cpu", "auto", None) == 1
+    assert count_parallel_jobs("cpu", "auto", 10 * available_cpus()) == 1
+    assert [count_gpus_per_job("cpu", "auto"), count_gpus_per_job("gpu", "auto"), count_gpus_per_job("gpu", 2)] == [
+        0,
+        1,
+        2,
+    ]
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("python train.py")])
@@ -215,7 +219,7 @@ def test_a_sweep_of_the_page_is_a_valid_command(line: str) -> None:
     name = next(word.partition("=")[2] for word in words if word.startswith("launcher="))
     if find_spec(f"hydra_plugins.hydra_{name.split('_')[0]}_launcher") is None:
         pytest.skip("its extra is not installed")
-    checked(parsed(words))
+    check_command(parse_command(words))
 
 
 def test_the_page_has_a_command_for_every_launcher() -> None:

@@ -13,14 +13,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import TINY, only_run
 from tests.training.killed import killed_in_epoch
-from thaw.config.command import checked, parsed
-from thaw.config.faults import UserFault
-from thaw.config.search import Dimension, space_of
+from thaw.config.command import check_command, parse_command
+from thaw.config.faults import UserError
+from thaw.config.search import Dimension, parse_search_space
 from thaw.launch import launch
-from thaw.sweep.directory import jobs_in, read_sweep
-from thaw.sweep.space import next_values
+from thaw.sweep.directory import read_jobs, read_sweep
+from thaw.sweep.space import suggest_values
 from thaw.training.history_file import read_history
-from thaw.training.trials import Search, Trial, read_search, report, runs_of, study_before
+from thaw.training.trials import Search, SearchTrial, find_runs, read_search, report_epochs, study_up_to
 
 RATES = "optimizer.learning_rate=tag(log,interval(1e-12,1e-2))"
 SMALL = (*TINY, "strategy=fixed", "trainer.epochs=3")
@@ -34,7 +34,7 @@ def search_in(outputs: Path) -> Path:
 
 
 def statuses(directory: Path) -> list[str]:
-    return [job.status for job in jobs_in(directory)]
+    return [job.status for job in read_jobs(directory)]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_bad_trials_are_pruned_and_never_see_test_images(undisturbed: Path) -> N
     found = statuses(undisturbed)
     assert sorted(set(found)) == ["done", "pruned"]
     assert len(found) == read_sweep(undisturbed).jobs == 5
-    for number, run in runs_of(undisturbed).items():
+    for number, run in find_runs(undisturbed).items():
         is_done = found[number] == "done"
         assert (run / "metrics.json").exists() == is_done
         assert (len(read_history(run / "history.csv")) == 3) == is_done
@@ -59,7 +59,7 @@ def test_a_trial_is_a_run_of_its_own_recipe(undisturbed: Path) -> None:
     assert search is not None
     assert [trial.known for trial in search.trials] == [0, 0, 2, 2, 4]
     assert sorted(search.space) == ["optimizer.learning_rate", "optimizer.weight_decay"]  # strategy was typed
-    for number, run in runs_of(undisturbed).items():
+    for number, run in find_runs(undisturbed).items():
         optimizer = yaml.safe_load((run / "config.yaml").read_text())["optimizer"]
         values = search.trials[number].values
         assert {f"optimizer.{key}": optimizer[key] for key in ("learning_rate", "weight_decay")} == values
@@ -86,13 +86,13 @@ def test_a_killed_search_goes_on_as_if_undisturbed(undisturbed: Path, tmp_path: 
     killed_in_epoch(2, [*WORDS, f"output_dir={tmp_path}"], job=f"{last}_")
     directory = search_in(tmp_path)
     assert statuses(directory)[last:] == ["running", *["missing"] * (4 - last)]
-    untouched = {run: (run / "run.json").stat() for number, run in runs_of(directory).items() if number < last}
+    untouched = {run: (run / "run.json").stat() for number, run in find_runs(directory).items() if number < last}
 
     assert launch([f"resume={directory}"]) == 0
     assert all((run / "run.json").stat() == before for run, before in untouched.items())
     assert read_search(directory) == read_search(undisturbed)
     assert statuses(directory) == statuses(undisturbed)
-    again, first = runs_of(directory), runs_of(undisturbed)
+    again, first = find_runs(directory), find_runs(undisturbed)
     results = [
         [file.read_bytes() for number in range(5) if (file := runs[number] / "predictions.csv").exists()]
         for runs in (again, first)
@@ -101,7 +101,7 @@ def test_a_killed_search_goes_on_as_if_undisturbed(undisturbed: Path, tmp_path: 
 
 
 def test_what_was_pruned_is_not_resumed(undisturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pruned = runs_of(undisturbed)[statuses(undisturbed).index("pruned")]
+    pruned = find_runs(undisturbed)[statuses(undisturbed).index("pruned")]
     assert launch([f"resume={pruned}"]) == 2
     assert "this run is pruned" in capsys.readouterr().err
 
@@ -111,17 +111,17 @@ def test_a_trial_that_diverges_is_pruned_and_no_failure(tmp_path: Path) -> None:
     assert launch([*words, "hydra.sweeper.trials=2", f"output_dir={tmp_path}"]) == 0
     directory = search_in(tmp_path)
     assert sorted(statuses(directory)) == ["done", "pruned"]
-    diverged = runs_of(directory)[statuses(directory).index("pruned")]
+    diverged = find_runs(directory)[statuses(directory).index("pruned")]
     assert "not finite" in json.loads((diverged / "run.json").read_text())["pruned"]
 
 
 def space(*words: str) -> list[Dimension]:
-    return space_of(OverridesParser.create().parse_overrides(list(words)))[0]
+    return parse_search_space(OverridesParser.create().parse_overrides(list(words)))[0]
 
 
 def searched(*words: str) -> dict[str, str]:
-    made = checked(parsed(["-m", "sweep=search", *words]))
-    return {one.key: one.words for one in space(*made.arguments)}
+    made = check_command(parse_command(["-m", "sweep=search", *words]))
+    return {one.key: one.expression for one in space(*made.arguments)}
 
 
 def test_the_command_line_wins_over_the_preset() -> None:
@@ -157,14 +157,14 @@ def test_the_command_line_wins_over_the_preset() -> None:
     ],
 )
 def test_a_search_that_cannot_be_is_told_before_it_starts(words: list[str], told: list[str]) -> None:
-    with pytest.raises(UserFault) as fault:
-        checked(parsed(["-m", "sweep=search", *words]))
+    with pytest.raises(UserError) as fault:
+        check_command(parse_command(["-m", "sweep=search", *words]))
     assert [one for one in told if one not in str(fault.value)] == []
 
 
 def test_an_interval_without_a_search_is_told() -> None:
-    with pytest.raises(UserFault, match=r"or sweep=search"):
-        checked(parsed(["-m", RATES]))
+    with pytest.raises(UserError, match=r"or sweep=search"):
+        check_command(parse_command(["-m", RATES]))
 
 
 def test_without_optuna_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,12 +174,12 @@ def test_without_optuna_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
         return None if name == "optuna" else found(name, *rest)
 
     monkeypatch.setattr(importlib.util, "find_spec", hidden)
-    with pytest.raises(UserFault, match=r'pip install "thaw\[search\]"'):
-        checked(parsed(["-m", "sweep=search"]))
+    with pytest.raises(UserError, match=r'pip install "thaw\[search\]"'):
+        check_command(parse_command(["-m", "sweep=search"]))
 
 
 def search_of(values: list[dict[str, Any]], pruner: str = "median") -> Search:
-    trials = tuple(Trial(one, number) for number, one in enumerate(values))
+    trials = tuple(SearchTrial(one, number) for number, one in enumerate(values))
     return Search(0, random_trials=2, pruner=pruner, spared_trials=1, spared_epochs=0, space={}, trials=trials)
 
 
@@ -200,8 +200,8 @@ def test_a_pruner_stops_what_is_worse_and_nothing_else(tmp_path: Path, pruner: s
     search = search_of([{}] * 7, pruner)
 
     def is_stopped(accuracy: float) -> bool:
-        live = study_before(tmp_path, search, 6, 6).ask()
-        return any(report(live, [{"epoch": str(epoch), "val_accuracy": str(accuracy)}]) for epoch in range(1, 9))
+        live = study_up_to(tmp_path, search, 6, 6).ask()
+        return any(report_epochs(live, [{"epoch": str(epoch), "val_accuracy": str(accuracy)}]) for epoch in range(1, 9))
 
     assert is_stopped(0.1)
     assert not is_stopped(0.9)
@@ -211,7 +211,7 @@ def test_no_values_are_tried_twice(tmp_path: Path) -> None:
     choices = space("seed=range(1,4)", "head=linear,cosine")
     search = search_of([])
     for number in range(6):
-        search = search.with_trial(Trial(next_values(tmp_path, search, number, choices), number))
+        search = search.with_trial(SearchTrial(suggest_values(tmp_path, search, number, choices), number))
         write_run(tmp_path, number, [0.5])
     assert len({tuple(trial.values.items()) for trial in search.trials}) == 6
 
@@ -219,7 +219,7 @@ def test_no_values_are_tried_twice(tmp_path: Path) -> None:
 def test_values_lie_in_their_space(tmp_path: Path) -> None:
     words = ["a=int(interval(2,5))", "b=range(0.1,0.5,0.1)", "c=tag(log,interval(1e-7,1e-6))", "d='x y',null"]
     for seed in range(8):
-        values = next_values(tmp_path, Search(seed, 9, "none", 0, 0, {}), 0, space(*words))
+        values = suggest_values(tmp_path, Search(seed, 9, "none", 0, 0, {}), 0, space(*words))
         assert values["a"] in (2, 3, 4, 5)
         assert values["b"] in (0.1, 0.2, 0.3, 0.4)
         assert 1e-7 <= values["c"] <= 1e-6

@@ -14,8 +14,8 @@ from tests.conftest import TINY
 from tests.sweep.runs import SMALL, jobs_of, same, sweep_in
 from tests.training.killed import killed_in_epoch
 from thaw.launch import launch
-from thaw.sweep.directory import jobs_in, read_sweep
-from thaw.training.outcome import predicted
+from thaw.sweep.directory import read_jobs, read_sweep
+from thaw.training.outcome import predict_splits
 
 
 @pytest.mark.parametrize("order", ["lp_ft,scratch,fixed", pytest.param("fixed,lp_ft,scratch", marks=pytest.mark.long)])
@@ -46,13 +46,13 @@ def test_a_failed_and_a_killed_job_are_made_up_for(
     assert launch([*words, f"output_dir={tmp_path / 'undisturbed'}"]) == 0
     killed_in_epoch(3, [*words, f"output_dir={tmp_path / 'disturbed'}"])
     directory = sweep_in(tmp_path / "disturbed")
-    assert [job.status for job in jobs_in(directory)] == ["done", "running", "missing"]
+    assert [job.status for job in read_jobs(directory)] == ["done", "running", "missing"]
     untouched = (directory / "0_trainer.epochs=2" / "metrics.json").stat().st_mtime_ns
 
     with monkeypatch.context() as broken:
         broken.setattr("thaw.training.train.predicted", fails_with_four_epochs)
         assert launch([f"resume={directory}"]) == 1
-    assert [job.status for job in jobs_in(directory)] == ["done", "done", "failed"]
+    assert [job.status for job in read_jobs(directory)] == ["done", "done", "failed"]
     told = capsys.readouterr().err
     assert "job 3 failed: trainer.epochs=4\n  ZeroDivisionError: made by the test" in told
     assert f"1 of 3 jobs are not done. To run these alone: thaw resume {directory}" in told
@@ -78,7 +78,7 @@ def compared(sweep: Path) -> list[dict[str, str]]:
 def fails_with_four_epochs(trainer: pl.Trainer, *rest: Any) -> Any:
     if trainer.max_epochs == 4:
         raise ZeroDivisionError("made by the test")
-    return predicted(trainer, *rest)
+    return predict_splits(trainer, *rest)
 
 
 def test_a_job_that_cannot_begin_has_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +86,7 @@ def test_a_job_that_cannot_begin_has_a_record(tmp_path: Path, capsys: pytest.Cap
     taken.write_text("no folder")
     sweep = ["-m", *TINY, "trainer.epochs=1", f"data.cache={taken},{tmp_path / 'cache'}", f"output_dir={tmp_path}"]
     assert launch(sweep) == 1
-    assert [job.status for job in jobs_in(sweep_in(tmp_path))] == ["failed", "done"]
+    assert [job.status for job in read_jobs(sweep_in(tmp_path))] == ["failed", "done"]
     assert "job 1 failed" in capsys.readouterr().err
 
 

@@ -20,15 +20,15 @@ from torch import Tensor
 
 from tests.images import image_folder
 from thaw.commands.export import SUFFIXES
-from thaw.config.command import recipe_for
-from thaw.config.faults import UserFault
-from thaw.network.build import source_for, unstarted_network
-from thaw.network.source import source_of
+from thaw.config.command import compose_recipe
+from thaw.config.faults import UserError
+from thaw.network.build import load_seeded_pretrained, uninitialized_network
+from thaw.network.source import load_pretrained
 from thaw.trained import export, export_formats
-from thaw.trained.export import NotTheSame, exported
-from thaw.trained.export_formats import FORMATS, Format
-from thaw.trained.export_images import images_for
-from thaw.trained.restore import Restored, restored
+from thaw.trained.export import ExportMismatchError, export_model
+from thaw.trained.export_formats import FORMATS, ExportFormat
+from thaw.trained.export_images import load_check_images
+from thaw.trained.restore import Classifier, load_checkpoint
 
 TINY = "backbone=timm backbone.name=test_resnet"
 CLASSES = ("A", "B", "Ä")
@@ -40,7 +40,7 @@ HEADS = {
 }
 
 
-def trained(backbone: str, head: str = "linear", size: int = 32) -> Restored:
+def trained(backbone: str, head: str = "linear", size: int = 32) -> Classifier:
     """As restored from a checkpoint; its weights are random."""
     choice = [f"backbone={backbone}"] if "=" not in backbone else backbone.split()
     base = ("strategy=scratch", f"dataset.image_size={size}")
@@ -48,15 +48,15 @@ def trained(backbone: str, head: str = "linear", size: int = 32) -> Restored:
         base, values = base[1:], HEADS[head][:2]
     else:
         values = HEADS[head]
-    recipe = recipe_for([*choice, *base, *values])
-    source = source_for(recipe.backbone, True, 0, Path(), None, size)
-    preprocessing = source.preprocessing.at(size, 1.0)
-    network = unstarted_network(source, recipe.head, len(CLASSES), preprocessing)
-    return Restored(network.eval(), CLASSES, preprocessing, recipe)
+    recipe = compose_recipe([*choice, *base, *values])
+    source = load_seeded_pretrained(recipe.backbone, True, 0, Path(), None, size)
+    preprocessing = source.preprocessing.with_size(size, 1.0)
+    network = uninitialized_network(source, recipe.head, len(CLASSES), preprocessing)
+    return Classifier(network.eval(), CLASSES, preprocessing, recipe)
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Restored:
+def tiny() -> Classifier:
     return trained(TINY)
 
 
@@ -66,10 +66,10 @@ def images() -> Tensor:
     return torch.randint(0, 256, (9, 3, 32, 32), dtype=torch.uint8, generator=chance)
 
 
-def test_onnx_runs_without_thaw_on_any_number_of_images(tmp_path: Path, tiny: Restored, images: Tensor) -> None:
+def test_onnx_runs_without_thaw_on_any_number_of_images(tmp_path: Path, tiny: Classifier, images: Tensor) -> None:
     original, file = tiny, tmp_path / "model.onnx"
-    checked = exported(original, "onnx", file, images)
-    assert (checked.images, checked.same) == (9, 9)
+    checked = export_model(original, "onnx", file, images)
+    assert (checked.num_images, checked.num_same) == (9, 9)
     assert [one.name for one in tmp_path.iterdir()] == ["model.onnx"], "one file, nothing beside it"
     model = onnx.load(file)
     (given,) = model.graph.input
@@ -79,7 +79,7 @@ def test_onnx_runs_without_thaw_on_any_number_of_images(tmp_path: Path, tiny: Re
     for count in (1, 7):
         logits, probabilities = session.run(["logits", "probabilities"], {"images": images[:count].numpy()})
         assert logits.shape == (count, 3)
-        assert torch.allclose(torch.from_numpy(probabilities), original.probabilities(images[:count]), atol=1e-5)
+        assert torch.allclose(torch.from_numpy(probabilities), original.predict_proba(images[:count]), atol=1e-5)
     held = {one.key: json.loads(one.value) for one in model.metadata_props}
     assert held["classes"] == ["A", "B", "Ä"]
     assert held["preprocessing"]["mean"] == list(original.preprocessing.mean)
@@ -104,25 +104,25 @@ print(held["classes.json"])
 """
 
 
-def test_programs_and_scripts_need_torch_alone(tmp_path: Path, tiny: Restored, images: Tensor) -> None:
+def test_programs_and_scripts_need_torch_alone(tmp_path: Path, tiny: Classifier, images: Tensor) -> None:
     for name in ("torch_export", "torchscript"):
-        assert exported(tiny, name, tmp_path / f"model{SUFFIXES[name]}", images).same == 9
+        assert export_model(tiny, name, tmp_path / f"model{SUFFIXES[name]}", images).num_same == 9
     torch.save(images, tmp_path / "images.pt")
     run = [sys.executable, "-W", "ignore", "-c", WITHOUT_THAW]
     told = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
     program, script, classes = map(json.loads, told.stdout.splitlines())
-    wanted = tiny.probabilities(images[:7])
+    wanted = tiny.predict_proba(images[:7])
     assert torch.allclose(torch.tensor(program), wanted, atol=1e-5)
     assert torch.allclose(torch.tensor(script), wanted, atol=1e-5)
     assert classes == list(CLASSES)
 
 
 def test_safetensors_of_a_linear_head_load_into_the_librarys_own_network(
-    tmp_path: Path, tiny: Restored, images: Tensor
+    tmp_path: Path, tiny: Classifier, images: Tensor
 ) -> None:
     file = tmp_path / "model.safetensors"
-    exported(tiny, "safetensors", file, images)
+    export_model(tiny, "safetensors", file, images)
     model = timm.create_model("test_resnet", num_classes=3).eval()
     model.load_state_dict(load_file(file))
     mean, deviation = (
@@ -130,7 +130,7 @@ def test_safetensors_of_a_linear_head_load_into_the_librarys_own_network(
     )
     with torch.no_grad():
         theirs = model((images / 255 - mean) / deviation).softmax(1)
-    assert torch.allclose(theirs, tiny.probabilities(images), atol=1e-5)
+    assert torch.allclose(theirs, tiny.predict_proba(images), atol=1e-5)
     with safe_open(file, "pt") as opened:
         held = opened.metadata()
     assert json.loads(held["classes"]) == list(CLASSES)
@@ -142,11 +142,11 @@ def test_safetensors_with_every_head_are_restored_and_are_source_weights(
     head: str, tmp_path: Path, images: Tensor
 ) -> None:
     original, file = trained(TINY, head), tmp_path / "model.safetensors"
-    exported(original, "safetensors", file, images)
-    again = restored(file)
+    export_model(original, "safetensors", file, images)
+    again = load_checkpoint(file)
     assert again.classes == CLASSES
-    assert torch.equal(again.probabilities(images), original.probabilities(images))
-    source = source_of(original.recipe.backbone.model_copy(update={"weights": str(file)}), False, tmp_path, None)
+    assert torch.equal(again.predict_proba(images), original.predict_proba(images))
+    source = load_pretrained(original.recipe.backbone.model_copy(update={"weights": str(file)}), False, tmp_path, None)
     stem = dict(original.network.stages["stem"].named_parameters())
     loaded = dict(source.model.named_parameters())
     assert stem
@@ -155,22 +155,22 @@ def test_safetensors_with_every_head_are_restored_and_are_source_weights(
 
 def test_a_head_in_place_of_a_convolution_has_its_shape(tmp_path: Path, images: Tensor) -> None:
     original, file = trained("backbone=torchvision backbone.name=squeezenet1_1", size=64), tmp_path / "m.safetensors"
-    exported(original, "safetensors", file, torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    export_model(original, "safetensors", file, torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     assert load_file(file)["classifier.1.weight"].shape == (3, 512, 1, 1)
 
 
 @pytest.mark.parametrize("head", ["mlp", "cosine"])
 def test_programs_hold_every_head(head: str, tmp_path: Path, images: Tensor) -> None:
     original = trained(TINY, head)
-    assert exported(original, "torchscript", tmp_path / "m.torchscript", images).same == 9
+    assert export_model(original, "torchscript", tmp_path / "m.torchscript", images).num_same == 9
 
 
-def broken(write: Any) -> Format:
-    return Format(write, FORMATS["torchscript"].logits_of, lambda _: "")
+def broken(write: Any) -> ExportFormat:
+    return ExportFormat(write, FORMATS["torchscript"].load, lambda _: "")
 
 
 def test_an_export_that_computes_something_else_never_gets_its_name(
-    tmp_path: Path, tiny: Restored, images: Tensor, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny: Classifier, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(original: Any, metadata: dict[str, str], file: Path) -> None:
         other = copy.deepcopy(original)
@@ -181,54 +181,56 @@ def test_an_export_that_computes_something_else_never_gets_its_name(
     file = tmp_path / "m.torchscript"
     file.write_text("an earlier export")
     monkeypatch.setattr(export, "FORMATS", {**FORMATS, "broken": broken(write)})
-    with pytest.raises(NotTheSame) as caught:
-        exported(tiny, "broken", file, images)
-    assert caught.value.checked.of_logits == pytest.approx(0.1, abs=1e-4)
+    with pytest.raises(ExportMismatchError) as caught:
+        export_model(tiny, "broken", file, images)
+    assert caught.value.check.max_logit_difference == pytest.approx(0.1, abs=1e-4)
     assert [one.name for one in tmp_path.iterdir()] == ["m.torchscript"]
     assert file.read_text() == "an earlier export"
 
 
-def test_what_is_not_a_number_is_no_rounding(tmp_path: Path, tiny: Restored, images: Tensor, monkeypatch: Any) -> None:
+def test_what_is_not_a_number_is_no_rounding(
+    tmp_path: Path, tiny: Classifier, images: Tensor, monkeypatch: Any
+) -> None:
     sick = broken(FORMATS["torchscript"].write)
     monkeypatch.setattr(
         export,
         "FORMATS",
-        {"sick": Format(sick.write, lambda _: lambda one: torch.full((len(one), 3), torch.nan), sick.notes)},
+        {"sick": ExportFormat(sick.write, lambda _: lambda one: torch.full((len(one), 3), torch.nan), sick.describe)},
     )
-    with pytest.raises(NotTheSame):
-        exported(tiny, "sick", tmp_path / "m.torchscript", images)
+    with pytest.raises(ExportMismatchError):
+        export_model(tiny, "sick", tmp_path / "m.torchscript", images)
 
 
 def test_a_network_that_torch_cannot_write_is_told_with_another_format(
-    tmp_path: Path, tiny: Restored, images: Tensor, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny: Classifier, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(original: Restored, metadata: dict[str, str], file: Path) -> None:
+    def write(original: Classifier, metadata: dict[str, str], file: Path) -> None:
         raise torch.onnx.errors.OnnxExporterError("no such operator\nand more")
 
     monkeypatch.setattr(export, "FORMATS", {**FORMATS, "onnx": broken(write)})
-    with pytest.raises(UserFault, match=r"no such operator(.|\n)*--format torch_export"):
-        exported(tiny, "onnx", tmp_path / "m.onnx", images)
+    with pytest.raises(UserError, match=r"no such operator(.|\n)*--format torch_export"):
+        export_model(tiny, "onnx", tmp_path / "m.onnx", images)
 
 
 def test_what_is_too_large_for_onnx_is_told(
-    tmp_path: Path, tiny: Restored, images: Tensor, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny: Classifier, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_formats, "MOST_BYTES_OF_ONNX", 1000)
-    with pytest.raises(UserFault, match=r"too large for ONNX(.|\n)*--format torch_export"):
-        exported(tiny, "onnx", tmp_path / "m.onnx", images)
+    monkeypatch.setattr(export_formats, "MAX_ONNX_BYTES", 1000)
+    with pytest.raises(UserError, match=r"too large for ONNX(.|\n)*--format torch_export"):
+        export_model(tiny, "onnx", tmp_path / "m.onnx", images)
 
 
 def test_test_images_of_the_run_are_taken_where_they_are_here_and_noise_is_called_noise(tmp_path: Path) -> None:
     root = image_folder(tmp_path / "data", {"train": 1, "val": 60}, classes=("ants", "bees"))
     original = trained("resnet18")
-    folder = recipe_for(["dataset=hymenoptera", "strategy=scratch"])
-    away = Restored(original.network, original.classes, original.preprocessing, folder)
-    assert "noise, NOT on real ones" in images_for(away, [], None).said
-    shown = images_for(away, [], str(root))
-    assert shown.said == "100 real test images of hymenoptera"
+    folder = compose_recipe(["dataset=hymenoptera", "strategy=scratch"])
+    away = Classifier(original.network, original.classes, original.preprocessing, folder)
+    assert "noise, NOT on real ones" in load_check_images(away, [], None).description
+    shown = load_check_images(away, [], str(root))
+    assert shown.description == "100 real test images of hymenoptera"
     assert shown.pixels.shape == (100, 3, 32, 32)
     given = sorted(root.rglob("*.png"))[:2]
-    assert images_for(away, given, None).said == "2 real images"
+    assert load_check_images(away, given, None).description == "2 real images"
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(UserFault, match=r"text\.png"):
-        images_for(away, [*given, tmp_path / "text.png"], None)
+    with pytest.raises(UserError, match=r"text\.png"):
+        load_check_images(away, [*given, tmp_path / "text.png"], None)

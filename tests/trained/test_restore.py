@@ -19,10 +19,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from thaw import cli, load
-from thaw.config.faults import UserFault
+from thaw.config.faults import UserError
 from thaw.network import source
-from thaw.trained.export import exported
-from thaw.trained.restore import restored
+from thaw.trained.export import export_model
+from thaw.trained.restore import load_checkpoint
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_predictions_are_sorted_and_broken_images_say_why_in_their_place(alone: 
     (alone.parent / "torn.png").write_bytes(b"\x89PNG torn")
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))
     whole, torn, one_more = load(alone).predict([noise, alone.parent / "torn.png", noise], top=9)
-    assert "identify" in torn.broken
+    assert "identify" in torn.error
     assert (torn.label, torn.probability) == ("", 0.0)
     shares = [share for _, share in whole.top]
     assert shares == sorted(shares, reverse=True)
@@ -54,7 +54,7 @@ def test_predictions_are_sorted_and_broken_images_say_why_in_their_place(alone: 
 def test_neither_source_weights_nor_the_callers_chance_are_used(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "read_state", lambda file: pytest.fail(f"{file} is not needed"))
     before = torch.get_rng_state()
-    assert restored(alone).classes == tuple("ABCD")
+    assert load_checkpoint(alone).classes == tuple("ABCD")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -87,12 +87,12 @@ class Bomb:
 def test_a_pickled_object_is_refused_and_not_executed(alone: Path) -> None:
     trace = alone.parent / "executed"
     changed(alone, lambda content: content["thaw"].update(bomb=Bomb(trace)))
-    with pytest.raises(UserFault, match=r"pickled objects.*would have to be executed"):
-        restored(alone)
+    with pytest.raises(UserError, match=r"pickled objects.*would have to be executed"):
+        load_checkpoint(alone)
     assert not trace.exists()
     alone.write_bytes(pickle.dumps({"thaw": Bomb(trace)}))
-    with pytest.raises(UserFault, match="cannot be used"):
-        restored(alone)
+    with pytest.raises(UserError, match="cannot be used"):
+        load_checkpoint(alone)
     assert not trace.exists()
 
 
@@ -130,8 +130,8 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 @pytest.mark.parametrize("kind", TAMPERED)
 def test_a_checkpoint_that_was_changed_is_refused_by_what_is_wrong(kind: str, alone: Path) -> None:
     change, told = TAMPERED[kind]
-    with pytest.raises(UserFault, match=told):
-        restored(changed(alone, change))
+    with pytest.raises(UserError, match=told):
+        load_checkpoint(changed(alone, change))
 
 
 def _zip(file: Path) -> None:
@@ -167,8 +167,8 @@ def test_a_file_of_another_kind_is_named(
 ) -> None:
     write, told = FOREIGN[name]
     write(tmp_path / name)
-    with pytest.raises(UserFault, match=told):
-        restored(tmp_path / name)
+    with pytest.raises(UserError, match=told):
+        load_checkpoint(tmp_path / name)
     monkeypatch.setattr(sys, "argv", ["thaw", "evaluate", str(tmp_path / name)])
     assert cli.main() == 2
     assert capsys.readouterr().err.count("the checkpoint cannot be used") == 1
@@ -178,14 +178,14 @@ def test_a_file_of_another_kind_is_named(
 def test_a_truncated_checkpoint_is_told(share: float, alone: Path) -> None:
     content = alone.read_bytes()
     alone.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(UserFault, match="truncated"):
-        restored(alone)
+    with pytest.raises(UserError, match="truncated"):
+        load_checkpoint(alone)
 
 
 def _as_tensors(alone: Path, **metadata: str) -> Path:
     """An export to safetensors beside `alone`, with other `metadata`."""
     file = alone.with_suffix(".safetensors")
-    exported(restored(alone), "safetensors", file, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    export_model(load_checkpoint(alone), "safetensors", file, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
     if metadata:
         with safe_open(file, "pt") as opened:
             save_file({name: opened.get_tensor(name) for name in opened.keys()}, file, opened.metadata() | metadata)  # noqa: SIM118
@@ -195,20 +195,20 @@ def _as_tensors(alone: Path, **metadata: str) -> Path:
 def test_an_export_that_was_cut_off_or_changed_is_refused(alone: Path) -> None:
     file = _as_tensors(alone)
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(UserFault, match="truncated or damaged"):
-        restored(file)
+    with pytest.raises(UserError, match="truncated or damaged"):
+        load_checkpoint(file)
     for metadata, told in (
         ({"classes": "ABCD"}, "metadata that are no JSON"),
         ({"classes": '["A"]'}, r"thaw\.classes"),
         ({"thaw_format": "9"}, "format 9"),
     ):
-        with pytest.raises(UserFault, match=told):
-            restored(_as_tensors(alone, **metadata))
+        with pytest.raises(UserError, match=told):
+            load_checkpoint(_as_tensors(alone, **metadata))
 
 
 def test_a_folder_leads_to_its_checkpoint_or_says_what_it_holds(short_run: Path, alone: Path) -> None:
-    assert restored(short_run).classes == restored(alone.parent).classes
-    with pytest.raises(UserFault, match="a folder of 1 runs"):
-        restored(short_run.parent)
-    with pytest.raises(UserFault, match=r"no such file(.|\n)*fix: .*best\.ckpt"):
-        restored(alone.with_name("bst.ckpt"))
+    assert load_checkpoint(short_run).classes == load_checkpoint(alone.parent).classes
+    with pytest.raises(UserError, match="a folder of 1 runs"):
+        load_checkpoint(short_run.parent)
+    with pytest.raises(UserError, match=r"no such file(.|\n)*fix: .*best\.ckpt"):
+        load_checkpoint(alone.with_name("bst.ckpt"))

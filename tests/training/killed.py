@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from thaw.launch import launch
-from thaw.training.learner import Learner
+from thaw.training.learner import ClassificationModule
 
 PROCESSES = multiprocessing.get_context("forkserver")  # forked from one that has imported everything, once
 PROCESSES.set_forkserver_preload(["thaw.launch", "thaw.training.start"])
@@ -27,14 +27,14 @@ def killed_in_epoch(epoch: int, arguments: Sequence[str], job: str = "") -> None
 
 
 def _launch_and_die(epoch: int, arguments: list[str], job: str) -> None:
-    step: Callable[..., Any] = Learner.training_step
+    step: Callable[..., Any] = ClassificationModule.training_step
 
-    def last(learner: Learner, batch: Any, number: int) -> Any:
+    def last(learner: ClassificationModule, batch: Any, number: int) -> Any:
         loss = step(learner, batch, number)
         is_meant = Path(learner.trainer.default_root_dir).name.startswith(job)
         if is_meant and (learner.current_epoch + 1, number) == (epoch, 1):
             os.kill(os.getpid(), signal.SIGKILL)
         return loss
 
-    Learner.training_step = last  # type: ignore[method-assign]
+    ClassificationModule.training_step = last  # type: ignore[method-assign]
     launch(arguments)

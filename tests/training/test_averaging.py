@@ -18,8 +18,8 @@ import thaw.training.train
 from tests.conftest import TINY, only_run
 from thaw.data.batches import Batch
 from thaw.launch import launch
-from thaw.training.averaging import exponential_share
-from thaw.training.learner import Learner
+from thaw.training.averaging import compute_ema_lerp_weight
+from thaw.training.learner import ClassificationModule
 from thaw.training.process import Interrupted
 
 EMA = "trainer.averaging={kind: ema, decay: 0.7}"
@@ -56,8 +56,8 @@ def copied(learner: pl.LightningModule) -> dict[str, Tensor]:
 
 
 def recorded_run(recipe: tuple[str, ...], outputs: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Recorder, Path]:
-    recorder, original = Recorder(), thaw.training.train.trainer_for
-    monkeypatch.setattr(thaw.training.train, "trainer_for", lambda run, parts: original(run, parts, [recorder]))
+    recorder, original = Recorder(), thaw.training.train.build_trainer
+    monkeypatch.setattr(thaw.training.train, "build_trainer", lambda run, parts: original(run, parts, [recorder]))
     assert launch([*recipe, f"output_dir={outputs}"]) == 0
     return recorder, only_run(outputs)
 
@@ -93,9 +93,9 @@ def mean(states: States) -> dict[str, Tensor]:
 
 
 def test_an_exponential_average_forgets_the_start_faster_than_its_decay() -> None:
-    assert exponential_share(0.999, 1) == pytest.approx(1 - 2 / 11)
-    assert exponential_share(0.999, 100) == pytest.approx(9 / 110)
-    assert exponential_share(0.999, 100_000) == pytest.approx(0.001)
+    assert compute_ema_lerp_weight(0.999, 1) == pytest.approx(1 - 2 / 11)
+    assert compute_ema_lerp_weight(0.999, 100) == pytest.approx(9 / 110)
+    assert compute_ema_lerp_weight(0.999, 100_000) == pytest.approx(0.001)
 
 
 def test_ema_follows_every_optimizer_step_validates_and_is_kept(
@@ -148,7 +148,9 @@ def test_a_run_interrupted_in_an_epoch_and_resumed_gives_the_same_to_the_last_bi
     averaging: str, epoch: int, whole_runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(Learner, "training_step", interrupted_in(epoch, Learner.training_step))
+        patched.setattr(
+            ClassificationModule, "training_step", interrupted_in(epoch, ClassificationModule.training_step)
+        )
         assert launch([*PHASED, averaging, f"output_dir={tmp_path}"]) == 130
     whole, stopped = whole_runs[averaging], only_run(tmp_path)
 
@@ -163,7 +165,7 @@ def test_a_run_interrupted_in_an_epoch_and_resumed_gives_the_same_to_the_last_bi
 
 
 def interrupted_in(epoch: int, step: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def training_step(self: Learner, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self: ClassificationModule, batch: Batch, batch_idx: int) -> Tensor:
         if (self.current_epoch, batch_idx) == (epoch, 2):
             raise Interrupted
         return step(self, batch, batch_idx)

@@ -14,9 +14,9 @@ from PIL import Image
 from tests.conftest import TINY, only_run
 from thaw.data.augmentation import Augmentation
 from thaw.data.balance import class_weights
-from thaw.data.batches import EpochBatches, Images
-from thaw.data.changes import changed
-from thaw.data.store import Store
+from thaw.data.batches import EpochBatchSampler, ImageDataset
+from thaw.data.changes import apply_augmentation
+from thaw.data.store import ImageStore
 from thaw.launch import launch
 
 COUNT = 200
@@ -26,7 +26,7 @@ LABELS[TRAIN] = [0] * 90 + [1] * 10
 
 
 def drawn(epoch: int, seed: int = 0, world: int = 1) -> list[int]:
-    processes = [EpochBatches(TRAIN, 8, seed, epoch, rank, world, LABELS) for rank in range(world)]
+    processes = [EpochBatchSampler(TRAIN, 8, seed, epoch, rank, world, LABELS) for rank in range(world)]
     return [position for batches in processes for batch in batches for _, position in batch]
 
 
@@ -57,12 +57,12 @@ def test_processes_share_one_draw() -> None:
 
 def test_copies_of_an_image_are_augmented_each_in_its_own_way() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), dtype=np.uint8)
-    store = Store(pixels.ravel(), np.array([0, 1728]), np.array([[24, 24], [24, 24]]))
-    images = Images(store, np.array([4, 5]), 16, Augmentation(scale=(0.2, 1.0)))
+    store = ImageStore(pixels.ravel(), np.array([0, 1728]), np.array([[24, 24], [24, 24]]))
+    images = ImageDataset(store, np.array([4, 5]), 16, Augmentation(scale=(0.2, 1.0)))
     batch = images.__getitems__([(0, 1), (0, 1 + 2), (0, 1 + 4)])
     assert (batch.labels.tolist(), batch.positions.tolist()) == ([5, 5, 5], [1, 1, 1])
     assert torch.equal(batch.images[0], batch.images[1])
-    first, second, _ = changed(batch.images, batch.drawn, 16)
+    first, second, _ = apply_augmentation(batch.images, batch.augmentation_params, 16)
     assert not torch.allclose(first, second, atol=1.0)
 
 

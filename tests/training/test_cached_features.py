@@ -18,12 +18,12 @@ import thaw.features.build
 import thaw.features.cache
 from tests.conftest import TINY, only_run
 from tests.training.killed import PROCESSES
-from thaw.config.command import recipe_for
+from thaw.config.command import compose_recipe
 from thaw.launch import launch
-from thaw.trained.restore import restored
-from thaw.training.extraction import extracted
+from thaw.trained.restore import load_checkpoint
+from thaw.training.extraction import extract_features
 from thaw.training.history_file import read_history
-from thaw.training.learner import Learner
+from thaw.training.learner import ClassificationModule
 
 # BatchNorm of single pixels in batches of 8 makes much of little: in float32 rounding grows to per cents in an epoch,
 # cached or not. So it trains in float64 here, or follows no batches.
@@ -53,7 +53,7 @@ def weights(of: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def refused(learner: Learner, images: torch.Tensor) -> torch.Tensor:
+def refused(learner: ClassificationModule, images: torch.Tensor) -> torch.Tensor:
     raise AssertionError(TRAINED_ON_IMAGES)
 
 
@@ -76,7 +76,7 @@ def test_the_weights_are_those_of_training_on_images(
 ) -> None:
     chosen = STRATEGIES[strategy]
     slow = run(tmp_path / "slow", *chosen, "cache=off")
-    monkeypatch.setattr(Learner, "forward", refused)  # no image, in training, validation or at the end
+    monkeypatch.setattr(ClassificationModule, "forward", refused)  # no image, in training, validation or at the end
     fast = run(tmp_path / "fast", *chosen, "cache=require")
     assert_alike(fast, slow)
     cached = json.loads((fast / "run.json").read_text())["features"]
@@ -85,7 +85,7 @@ def test_the_weights_are_those_of_training_on_images(
 
 def test_mirror_images_are_cached_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = run(tmp_path / "slow", "strategy=fixed", "augment=flip", "cache=off")
-    monkeypatch.setattr(Learner, "forward", refused)
+    monkeypatch.setattr(ClassificationModule, "forward", refused)
     fast = run(tmp_path / "fast", "strategy=fixed", "augment=flip", "cache=require")
     assert_alike(fast, slow)
     plain, mirrored = (read_history(one / "history.csv") for one in (run(tmp_path / "plain", "strategy=fixed"), fast))
@@ -95,7 +95,7 @@ def test_mirror_images_are_cached_exactly(tmp_path: Path, monkeypatch: pytest.Mo
 def test_views_take_the_place_of_drawing_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Learner, "forward", refused)
+    monkeypatch.setattr(ClassificationModule, "forward", refused)
     run(tmp_path, "strategy=fixed", "augment=crop_flip", "cache.views=3")
     said = capsys.readouterr().out
     assert "once per image in 3 views; an approximation, as every epoch would draw anew" in said
@@ -109,7 +109,7 @@ def test_classes_drawn_equally_often_are_cached_too(tmp_path: Path) -> None:
 def test_the_checkpoint_is_a_whole_network(tmp_path: Path) -> None:
     found = run(tmp_path, "strategy=fixed", "cache=require")
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    assert torch.allclose(restored(found).probabilities(images).sum(1), torch.ones(2))
+    assert torch.allclose(load_checkpoint(found).predict_proba(images).sum(1), torch.ones(2))
 
 
 def test_a_second_run_finds_the_features_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +128,7 @@ def test_an_export_and_a_run_at_the_same_precision_use_one_cache(
     precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = ("strategy=fixed", f"trainer.precision={precision}", f"data.cache={tmp_path / 'cache'}")
-    found = extracted(recipe_for([*RECIPE, *chosen]))
+    found = extract_features(compose_recipe([*RECIPE, *chosen]))
     assert found.values.shape == (4 * (12 + 4 + 5), 1280)
     assert np.isfinite(found.values).all()
     assert next(found.network.parameters()).dtype == torch.float32
@@ -140,7 +140,7 @@ def test_an_export_and_a_run_at_the_same_precision_use_one_cache(
 def test_a_full_disk_is_told_and_training_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thaw.features.build, "VALUES", "/dev/full")  # every write to it finds no space
+    monkeypatch.setattr(thaw.features.build, "VALUES_FILE", "/dev/full")  # every write to it finds no space
     cache = f"data.cache={tmp_path / 'cache'}"
     full = run(tmp_path / "full", "strategy=fixed", cache)
     said = capsys.readouterr().out
@@ -190,13 +190,13 @@ def test_a_run_killed_while_computing_leaves_nothing_that_is_taken_for_whole(
 
 
 def _run_and_die(folder: Path) -> None:
-    outputs = thaw.features.build.outputs
+    outputs = thaw.features.build.iter_stage_outputs
 
     def last(*arguments: Any) -> Iterator[Any]:
         yield from outputs(*arguments)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    thaw.features.build.outputs = last
+    thaw.features.build.iter_stage_outputs = last
     launch([*RECIPE, "strategy=fixed", f"data.cache={folder / 'cache'}", f"output_dir={folder / 'killed'}"])
 
 

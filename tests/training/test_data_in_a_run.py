@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.conftest import TINY, only_run
 from tests.images import image_folder
 from thaw.launch import launch
-from thaw.training.pictures import tiled
+from thaw.training.pictures import tile_images
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_tensorboard_shows_class_counts_and_samples_as_they_are_and_as_training_
 
 def test_tiles_stand_in_rows_with_white_between() -> None:
     pictures = np.stack([np.full((3, 4, 3), number, dtype=np.uint8) for number in range(6)])
-    sheet = tiled(pictures, columns=4, gap=1)
+    sheet = tile_images(pictures, columns=4, gap=1)
     assert sheet.shape == (2 * 3 + 1, 4 * 4 + 3, 3)
     assert [sheet[0, 5 * number, 0] for number in range(4)] == [0, 1, 2, 3]
     assert sheet[4, 5, 0] == 5

@@ -18,9 +18,9 @@ import torch
 
 from tests.conftest import ROOT, TINY, command, only_run, typed
 from tests.training.killed import killed_in_epoch
-from thaw.data.batches import EpochBatches, InOrder
+from thaw.data.batches import EpochBatchSampler, SequentialBatchSampler
 from thaw.launch import launch
-from thaw.training.ranks import _free_port, differing
+from thaw.training.ranks import _find_free_port, mismatched_tensors
 
 # BatchNorm with the source's statistics: with the batch's own, two halves of a batch are not the batch.
 GRADUAL = (
@@ -109,7 +109,7 @@ def test_two_nodes_under_torchrun_train_each_job_of_a_sweep(alone: dict[int, Pat
     half = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.batch_size=4")
     recipe = ("-m", *GRADUAL, *half, "cache=require", "seed=0,1")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
-    torchrun += ["--master_addr=127.0.0.1", f"--master_port={_free_port()}"]
+    torchrun += ["--master_addr=127.0.0.1", f"--master_port={_find_free_port()}"]
     nodes = []
     for node in (0, 1):
         line = [*torchrun, f"--node_rank={node}", *command(*recipe, f"output_dir={tmp_path / f'node{node}'}")[1:]]
@@ -132,7 +132,7 @@ def test_a_job_that_fails_under_srun_leaves_the_next_one_sound(alone: dict[int, 
     recipe = (*GRADUAL, "trainer=ddp", "trainer.accelerator=cpu", "trainer.batch_size=4", f"output_dir={tmp_path}")
     line = command("-m", *recipe, "optimizer.learning_rate=1e30,0.01")
     step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_NODEID": "0", "SLURM_JOB_ID": "7"}
-    where = {"SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": str(_free_port())}
+    where = {"SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": str(_find_free_port())}
     tasks = []
     for task in ("0", "1"):
         environment = {**os.environ, **step, **where, "SLURM_LOCALID": task}
@@ -190,31 +190,33 @@ def _compare(rank: int, file: str, found: torch.multiprocessing.Queue) -> None: 
         "count": torch.tensor(7),
         "swapped": torch.tensor([[1, 2]] if rank else [[2, 1]]),
     }
-    found.put(differing(values))
+    found.put(mismatched_tensors(values))
     torch.distributed.destroy_process_group()
 
 
 def test_batches_of_all_processes_are_those_of_one() -> None:
     positions = np.arange(100, 146)
-    whole = list(EpochBatches(positions, 8, seed=3))
-    shares = [list(EpochBatches(positions, 4, seed=3, rank=rank, world=2)) for rank in (0, 1)]
+    whole = list(EpochBatchSampler(positions, 8, seed=3))
+    shares = [list(EpochBatchSampler(positions, 4, seed=3, rank=rank, world_size=2)) for rank in (0, 1)]
     assert [sorted(first + second) for first, second in zip(*shares, strict=True)] == [sorted(one) for one in whole]
 
 
 @pytest.mark.parametrize("count", [8, 43, 45, 46, 41])
 def test_every_image_counts_the_same_in_whatever_share_it_is(count: int) -> None:
-    batches = [EpochBatches(np.arange(count), 4, seed=0, rank=rank, world=2) for rank in (0, 1)]
+    batches = [EpochBatchSampler(np.arange(count), 4, seed=0, rank=rank, world_size=2) for rank in (0, 1)]
     for number in range(len(batches[0])):
         shares = [list(one)[number] for one in batches]
         assert min(len(share) for share in shares) >= 2
         for share, one in zip(shares, batches, strict=True):
-            each = one.weight(number) / len(share) / 2  # a mean over the share, averaged over two processes
+            each = (
+                one.compute_batch_weight(number) / len(share) / 2
+            )  # a mean over the share, averaged over two processes
             assert each == pytest.approx(1 / sum(len(share) for share in shares))
 
 
 @pytest.mark.parametrize(("count", "world"), [(153, 1), (153, 2), (153, 3), (33, 2), (65, 2), (4, 2)])
 def test_evaluation_takes_every_image_once(count: int, world: int) -> None:
-    parts = [InOrder(np.arange(count), 16, rank, world) for rank in range(world)]
+    parts = [SequentialBatchSampler(np.arange(count), 16, rank, world) for rank in range(world)]
     seen = [position for part in parts for batch in part for _, position in batch]
     assert sorted(seen) == list(range(count))
     assert min(len(batch) for part in parts for batch in part) > 0

@@ -10,45 +10,45 @@ import pytest
 import torch
 
 from tests.conftest import TINY
-from thaw.config.command import recipe_for
-from thaw.config.faults import UserFault
+from thaw.config.command import compose_recipe
+from thaw.config.faults import UserError
 from thaw.config.schema import Recipe
-from thaw.data.memory import available, forget_peak, left_in, resident_peak
+from thaw.data.memory import get_available_in_cgroup, get_available_memory, get_peak_memory, reset_peak_memory
 from thaw.network.network import Network
 from thaw.training import batch_finder
-from thaw.training.batch_finder import Trial, Trials, batch_trials
-from thaw.training.learner import Learner
+from thaw.training.batch_finder import BatchSizeResult, BatchSizeTrial, find_batch_size
+from thaw.training.learner import ClassificationModule
 from thaw.training.rate_finder import range_test
 
 Seen = list[dict[str, float]]
 
 
 def tiny(*overrides: str) -> Recipe:
-    return recipe_for([*TINY, *overrides])
+    return compose_recipe([*TINY, *overrides])
 
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """The learning rates by part of every batch, of what had a gradient to follow."""
     rates: Seen = []
-    step: Callable[..., Any] = Learner.training_step
+    step: Callable[..., Any] = ClassificationModule.training_step
 
-    def watched(learner: Learner, *arguments: Any) -> Any:
+    def watched(learner: ClassificationModule, *arguments: Any) -> Any:
         groups = learner.trainer.optimizers[0].param_groups
         moving = [one for one in groups if any(each.requires_grad for each in one["params"])]
         rates.append({one["part"]: one["lr"] for one in moving})
         return step(learner, *arguments)
 
-    monkeypatch.setattr(Learner, "training_step", watched)
+    monkeypatch.setattr(ClassificationModule, "training_step", watched)
     return rates
 
 
 def test_rates_rise_by_one_factor_and_parts_keep_their_multipliers(seen: Seen) -> None:
     curve, phase = range_test(tiny(), 1e-6, 1e-4, 9)
     assert phase == "all"
-    assert curve.rates == pytest.approx([10 ** (-6 + step / 4) for step in range(9)])
-    assert [one["stem"] for one in seen] == pytest.approx(list(curve.rates))
-    assert [one["head"] for one in seen] == pytest.approx([10 * rate for rate in curve.rates])
+    assert curve.learning_rates == pytest.approx([10 ** (-6 + step / 4) for step in range(9)])
+    assert [one["stem"] for one in seen] == pytest.approx(list(curve.learning_rates))
+    assert [one["head"] for one in seen] == pytest.approx([10 * rate for rate in curve.learning_rates])
 
 
 def test_a_test_longer_than_the_first_phase_stays_in_it(seen: Seen) -> None:
@@ -77,7 +77,7 @@ def test_a_step_of_several_batches_has_their_mean_loss() -> None:
 @pytest.mark.parametrize("highest", [1e3, 1e30])
 def test_it_ends_where_the_loss_diverges(seen: Seen, highest: float) -> None:
     curve, _ = range_test(tiny("optimizer=sgd"), 1e-3, highest, 30)
-    assert curve.diverged
+    assert curve.has_diverged
     assert len(curve.losses) < 30
     assert len(seen) <= len(curve.losses) + 1
 
@@ -95,75 +95,77 @@ def fullness(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
 
 
 def test_batches_double_up_to_the_number_of_training_images() -> None:
-    found = batch_trials(tiny(), 16, 512)
-    assert [one.batch_size for one in found.rows] == [16, 32]
-    assert found.ended == "there are 36 training images"
-    assert all(one.images_per_s > 0 for one in found.rows)
+    found = find_batch_size(tiny(), 16, 512)
+    assert [one.batch_size for one in found.trials] == [16, 32]
+    assert found.stop_reason == "there are 36 training images"
+    assert all(one.images_per_s > 0 for one in found.trials)
 
 
 def test_the_phase_that_trains_most_is_measured(seen: Seen) -> None:
-    found = batch_trials(tiny("strategy=lp_ft"), 4, 4)
-    assert found.phase == list(tiny("strategy=lp_ft").strategy.phases)[-1]
+    found = find_batch_size(tiny("strategy=lp_ft"), 4, 4)
+    assert found.phase_name == list(tiny("strategy=lp_ft").strategy.phases)[-1]
     assert all("stem" in one for one in seen)
-    assert found.ended == "highest=4"
+    assert found.stop_reason == "highest=4"
 
 
 def test_where_frozen_stages_run_once_the_finders_train_on_features(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         pytest.fail("an image went through the whole network")
 
-    monkeypatch.setattr(Learner, "forward", refused)
+    monkeypatch.setattr(ClassificationModule, "forward", refused)
     fixed = tiny("strategy=fixed")
     curve, _ = range_test(fixed, 1e-5, 1.0, 25)
     assert curve.losses[0] > curve.losses[-1]
-    found = batch_trials(fixed, 4, 8)
-    assert found.inputs == "features"
-    assert [one.batch_size for one in found.rows] == [4, 8]
+    found = find_batch_size(fixed, 4, 8)
+    assert found.input_kind == "features"
+    assert [one.batch_size for one in found.trials] == [4, 8]
 
 
 def test_a_full_memory_ends_the_trials_and_leaves_the_process_usable(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         fullness(patch, 8)
-        found = batch_trials(tiny(), 8, 512)
-    assert [one.batch_size for one in found.rows] == [8]
-    assert found.ended == "16 is out of memory"
-    assert [one.batch_size for one in batch_trials(tiny(), 16, 16).rows] == [16]
+        found = find_batch_size(tiny(), 8, 512)
+    assert [one.batch_size for one in found.trials] == [8]
+    assert found.stop_reason == "16 is out of memory"
+    assert [one.batch_size for one in find_batch_size(tiny(), 16, 16).trials] == [16]
 
 
 def test_where_nothing_fits_the_user_is_told_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     fullness(monkeypatch, 3)
-    with pytest.raises(UserFault, match="lowest=2"):
-        batch_trials(tiny(), 4, 8)
-    with pytest.raises(UserFault, match="36 training images"):
-        batch_trials(tiny(), 64, 128)
+    with pytest.raises(UserError, match="lowest=2"):
+        find_batch_size(tiny(), 4, 8)
+    with pytest.raises(UserError, match="36 training images"):
+        find_batch_size(tiny(), 64, 128)
 
 
 def test_a_full_memory_in_the_range_test_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     fullness(monkeypatch, 6)
-    with pytest.raises(UserFault, match=r"trainer\.batch_size=4"):
+    with pytest.raises(UserError, match=r"trainer\.batch_size=4"):
         range_test(tiny(), 1e-6, 1e-2, 5)
 
 
 def test_on_a_cpu_no_batch_is_tried_that_would_take_most_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_finder, "available", lambda: 2**20)
-    found = batch_trials(tiny(), 8, 32)
-    assert len(found.rows) < 3
-    assert "GiB of 0.0 available" in found.ended
+    found = find_batch_size(tiny(), 8, 32)
+    assert len(found.trials) < 3
+    assert "GiB of 0.0 available" in found.stop_reason
 
 
 def test_the_largest_of_the_fast_ones_is_suggested() -> None:
     speeds = {4: 50.0, 8: 98.5, 16: 100.0, 32: 99.0, 64: 90.0}
-    trials = Trials(tuple(Trial(size, speed, 0) for size, speed in speeds.items()), "", "all", "images")
+    trials = BatchSizeResult(
+        tuple(BatchSizeTrial(size, speed, 0) for size, speed in speeds.items()), "", "all", "images"
+    )
     assert trials.suggestion == 32
 
 
 def test_the_peak_holds_what_was_used_for_a_moment() -> None:
-    forget_peak()
-    before = resident_peak()
+    reset_peak_memory()
+    before = get_peak_memory()
     size = 200 * 2**20
     del [torch.ones(size, dtype=torch.uint8)][0]
-    assert resident_peak() > before + size / 4  # the heap may have held a part already
-    assert available() > 2**20
+    assert get_peak_memory() > before + size / 4  # the heap may have held a part already
+    assert get_available_memory() > 2**20
 
 
 @pytest.mark.parametrize(("limit", "left"), [("1000", 1000 - 600 + 150), ("max", 2**40)])
@@ -171,5 +173,5 @@ def test_a_containers_limit_counts_and_its_file_cache_gives_way(tmp_path: Path, 
     (tmp_path / "memory.max").write_text(f"{limit}\n")
     (tmp_path / "memory.current").write_text("600\n")
     (tmp_path / "memory.stat").write_text("anon 300\ninactive_file 150\n")
-    assert min(left_in(tmp_path), 2**40) == left
-    assert min(left_in(tmp_path / "none"), 2**40) == 2**40
+    assert min(get_available_in_cgroup(tmp_path), 2**40) == left
+    assert min(get_available_in_cgroup(tmp_path / "none"), 2**40) == 2**40

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from thaw.config.command import recipe_for
-from thaw.config.faults import UserFault
-from thaw.config.schema import Trainer
-from thaw.training.hardware import Layout, check_batchnorm, layout_of
-from thaw.training.launched import launched
+from thaw.config.command import compose_recipe
+from thaw.config.faults import UserError
+from thaw.config.schema import TrainerConfig
+from thaw.training.hardware import ProcessTopology, check_sync_batchnorm, resolve_process_topology
+from thaw.training.launched import detect_launcher
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "x",
@@ -27,56 +27,58 @@ SRUN = {
 }
 
 
-def trainer(*overrides: str) -> Trainer:
-    return recipe_for(overrides).trainer
+def trainer(*overrides: str) -> TrainerConfig:
+    return compose_recipe(overrides).trainer
 
 
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*TORCHRUN, *SRUN):
         monkeypatch.delenv(name, raising=False)
-    launched.cache_clear()
+    detect_launcher.cache_clear()
     yield
-    launched.cache_clear()
+    detect_launcher.cache_clear()
 
 
 def under(launcher: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in launcher.items():
         monkeypatch.setenv(name, value)
-    launched.cache_clear()
+    detect_launcher.cache_clear()
 
 
 def test_by_itself_a_run_is_one_process() -> None:
-    assert layout_of(trainer()) == Layout(1, 1)
-    assert layout_of(trainer("trainer.devices=3")) == Layout(3, 1)
+    assert resolve_process_topology(trainer()) == ProcessTopology(1, 1)
+    assert resolve_process_topology(trainer("trainer.devices=3")) == ProcessTopology(3, 1)
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_all_gpus_are_none_on_a_cpu(kind: str) -> None:
-    with pytest.raises(UserFault, match=r"trainer\.devices=2, for two processes on the CPU"):
-        layout_of(trainer(f"trainer={kind}", "trainer.accelerator=cpu"))
+    with pytest.raises(UserError, match=r"trainer\.devices=2, for two processes on the CPU"):
+        resolve_process_topology(trainer(f"trainer={kind}", "trainer.accelerator=cpu"))
 
 
 def test_all_gpus_have_a_process_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert layout_of(trainer("trainer=ddp")) == Layout(4, 1)
-    assert layout_of(trainer()) == Layout(1, 1)
+    assert resolve_process_topology(trainer("trainer=ddp")) == ProcessTopology(4, 1)
+    assert resolve_process_topology(trainer()) == ProcessTopology(1, 1)
 
 
 def test_several_nodes_need_a_launcher() -> None:
-    with pytest.raises(UserFault, match="torchrun --nnodes=2"):
-        layout_of(trainer("trainer=ddp", "trainer.devices=2", "trainer.nodes=2"))
+    with pytest.raises(UserError, match="torchrun --nnodes=2"):
+        resolve_process_topology(trainer("trainer=ddp", "trainer.devices=2", "trainer.nodes=2"))
 
 
 @pytest.mark.parametrize("launcher", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
 def test_a_launcher_says_how_many(launcher: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     under(launcher, monkeypatch)
-    here = launched()
+    here = detect_launcher()
     assert here is not None
-    assert (here.world, here.rank) == (8, 6)
-    assert layout_of(trainer("trainer=ddp", "trainer.accelerator=cpu")) == Layout(4, 2)
-    assert layout_of(trainer("trainer=fsdp", "trainer.devices=4", "trainer.nodes=2")) == Layout(4, 2)
+    assert (here.world_size, here.rank) == (8, 6)
+    assert resolve_process_topology(trainer("trainer=ddp", "trainer.accelerator=cpu")) == ProcessTopology(4, 2)
+    assert resolve_process_topology(trainer("trainer=fsdp", "trainer.devices=4", "trainer.nodes=2")) == ProcessTopology(
+        4, 2
+    )
 
 
 @pytest.mark.parametrize("asked", [(), ("trainer=ddp", "trainer.devices=2"), ("trainer=ddp", "trainer.nodes=3")])
@@ -84,17 +86,17 @@ def test_other_processes_than_a_launcher_has_started_are_refused(
     asked: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     under(TORCHRUN, monkeypatch)
-    with pytest.raises(UserFault, match="torchrun has started 4 on each of 2 nodes"):
-        layout_of(trainer(*asked))
+    with pytest.raises(UserError, match="torchrun has started 4 on each of 2 nodes"):
+        resolve_process_topology(trainer(*asked))
 
 
 def test_a_single_task_of_slurm_starts_its_own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a job of Hydra's submitit launcher."""
     under({**SRUN, "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}, monkeypatch)
-    assert launched() is None
-    assert layout_of(trainer("trainer.devices=2")) == Layout(2, 1)
+    assert detect_launcher() is None
+    assert resolve_process_topology(trainer("trainer.devices=2")) == ProcessTopology(2, 1)
 
 
 def test_batchnorm_is_synchronised_on_gpus_alone() -> None:
-    with pytest.raises(UserFault, match=r"trainer\.sync_batchnorm=false"):
-        check_batchnorm(trainer("trainer=ddp", "trainer.sync_batchnorm=true"), "cpu")
+    with pytest.raises(UserError, match=r"trainer\.sync_batchnorm=false"):
+        check_sync_batchnorm(trainer("trainer=ddp", "trainer.sync_batchnorm=true"), "cpu")

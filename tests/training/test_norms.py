@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from thaw.config.command import recipe_for
-from thaw.training.board import hyperparameters, rarest
-from thaw.training.norms import norms_by_part
+from thaw.config.command import compose_recipe
+from thaw.training.board import collect_hyperparameters, find_rarest_classes
+from thaw.training.norms import compute_part_norms
 
 
 def test_the_norm_of_a_part_is_that_of_all_its_parameters_as_one_vector() -> None:
@@ -17,7 +17,7 @@ def test_the_norm_of_a_part_is_that_of_all_its_parameters_as_one_vector() -> Non
     loss = sum(layer(torch.ones(1, 3)).pow(2).sum() for name, layer in layers.items() if name != "block")
     loss.backward()  # type: ignore[union-attr]
     groups = [{"part": name, "params": [one]} for name, layer in layers.items() for one in layer.parameters()]
-    parts, norms = norms_by_part(groups)
+    parts, norms = compute_part_norms(groups)
     assert parts == ["head"]  # the stem is frozen, the block has no gradient
     assert norms is not None
     head = list(layers["head"].parameters())
@@ -27,17 +27,19 @@ def test_the_norm_of_a_part_is_that_of_all_its_parameters_as_one_vector() -> Non
 
 
 def test_where_nothing_has_a_gradient_there_is_no_norm() -> None:
-    assert norms_by_part([{"part": "head", "params": [nn.Parameter(torch.ones(2))]}]) == ([], None)
+    assert compute_part_norms([{"part": "head", "params": [nn.Parameter(torch.ones(2))]}]) == ([], None)
 
 
 def test_of_many_classes_the_rarest_have_curves() -> None:
     labels = np.array([0, 0, 0, 1, 2, 2, 5])
-    assert rarest(labels, 20) == [0, 1, 2, 5]
-    assert rarest(labels, 2) == [1, 5]
+    assert find_rarest_classes(labels, 20) == [0, 1, 2, 5]
+    assert find_rarest_classes(labels, 2) == [1, 5]
 
 
 def test_a_key_that_is_set_in_one_recipe_alone_is_a_key_of_both() -> None:
-    plain, mixed = (hyperparameters(recipe_for(one)) for one in ([], ["augment=mix", "trainer.averaging={kind: ema}"]))
+    plain, mixed = (
+        collect_hyperparameters(compose_recipe(one)) for one in ([], ["augment=mix", "trainer.averaging={kind: ema}"])
+    )
     assert plain.keys() == mixed.keys()
     differing = {key for key in plain if plain[key] != mixed[key]}
     assert "trainer.averaging" in differing

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from tests.conftest import TINY, only_run
-from thaw.config.catalog import optimizer_arguments, optimizer_names
-from thaw.config.faults import UserFault
-from thaw.config.optimizer_rules import UNFIT
-from thaw.config.schema import Optimizer
+from thaw.config.catalog import list_optimizer_files, read_optimizer_arguments
+from thaw.config.faults import UserError
+from thaw.config.optimizer_rules import UNSUPPORTED_OPTIMIZERS
+from thaw.config.schema import OptimizerConfig
 from thaw.launch import launch
-from thaw.training.objective import built_optimizer
+from thaw.training.objective import build_optimizer
 
-FIT = [name for name in optimizer_names() if name not in UNFIT]
+FIT = [name for name in list_optimizer_files() if name not in UNSUPPORTED_OPTIMIZERS]
 MINE = """
 import torch
 
@@ -54,8 +54,8 @@ class NoOptimizer:
 """
 
 
-def recipe(name: str, weight_decay: float = 0.0, **arguments: Any) -> Optimizer:
-    return Optimizer(
+def recipe(name: str, weight_decay: float = 0.0, **arguments: Any) -> OptimizerConfig:
+    return OptimizerConfig(
         name=name, learning_rate=0.1, weight_decay=weight_decay, decay_norms_and_biases=False, arguments=arguments
     )
 
@@ -86,7 +86,7 @@ def stepped(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", FIT)
 def test_every_optimizer_of_torch_steps_as_it_does_alone(name: str, fused: bool) -> None:
     plain = getattr(torch.optim, name)([{"params": group["params"]} for group in groups()], lr=1.0)
-    ours = built_optimizer(recipe(name.upper()), groups(), fused)
+    ours = build_optimizer(recipe(name.upper()), groups(), fused)
     assert type(ours) is getattr(torch.optim, name)
     assert [group["part"] for group in ours.param_groups] == ["stem", "head"]
     for one, other in zip(stepped(ours), stepped(plain), strict=True):
@@ -95,9 +95,9 @@ def test_every_optimizer_of_torch_steps_as_it_does_alone(name: str, fused: bool)
 
 @pytest.mark.parametrize("name", FIT)
 def test_fused_is_passed_where_it_is_wanted_and_taken(name: str) -> None:
-    takes = "fused" in optimizer_arguments(name)
-    assert built_optimizer(recipe(name), groups(), fused=True).defaults.get("fused") == (True if takes else None)
-    assert built_optimizer(recipe(name), groups(), fused=False).defaults.get("fused") is None
+    takes = "fused" in read_optimizer_arguments(name)
+    assert build_optimizer(recipe(name), groups(), fused=True).defaults.get("fused") == (True if takes else None)
+    assert build_optimizer(recipe(name), groups(), fused=False).defaults.get("fused") is None
 
 
 @pytest.mark.parametrize(("name", "reason"), [("Muon", "2D"), ("SparseAdam", "gradient"), ("LBFGS", "group")])
@@ -107,7 +107,7 @@ def test_what_is_refused_cannot_train(name: str, reason: str) -> None:
 
 
 def test_arguments_reach_the_constructor_with_lists_as_tuples() -> None:
-    built = built_optimizer(recipe("adamw", betas=[0.8, 0.9], amsgrad=True), groups(), fused=False)
+    built = build_optimizer(recipe("adamw", betas=[0.8, 0.9], amsgrad=True), groups(), fused=False)
     assert all(group["betas"] == (0.8, 0.9) and group["amsgrad"] for group in built.param_groups)
 
 
@@ -129,11 +129,11 @@ def test_arguments_reach_the_constructor_with_lists_as_tuples() -> None:
     ids=str,
 )
 def test_what_the_class_alone_can_tell_is_a_fault_of_the_user(
-    optimizer: Optimizer, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    optimizer: OptimizerConfig, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_folder_of_mine(tmp_path, monkeypatch)
-    with pytest.raises(UserFault) as raised:
-        built_optimizer(optimizer, groups(), fused=True)
+    with pytest.raises(UserError) as raised:
+        build_optimizer(optimizer, groups(), fused=True)
     assert told in str(raised.value)
 
 

@@ -17,10 +17,10 @@ from torch import nn
 
 from tests.conftest import ROOT, TINY, only_run
 from thaw.config.schema import Recipe
-from thaw.data.cache import cache_folder
+from thaw.data.cache import resolve_cache_dir
 from thaw.launch import launch
-from thaw.network.build import build_network, source_for
-from thaw.network.kinds import parameters_of
+from thaw.network.build import build_network, load_seeded_pretrained
+from thaw.network.kinds import select_parameters
 from thaw.network.network import Network
 from thaw.training.history_file import read_history
 
@@ -54,8 +54,8 @@ def network_at_the_start(run: Path) -> Network:
     about = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["thaw"]
     recipe = Recipe.model_validate(about["recipe"])
     random = recipe.strategy.start == "random"
-    source = source_for(recipe.backbone, random, recipe.seed, cache_folder(None), None)
-    preprocessing = source.preprocessing.at(recipe.dataset.image_size, recipe.dataset.crop)
+    source = load_seeded_pretrained(recipe.backbone, random, recipe.seed, resolve_cache_dir(None), None)
+    preprocessing = source.preprocessing.with_size(recipe.dataset.image_size, recipe.dataset.crop)
     return build_network(source, recipe.head, about["classes"], preprocessing)
 
 
@@ -70,7 +70,7 @@ def test_frozen_parameters_and_statistics_stay_as_they_were_and_trained_ones_mov
         names[id(value)]
         for part in parts
         if part["trainable"]
-        for value in parameters_of(before.part(part["name"]), part["parameters"])
+        for value in select_parameters(before.get_part(part["name"]), part["parameters"])
     }
     gathering = {part["name"] for part in parts if part["batchnorm"] != "eval"}
     for name, value in before.named_parameters():
@@ -120,7 +120,7 @@ def test_batchnorm_of_a_frozen_stage_does_what_its_policy_says(policy: str, tmp_
     run = only_run(tmp_path)
     before = network_at_the_start(run).stages["block7"]
     after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    norms = {id(value) for value in parameters_of(before, "norms")}
+    norms = {id(value) for value in select_parameters(before, "norms")}
     for name, value in before.named_parameters():
         moved = not torch.equal(value, after[f"network.stages.block7.{name}"])
         assert moved == (policy == "train" and id(value) in norms), name
@@ -152,11 +152,11 @@ def test_l2_sp_keeps_weights_nearer_to_the_source(tmp_path: Path) -> None:
 
 
 def test_a_pull_adds_the_gradient_of_half_its_strength_times_the_squared_distance() -> None:
-    from thaw.training.pull import SourcePull
+    from thaw.training.pull import L2SPRegularizer
 
     torch.manual_seed(0)
     layer = nn.Linear(3, 2)
-    pull = SourcePull(list(layer.parameters()), 0.3)
+    pull = L2SPRegularizer(list(layer.parameters()), 0.3)
     source = [value.detach().clone() for value in layer.parameters()]
     with torch.no_grad():
         layer.weight.add_(1.0)

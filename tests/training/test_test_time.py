@@ -13,13 +13,13 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from tests.conftest import TINY, only_run
-from thaw.data.build import samples_of
-from thaw.data.cache import cache_folder
-from thaw.data.preprocessing import resized
-from thaw.data.views import views_of
+from thaw.data.build import load_samples
+from thaw.data.cache import resolve_cache_dir
+from thaw.data.preprocessing import resize_image
+from thaw.data.views import build_views
 from thaw.launch import launch
-from thaw.trained.restore import Restored, restored
-from thaw.training.views import over_views
+from thaw.trained.restore import Classifier, load_checkpoint
+from thaw.training.views import average_over_views
 
 CROPPED = (*TINY, "trainer.epochs=1", "dataset.train=4", "dataset.side=40", "dataset.crop=0.8")
 
@@ -32,15 +32,15 @@ def as_set(views: Tensor) -> set[bytes]:
 def test_crops_are_torchvision_s(sides: tuple[int, int]) -> None:
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, *sides), dtype=np.uint8))
     five = F.five_crop(image, [16, 16])
-    assert as_set(views_of(image, 16, "five_crop")) == as_set(torch.stack(five))
-    assert as_set(views_of(image, 16, "ten_crop")) == as_set(torch.stack(F.ten_crop(image, [16, 16])))
-    assert as_set(views_of(image, 16, "flip")) == as_set(torch.stack([five[4], F.horizontal_flip(five[4])]))
+    assert as_set(build_views(image, 16, "five_crop")) == as_set(torch.stack(five))
+    assert as_set(build_views(image, 16, "ten_crop")) == as_set(torch.stack(F.ten_crop(image, [16, 16])))
+    assert as_set(build_views(image, 16, "flip")) == as_set(torch.stack([five[4], F.horizontal_flip(five[4])]))
 
 
 def test_the_softmax_over_views_is_the_mean_of_their_softmaxes() -> None:
     torch.manual_seed(0)
     images = torch.randn(4, 3, 3, 2, 2) * 50  # far apart: sums of exponentials would overflow
-    logits = over_views(lambda one: one.flatten(1), images)
+    logits = average_over_views(lambda one: one.flatten(1), images)
     expected = images.flatten(2).softmax(2).mean(1)
     torch.testing.assert_close(logits.softmax(1), expected)
     torch.testing.assert_close(logits.exp().sum(1), torch.ones(4))
@@ -53,8 +53,8 @@ def test_final_predictions_are_the_mean_over_the_views_and_validation_stays_plai
     assert validated(plain) == validated(views)
     with (views / "predictions.csv").open(newline="") as stream:
         told = {row["path"]: float(row["probability"]) for row in csv.DictReader(stream)}
-    assert told == pytest.approx(largest_mean_probabilities(restored(views)), abs=2e-6)
-    assert told != pytest.approx(largest_mean_probabilities(restored(views), "none"), abs=2e-3)
+    assert told == pytest.approx(largest_mean_probabilities(load_checkpoint(views)), abs=2e-6)
+    assert told != pytest.approx(largest_mean_probabilities(load_checkpoint(views), "none"), abs=2e-3)
 
 
 def validated(run: Path) -> list[str]:
@@ -62,16 +62,16 @@ def validated(run: Path) -> list[str]:
         return [row["val_loss"] for row in csv.DictReader(stream)]
 
 
-def largest_mean_probabilities(trained: Restored, kind: str = "ten_crop") -> dict[str, float]:
+def largest_mean_probabilities(trained: Classifier, kind: str = "ten_crop") -> dict[str, float]:
     recipe = trained.recipe
-    samples = samples_of(recipe.dataset, recipe.seed, cache_folder(None), None)
+    samples = load_samples(recipe.dataset, recipe.seed, resolve_cache_dir(None), None)
     found = {}
-    for position in samples.of("test"):
+    for position in samples.get_positions("test"):
         path = samples.samples[position].path
         with Image.open(samples.root / path) as image:
-            pixels = resized(image.convert("RGB"), trained.preprocessing)
-        views = views_of(torch.from_numpy(pixels.copy()).permute(2, 0, 1), 32, kind)
-        found[path] = trained.probabilities(views).mean(0).max().item()
+            pixels = resize_image(image.convert("RGB"), trained.preprocessing)
+        views = build_views(torch.from_numpy(pixels.copy()).permute(2, 0, 1), 32, kind)
+        found[path] = trained.predict_proba(views).mean(0).max().item()
     return found
 
 

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from thaw.network.network import Network
 
 OCTAVE_SCALE = 1.4
-JITTER = 16  # pixels: shifts between the steps, without which the patterns stick to the strides of the layers
+MAX_JITTER = 16  # pixels: shifts between the steps, without which the patterns stick to the strides of the layers
 
 
 @dataclass(frozen=True)
-class Dreaming:
+class DeepDreamSettings:
     """`steps` in each of `octaves`, the coarsest first; a step changes a pixel by `rate` deviations of the source's
     images on average."""
 
@@ -30,33 +30,35 @@ class Dreaming:
     seed: int = 0
 
 
-def dreamt(network: Network, image: Tensor, least: Tensor, most: Tensor, how: Dreaming) -> Tensor:
+def deep_dream(
+    network: Network, image: Tensor, min_values: Tensor, max_values: Tensor, settings: DeepDreamSettings
+) -> Tensor:
     """A normalised image [1, 3, size, size], climbing the mean square of what `how.stage` puts out; its values stay
     between `least` and `most`, [1, 3, 1, 1]. The same on every call on a CPU. `network` is in evaluation mode, and
     stays as it is."""
-    depth, size = list(network.stages).index(how.stage) + 1, image.shape[-1]
-    dice = torch.Generator().manual_seed(how.seed)
-    change = torch.zeros_like(image)
-    for octave in reversed(range(how.octaves)):
+    depth, size = list(network.stages).index(settings.stage) + 1, image.shape[-1]
+    generator = torch.Generator().manual_seed(settings.seed)
+    perturbation = torch.zeros_like(image)
+    for octave in reversed(range(settings.octaves)):
         side = max(1, round(size / OCTAVE_SCALE**octave))
-        change = _resized(change, side)
-        for _ in range(how.steps):
-            shifts = torch.randint(-JITTER, JITTER + 1, (2,), generator=dice).tolist()
-            slope = _slope(network, image, change, depth, shifts)
-            change = change + how.rate * slope / slope.abs().mean().clamp(min=1e-12)
-    return torch.minimum(torch.maximum(image + _resized(change, size), least), most)
+        perturbation = _resize(perturbation, side)
+        for _ in range(settings.steps):
+            shifts = torch.randint(-MAX_JITTER, MAX_JITTER + 1, (2,), generator=generator).tolist()
+            gradient = _compute_gradient(network, image, perturbation, depth, shifts)
+            perturbation = perturbation + settings.rate * gradient / gradient.abs().mean().clamp(min=1e-12)
+    return torch.minimum(torch.maximum(image + _resize(perturbation, size), min_values), max_values)
 
 
-def _slope(network: Network, image: Tensor, change: Tensor, depth: int, shifts: list[int]) -> Tensor:
+def _compute_gradient(network: Network, image: Tensor, perturbation: Tensor, depth: int, shifts: list[int]) -> Tensor:
     with torch.enable_grad():
-        leaf = change.detach().requires_grad_()
-        seen = torch.roll(image + _resized(leaf, image.shape[-1]), shifts, (2, 3))
-        answer = network.through(seen, 0, depth).square().mean()
-        (slope,) = torch.autograd.grad(answer, leaf)
-    return slope
+        leaf = perturbation.detach().requires_grad_()
+        shifted = torch.roll(image + _resize(leaf, image.shape[-1]), shifts, (2, 3))
+        activation = network.forward_stages(shifted, 0, depth).square().mean()
+        (gradient,) = torch.autograd.grad(activation, leaf)
+    return gradient
 
 
-def _resized(images: Tensor, side: int) -> Tensor:
+def _resize(images: Tensor, side: int) -> Tensor:
     if images.shape[-1] == side:
         return images
     return F.interpolate(images, (side, side), mode="bicubic", align_corners=False)

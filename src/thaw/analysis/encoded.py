@@ -8,20 +8,20 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-DIAGRAMS = {"compress_level": 1}  # Pillow's arguments for PNG; white paper shrinks all the same, in half the time
+PNG_OPTIONS = {"compress_level": 1}  # Pillow's arguments for PNG; white paper shrinks all the same, in half the time
 
 
-def jpeg_of(pixels: np.ndarray, most: int | None = None) -> bytes:
+def encode_jpeg(pixels: np.ndarray, max_side: int | None = None) -> bytes:
     """Of uint8 [height, width, 3], at most `most` pixels wide and high."""
-    picture = Image.fromarray(pixels)
-    if most:
-        picture.thumbnail((most, most))
+    image = Image.fromarray(pixels)
+    if max_side:
+        image.thumbnail((max_side, max_side))
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=85)
+    image.save(stream, "JPEG", quality=85)
     return stream.getvalue()
 
 
-def png_of(figure: Figure, dpi: int = 160) -> bytes:
+def encode_png(figure: Figure, dpi: int = 160) -> bytes:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi, pil_kwargs=DIAGRAMS)
+    figure.savefig(stream, format="png", dpi=dpi, pil_kwargs=PNG_OPTIONS)
     return stream.getvalue()

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from thaw.network.maps import maps_of, run_seeing, side_of
+from thaw.network.maps import extract_feature_maps, get_map_side, run_with_activations
 from thaw.network.network import Network
 
-MOST_CHANNELS = 32
-TILE, GAP, COLUMNS = 80, 2, 8  # pixels, but for the columns
-COLOURS = "viridis"
+MAX_CHANNELS = 32
+TILE_SIZE, GAP, COLUMNS = 80, 2, 8  # pixels, but for the columns
+COLORMAP = "viridis"
 
 
 @dataclass(frozen=True)
@@ -39,78 +39,86 @@ class StageMaps:
     name: str
     layers: list[LayerMaps]
     output: LayerMaps | None
-    pointless: list[str]
+    layers_without_maps: list[str]
 
     @property
     def has_convolutions(self) -> bool:
-        return any(one.path for one in self.layers)
+        return any(layer.path for layer in self.layers)
 
 
 @torch.no_grad()
-def stage_maps(network: Network, image: Tensor, most: int = MOST_CHANNELS) -> list[StageMaps]:
+def compute_stage_maps(network: Network, image: Tensor, max_channels: int = MAX_CHANNELS) -> list[StageMaps]:
     """Of a normalised image [1, 3, size, size], stage by stage; at most `most` channels a layer."""
-    features, found = image, list[StageMaps]()
+    features, all_stage_maps = image, list[StageMaps]()
     for name, stage in network.stages.items():
-        layers, pointless = list[LayerMaps](), list[str]()
+        layers, layers_without_maps = list[LayerMaps](), list[str]()
         hooks = [
-            module.register_forward_hook(_noting(path, layers, pointless, most))
+            module.register_forward_hook(_build_recording_hook(path, layers, layers_without_maps, max_channels))
             for path, module in stage.named_modules()
             if isinstance(module, nn.Conv2d)
         ]
         try:
-            features, seen = run_seeing(stage, features)
+            features, activations = run_with_activations(stage, features)
         finally:
             for hook in hooks:
                 hook.remove()
-        output = _layer("", "", seen[-1], most) if seen and side_of(seen[-1]) > 1 else None
-        found.append(StageMaps(name, layers or [one for one in [output] if one], output, pointless))
-    return found
+        output = (
+            _build_layer_maps("", "", activations[-1], max_channels)
+            if activations and get_map_side(activations[-1]) > 1
+            else None
+        )
+        all_stage_maps.append(
+            StageMaps(name, layers or [layer for layer in [output] if layer], output, layers_without_maps)
+        )
+    return all_stage_maps
 
 
-def _noting(path: str, layers: list[LayerMaps], pointless: list[str], most: int) -> Callable[..., None]:
-    def note(module: nn.Module, inputs: object, output: Tensor) -> None:
+def _build_recording_hook(
+    path: str, layers: list[LayerMaps], layers_without_maps: list[str], max_channels: int
+) -> Callable[..., None]:
+    def record_maps(module: nn.Module, inputs: object, output: Tensor) -> None:
         if output.shape[-1] > 1:
-            layers.append(_layer(path, type(module).__name__, output, most))
+            layers.append(_build_layer_maps(path, type(module).__name__, output, max_channels))
         else:
-            pointless.append(path)
+            layers_without_maps.append(path)
 
-    return note
+    return record_maps
 
 
-def _layer(path: str, kind: str, output: Tensor, most: int) -> LayerMaps:
-    maps = maps_of(output)
+def _build_layer_maps(path: str, kind: str, output: Tensor, max_channels: int) -> LayerMaps:
+    maps = extract_feature_maps(output)
     assert maps is not None
-    strength = maps[0].float().flatten(1).std(1, correction=0)
-    strongest = strength.argsort(descending=True, stable=True)[:most]
-    return LayerMaps(path, kind, maps.shape[1], maps[0, strongest].float().cpu().numpy())
+    channel_std = maps[0].float().flatten(1).std(1, correction=0)
+    channel_indices = channel_std.argsort(descending=True, stable=True)[:max_channels]
+    return LayerMaps(path, kind, maps.shape[1], maps[0, channel_indices].float().cpu().numpy())
 
 
-def sheet(maps: np.ndarray, most: int = MOST_CHANNELS) -> np.ndarray:
+def render_maps(maps: np.ndarray, max_maps: int = MAX_CHANNELS) -> np.ndarray:
     """uint8 [height, width, 3]: the first `most` of [n, side, side], COLUMNS in a row, each from its least value, dark,
     to its largest, bright."""
-    low, high = (one(maps[:most], axis=(1, 2), keepdims=True) for one in (np.min, np.max))
-    shares = (maps[:most] - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
-    return tiled((matplotlib.colormaps[COLOURS](shares)[..., :3] * 255).astype(np.uint8))
+    low, high = (reduce_maps(maps[:max_maps], axis=(1, 2), keepdims=True) for reduce_maps in (np.min, np.max))
+    scaled_maps = (maps[:max_maps] - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
+    return tile_images((matplotlib.colormaps[COLORMAP](scaled_maps)[..., :3] * 255).astype(np.uint8))
 
 
-def tiled(pictures: np.ndarray, columns: int = COLUMNS) -> np.ndarray:
+def tile_images(images: np.ndarray, columns: int = COLUMNS) -> np.ndarray:
     """uint8 [height, width, 3] of uint8 [n, side, side, 3], each TILE pixels wide, on white."""
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    canvas = Image.new("RGB", (columns * (TILE + GAP) - GAP, rows * (TILE + GAP) - GAP), "white")
-    for number, picture in enumerate(pictures):
-        small = Image.fromarray(picture)
-        method = Image.Resampling.NEAREST if small.width <= TILE else Image.Resampling.BOX
-        place = (number % columns * (TILE + GAP), number // columns * (TILE + GAP))
-        canvas.paste(small.resize((TILE, TILE), method), place)
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    canvas = Image.new("RGB", (columns * (TILE_SIZE + GAP) - GAP, rows * (TILE_SIZE + GAP) - GAP), "white")
+    for index, image in enumerate(images):
+        tile = Image.fromarray(image)
+        resampling = Image.Resampling.NEAREST if tile.width <= TILE_SIZE else Image.Resampling.BOX
+        corner = (index % columns * (TILE_SIZE + GAP), index // columns * (TILE_SIZE + GAP))
+        canvas.paste(tile.resize((TILE_SIZE, TILE_SIZE), resampling), corner)
     return np.asarray(canvas)
 
 
-def first_filters(network: Network) -> tuple[str, np.ndarray] | None:
+def extract_first_filters(network: Network) -> tuple[str, np.ndarray] | None:
     """Path of the first layer, and float32 [filters, side, side, 3] of its filters from 0 to 1, each scaled by its own
     largest weight around the grey of 0; None where it is no convolution of red, green and blue."""
-    paths = [(path, one) for stage in network.stages.values() for path, one in stage.named_modules()]
-    for path, layer in paths:
+    named_layers = [(path, module) for stage in network.stages.values() for path, module in stage.named_modules()]
+    for path, layer in named_layers:
         if isinstance(layer, nn.Conv2d):
             weight = layer.weight.detach().float().permute(0, 2, 3, 1)
             if weight.shape[3] != 3 or weight.shape[1] != weight.shape[2] or weight.shape[1] == 1:

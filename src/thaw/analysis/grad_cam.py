@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thaw.network.maps import maps_of, run_seeing, side_of
-from thaw.network.network import Network, vectors
+from thaw.network.maps import extract_feature_maps, get_map_side, run_with_activations
+from thaw.network.network import Network, pool
 
-FEWEST_POSITIONS = 4  # a side: 3 x 3 maps, as the last of a network at 96 pixels, point at a third of the image
+MIN_POSITIONS = 4  # a side: 3 x 3 maps, as the last of a network at 96 pixels, point at a third of the image
 
 
 @dataclass(frozen=True)
@@ -42,57 +42,57 @@ def grad_cam(network: Network, images: Tensor, targets: Tensor | None = None, to
     Raises:
         ValueError: where no stage puts out maps.
     """
-    inputs, sides = _looked_through(network, images)
-    fewest = min(FEWEST_POSITIONS, max(sides))
-    if not fewest:
+    stage_inputs, sides = _collect_stage_inputs(network, images)
+    min_side = min(MIN_POSITIONS, max(sides))
+    if not min_side:
         raise ValueError("no stage of the network puts out maps")
-    for depth in [depth for depth, side in enumerate(sides) if side >= fewest][::-1]:
-        seen, logits = _seen(network, inputs[depth], depth)
-        wanted = logits.topk(min(top, logits.shape[1])).indices if targets is None else targets
-        for maps in reversed([one for one in seen if side_of(one) >= fewest]):
-            found = _weighted(maps, logits, wanted)
-            if found is not None:
-                return GradCam(found, wanted, logits.detach().softmax(1), list(network.stages)[depth])
-    nothing = torch.zeros(*wanted.shape, fewest, fewest)
-    return GradCam(nothing, wanted, logits.detach().softmax(1), list(network.stages)[depth])
+    for depth in [depth for depth, side in enumerate(sides) if side >= min_side][::-1]:
+        activations, logits = _forward_with_activations(network, stage_inputs[depth], depth)
+        target_classes = logits.topk(min(top, logits.shape[1])).indices if targets is None else targets
+        for maps in reversed([activation for activation in activations if get_map_side(activation) >= min_side]):
+            cams = _compute_cams(maps, logits, target_classes)
+            if cams is not None:
+                return GradCam(cams, target_classes, logits.detach().softmax(1), list(network.stages)[depth])
+    empty_cams = torch.zeros(*target_classes.shape, min_side, min_side)
+    return GradCam(empty_cams, target_classes, logits.detach().softmax(1), list(network.stages)[depth])
 
 
-def enlarged(maps: Tensor, size: int) -> Tensor:
+def upsample_maps(maps: Tensor, size: int) -> Tensor:
     """[n, targets, size, size] of maps of any size."""
     return F.interpolate(maps, (size, size), mode="bicubic", align_corners=False).clamp(0, 1)
 
 
 @torch.no_grad()
-def _looked_through(network: Network, images: Tensor) -> tuple[list[Tensor], list[int]]:
+def _collect_stage_inputs(network: Network, images: Tensor) -> tuple[list[Tensor], list[int]]:
     """By stage, its input and the side of the largest maps inside."""
     inputs, sides = [images], list[int]()
     for stage in network.stages.values():
-        output, seen = run_seeing(stage, inputs[-1])
+        output, activations = run_with_activations(stage, inputs[-1])
         inputs.append(output)
-        sides.append(max(map(side_of, seen), default=0))
+        sides.append(max(map(get_map_side, activations), default=0))
     return inputs, sides
 
 
-def _seen(network: Network, features: Tensor, depth: int) -> tuple[list[Tensor], Tensor]:
+def _forward_with_activations(network: Network, features: Tensor, depth: int) -> tuple[list[Tensor], Tensor]:
     """What stage `depth` computes of its input, and the logits, with all that gradients need."""
     stage = list(network.stages.values())[depth]
     with torch.enable_grad():
-        output, seen = run_seeing(stage, features.detach().requires_grad_())
-        output = network.through(output, depth + 1, len(network.stages))
-        return seen, network.head(vectors(output))
+        output, activations = run_with_activations(stage, features.detach().requires_grad_())
+        output = network.forward_stages(output, depth + 1, len(network.stages))
+        return activations, network.head(pool(output))
 
 
-def _weighted(features: Tensor, logits: Tensor, targets: Tensor) -> Tensor | None:
+def _compute_cams(features: Tensor, logits: Tensor, targets: Tensor) -> Tensor | None:
     """None where the logits do not depend on the positions of these maps."""
-    found = []
+    cams = []
     for target in targets.T:
         score = logits.gather(1, target[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, features, retain_graph=True, allow_unused=True)
-        slopes = None if gradient is None else maps_of(gradient)
-        if slopes is None or not slopes.any():
+        gradient_maps = None if gradient is None else extract_feature_maps(gradient)
+        if gradient_maps is None or not gradient_maps.any():
             return None
-        maps = maps_of(features.detach())
+        maps = extract_feature_maps(features.detach())
         assert maps is not None
-        cam = (slopes.mean((2, 3), keepdim=True) * maps).sum(1).relu()
-        found.append(cam / cam.amax((1, 2), keepdim=True).clamp(min=torch.finfo(cam.dtype).tiny))
-    return torch.stack(found, 1).float()
+        cam = (gradient_maps.mean((2, 3), keepdim=True) * maps).sum(1).relu()
+        cams.append(cam / cam.amax((1, 2), keepdim=True).clamp(min=torch.finfo(cam.dtype).tiny))
+    return torch.stack(cams, 1).float()

@@ -9,12 +9,12 @@ import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from thaw.analysis.encoded import jpeg_of
+from thaw.analysis.encoded import encode_jpeg
 
-THUMB = 128  # pixels; a data URI of 4 kB
+THUMBNAIL_SIDE = 128  # pixels; a data URI of 4 kB
 
 
-def rendered(template: str, *, package: str = "thaw.analysis", **values: Any) -> str:
+def render_template(template: str, *, package: str = "thaw.analysis", **values: Any) -> str:
     """`template` is a file of the templates of `package`, and may extend `page.html`, which all pages share. What it
     names and `values` lack is an error. All text is escaped."""
     loaders = [PackageLoader(package), PackageLoader("thaw.analysis")]
@@ -24,10 +24,10 @@ def rendered(template: str, *, package: str = "thaw.analysis", **values: Any) ->
     return environment.get_template(template).render(**values)
 
 
-def thumb(pixels: np.ndarray, side: int = THUMB) -> Markup:
+def encode_thumbnail(pixels: np.ndarray, side: int = THUMBNAIL_SIDE) -> Markup:
     """A data URI of uint8 [height, width, 3], at most `side` pixels wide and high."""
-    return data_uri(jpeg_of(pixels, side), "jpeg")
+    return encode_data_uri(encode_jpeg(pixels, side), "jpeg")
 
 
-def data_uri(content: bytes, kind: str = "png") -> Markup:
+def encode_data_uri(content: bytes, kind: str = "png") -> Markup:
     return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")

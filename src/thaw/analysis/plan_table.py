@@ -17,29 +17,37 @@ class PhaseTable:
 
     title: str
     rows: list[list[str]]
-    trains: list[bool]
+    is_trainable: list[bool]
 
 
-def phase_tables(facts: Sequence[StageFacts], plan: Plan) -> Iterator[PhaseTable]:
+def build_phase_tables(facts: Sequence[StageFacts], plan: Plan) -> Iterator[PhaseTable]:
     """A table a phase; of a later phase what differs from the one before."""
-    for before, phase in zip((None, *plan.phases), plan.phases, strict=False):
-        earlier = before.parts if before else (None,) * len(phase.parts)
-        shown = [(one, part) for one, part, was in zip(facts, phase.parts, earlier, strict=True) if part != was]
+    for previous, phase in zip((None, *plan.phases), plan.phases, strict=False):
+        previous_parts = previous.parts if previous else (None,) * len(phase.parts)
+        changed_stages = [
+            (stage, part)
+            for stage, part, previous_part in zip(facts, phase.parts, previous_parts, strict=True)
+            if part != previous_part
+        ]
         yield PhaseTable(
-            _title(phase, before), [_cells(one, part) for one, part in shown], [part.trainable for _, part in shown]
+            _format_title(phase, previous),
+            [_format_cells(stage, part) for stage, part in changed_stages],
+            [part.trainable for _, part in changed_stages],
         )
 
 
-def _title(phase: PhasePlan, before: PhasePlan | None) -> str:
+def _format_title(phase: PhasePlan, previous: PhasePlan | None) -> str:
     span = f"epoch {phase.end}" if phase.end - phase.start == 1 else f"epochs {phase.start + 1} to {phase.end}"
     restarts = ["optimizer"] if phase.restarts_optimizer else []
-    restarts += ["schedule"] if before and phase.schedule != before.schedule else []
-    again = f", {' and '.join(restarts)} from the start" if restarts and before else ""
-    return f"phase {phase.name}: {span}{again}{'; as before, but' if before else ''}"
+    restarts += ["schedule"] if previous and phase.schedule != previous.schedule else []
+    restart_text = f", {' and '.join(restarts)} from the start" if restarts and previous else ""
+    return f"phase {phase.name}: {span}{restart_text}{'; as before, but' if previous else ''}"
 
 
-def _cells(one: StageFacts, part: PartPlan) -> list[str]:
-    shape = " x ".join(map(str, one.shape))
+def _format_cells(stage: StageFacts, part: PartPlan) -> list[str]:
+    shape = " x ".join(map(str, stage.shape))
     rates = [f"{part.learning_rate:.3g}", f"{part.weight_decay:g}"] if part.trainable else ["-", "-"]
-    trains = {"all": "yes", "norms": "norms", "biases": "biases"}[part.parameters] if part.trainable else "frozen"
-    return [one.name, shape, f"{one.parameters:,}", trains, *rates, part.batchnorm]
+    trained_parameters = (
+        {"all": "yes", "norms": "norms", "biases": "biases"}[part.parameters] if part.trainable else "frozen"
+    )
+    return [stage.name, shape, f"{stage.num_parameters:,}", trained_parameters, *rates, part.batchnorm]

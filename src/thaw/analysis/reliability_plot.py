@@ -8,34 +8,36 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from thaw.analysis.calibration import Reliability
-from thaw.analysis.metrics import wilson
+from thaw.analysis.metrics import wilson_interval
 
 BLUE, GREY = "#0b6bcb", "#8a8a8a"
 
 
-def save_reliability(found: Reliability, title: str, file: Path) -> None:
+def save_reliability_diagram(reliability: Reliability, title: str, file: Path) -> None:
     """Above, the share that is right of each bin with its 95 % interval, beside the diagonal of perfect calibration;
     below, how many predictions the bins hold."""
     figure = Figure(figsize=(5.2, 6.2), layout="constrained")
-    above, below = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
-    edges = np.linspace(0, 1, len(found.counts) + 1)
-    filled = found.counts > 0
-    shares, counts = found.accuracy[filled], found.counts[filled]
-    bounds = np.array([wilson(round(share * count), count) for share, count in zip(shares, counts, strict=True)])
-    reach = np.abs(bounds.T - shares)
-    above.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
-    above.errorbar(
-        found.confidence[filled], shares, reach, fmt="o", color=BLUE, markersize=4, linewidth=1.2, capsize=2,
+    accuracy_axes, count_axes = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+    edges = np.linspace(0, 1, len(reliability.counts) + 1)
+    is_filled = reliability.counts > 0
+    accuracies, counts = reliability.accuracy[is_filled], reliability.counts[is_filled]
+    bounds = np.array(
+        [wilson_interval(round(accuracy * count), count) for accuracy, count in zip(accuracies, counts, strict=True)]
+    )
+    error_sizes = np.abs(bounds.T - accuracies)
+    accuracy_axes.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
+    accuracy_axes.errorbar(
+        reliability.confidence[is_filled], accuracies, error_sizes, fmt="o", color=BLUE, markersize=4, linewidth=1.2, capsize=2,
         label="share right, 95 % interval",
     )  # fmt: skip
-    above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share that is right")
-    above.legend(loc="upper left", edgecolor="none", framealpha=0.9)
-    above.set_title(title, loc="left", fontsize=11)
-    bars = below.bar(edges[:-1], found.counts, np.diff(edges), align="edge", color=BLUE, edgecolor="white")
-    below.bar_label(bars, [str(count) if count else "" for count in found.counts], fontsize=7)
-    below.margins(y=0.25)
-    below.set(xlabel="probability of the prediction", ylabel="images")
-    for axes in (above, below):
+    accuracy_axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share that is right")
+    accuracy_axes.legend(loc="upper left", edgecolor="none", framealpha=0.9)
+    accuracy_axes.set_title(title, loc="left", fontsize=11)
+    bars = count_axes.bar(edges[:-1], reliability.counts, np.diff(edges), align="edge", color=BLUE, edgecolor="white")
+    count_axes.bar_label(bars, [str(count) if count else "" for count in reliability.counts], fontsize=7)
+    count_axes.margins(y=0.25)
+    count_axes.set(xlabel="probability of the prediction", ylabel="images")
+    for axes in (accuracy_axes, count_axes):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     figure.savefig(file, dpi=110)

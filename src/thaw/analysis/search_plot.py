@@ -13,85 +13,87 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from thaw.analysis.plots import TRAIN, VAL
+from thaw.analysis.plots import TRAIN_COLOUR, VAL_COLOUR
 
-BEST = "#c22020"
+BEST_COLOUR = "#c22020"
 COLUMNS = 3
 
 
 @dataclass(frozen=True)
-class Point:
+class TrialPoint:
     """A trial, numbered from 1, with its validation accuracy: in its last epoch where it was pruned."""
 
     number: int
-    values: Mapping[str, Any]
+    params: Mapping[str, Any]
     accuracy: float
     is_pruned: bool
 
 
 @dataclass(frozen=True)
-class Axis:
+class SearchParameter:
     """A key that was searched; `importance` is the share of variance it explains, None where that is not known."""
 
     key: str
-    is_choice: bool
+    is_categorical: bool
     is_log: bool
     importance: float | None
 
 
-def save_search(points: Sequence[Point], best: Point, keys: Sequence[Axis], file: Path) -> None:
+def save_search_plot(
+    points: Sequence[TrialPoint], best: TrialPoint, parameters: Sequence[SearchParameter], file: Path
+) -> None:
     """One panel over the trials, one for each key; `best` of `points` is ringed."""
-    columns = min(COLUMNS, 1 + len(keys))
-    rows = math.ceil((1 + len(keys)) / columns)
+    columns = min(COLUMNS, 1 + len(parameters))
+    rows = math.ceil((1 + len(parameters)) / columns)
     figure = Figure(figsize=(4.4 * columns, 3.6 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     panels = list(grid.flat)
     _draw_history(panels[0], points, best)
-    for panel, key in zip(panels[1:], keys, strict=False):
-        _draw_key(panel, points, key, best)
+    for panel, parameter in zip(panels[1:], parameters, strict=False):
+        _draw_parameter(panel, points, parameter, best)
     for panel in grid[:, 0]:
         panel.set_ylabel("validation accuracy")
-    for panel in panels[1 + len(keys) :]:
+    for panel in panels[1 + len(parameters) :]:
         panel.set_visible(False)
     figure.savefig(file, dpi=110)
 
 
-def _draw_history(panel: Axes, points: Sequence[Point], best: Point) -> None:
-    done = [one for one in points if not one.is_pruned]
-    highest = list(accumulate((one.accuracy for one in done), max))
-    across, up = [*(one.number for one in done), points[-1].number], [*highest, highest[-1]]
-    panel.step(across, up, where="post", color=BEST, linewidth=0.9, label="best so far")
-    _scatter(panel, points, [one.number for one in points], best)
+def _draw_history(panel: Axes, points: Sequence[TrialPoint], best: TrialPoint) -> None:
+    completed = [point for point in points if not point.is_pruned]
+    best_so_far = list(accumulate((point.accuracy for point in completed), max))
+    xs, ys = [*(point.number for point in completed), points[-1].number], [*best_so_far, best_so_far[-1]]
+    panel.step(xs, ys, where="post", color=BEST_COLOUR, linewidth=0.9, label="best so far")
+    _draw_points(panel, points, [point.number for point in points], best)
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     panel.legend(frameon=False, fontsize=8)
-    _titled(panel, "Trials in their order", "trial")
+    _style_axes(panel, "Trials in their order", "trial")
 
 
-def _draw_key(panel: Axes, points: Sequence[Point], key: Axis, best: Point) -> None:
-    values = [one.values[key.key] for one in points]
-    if key.is_choice:
+def _draw_parameter(panel: Axes, points: Sequence[TrialPoint], parameter: SearchParameter, best: TrialPoint) -> None:
+    values = [point.params[parameter.key] for point in points]
+    if parameter.is_categorical:
         names = list(dict.fromkeys(sorted(map(str, values))))
         panel.set_xticks(range(len(names)), names)
         panel.set_xlim(-0.5, len(names) - 0.5)
         values = [names.index(str(value)) for value in values]
-    elif key.is_log:
+    elif parameter.is_log:
         panel.set_xscale("log")
-    _scatter(panel, points, values, best)
-    told = f"explains {key.importance:.0%} (fANOVA)" if key.importance is not None else ""
-    _titled(panel, told, key.key)
+    _draw_points(panel, points, values, best)
+    title = f"explains {parameter.importance:.0%} (fANOVA)" if parameter.importance is not None else ""
+    _style_axes(panel, title, parameter.key)
 
 
-def _scatter(panel: Axes, points: Sequence[Point], places: Sequence[float], best: Point) -> None:
-    for is_pruned, colour, marker, label in ((False, VAL, "o", "done"), (True, TRAIN, "x", "pruned")):
-        shown = [(at, one) for at, one in zip(places, points, strict=True) if one.is_pruned == is_pruned]
-        across, up = [at for at, _ in shown], [one.accuracy for _, one in shown]
-        panel.scatter(across, up, s=18, color=colour, marker=marker, label=label if shown else None, alpha=0.8)
-    at = places[points.index(best)]
-    panel.scatter([at], [best.accuracy], s=70, facecolors="none", edgecolors=BEST, label="best")
+def _draw_points(panel: Axes, points: Sequence[TrialPoint], positions: Sequence[float], best: TrialPoint) -> None:
+    for is_pruned, colour, marker, label in ((False, VAL_COLOUR, "o", "done"), (True, TRAIN_COLOUR, "x", "pruned")):
+        shown_points = [(x, point) for x, point in zip(positions, points, strict=True) if point.is_pruned == is_pruned]
+        xs, ys = [x for x, _ in shown_points], [point.accuracy for _, point in shown_points]
+        panel.scatter(xs, ys, s=18, color=colour, marker=marker, label=label if shown_points else None, alpha=0.8)
+    x = positions[points.index(best)]
+    panel.scatter([x], [best.accuracy], s=70, facecolors="none", edgecolors=BEST_COLOUR, label="best")
 
 
-def _titled(panel: Axes, title: str, below: str) -> None:
+def _style_axes(panel: Axes, title: str, xlabel: str) -> None:
     panel.set_title(title, loc="left", fontsize=11)
-    panel.set_xlabel(below)
+    panel.set_xlabel(xlabel)
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(alpha=0.25)

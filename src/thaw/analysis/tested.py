@@ -11,43 +11,47 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestPredictions:
     """By test image: `paths`, `labels` and `guesses` int64 [n] into `classes`, `probabilities` float64 [n] of the
     guesses."""
 
     classes: tuple[str, ...]
     paths: tuple[str, ...]
     labels: np.ndarray
-    guesses: np.ndarray
+    predictions: np.ndarray
     probabilities: np.ndarray
 
     @property
-    def right(self) -> np.ndarray:
+    def correct(self) -> np.ndarray:
         """bool [n]."""
-        truth: np.ndarray = self.labels == self.guesses
-        return truth
+        is_correct: np.ndarray = self.labels == self.predictions
+        return is_correct
 
-    def confusion(self) -> np.ndarray:
+    def compute_confusion_matrix(self) -> np.ndarray:
         """int64 [classes, classes]: row the label, column the prediction."""
-        count = len(self.classes)
-        return np.bincount(self.labels * count + self.guesses, minlength=count**2).reshape(count, count)
+        num_classes = len(self.classes)
+        return np.bincount(self.labels * num_classes + self.predictions, minlength=num_classes**2).reshape(
+            num_classes, num_classes
+        )
 
-    def surest(self, of: np.ndarray, most: int) -> list[int]:
+    def most_confident(self, mask: np.ndarray, max_count: int) -> list[int]:
         """Places of at most `most` of those that the mask `of` means, the highest probability first."""
-        places = np.flatnonzero(of)
-        order = np.argsort(-self.probabilities[places], kind="stable")
-        return [int(place) for place in places[order][:most]]
+        indices = np.flatnonzero(mask)
+        order = np.argsort(-self.probabilities[indices], kind="stable")
+        return [int(index) for index in indices[order][:max_count]]
 
-    def least_sure(self, of: np.ndarray, most: int) -> list[int]:
-        places = np.flatnonzero(of)
-        order = np.argsort(self.probabilities[places], kind="stable")
-        return [int(place) for place in places[order][:most]]
+    def least_confident(self, mask: np.ndarray, max_count: int) -> list[int]:
+        indices = np.flatnonzero(mask)
+        order = np.argsort(self.probabilities[indices], kind="stable")
+        return [int(index) for index in indices[order][:max_count]]
 
 
-def read_tested(file: Path, classes: Sequence[str]) -> Tested:
+def read_test_predictions(file: Path, classes: Sequence[str]) -> TestPredictions:
     with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = list(csv.DictReader(stream))
-    number = {name: place for place, name in enumerate(classes)}
-    labels, guesses = (np.array([number[row[key]] for row in rows], dtype=np.int64) for key in ("label", "prediction"))
+    class_indices = {name: index for index, name in enumerate(classes)}
+    labels, predictions = (
+        np.array([class_indices[row[key]] for row in rows], dtype=np.int64) for key in ("label", "prediction")
+    )
     probabilities = np.array([float(row["probability"]) for row in rows])
-    return Tested(tuple(classes), tuple(row["path"] for row in rows), labels, guesses, probabilities)
+    return TestPredictions(tuple(classes), tuple(row["path"] for row in rows), labels, predictions, probabilities)

@@ -8,18 +8,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from thaw.commands.table import Column, print_table
-from thaw.commands.verbs import verb_of
-from thaw.config.faults import DONE, Fault, UserFault, listing, nearest
-from thaw.data.cache import cache_folder
-from thaw.data.contents import KINDS, PARTIAL, Entry, contents, is_busy, remove
+from thaw.commands.verbs import parse_verb
+from thaw.config.faults import EXIT_SUCCESS, Problem, UserError, find_closest_name, format_names
+from thaw.data.cache import resolve_cache_dir
+from thaw.data.contents import ENTRY_LISTERS, PARTIAL_NAME_PATTERN, CacheEntry, is_busy, list_entries, remove
 
-LEFT = 1
-FOLDER = "data.cache"
+EXIT_NOT_REMOVED = 1
+CACHE_DIR_KEY = "data.cache"
 COLUMNS = [
-    Column("kind", keep=True),
+    Column("kind", no_wrap=True),
     Column("key"),
-    Column("size", number=True),
-    Column("last use", keep=True),
+    Column("size", is_numeric=True),
+    Column("last use", no_wrap=True),
     Column("what"),
 ]
 HELP = """thaw cache [clear [KIND|KEY ...]] [data.cache=DIR]
@@ -52,72 +52,95 @@ def run(arguments: Sequence[str]) -> int:
     """
     if {"--help", "-h"} & set(arguments):
         print(HELP)
-        return DONE
-    words = [one for one in arguments if not one.startswith(f"{FOLDER}=")]
-    folder = _folder([one.split("=", 1)[1] for one in arguments if one.startswith(f"{FOLDER}=")])
-    if strange := [one for one in words if "=" in one or one.startswith("-")]:
-        fix = f"{FOLDER}={strange[0].partition('=')[2] or 'DIR'}"
-        raise UserFault("not understood.", [Fault(one, valid=f"{FOLDER}=DIR", fix=fix) for one in strange])
-    if not words:
-        return _list(folder)
-    _, chosen = verb_of("thaw cache", words, ["clear"])
-    return _clear(folder, chosen)
+        return EXIT_SUCCESS
+    remaining_arguments = [argument for argument in arguments if not argument.startswith(f"{CACHE_DIR_KEY}=")]
+    folder = _resolve_cache_folder(
+        [argument.split("=", 1)[1] for argument in arguments if argument.startswith(f"{CACHE_DIR_KEY}=")]
+    )
+    if unknown_arguments := [
+        argument for argument in remaining_arguments if "=" in argument or argument.startswith("-")
+    ]:
+        fix = f"{CACHE_DIR_KEY}={unknown_arguments[0].partition('=')[2] or 'DIR'}"
+        raise UserError(
+            "not understood.",
+            [Problem(argument, valid=f"{CACHE_DIR_KEY}=DIR", fix=fix) for argument in unknown_arguments],
+        )
+    if not remaining_arguments:
+        return _print_entries(folder)
+    _, kinds_or_keys = parse_verb("thaw cache", remaining_arguments, ["clear"])
+    return _clear_entries(folder, kinds_or_keys)
 
 
-def _folder(named: Sequence[str]) -> Path:
-    folder = cache_folder(named[-1] if named else None)
-    if named and not folder.is_dir():
-        raise UserFault("no such cache.", [Fault(f"{FOLDER}={named[-1]}", "no folder", "a folder that is there")])
+def _resolve_cache_folder(values: Sequence[str]) -> Path:
+    folder = resolve_cache_dir(values[-1] if values else None)
+    if values and not folder.is_dir():
+        raise UserError(
+            "no such cache.", [Problem(f"{CACHE_DIR_KEY}={values[-1]}", "no folder", "a folder that is there")]
+        )
     return folder
 
 
-def _list(folder: Path) -> int:
-    found = contents(folder)
-    if not found:
+def _print_entries(folder: Path) -> int:
+    entries = list_entries(folder)
+    if not entries:
         print(f"nothing is kept in {folder}")
-        return DONE
-    print_table(COLUMNS, [_row(one) for one in found])
-    sums = ", ".join(f"{kind} {_size(_of(found, kind))}" for kind in KINDS if _of(found, kind))
-    print(f"\n{len(found)} entries, {_size(found)} in {folder}: {sums}")
-    return DONE
+        return EXIT_SUCCESS
+    print_table(COLUMNS, [_build_row(entry) for entry in entries])
+    totals = ", ".join(
+        f"{kind} {_format_size(_select_kind(entries, kind))}" for kind in ENTRY_LISTERS if _select_kind(entries, kind)
+    )
+    print(f"\n{len(entries)} entries, {_format_size(entries)} in {folder}: {totals}")
+    return EXIT_SUCCESS
 
 
-def _row(entry: Entry) -> list[str]:
-    what = entry.what
-    if PARTIAL.fullmatch(entry.key):
-        what = "being filled" if is_busy(entry) else "abandoned, half filled"
-    return [entry.kind, entry.key, _size([entry]), time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used)), what]
+def _build_row(entry: CacheEntry) -> list[str]:
+    description = entry.description
+    if PARTIAL_NAME_PATTERN.fullmatch(entry.key):
+        description = "being filled" if is_busy(entry) else "abandoned, half filled"
+    return [
+        entry.kind,
+        entry.key,
+        _format_size([entry]),
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used)),
+        description,
+    ]
 
 
-def _of(entries: Iterable[Entry], kind: str) -> list[Entry]:
-    return [one for one in entries if one.kind == kind]
+def _select_kind(entries: Iterable[CacheEntry], kind: str) -> list[CacheEntry]:
+    return [entry for entry in entries if entry.kind == kind]
 
 
-def _clear(folder: Path, chosen: Sequence[str]) -> int:
-    found = contents(folder)
-    keys = {one.key for one in found}
-    if unknown := [word for word in chosen if word not in KINDS and word not in keys]:
-        raise UserFault("nothing was removed.", [_unknown(word, sorted(keys)) for word in unknown])
-    meant = [one for one in found if not chosen or one.kind in chosen or one.key in chosen]
-    removed, left = [], list[str]()
-    for one in meant:
-        if reason := _kept_back(one):
-            left.append(f"  {one.kind} {one.key}: {reason}")
+def _clear_entries(folder: Path, kinds_or_keys: Sequence[str]) -> int:
+    entries = list_entries(folder)
+    keys = {entry.key for entry in entries}
+    if unknown_names := [name for name in kinds_or_keys if name not in ENTRY_LISTERS and name not in keys]:
+        raise UserError(
+            "nothing was removed.", [_build_unknown_name_problem(name, sorted(keys)) for name in unknown_names]
+        )
+    selected_entries = [
+        entry for entry in entries if not kinds_or_keys or entry.kind in kinds_or_keys or entry.key in kinds_or_keys
+    ]
+    removed_entries, failures = [], list[str]()
+    for entry in selected_entries:
+        if reason := _try_remove_entry(entry):
+            failures.append(f"  {entry.kind} {entry.key}: {reason}")
         else:
-            removed.append(one)
-    print(f"{len(removed)} of {len(found)} entries removed, {_size(removed)} freed in {folder}")
-    if left:
-        print("\n".join([f"{len(left)} stayed:", *left]), file=sys.stderr)
-    return LEFT if left else DONE
+            removed_entries.append(entry)
+    print(
+        f"{len(removed_entries)} of {len(entries)} entries removed, {_format_size(removed_entries)} freed in {folder}"
+    )
+    if failures:
+        print("\n".join([f"{len(failures)} stayed:", *failures]), file=sys.stderr)
+    return EXIT_NOT_REMOVED if failures else EXIT_SUCCESS
 
 
-def _unknown(word: str, keys: Sequence[str]) -> Fault:
-    closest = nearest(word, [*KINDS, *keys])
+def _build_unknown_name_problem(name: str, keys: Sequence[str]) -> Problem:
+    closest = find_closest_name(name, [*ENTRY_LISTERS, *keys])
     fix = f"thaw cache clear {closest}" if closest else "thaw cache, which lists the keys"
-    return Fault(word, "no kind, and no key in the cache", listing([*KINDS, *keys], 12), fix)
+    return Problem(name, "no kind, and no key in the cache", format_names([*ENTRY_LISTERS, *keys], 12), fix)
 
 
-def _kept_back(entry: Entry) -> str:
+def _try_remove_entry(entry: CacheEntry) -> str:
     """Removes it, or says why not."""
     try:
         remove(entry)
@@ -128,10 +151,10 @@ def _kept_back(entry: Entry) -> str:
     return ""
 
 
-def _size(entries: Iterable[Entry]) -> str:
-    size, unit = float(sum(one.size for one in entries)), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
+def _format_size(entries: Iterable[CacheEntry]) -> str:
+    size, unit = float(sum(entry.size for entry in entries)), "B"
+    for next_unit in ("KiB", "MiB", "GiB", "TiB"):
         if size < 1000:
             break
-        size, unit = size / 1024, larger
+        size, unit = size / 1024, next_unit
     return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from thaw.commands.verbs import asks_for_help, new_name
-from thaw.config.faults import Fault, UserFault
-from thaw.training.run import RECORD
+from thaw.commands.verbs import generate_unique_name, is_help_request
+from thaw.config.faults import Problem, UserError
+from thaw.training.run import RECORD_FILE
 
-OUTPUTS = "outputs"
+DEFAULT_OUTPUT_DIR = "outputs"
 HELP = """thaw compare DIR [DIR ...] [out=DIR]
 
   DIR    a run directory, a sweep, or any folder with runs below it
@@ -33,22 +33,28 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: for arguments that are not understood, folders without runs, or runs of which none is done.
     """
-    if asks_for_help(arguments):
+    if is_help_request(arguments):
         print(HELP)
         return 0
-    settings = [one for one in arguments if one.startswith(("-", "out=")) or _is_setting(one)]
-    given = [one.removeprefix("out=") for one in settings if one.startswith("out=")]
-    strange = [one for one in settings if not one.startswith("out=")]
-    if strange or len(given) > 1 or "" in given:
-        faults = [Fault(one, valid="out=DIR", fix="thaw compare --help") for one in strange or settings]
-        raise UserFault("not understood.", faults)
-    directories = [Path(one).expanduser() for one in arguments if one not in settings]
+    settings = [argument for argument in arguments if argument.startswith(("-", "out=")) or _is_setting(argument)]
+    output_folders = [argument.removeprefix("out=") for argument in settings if argument.startswith("out=")]
+    unknown_settings = [argument for argument in settings if not argument.startswith("out=")]
+    if unknown_settings or len(output_folders) > 1 or "" in output_folders:
+        problems = [
+            Problem(argument, valid="out=DIR", fix="thaw compare --help") for argument in unknown_settings or settings
+        ]
+        raise UserError("not understood.", problems)
+    directories = [Path(argument).expanduser() for argument in arguments if argument not in settings]
     if not directories:
-        raise UserFault("nothing to compare.", [Fault("no folder", valid="run directories, sweeps, folders of them")])
+        raise UserError("nothing to compare.", [Problem("no folder", valid="run directories, sweeps, folders of them")])
     from thaw.comparison.build import compare
     from thaw.comparison.terminal import print_comparison
 
-    print_comparison(compare(directories, Path(given[0]).expanduser() if given else _folder(directories)))
+    print_comparison(
+        compare(
+            directories, Path(output_folders[0]).expanduser() if output_folders else _resolve_output_folder(directories)
+        )
+    )
     return 0
 
 
@@ -57,7 +63,7 @@ def _is_setting(argument: str) -> bool:
     return "=" in argument and "/" not in argument.partition("=")[0] and not Path(argument).expanduser().exists()
 
 
-def _folder(directories: Sequence[Path]) -> Path:
-    if len(directories) == 1 and not (directories[0] / RECORD).is_file():
+def _resolve_output_folder(directories: Sequence[Path]) -> Path:
+    if len(directories) == 1 and not (directories[0] / RECORD_FILE).is_file():
         return directories[0]
-    return Path(OUTPUTS) / new_name("comparison")
+    return Path(DEFAULT_OUTPUT_DIR) / generate_unique_name("comparison")

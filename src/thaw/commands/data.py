@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thaw.commands.verbs import asks_for_help, new_folder, number_of, one_recipe, verb_of
-from thaw.config.faults import Fault, UserFault
-from thaw.config.schema import Captcha, Recipe
+from thaw.commands.verbs import compose_single_recipe, generate_output_path, is_help_request, parse_number, parse_verb
+from thaw.config.faults import Problem, UserError
+from thaw.config.schema import CaptchaDatasetConfig, Recipe
 
 if TYPE_CHECKING:
-    from thaw.data.problems import Problem
+    from thaw.data.problems import DatasetProblem
 
-Values = Mapping[str, str]
+Settings = Mapping[str, str]
 
-CLEAN, PROBLEMS = 0, 1
+EXIT_CLEAN, EXIT_PROBLEMS_FOUND = 0, 1
 HELP = """thaw data VERB [dataset=NAME] [key=value ...]
 
   fetch     get and unpack the data set, say where it lies and what it holds
@@ -39,122 +39,139 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: where there is no such verb, the settings are wrong, or the data cannot be had.
     """
-    if asks_for_help(arguments):
+    if is_help_request(arguments):
         print(HELP)
-        return CLEAN
-    verb, rest = verb_of("thaw data", arguments, VERBS)
-    act, own = VERBS[verb]
-    values = {**own, **dict(one.split("=", 1) for one in rest if "=" in one and one.split("=", 1)[0] in own)}
-    overrides = [one for one in rest if one.split("=", 1)[0] not in own or "=" not in one]
-    return act(one_recipe("thaw data", overrides, "data set", "dataset=NAME and key=value"), values)
+        return EXIT_CLEAN
+    verb, verb_arguments = parse_verb("thaw data", arguments, VERBS)
+    handler, defaults = VERBS[verb]
+    settings = {
+        **defaults,
+        **dict(
+            argument.split("=", 1)
+            for argument in verb_arguments
+            if "=" in argument and argument.split("=", 1)[0] in defaults
+        ),
+    }
+    overrides = [
+        argument for argument in verb_arguments if argument.split("=", 1)[0] not in defaults or "=" not in argument
+    ]
+    return handler(compose_single_recipe("thaw data", overrides, "data set", "dataset=NAME and key=value"), settings)
 
 
-def _fetch(recipe: Recipe, _: Values) -> int:
-    from thaw.analysis.inventory import say_samples
-    from thaw.data.build import samples_of
-    from thaw.data.cache import cache_folder
+def _download_dataset(recipe: Recipe, _: Settings) -> int:
+    from thaw.analysis.inventory import print_dataset_summary
+    from thaw.data.build import load_samples
+    from thaw.data.cache import resolve_cache_dir
 
-    samples = samples_of(recipe.dataset, recipe.seed, cache_folder(recipe.data.cache), recipe.data.mirror)
-    say_samples(recipe.dataset.name, samples, {})
+    samples = load_samples(recipe.dataset, recipe.seed, resolve_cache_dir(recipe.data.cache), recipe.data.mirror)
+    print_dataset_summary(recipe.dataset.name, samples, {})
     print(f"it lies in {samples.root}")
-    return CLEAN
+    return EXIT_CLEAN
 
 
-def _verify(recipe: Recipe, _: Values) -> int:
+def _verify_dataset(recipe: Recipe, _: Settings) -> int:
     """Decodes the files themselves, not what an earlier run has kept of them."""
-    from thaw.analysis.inventory import say_problems, say_samples
-    from thaw.data.build import samples_of
-    from thaw.data.cache import cache_folder
-    from thaw.data.verified import verified
+    from thaw.analysis.inventory import print_dataset_summary, print_problems
+    from thaw.data.build import load_samples
+    from thaw.data.cache import resolve_cache_dir
+    from thaw.data.verified import verify_dataset
 
-    cache = cache_folder(recipe.data.cache)
-    archive_problems = list(_wrong_archive(recipe, cache))
-    samples = samples_of(recipe.dataset, recipe.seed, cache, recipe.data.mirror)
-    problems = [*archive_problems, *verified(samples, recipe.data.near_duplicates)]
-    say_samples(recipe.dataset.name, samples, {})
-    say_problems(problems)
+    cache_dir = resolve_cache_dir(recipe.data.cache)
+    archive_problems = list(_find_corrupt_archives(recipe, cache_dir))
+    samples = load_samples(recipe.dataset, recipe.seed, cache_dir, recipe.data.mirror)
+    problems = [*archive_problems, *verify_dataset(samples, recipe.data.near_duplicates)]
+    print_dataset_summary(recipe.dataset.name, samples, {})
+    print_problems(problems)
     print(f"{len(problems)} kinds of problems" if problems else "every image can be decoded; no problems found")
-    return PROBLEMS if problems else CLEAN
+    return EXIT_PROBLEMS_FOUND if problems else EXIT_CLEAN
 
 
-def _wrong_archive(recipe: Recipe, cache: Path) -> Iterator[Problem]:
+def _find_corrupt_archives(recipe: Recipe, cache_dir: Path) -> Iterator[DatasetProblem]:
     """Of those that lie here: fetched ones, and one that dataset.root names."""
-    from thaw.config.consistency import archives_of
-    from thaw.data.fetch import matches
-    from thaw.data.problems import Problem
+    from thaw.config.consistency import get_archives
+    from thaw.data.fetch import has_checksum
+    from thaw.data.problems import DatasetProblem
 
     if recipe.dataset.kind == "captcha":
         return
-    checksums = {Path(one.url).name: one.checksum for one in archives_of(recipe.dataset).values() if one.checksum}
-    places = [cache / "downloads" / name for name in checksums]
-    places += [Path(recipe.dataset.root).expanduser()] if recipe.dataset.root else []
-    wrong = [place for place in places if place.is_file() and place.name in checksums]
-    wrong = [place for place in wrong if not matches(place, checksums[place.name])]
-    if wrong:
-        yield Problem("archive", "archives with another checksum than the official one", tuple(map(str, wrong)))
+    checksums = {
+        Path(archive.url).name: archive.checksum
+        for archive in get_archives(recipe.dataset).values()
+        if archive.checksum
+    }
+    paths = [cache_dir / "downloads" / name for name in checksums]
+    paths += [Path(recipe.dataset.root).expanduser()] if recipe.dataset.root else []
+    corrupt_paths = [path for path in paths if path.is_file() and path.name in checksums]
+    corrupt_paths = [path for path in corrupt_paths if not has_checksum(path, checksums[path.name])]
+    if corrupt_paths:
+        yield DatasetProblem(
+            "archive", "archives with another checksum than the official one", tuple(map(str, corrupt_paths))
+        )
 
 
-def _report(recipe: Recipe, values: Values) -> int:
+def _write_report(recipe: Recipe, settings: Settings) -> int:
     """The images are cut for a network of dataset.image_size pixels, ImageNet's usual 224 where the recipe leaves that
     to the source weights: a report needs no weights."""
-    from thaw.analysis.inventory import say_problems, say_samples
+    from thaw.analysis.inventory import print_dataset_summary, print_problems
     from thaw.analysis.report import write_report
-    from thaw.data.augmentation import augmentation_of
-    from thaw.data.batches import Images
-    from thaw.data.build import samples_of
-    from thaw.data.cache import cache_folder
-    from thaw.data.inspected import inspected
-    from thaw.network.source import IMAGENET
+    from thaw.data.augmentation import build_augmentation
+    from thaw.data.batches import ImageDataset
+    from thaw.data.build import load_samples
+    from thaw.data.cache import resolve_cache_dir
+    from thaw.data.inspected import inspect_dataset
+    from thaw.network.source import IMAGENET_PREPROCESSING
 
-    name, cache = recipe.dataset.name, cache_folder(recipe.data.cache)
-    preprocessing = IMAGENET.at(recipe.dataset.image_size, recipe.dataset.crop)
-    samples = samples_of(recipe.dataset, recipe.seed, cache, recipe.data.mirror)
-    most_bytes = recipe.data.store_gib * 2**30
-    data = inspected(samples, preprocessing, cache, True, recipe.data.near_duplicates, most_bytes)
-    labels, augmentation = data.samples.labels(), augmentation_of(recipe.augment)
-    images = Images(data.store, labels, preprocessing.size, augmentation, recipe.seed)
-    say_samples(name, data.samples, data.skipped)
-    say_problems(data.problems)
-    out = Path(values["out"]).expanduser() if values["out"] else new_folder(recipe, "report")
-    print(f"the report is {write_report(name, data, images, out)}")
-    return CLEAN
+    name, cache_dir = recipe.dataset.name, resolve_cache_dir(recipe.data.cache)
+    preprocessing = IMAGENET_PREPROCESSING.with_size(recipe.dataset.image_size, recipe.dataset.crop)
+    samples = load_samples(recipe.dataset, recipe.seed, cache_dir, recipe.data.mirror)
+    max_bytes = recipe.data.store_gib * 2**30
+    inspection = inspect_dataset(samples, preprocessing, cache_dir, True, recipe.data.near_duplicates, max_bytes)
+    labels, augmentation = inspection.samples.get_labels(), build_augmentation(recipe.augment)
+    images = ImageDataset(inspection.store, labels, preprocessing.size, augmentation, recipe.seed)
+    print_dataset_summary(name, inspection.samples, inspection.skipped)
+    print_problems(inspection.problems)
+    out = Path(settings["out"]).expanduser() if settings["out"] else generate_output_path(recipe, "report")
+    print(f"the report is {write_report(name, inspection, images, out)}")
+    return EXIT_CLEAN
 
 
-def _captchas(recipe: Recipe, values: Values) -> int:
+def _write_captchas(recipe: Recipe, settings: Settings) -> int:
     """labels.csv comes last: a folder without it was not drawn to the end."""
-    from thaw.data.captcha import captchas
+    from thaw.data.captcha import generate_captchas
     from thaw.training.files import write_text
 
-    if faults := [*_undrawable(recipe, values)]:
-        raise UserFault("nothing was drawn.", faults)
-    assert isinstance(recipe.dataset, Captcha)
-    count, length, draw = (int(values[key]) for key in ("count", "length", "draw"))
-    folder, rows = Path(values["out"]).expanduser(), ["file,text"]
+    if problems := [*_find_captcha_problems(recipe, settings)]:
+        raise UserError("nothing was drawn.", problems)
+    assert isinstance(recipe.dataset, CaptchaDatasetConfig)
+    count, length, seed = (int(settings[key]) for key in ("count", "length", "draw"))
+    folder, rows = Path(settings["out"]).expanduser(), ["file,text"]
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = captchas(recipe.dataset.characters, count, length, recipe.dataset.side, draw)
-    for number, (text, image) in enumerate(drawn):
-        image.save(folder / f"{number:04}.png")
-        rows.append(f"{number:04}.png,{text}")
+    labelled_images = generate_captchas(recipe.dataset.characters, count, length, recipe.dataset.side, seed)
+    for index, (text, image) in enumerate(labelled_images):
+        image.save(folder / f"{index:04}.png")
+        rows.append(f"{index:04}.png,{text}")
     write_text(folder / "labels.csv", "\n".join(rows) + "\n")
     print(f"{count} captchas of {length} characters are in {folder}, what they say in {folder / 'labels.csv'}")
-    return CLEAN
+    return EXIT_CLEAN
 
 
-def _undrawable(recipe: Recipe, values: Values) -> Iterator[Fault]:
-    for key, least in (("count", 1), ("length", 1), ("draw", 0)):
-        if not number_of(values[key], int) >= least:
-            yield Fault(f"{key}={values[key]}", values[key], f"a whole number of at least {least}", f"{key}={least}")
-    if not isinstance(recipe.dataset, Captcha):
-        yield Fault(f"dataset={recipe.dataset.name}", "no data set of characters", "dataset=captcha")
-    if not values["out"]:
-        yield Fault("out", "no folder to draw into", "out=DIR", "out=captchas")
-    elif any(Path(values["out"]).expanduser().glob("*")):
-        yield Fault(f"out={values['out']}", "a folder that holds something", "a new or empty one")
+def _find_captcha_problems(recipe: Recipe, settings: Settings) -> Iterator[Problem]:
+    for key, minimum in (("count", 1), ("length", 1), ("draw", 0)):
+        if not parse_number(settings[key], int) >= minimum:
+            yield Problem(
+                f"{key}={settings[key]}", settings[key], f"a whole number of at least {minimum}", f"{key}={minimum}"
+            )
+    if not isinstance(recipe.dataset, CaptchaDatasetConfig):
+        yield Problem(f"dataset={recipe.dataset.name}", "no data set of characters", "dataset=captcha")
+    if not settings["out"]:
+        yield Problem("out", "no folder to draw into", "out=DIR", "out=captchas")
+    elif any(Path(settings["out"]).expanduser().glob("*")):
+        yield Problem(f"out={settings['out']}", "a folder that holds something", "a new or empty one")
 
 
-VERBS: dict[str, tuple[Callable[[Recipe, Values], int], Values]] = {
-    "fetch": (_fetch, {}),
-    "verify": (_verify, {}),
-    "report": (_report, {"out": ""}),
-    "captchas": (_captchas, {"out": "", "count": "200", "length": "4", "draw": "0"}),
+VERBS: dict[str, tuple[Callable[[Recipe, Settings], int], Settings]] = {
+    "fetch": (_download_dataset, {}),
+    "verify": (_verify_dataset, {}),
+    "report": (_write_report, {"out": ""}),
+    "captchas": (_write_captchas, {"out": "", "count": "200", "length": "4", "draw": "0"}),
 }

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thaw.commands.table import Column, print_table
-from thaw.commands.verbs import asks_for_help
-from thaw.commands.words import CONFIG_DIR, own_presets, sorted_words
-from thaw.config.faults import DONE, Fault, UserFault, nearest
+from thaw.commands.verbs import is_help_request
+from thaw.commands.words import CONFIG_DIR_OPTION, get_config_dir_arguments, parse_arguments
+from thaw.config.faults import EXIT_SUCCESS, Problem, UserError, find_closest_name
 
 if TYPE_CHECKING:
-    from thaw.analysis.by_class import OfClass
+    from thaw.analysis.by_class import ClassMetrics
     from thaw.trained.evaluation import Evaluation
-    from thaw.trained.restore import Restored
+    from thaw.trained.restore import Classifier
 
 SPLITS = ("test", "val", "train", "all")
-SHOWN_CLASSES, SHOWN_PICTURES = 10, 32
+MAX_SHOWN_CLASSES, MAX_SHOWN_IMAGES = 10, 32
 METRICS = {
     "accuracy": "accuracy",
     "top5_accuracy": "top-5 accuracy",
@@ -54,153 +54,202 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: for a file that is no checkpoint, wrong settings, or data that cannot be had or do not fit.
     """
-    if asks_for_help(arguments):
+    if is_help_request(arguments):
         print(HELP)
-        return DONE
-    options, words = sorted_words(arguments, (CONFIG_DIR,), ())
-    if not words:
-        raise UserFault(
-            "nothing was started.", [Fault("thaw evaluate", "nothing", "a run or checkpoint", "see --help")]
+        return EXIT_SUCCESS
+    options, positionals = parse_arguments(arguments, (CONFIG_DIR_OPTION,), ())
+    if not positionals:
+        raise UserError(
+            "nothing was started.", [Problem("thaw evaluate", "nothing", "a run or checkpoint", "see --help")]
         )
-    place, *settings = words
-    own = dict(one.split("=", 1) for one in settings if one.startswith(("split=", "out=")))
-    splits = _splits(own.get("split", "test,val"))
-    from thaw.config.amended import amended
-    from thaw.trained.evaluation import evaluations
-    from thaw.trained.restore import restored
-    from thaw.training.process import prepare
+    run_or_checkpoint, *settings = positionals
+    command_settings = dict(setting.split("=", 1) for setting in settings if setting.startswith(("split=", "out=")))
+    splits = _parse_splits(command_settings.get("split", "test,val"))
+    from thaw.config.amended import with_overrides
+    from thaw.trained.evaluation import evaluate_splits
+    from thaw.trained.restore import load_checkpoint
+    from thaw.training.process import configure_process
 
-    checkpoint = Path(place).expanduser()
-    trained = restored(checkpoint)
-    changes = [one for one in settings if not one.startswith(("split=", "out="))]
-    recipe = amended(trained.recipe, changes, own_presets(options))
-    prepare(recipe.seed, recipe.trainer.deterministic, recipe.trainer.threads)
-    asked = any(one.startswith("trainer.") for one in changes)
-    trained = replace(trained, recipe=recipe).as_trained(recipe.trainer if asked else None)
-    found = evaluations(trained, recipe, splits)
-    metrics = {split: one.metrics() for split, one in found.items()}
-    _say(found, metrics)
-    if not changes and (record := checkpoint / "metrics.json").is_file():
-        print(_compared(metrics, json.loads(record.read_text(encoding="utf-8"))))
-    if own.get("out"):
-        _write(Path(own["out"]).expanduser(), trained, next(iter(found.items())), metrics)
-    return DONE
-
-
-def _splits(text: str) -> list[str]:
-    named = list(dict.fromkeys(text.split(",")))
-    if wrong := [one for one in named if one not in SPLITS]:
-        near = nearest(wrong[0], SPLITS)
-        raise UserFault("nothing was started.", [Fault(f"split={text}", wrong[0], ", ".join(SPLITS), f"split={near}")])
-    return named
+    checkpoint_path = Path(run_or_checkpoint).expanduser()
+    classifier = load_checkpoint(checkpoint_path)
+    overrides = [setting for setting in settings if not setting.startswith(("split=", "out="))]
+    recipe = with_overrides(classifier.recipe, overrides, get_config_dir_arguments(options))
+    configure_process(recipe.seed, recipe.trainer.deterministic, recipe.trainer.threads)
+    has_trainer_overrides = any(setting.startswith("trainer.") for setting in overrides)
+    classifier = replace(classifier, recipe=recipe).on_hardware(recipe.trainer if has_trainer_overrides else None)
+    evaluations_by_split = evaluate_splits(classifier, recipe, splits)
+    metrics = {split: setting.compute_metrics() for split, setting in evaluations_by_split.items()}
+    _print_evaluations(evaluations_by_split, metrics)
+    if not overrides and (metrics_path := checkpoint_path / "metrics.json").is_file():
+        print(_describe_differences(metrics, json.loads(metrics_path.read_text(encoding="utf-8"))))
+    if command_settings.get("out"):
+        _write_outputs(
+            Path(command_settings["out"]).expanduser(), classifier, next(iter(evaluations_by_split.items())), metrics
+        )
+    return EXIT_SUCCESS
 
 
-def _say(found: Mapping[str, Evaluation], metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    columns = [Column("", keep=True), *(Column(f"{name}, {one['count']} images") for name, one in metrics.items())]
-    rows = [[label, *(_told(one, key) for one in metrics.values())] for key, label in METRICS.items()]
+def _parse_splits(text: str) -> list[str]:
+    splits = list(dict.fromkeys(text.split(",")))
+    if unknown_splits := [split for split in splits if split not in SPLITS]:
+        closest = find_closest_name(unknown_splits[0], SPLITS)
+        raise UserError(
+            "nothing was started.", [Problem(f"split={text}", unknown_splits[0], ", ".join(SPLITS), f"split={closest}")]
+        )
+    return splits
+
+
+def _print_evaluations(
+    evaluations_by_split: Mapping[str, Evaluation], metrics: Mapping[str, Mapping[str, Any]]
+) -> None:
+    columns = [
+        Column("", no_wrap=True),
+        *(Column(f"{name}, {evaluation['count']} images") for name, evaluation in metrics.items()),
+    ]
+    rows = [
+        [label, *(_format_metric(evaluation, key) for evaluation in metrics.values())] for key, label in METRICS.items()
+    ]
     print_table(columns, rows)
-    split, first = next(iter(found.items()))
-    for name, one in found.items():
-        if one.broken:
-            print(f"{name}: left out, as they cannot be decoded: {len(one.broken)} ({', '.join(list(one.broken)[:5])})")
-    _say_classes(split, first)
-    _say_pairs(split, first)
+    split, first_evaluation = next(iter(evaluations_by_split.items()))
+    for name, evaluation in evaluations_by_split.items():
+        if evaluation.skipped:
+            print(
+                f"{name}: left out, as they cannot be decoded: {len(evaluation.skipped)} ({', '.join(list(evaluation.skipped)[:5])})"
+            )
+    _print_worst_classes(split, first_evaluation)
+    _print_confused_pairs(split, first_evaluation)
 
 
-def _told(metrics: Mapping[str, Any], key: str) -> str:
+def _format_metric(metrics: Mapping[str, Any], key: str) -> str:
     interval = metrics.get(f"{key}_ci95")
     return f"{metrics[key]:.3f}" + (f"   {interval[0]:.3f} to {interval[1]:.3f}" if interval else "")
 
 
-def _say_classes(split: str, found: Evaluation) -> None:
-    rows = sorted((one for one in found.by_class() if one.count), key=lambda one: one.f1)[:SHOWN_CLASSES]
-    columns = [Column("class"), Column("images", number=True), *(Column(one) for one in ("recall", "precision", "F1"))]
-    title = f"\n{split}: the {len(rows)} classes with the lowest F1" if len(rows) == SHOWN_CLASSES else f"\n{split}"
-    shares = (("recall", "recall_ci95"), ("precision", "precision_ci95"), ("f1", "f1_ci95"))
-    print_table(columns, [[one.name, str(one.count), *(_share(one, *pair) for pair in shares)] for one in rows], title)
+def _print_worst_classes(split: str, evaluation: Evaluation) -> None:
+    rows = sorted((row for row in evaluation.compute_class_metrics() if row.count), key=lambda row: row.f1)[
+        :MAX_SHOWN_CLASSES
+    ]
+    columns = [
+        Column("class"),
+        Column("images", is_numeric=True),
+        *(Column(row) for row in ("recall", "precision", "F1")),
+    ]
+    title = f"\n{split}: the {len(rows)} classes with the lowest F1" if len(rows) == MAX_SHOWN_CLASSES else f"\n{split}"
+    metric_keys = (("recall", "recall_ci95"), ("precision", "precision_ci95"), ("f1", "f1_ci95"))
+    print_table(
+        columns,
+        [[row.name, str(row.count), *(_format_share(row, *keys) for keys in metric_keys)] for row in rows],
+        title,
+    )
 
 
-def _share(row: OfClass, key: str, interval: str) -> str:
-    low, high = getattr(row, interval)
+def _format_share(row: ClassMetrics, key: str, interval_key: str) -> str:
+    low, high = getattr(row, interval_key)
     return f"{getattr(row, key):.3f}   {low:.3f} to {high:.3f}"
 
 
-def _say_pairs(split: str, found: Evaluation) -> None:
-    from thaw.analysis.by_class import confused
+def _print_confused_pairs(split: str, evaluation: Evaluation) -> None:
+    from thaw.analysis.by_class import find_confused_pairs
 
-    pairs = confused(found.confusion, found.samples.classes)
+    pairs = find_confused_pairs(evaluation.confusion, evaluation.samples.classes)
     if not pairs:
         print(f"\n{split}: every prediction is right")
         return
-    columns = [Column("label"), Column("taken for"), Column("images", number=True), Column("of the label", number=True)]
-    rows = [[one.label, one.prediction, str(one.count), f"{one.share:.1%}"] for one in pairs]
+    columns = [
+        Column("label"),
+        Column("taken for"),
+        Column("images", is_numeric=True),
+        Column("of the label", is_numeric=True),
+    ]
+    rows = [[pair.label, pair.prediction, str(pair.count), f"{pair.fraction:.1%}"] for pair in pairs]
     print_table(columns, rows, f"\n{split}: most confused")
 
 
-def _compared(metrics: Mapping[str, Any], recorded: Mapping[str, Any]) -> str:
+def _describe_differences(metrics: Mapping[str, Any], recorded_metrics: Mapping[str, Any]) -> str:
     """Of what both have."""
-    keys = [(split, key) for split in metrics if split in recorded for key in metrics[split] if key in recorded[split]]
-    apart = [f"{split} {key}" for split, key in keys if metrics[split][key] != recorded[split][key]]
-    furthest = max((_distance(metrics[split][key], recorded[split][key]) for split, key in keys), default=0.0)
+    keys = [
+        (split, key)
+        for split in metrics
+        if split in recorded_metrics
+        for key in metrics[split]
+        if key in recorded_metrics[split]
+    ]
+    differing_keys = [f"{split} {key}" for split, key in keys if metrics[split][key] != recorded_metrics[split][key]]
+    max_difference = max(
+        (_compute_max_difference(metrics[split][key], recorded_metrics[split][key]) for split, key in keys), default=0.0
+    )
     if not keys:
         return ""
-    told = f"{', '.join(apart)} differ, by {furthest:.2g} at most" if apart else "the same numbers"
-    return f"\nbeside the run's own metrics.json: {told}"
+    summary = (
+        f"{', '.join(differing_keys)} differ, by {max_difference:.2g} at most" if differing_keys else "the same numbers"
+    )
+    return f"\nbeside the run's own metrics.json: {summary}"
 
 
-def _distance(one: Any, other: Any) -> float:
-    pairs = zip(one, other, strict=True) if isinstance(one, list) else [(one, other)]
-    return float(max(abs(left - right) for left, right in pairs))
+def _compute_max_difference(actual: Any, expected: Any) -> float:
+    pairs = zip(actual, expected, strict=True) if isinstance(actual, list) else [(actual, expected)]
+    return float(max(abs(actual_number - expected_number) for actual_number, expected_number in pairs))
 
 
-def _write(folder: Path, trained: Restored, evaluated: tuple[str, Evaluation], metrics: Mapping[str, Any]) -> None:
+def _write_outputs(
+    folder: Path, classifier: Classifier, split_evaluation: tuple[str, Evaluation], metrics: Mapping[str, Any]
+) -> None:
     import torch
 
-    from thaw.analysis.plots import save_confusion
-    from thaw.analysis.reliability_plot import save_reliability
+    from thaw.analysis.plots import save_confusion_matrix
+    from thaw.analysis.reliability_plot import save_reliability_diagram
     from thaw.training.files import write_json, write_text
     from thaw.training.predictions_file import write_predictions
 
-    split, found = evaluated
+    split, evaluation = split_evaluation
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", metrics)
-    write_text(folder / "per_class.csv", _as_csv(found.by_class()))
-    write_predictions(folder / "predictions.csv", found.samples, found.logits, torch.from_numpy(found.positions))
-    count, error, confusion = len(found.labels), metrics[split]["ece"], found.confusion
+    write_text(folder / "per_class.csv", _format_csv(evaluation.compute_class_metrics()))
+    write_predictions(
+        folder / "predictions.csv", evaluation.samples, evaluation.logits, torch.from_numpy(evaluation.positions)
+    )
+    count, error, confusion = len(evaluation.labels), metrics[split]["ece"], evaluation.confusion
     title = f"{confusion.trace()} of {count} {split} images right"
-    save_confusion(confusion, found.samples.classes, title, folder / "confusion_matrix.png")
+    save_confusion_matrix(confusion, evaluation.samples.classes, title, folder / "confusion_matrix.png")
     title = f"{count} {split} images, calibration error {error:.3f}"
-    save_reliability(found.reliability(), title, folder / "reliability.png")
-    _draw_worst(folder / "worst.jpg", trained, found)
+    save_reliability_diagram(evaluation.compute_reliability(), title, folder / "reliability.png")
+    _save_top_losses(folder / "worst.jpg", classifier, evaluation)
     print(f"\nof {split}: everything is in {folder}")
 
 
-def _as_csv(rows: Sequence[OfClass]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = (one.name.removesuffix("_ci95") if one.name != "name" else "class" for one in fields(rows[0]))
+def _format_csv(rows: Sequence[ClassMetrics]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = (field.name.removesuffix("_ci95") if field.name != "name" else "class" for field in fields(rows[0]))
     header = list(dict.fromkeys(names))
-    shares = header[header.index("recall") :]
-    writer.writerow([*header[: -len(shares)], *(f"{one}{end}" for one in shares for end in ("", "_low", "_high"))])
-    writer.writerows([*_flat(astuple(row))] for row in rows)
-    return text.getvalue()
+    interval_columns = header[header.index("recall") :]
+    writer.writerow(
+        [
+            *header[: -len(interval_columns)],
+            *(f"{field}{suffix}" for field in interval_columns for suffix in ("", "_low", "_high")),
+        ]
+    )
+    writer.writerows([*_format_cells(astuple(row))] for row in rows)
+    return buffer.getvalue()
 
 
-def _flat(values: Sequence[Any]) -> Iterator[Any]:
+def _format_cells(values: Sequence[Any]) -> Iterator[Any]:
     for value in values:
         if isinstance(value, tuple):
-            yield from (f"{one:.6g}" for one in value)
+            yield from (f"{number:.6g}" for number in value)
         else:
             yield f"{value:.6g}" if isinstance(value, float) else value
 
 
-def _draw_worst(file: Path, trained: Restored, found: Evaluation) -> None:
-    from thaw.analysis.sample_grid import save_samples
-    from thaw.analysis.worst import titled, worst_first
-    from thaw.trained.prediction import squares
+def _save_top_losses(file: Path, classifier: Classifier, evaluation: Evaluation) -> None:
+    from thaw.analysis.sample_grid import save_image_grid
+    from thaw.analysis.worst import captions, top_losses
+    from thaw.trained.prediction import load_pixels
 
-    chosen = worst_first(found.logits, found.labels, SHOWN_PICTURES)
-    samples = [found.samples.samples[found.positions[one]] for one in chosen]
-    titles, wrong = titled(found.logits[chosen], [one.label for one in samples], found.samples.classes)
-    pixels = squares([found.samples.root / one.path for one in samples], trained.preprocessing)
-    save_samples(pixels, titles, wrong, file)
+    indices = top_losses(evaluation.logits, evaluation.labels, MAX_SHOWN_IMAGES)
+    samples = [evaluation.samples.samples[evaluation.positions[sample]] for sample in indices]
+    titles, is_wrong = captions(
+        evaluation.logits[indices], [sample.label for sample in samples], evaluation.samples.classes
+    )
+    pixels = load_pixels([evaluation.samples.root / sample.path for sample in samples], classifier.preprocessing)
+    save_image_grid(pixels, titles, is_wrong, file)

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thaw.commands.verbs import asks_for_help, interruptible, number_of
-from thaw.config.faults import DONE, Fault, UserFault, listing, nearest
+from thaw.commands.verbs import is_help_request, parse_number, run_interruptible
+from thaw.config.faults import EXIT_SUCCESS, Problem, UserError, find_closest_name, format_names
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-KEYS = {"top": "3", "out": "", "steps": "20", "octaves": "4", "rate": "0.02", "seed": "0"}
-OF_DREAMS = ("steps", "octaves", "rate", "seed")
+DEFAULT_SETTINGS = {"top": "3", "out": "", "steps": "20", "octaves": "4", "rate": "0.02", "seed": "0"}
+DREAM_KEYS = ("steps", "octaves", "rate", "seed")
 HELP = """thaw explain RUN|CKPT IMAGE [--dream STAGE] [key=value ...]
 
   Pages to look at, and the same as PNG files: what the network says of the picture, Grad-CAM of its likeliest classes,
@@ -42,82 +42,122 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: where there is no such checkpoint, picture or stage, or the settings are wrong.
     """
-    if asks_for_help(arguments):
+    if is_help_request(arguments):
         print(HELP)
-        return DONE
-    places, own, faults = _sorted_out(arguments)
-    if faults := [*faults, *_faults(places, own)]:
-        raise UserFault("nothing was started.", faults)
-    checkpoint, file = (Path(one).expanduser() for one in places)
-    picture = _decoded(file)  # before torch is imported
-    folder = Path(own["out"]).expanduser() if own.get("out") else Path(f"explain_{file.stem}_{secrets.token_hex(3)}")
-    return interruptible(lambda: _explain(checkpoint, picture, file.name, folder, own))
+        return EXIT_SUCCESS
+    positionals, settings, problems = _parse_arguments(arguments)
+    if problems := [*problems, *_find_problems(positionals, settings)]:
+        raise UserError("nothing was started.", problems)
+    checkpoint_path, image_path = (Path(positional).expanduser() for positional in positionals)
+    image = _load_image(image_path)  # before torch is imported
+    folder = (
+        Path(settings["out"]).expanduser()
+        if settings.get("out")
+        else Path(f"explain_{image_path.stem}_{secrets.token_hex(3)}")
+    )
+    return run_interruptible(lambda: _explain(checkpoint_path, image, image_path.name, folder, settings))
 
 
-def _sorted_out(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], list[Fault]]:
+def _parse_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], list[Problem]]:
     """Checkpoint and picture, settings by key, and what is wrong. What has a = and is a file is no setting."""
-    places, own, faults, words = list[str](), dict[str, str](), list[Fault](), list(arguments)
-    while words:
-        word = words.pop(0)
-        key, is_joined, value = word.partition("=")
+    positionals, settings, problems, remaining_arguments = (
+        list[str](),
+        dict[str, str](),
+        list[Problem](),
+        list(arguments),
+    )
+    while remaining_arguments:
+        argument = remaining_arguments.pop(0)
+        key, separator, value = argument.partition("=")
         if key == "--dream":
-            own["dream"] = value if is_joined else words.pop(0) if words else ""
-            faults += [] if own["dream"] else [Fault("--dream", "no stage", fix="--dream STAGE")]
-        elif key in KEYS and is_joined:
-            own[key] = value
-        elif word.startswith("-") or (is_joined and not Path(word).expanduser().exists()):
-            near = nearest(key, ["--dream", *KEYS])
-            fix = "" if near is None else f"{near} STAGE" if near == "--dream" else f"{near}={value or 'VALUE'}"
-            faults.append(Fault(word, "no such setting", listing(["--dream", *(f"{one}=" for one in KEYS)]), fix))
+            settings["dream"] = value if separator else remaining_arguments.pop(0) if remaining_arguments else ""
+            problems += [] if settings["dream"] else [Problem("--dream", "no stage", fix="--dream STAGE")]
+        elif key in DEFAULT_SETTINGS and separator:
+            settings[key] = value
+        elif argument.startswith("-") or (separator and not Path(argument).expanduser().exists()):
+            closest = find_closest_name(key, ["--dream", *DEFAULT_SETTINGS])
+            fix = (
+                ""
+                if closest is None
+                else f"{closest} STAGE"
+                if closest == "--dream"
+                else f"{closest}={value or 'VALUE'}"
+            )
+            problems.append(
+                Problem(
+                    argument,
+                    "no such setting",
+                    format_names(["--dream", *(f"{name}=" for name in DEFAULT_SETTINGS)]),
+                    fix,
+                )
+            )
         else:
-            places.append(word)
-    return places, own, faults
+            positionals.append(argument)
+    return positionals, settings, problems
 
 
-def _faults(places: Sequence[str], own: Mapping[str, str]) -> Iterator[Fault]:
-    if len(places) != 2:
-        yield Fault("thaw explain", listing(places) or "nothing", "a run or checkpoint, and a picture", "see --help")
-    values = {**KEYS, **own}
+def _find_problems(positionals: Sequence[str], settings: Mapping[str, str]) -> Iterator[Problem]:
+    if len(positionals) != 2:
+        yield Problem(
+            "thaw explain", format_names(positionals) or "nothing", "a run or checkpoint, and a picture", "see --help"
+        )
+    all_settings = {**DEFAULT_SETTINGS, **settings}
     for key in ("top", "steps", "octaves"):
-        if not number_of(values[key], int) >= 1:
-            yield Fault(f"{key}={values[key]}", values[key], "a whole number of at least 1", f"{key}={KEYS[key]}")
-    if not number_of(values["rate"], float) > 0:
-        yield Fault(f"rate={values['rate']}", values["rate"], "a number above 0", f"rate={KEYS['rate']}")
-    if not 0 <= number_of(values["seed"], int) < 2**32:
-        yield Fault(f"seed={values['seed']}", values["seed"], "a whole number from 0", "seed=0")
-    if "dream" not in own:
-        yield from (Fault(f"{key}={own[key]}", "no --dream", fix="--dream STAGE") for key in OF_DREAMS if key in own)
-    out = Path(values["out"]).expanduser()
-    if values["out"] and out.exists() and not out.is_dir():
-        yield Fault(f"out={values['out']}", "a file", "a folder")
+        if not parse_number(all_settings[key], int) >= 1:
+            yield Problem(
+                f"{key}={all_settings[key]}",
+                all_settings[key],
+                "a whole number of at least 1",
+                f"{key}={DEFAULT_SETTINGS[key]}",
+            )
+    if not parse_number(all_settings["rate"], float) > 0:
+        yield Problem(
+            f"rate={all_settings['rate']}", all_settings["rate"], "a number above 0", f"rate={DEFAULT_SETTINGS['rate']}"
+        )
+    if not 0 <= parse_number(all_settings["seed"], int) < 2**32:
+        yield Problem(f"seed={all_settings['seed']}", all_settings["seed"], "a whole number from 0", "seed=0")
+    if "dream" not in settings:
+        yield from (
+            Problem(f"{key}={settings[key]}", "no --dream", fix="--dream STAGE")
+            for key in DREAM_KEYS
+            if key in settings
+        )
+    out = Path(all_settings["out"]).expanduser()
+    if all_settings["out"] and out.exists() and not out.is_dir():
+        yield Problem(f"out={all_settings['out']}", "a file", "a folder")
 
 
-def _decoded(file: Path) -> Image:
-    from thaw.data.image import BrokenImage, decoded
+def _load_image(file: Path) -> Image:
+    from thaw.data.image import BrokenImageError, decode_image
 
     if not file.is_file():
-        there = sorted(one.name for one in file.parent.iterdir() if one.is_file()) if file.parent.is_dir() else []
-        near = nearest(file.name, there)
-        got = "a folder" if file.is_dir() else "no such file"
-        raise UserFault(
-            "no such picture.", [Fault(str(file), got, "a picture", str(file.with_name(near)) if near else "")]
+        file_names = (
+            sorted(path.name for path in file.parent.iterdir() if path.is_file()) if file.parent.is_dir() else []
+        )
+        closest = find_closest_name(file.name, file_names)
+        actual = "a folder" if file.is_dir() else "no such file"
+        raise UserError(
+            "no such picture.",
+            [Problem(str(file), actual, "a picture", str(file.with_name(closest)) if closest else "")],
         )
     try:
-        return decoded(file)
-    except BrokenImage as error:
-        raise UserFault("the picture cannot be decoded.", [Fault(str(file), str(error), "a whole picture")]) from error
+        return decode_image(file)
+    except BrokenImageError as error:
+        raise UserError(
+            "the picture cannot be decoded.", [Problem(str(file), str(error), "a whole picture")]
+        ) from error
 
 
-def _explain(checkpoint: Path, picture: Image, name: str, folder: Path, own: Mapping[str, str]) -> int:
-    from thaw.analysis.dream import Dreaming
+def _explain(checkpoint_path: Path, image: Image, name: str, folder: Path, settings: Mapping[str, str]) -> int:
+    from thaw.analysis.dream import DeepDreamSettings
     from thaw.trained.explanation import explain
-    from thaw.trained.restore import restored
+    from thaw.trained.restore import load_checkpoint
 
-    values = {**KEYS, **own}
+    all_settings = {**DEFAULT_SETTINGS, **settings}
     dream = None
-    if "dream" in own:
-        steps, octaves, seed = (int(values[key]) for key in ("steps", "octaves", "seed"))
-        dream = Dreaming(own["dream"], steps, octaves, float(values["rate"]), seed)
-    page = explain(restored(checkpoint), picture, name, folder, int(values["top"]), dream)
-    print(f"the pages begin with {page}")
-    return DONE
+    if "dream" in settings:
+        steps, octaves, seed = (int(all_settings[key]) for key in ("steps", "octaves", "seed"))
+        dream = DeepDreamSettings(settings["dream"], steps, octaves, float(all_settings["rate"]), seed)
+    page_path = explain(load_checkpoint(checkpoint_path), image, name, folder, int(all_settings["top"]), dream)
+    print(f"the pages begin with {page_path}")
+    return EXIT_SUCCESS

@@ -9,14 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thaw.commands.verbs import asks_for_help
-from thaw.commands.words import sorted_words
-from thaw.config.faults import DONE, Fault, UserFault, listing, nearest
+from thaw.commands.verbs import is_help_request
+from thaw.commands.words import parse_arguments
+from thaw.config.faults import EXIT_SUCCESS, Problem, UserError, find_closest_name, format_names
 
 if TYPE_CHECKING:
-    from thaw.trained.export import Checked
+    from thaw.trained.export import ExportCheck
 
-REFUSED = 1
+EXIT_MISMATCH = 1
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors", "torchscript": ".torchscript"}
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 OPTIONS = ("--format", "--out")
@@ -39,14 +39,14 @@ Exit status: 0; 1 where the export does not compute what the network does; 2 whe
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExportArguments:
     """`out` is None where nothing is said."""
 
-    checkpoint: Path
+    checkpoint_path: Path
     format: str
     out: Path | None
     root: str | None
-    images: tuple[Path, ...]
+    image_paths: tuple[Path, ...]
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -55,82 +55,89 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: for arguments that are not understood, packages that are missing, or a run that cannot be used.
     """
-    if asks_for_help(arguments):
+    if is_help_request(arguments):
         print(HELP)
-        return DONE
-    wanted = _understood(arguments)  # before torch is imported
-    from thaw.trained.checkpoint_file import checkpoint_in
-    from thaw.trained.export import NotTheSame, exported
+        return EXIT_SUCCESS
+    export_arguments = _parse_export_arguments(arguments)  # before torch is imported
+    from thaw.trained.checkpoint_file import resolve_checkpoint
+    from thaw.trained.export import ExportMismatchError, export_model
     from thaw.trained.export_formats import FORMATS
-    from thaw.trained.export_images import images_for
-    from thaw.trained.restore import restored
+    from thaw.trained.export_images import load_check_images
+    from thaw.trained.restore import load_checkpoint
 
-    trained = restored(wanted.checkpoint)
-    out = wanted.out or checkpoint_in(wanted.checkpoint).with_suffix(SUFFIXES[wanted.format])
-    _check_place(out, wanted)
-    shown = images_for(trained, wanted.images, wanted.root)
+    classifier = load_checkpoint(export_arguments.checkpoint_path)
+    out = export_arguments.out or resolve_checkpoint(export_arguments.checkpoint_path).with_suffix(
+        SUFFIXES[export_arguments.format]
+    )
+    _check_output_path(out, export_arguments)
+    check_images = load_check_images(classifier, export_arguments.image_paths, export_arguments.root)
     try:
-        checked = exported(trained, wanted.format, out, shown.pixels)
-    except NotTheSame as error:
+        check_result = export_model(classifier, export_arguments.format, out, check_images.pixels)
+    except ExportMismatchError as error:
         print(
-            f"thaw: the export does not compute what the network does, and was deleted.\n{_told(error.checked)}",
+            f"thaw: the export does not compute what the network does, and was deleted.\n{_format_check_result(error.check)}",
             file=sys.stderr,
         )
-        return REFUSED
-    print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, {FORMATS[wanted.format].notes(out)}")
-    print(f"checked on {shown.said}, in batches of 1 and 7")
-    print(_told(checked))
-    return DONE
+        return EXIT_MISMATCH
+    print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, {FORMATS[export_arguments.format].describe(out)}")
+    print(f"checked on {check_images.description}, in batches of 1 and 7")
+    print(_format_check_result(check_result))
+    return EXIT_SUCCESS
 
 
-def _told(checked: Checked) -> str:
+def _format_check_result(check_result: ExportCheck) -> str:
     return (
-        f"the same class for {checked.same} of {checked.images}; largest difference {checked.of_probabilities:.1e} "
-        f"of probabilities, {checked.of_logits:.1e} of logits (up to {checked.largest_logit:.1f})"
+        f"the same class for {check_result.num_same} of {check_result.num_images}; largest difference {check_result.max_probability_difference:.1e} "
+        f"of probabilities, {check_result.max_logit_difference:.1e} of logits (up to {check_result.max_logit:.1f})"
     )
 
 
-def _understood(arguments: Sequence[str]) -> Wanted:
-    options, words = sorted_words(arguments, OPTIONS, ())
-    settings = dict(one.split("=", 1) for one in words if one.startswith("dataset.root="))
-    places = [one for one in words if not one.startswith("dataset.root=")]
-    if faults := [*_wrong_format(options), *_wrong_words(places)]:
-        raise UserFault("nothing was exported.", faults)
-    checkpoint, *images = (Path(one).expanduser() for one in places)
+def _parse_export_arguments(arguments: Sequence[str]) -> ExportArguments:
+    options, positionals = parse_arguments(arguments, OPTIONS, ())
+    settings = dict(argument.split("=", 1) for argument in positionals if argument.startswith("dataset.root="))
+    paths = [argument for argument in positionals if not argument.startswith("dataset.root=")]
+    if problems := [*_find_format_problems(options), *_find_path_problems(paths)]:
+        raise UserError("nothing was exported.", problems)
+    checkpoint_path, *image_paths = (Path(argument).expanduser() for argument in paths)
     out = Path(options["--out"]).expanduser() if options.get("--out") else None
-    return Wanted(checkpoint, options["--format"], out, settings.get("dataset.root"), tuple(images))
+    return ExportArguments(checkpoint_path, options["--format"], out, settings.get("dataset.root"), tuple(image_paths))
 
 
-def _wrong_format(options: dict[str, str]) -> Iterator[Fault]:
+def _find_format_problems(options: dict[str, str]) -> Iterator[Problem]:
     name = options.get("--format", "")
-    missing = [one for one in PACKAGES.get(name, ()) if find_spec(one) is None]
+    missing_packages = [package for package in PACKAGES.get(name, ()) if find_spec(package) is None]
     if name not in SUFFIXES:
-        got = repr(name) if name else "no format"
-        yield Fault("--format", got, listing(SUFFIXES), f"--format {nearest(name, SUFFIXES) or 'onnx'}")
-    elif missing:
+        actual = repr(name) if name else "no format"
+        yield Problem(
+            "--format", actual, format_names(SUFFIXES), f"--format {find_closest_name(name, SUFFIXES) or 'onnx'}"
+        )
+    elif missing_packages:
         fix = 'pip install "thaw[export]", or --format torch_export'
-        yield Fault(f"--format {name}", f"not installed: {listing(missing)}", fix=fix)
+        yield Problem(f"--format {name}", f"not installed: {format_names(missing_packages)}", fix=fix)
 
 
-def _wrong_words(places: Sequence[str]) -> Iterator[Fault]:
-    if not places:
-        yield Fault("thaw export", "no run", "a run directory or a checkpoint", "thaw export outputs/RUN --format onnx")
-    for word in places[1:]:
-        if not Path(word).expanduser().is_file():
-            yield Fault(word, "no such image", "files of images, after the run")
+def _find_path_problems(paths: Sequence[str]) -> Iterator[Problem]:
+    if not paths:
+        yield Problem(
+            "thaw export", "no run", "a run directory or a checkpoint", "thaw export outputs/RUN --format onnx"
+        )
+    for path in paths[1:]:
+        if not Path(path).expanduser().is_file():
+            yield Problem(path, "no such image", "files of images, after the run")
 
 
-def _check_place(out: Path, wanted: Wanted) -> None:
-    if out.suffix != SUFFIXES[wanted.format]:
-        fix = f"--out {out.with_suffix(SUFFIXES[wanted.format])}"
-        raise UserFault(
-            "nothing was exported.", [Fault(f"--out {out}", out.suffix or "no ending", SUFFIXES[wanted.format], fix)]
+def _check_output_path(out: Path, export_arguments: ExportArguments) -> None:
+    if out.suffix != SUFFIXES[export_arguments.format]:
+        fix = f"--out {out.with_suffix(SUFFIXES[export_arguments.format])}"
+        raise UserError(
+            "nothing was exported.",
+            [Problem(f"--out {out}", out.suffix or "no ending", SUFFIXES[export_arguments.format], fix)],
         )
     if not out.parent.is_dir():
-        raise UserFault(
-            "nothing was exported.", [Fault(f"--out {out}", "no such folder", fix=f"mkdir -p {out.parent}")]
+        raise UserError(
+            "nothing was exported.", [Problem(f"--out {out}", "no such folder", fix=f"mkdir -p {out.parent}")]
         )
-    if out.is_dir() or (out.exists() and out.samefile(wanted.checkpoint)):
-        raise UserFault(
-            "nothing was exported.", [Fault(str(out), "what is exported, or a folder", "another file", "--out FILE")]
+    if out.is_dir() or (out.exists() and out.samefile(export_arguments.checkpoint_path)):
+        raise UserError(
+            "nothing was exported.", [Problem(str(out), "what is exported, or a folder", "another file", "--out FILE")]
         )

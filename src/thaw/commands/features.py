@@ -8,19 +8,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from thaw.commands.verbs import asks_for_help, one_recipe
-from thaw.commands.words import CONFIG_DIR, own_presets, sorted_words
-from thaw.config.faults import DONE, Fault, UserFault, listing, nearest
+from thaw.commands.verbs import compose_single_recipe, is_help_request
+from thaw.commands.words import CONFIG_DIR_OPTION, get_config_dir_arguments, parse_arguments
+from thaw.config.faults import EXIT_SUCCESS, Problem, UserError, find_closest_name, format_names
 from thaw.config.schema import Recipe
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from thaw.training.extraction import Extracted
+    from thaw.training.extraction import ExtractedFeatures
 
-WITH_VALUE, FLAGS = ("--out", "--stage", "--projector", "--map", CONFIG_DIR), ("--maps",)
-GOALS = ("--out", "--projector", "--map")
-ENDINGS = (".npz", ".npy", ".parquet")
+VALUE_OPTIONS, FLAGS = ("--out", "--stage", "--projector", "--map", CONFIG_DIR_OPTION), ("--maps",)
+OUTPUT_OPTIONS = ("--out", "--projector", "--map")
+SUFFIXES = (".npz", ".npy", ".parquet")
 HELP = """thaw features [key=value ...] [--out FILE] [--stage STAGE] [--maps] [--projector DIR] [--map FILE.png]
 
   The features that a recipe's frozen backbone makes of all images of its data set. At least one of:
@@ -49,14 +49,14 @@ Exit status: 0, or 2 where there is something for you to change."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FeatureArguments:
     """What the command line asks for, besides a recipe."""
 
     out: Path | None
-    projector: Path | None
-    map: Path | None
+    projector_folder: Path | None
+    embedding_path: Path | None
     stage: str | None
-    maps: bool
+    has_maps: bool
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -65,138 +65,159 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: where the settings are wrong, the data or weights cannot be had, or a file cannot be written.
     """
-    if asks_for_help(arguments):
+    if is_help_request(arguments):
         print(HELP)
-        return DONE
-    options, overrides = sorted_words(arguments, WITH_VALUE, FLAGS)
-    out, projector, picture = (_path(options.get(one)) for one in GOALS)
-    wanted = Wanted(out, projector, picture, options.get("--stage"), "--maps" in options)
-    if faults := [*_faults(wanted)]:
-        raise UserFault("nothing was started.", faults)
-    recipe = one_recipe("thaw features", [*own_presets(options), *overrides])  # before torch is imported
-    return _write(recipe, wanted)
+        return EXIT_SUCCESS
+    options, overrides = parse_arguments(arguments, VALUE_OPTIONS, FLAGS)
+    out, projector_folder, embedding_path = (_parse_path(options.get(option)) for option in OUTPUT_OPTIONS)
+    feature_arguments = FeatureArguments(
+        out, projector_folder, embedding_path, options.get("--stage"), "--maps" in options
+    )
+    if problems := [*_find_problems(feature_arguments)]:
+        raise UserError("nothing was started.", problems)
+    recipe = compose_single_recipe(
+        "thaw features", [*get_config_dir_arguments(options), *overrides]
+    )  # before torch is imported
+    return _write_outputs(recipe, feature_arguments)
 
 
-def _path(text: str | None) -> Path | None:
+def _parse_path(text: str | None) -> Path | None:
     return Path(text).expanduser() if text else None
 
 
-def _faults(wanted: Wanted) -> Iterator[Fault]:
-    if not (wanted.out or wanted.projector or wanted.map):
-        yield Fault("thaw features", "nothing to write", listing(GOALS), "--out features.npz")
-    for option, file in (("--out", wanted.out), ("--projector", wanted.projector), ("--map", wanted.map)):
+def _find_problems(feature_arguments: FeatureArguments) -> Iterator[Problem]:
+    if not (feature_arguments.out or feature_arguments.projector_folder or feature_arguments.embedding_path):
+        yield Problem("thaw features", "nothing to write", format_names(OUTPUT_OPTIONS), "--out features.npz")
+    for option, file in (
+        ("--out", feature_arguments.out),
+        ("--projector", feature_arguments.projector_folder),
+        ("--map", feature_arguments.embedding_path),
+    ):
         if file and not file.absolute().parent.is_dir():
-            yield Fault(
+            yield Problem(
                 f"{option} {file}", f"no folder {file.parent}", "a folder that is there", f"mkdir {file.parent}"
             )
-    yield from _wrong_files(wanted)
-    yield from _wrong_maps(wanted)
+    yield from _find_file_problems(feature_arguments)
+    yield from _find_maps_problems(feature_arguments)
 
 
-def _wrong_files(wanted: Wanted) -> Iterator[Fault]:
-    for option, file, endings in (("--out", wanted.out, ENDINGS), ("--map", wanted.map, (".png",))):
-        if file and file.suffix not in endings:
-            closest = nearest(file.suffix, endings) or endings[0]
-            got = f"the ending {file.suffix}" if file.suffix else "no ending"
-            yield Fault(f"{option} {file}", got, listing(endings), f"{option} {file.with_suffix(closest)}")
+def _find_file_problems(feature_arguments: FeatureArguments) -> Iterator[Problem]:
+    for option, file, suffixes in (
+        ("--out", feature_arguments.out, SUFFIXES),
+        ("--map", feature_arguments.embedding_path, (".png",)),
+    ):
+        if file and file.suffix not in suffixes:
+            closest = find_closest_name(file.suffix, suffixes) or suffixes[0]
+            actual = f"the ending {file.suffix}" if file.suffix else "no ending"
+            yield Problem(f"{option} {file}", actual, format_names(suffixes), f"{option} {file.with_suffix(closest)}")
         elif file and file.is_dir():
-            yield Fault(f"{option} {file}", "a folder", "a file")
-    if wanted.projector and wanted.projector.is_file():
-        yield Fault(f"--projector {wanted.projector}", "a file", "a folder")
-    if wanted.out and wanted.out.suffix == ".parquet" and find_spec("pyarrow") is None:
-        fix = f'pip install "thaw[features]", or --out {wanted.out.with_suffix(".npz")}'
-        yield Fault(f"--out {wanted.out}", "the package pyarrow is not installed", fix=fix)
+            yield Problem(f"{option} {file}", "a folder", "a file")
+    if feature_arguments.projector_folder and feature_arguments.projector_folder.is_file():
+        yield Problem(f"--projector {feature_arguments.projector_folder}", "a file", "a folder")
+    if feature_arguments.out and feature_arguments.out.suffix == ".parquet" and find_spec("pyarrow") is None:
+        fix = f'pip install "thaw[features]", or --out {feature_arguments.out.with_suffix(".npz")}'
+        yield Problem(f"--out {feature_arguments.out}", "the package pyarrow is not installed", fix=fix)
 
 
-def _wrong_maps(wanted: Wanted) -> Iterator[Fault]:
-    if not wanted.maps:
+def _find_maps_problems(feature_arguments: FeatureArguments) -> Iterator[Problem]:
+    if not feature_arguments.has_maps:
         return
-    if wanted.stage is None:
+    if feature_arguments.stage is None:
         fix = "--stage STAGE (thaw inspect lists them), or leave --maps out"
-        yield Fault("--maps", "the vectors that the head takes, which are no maps", "--maps with --stage", fix)
-    if wanted.out is None:
-        yield Fault("--maps", "no --out", "--maps with --out", "--out features.npz")
-    elif wanted.out.suffix == ".parquet":
-        fix = f"--out {wanted.out.with_suffix('.npz')}, or leave --maps out"
-        yield Fault("--maps", f"--out {wanted.out}", "maps in .npz or .npy", fix)
+        yield Problem("--maps", "the vectors that the head takes, which are no maps", "--maps with --stage", fix)
+    if feature_arguments.out is None:
+        yield Problem("--maps", "no --out", "--maps with --out", "--out features.npz")
+    elif feature_arguments.out.suffix == ".parquet":
+        fix = f"--out {feature_arguments.out.with_suffix('.npz')}, or leave --maps out"
+        yield Problem("--maps", f"--out {feature_arguments.out}", "maps in .npz or .npy", fix)
 
 
-def _write(recipe: Recipe, wanted: Wanted) -> int:
-    from thaw.features.export import averaged
-    from thaw.training.extraction import extracted
+def _write_outputs(recipe: Recipe, feature_arguments: FeatureArguments) -> int:
+    from thaw.features.export import pool_features
+    from thaw.training.extraction import extract_features
 
-    found = extracted(recipe, wanted.stage)
-    if wanted.maps and found.values.ndim == 2:
-        fault = Fault("--maps", f"the stage {found.stage}, which puts out vectors", fix="leave --maps out")
-        raise UserFault("nothing was written.", [fault])
+    extraction = extract_features(recipe, feature_arguments.stage)
+    if feature_arguments.has_maps and extraction.values.ndim == 2:
+        problem = Problem("--maps", f"the stage {extraction.stage}, which puts out vectors", fix="leave --maps out")
+        raise UserError("nothing was written.", [problem])
     if recipe.strategy.start == "random":
         print(f"the weights are random, as strategy={recipe.strategy.name} has it")
-    spent = f"computed in {found.seconds:.1f} s" if found.seconds else "from the cache"
-    print(f"{recipe.backbone.name}, stage {found.stage}: {_shape(found.values)}, {spent}")
-    vectors = averaged(found.values) if wanted.projector or wanted.map or not wanted.maps else found.values
-    if wanted.out:
-        _export(recipe, found, found.values if wanted.maps else vectors, wanted.out)
-    if wanted.projector:
-        _project(recipe, found, vectors, wanted.projector)
-    if wanted.map:
-        _draw(recipe, found, vectors, wanted.map)
-    return DONE
+    timing = f"computed in {extraction.seconds:.1f} s" if extraction.seconds else "from the cache"
+    print(f"{recipe.backbone.name}, stage {extraction.stage}: {_format_shape(extraction.values)}, {timing}")
+    vectors = (
+        pool_features(extraction.values)
+        if feature_arguments.projector_folder or feature_arguments.embedding_path or not feature_arguments.has_maps
+        else extraction.values
+    )
+    if feature_arguments.out:
+        _export_features(
+            recipe, extraction, extraction.values if feature_arguments.has_maps else vectors, feature_arguments.out
+        )
+    if feature_arguments.projector_folder:
+        _write_projector(recipe, extraction, vectors, feature_arguments.projector_folder)
+    if feature_arguments.embedding_path:
+        _save_embedding_plot(recipe, extraction, vectors, feature_arguments.embedding_path)
+    return EXIT_SUCCESS
 
 
-def _export(recipe: Recipe, found: Extracted, features: np.ndarray, file: Path) -> None:
-    from thaw.features.export import Export, writers
+def _export_features(recipe: Recipe, extraction: ExtractedFeatures, features: np.ndarray, file: Path) -> None:
+    from thaw.features.export import Export, build_writers
 
-    export = Export(features, found.samples, recipe.backbone.name, found.stage)
-    for place, write in writers(export, file).items():
-        _save(place, write)
-    print(f"features {_shape(features)} in {file}")
+    export = Export(features, extraction.samples, recipe.backbone.name, extraction.stage)
+    for path, write in build_writers(export, file).items():
+        _save(path, write)
+    print(f"features {_format_shape(features)} in {file}")
 
 
-def _project(recipe: Recipe, found: Extracted, features: np.ndarray, folder: Path) -> None:
-    from thaw.analysis.projector import CONFIG, projector_writers, shown_positions
+def _write_projector(recipe: Recipe, extraction: ExtractedFeatures, features: np.ndarray, folder: Path) -> None:
+    from thaw.analysis.projector import CONFIG_FILE, build_projector_writers, select_positions
 
-    positions = shown_positions(len(features), recipe.seed)
+    positions = select_positions(len(features), recipe.seed)
     if len(positions) < len(features):
         print(f"the projector shows {len(positions):,} of {len(features):,} images, drawn by seed {recipe.seed}")
-    name = f"{recipe.dataset.name}, {recipe.backbone.name}, {found.stage}"
-    files = projector_writers(features, found.samples, found.images, positions, name)
+    name = f"{recipe.dataset.name}, {recipe.backbone.name}, {extraction.stage}"
+    writers = build_projector_writers(features, extraction.samples, extraction.images, positions, name)
     try:
         folder.mkdir(exist_ok=True)
-        (folder / CONFIG).unlink(missing_ok=True)  # an earlier one would speak of files that are half replaced
+        (folder / CONFIG_FILE).unlink(missing_ok=True)  # an earlier one would speak of files that are half replaced
     except OSError as error:
-        raise _cannot_write(folder, error) from error
-    for file, write in files.items():
+        raise _build_write_error(folder, error) from error
+    for file, write in writers.items():
         _save(folder / file, write)
     # The projector is missing from TensorBoard's menu for the first half minute, but not at its own address.
     print(f"for the projector: thaw dashboard {folder}, then http://localhost:6006/#projector")
 
 
-def _draw(recipe: Recipe, found: Extracted, features: np.ndarray, file: Path) -> None:
-    from thaw.analysis.feature_map import feature_map, map_picture
+def _save_embedding_plot(recipe: Recipe, extraction: ExtractedFeatures, features: np.ndarray, file: Path) -> None:
+    from thaw.analysis.feature_map import compute_embedding, plot_embedding
 
-    maps = feature_map(features, recipe.seed)
-    shown = f"{len(features):,} images"
-    if len(maps.positions) < len(features):
-        shown = f"{len(maps.positions):,} of {shown}"
-        print(f"the map shows {shown}, drawn by seed {recipe.seed}")
-    picture = map_picture(maps, found.samples, f"{recipe.dataset.name}, {recipe.backbone.name}, {found.stage}: {shown}")
-    _save(file, lambda stream: picture.savefig(stream, format="png", dpi=110))
+    embeddings = compute_embedding(features, recipe.seed)
+    image_count = f"{len(features):,} images"
+    if len(embeddings.positions) < len(features):
+        image_count = f"{len(embeddings.positions):,} of {image_count}"
+        print(f"the map shows {image_count}, drawn by seed {recipe.seed}")
+    figure = plot_embedding(
+        embeddings,
+        extraction.samples,
+        f"{recipe.dataset.name}, {recipe.backbone.name}, {extraction.stage}: {image_count}",
+    )
+    _save(file, lambda stream: figure.savefig(stream, format="png", dpi=110))
     print(f"the map is {file}")
 
 
-def _shape(values: np.ndarray) -> str:
+def _format_shape(values: np.ndarray) -> str:
     return " x ".join(map(str, values.shape))
 
 
 def _save(file: Path, write: Callable[[BinaryIO], object]) -> None:
-    from thaw.training.files import write_whole
+    from thaw.training.files import write_atomically
 
     try:
-        write_whole(file, write)
+        write_atomically(file, write)
     except OSError as error:
-        raise _cannot_write(file, error) from error
+        raise _build_write_error(file, error) from error
 
 
-def _cannot_write(place: Path, error: OSError) -> UserFault:
-    fault = Fault(str(place), error.strerror or str(error), fix="free some space, or another place")
-    return UserFault("a file cannot be written.", [fault])
+def _build_write_error(path: Path, error: OSError) -> UserError:
+    problem = Problem(str(path), error.strerror or str(error), fix="free some space, or another place")
+    return UserError("a file cannot be written.", [problem])

@@ -6,31 +6,31 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from thaw.commands.table import Column, console, print_table
-from thaw.commands.verbs import asks_for_help
-from thaw.commands.words import CONFIG_DIR, own_presets, sorted_words
-from thaw.config.command import recipe_for
-from thaw.config.faults import DONE
-from thaw.config.schema import Captcha, Recipe
+from thaw.commands.table import Column, build_console, print_table
+from thaw.commands.verbs import is_help_request
+from thaw.commands.words import CONFIG_DIR_OPTION, get_config_dir_arguments, parse_arguments
+from thaw.config.command import compose_recipe
+from thaw.config.faults import EXIT_SUCCESS
+from thaw.config.schema import CaptchaDatasetConfig, Recipe
 
 if TYPE_CHECKING:
-    from thaw.network.cost import Layer, StageCost
+    from thaw.network.cost import LayerInfo, StageCost
     from thaw.network.network import Network
     from thaw.strategy.plan import Plan
 
 IMAGENET_CLASSES = 1000
-OPTIONS = ("--layers", "--plan")
+FLAGS = ("--layers", "--plan")
 STAGE_COLUMNS = [
-    Column("stage", keep=True),
-    Column("output", keep=True),
-    *(Column(one, number=True) for one in ("parameters", "share", "GMACs", "BatchNorms")),
+    Column("stage", no_wrap=True),
+    Column("output", no_wrap=True),
+    *(Column(heading, is_numeric=True) for heading in ("parameters", "share", "GMACs", "BatchNorms")),
 ]
 LAYER_COLUMNS = [
-    Column("stage", keep=True),
+    Column("stage", no_wrap=True),
     Column("layer"),
     Column("type"),
-    Column("output", keep=True),
-    Column("parameters", number=True),
+    Column("output", no_wrap=True),
+    Column("parameters", is_numeric=True),
 ]
 HELP = """thaw inspect backbone=NAME [key=value ...] [--layers] [--plan] [--config-dir DIR]
 
@@ -52,14 +52,14 @@ and attention. Exit status: 0, or 2 where there is something for you to change."
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class NetworkSummary:
     """What is to be said of a network, without the network."""
 
-    size: int
+    image_size: int
     stages: list[StageCost]
-    layers: list[Layer]
+    layers: list[LayerInfo]
     plan: Plan | None
-    trainable: int
+    num_trainable: int
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -68,105 +68,133 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: where the settings are wrong, or the network cannot be cut into stages.
     """
-    if asks_for_help(arguments):
+    if is_help_request(arguments):
         print(HELP)
-        return DONE
-    options, overrides = sorted_words(arguments, (CONFIG_DIR,), OPTIONS)
+        return EXIT_SUCCESS
+    options, overrides = parse_arguments(arguments, (CONFIG_DIR_OPTION,), FLAGS)
     # Without a package of weights, which need not be installed here.
-    recipe = recipe_for([*own_presets(options), *overrides, "backbone.package=null"])
-    of_dataset = any(one.lstrip("+").split("=")[0].split(".")[0] in ("dataset", "experiment") for one in overrides)
-    classes = len(recipe.dataset.characters) if of_dataset and isinstance(recipe.dataset, Captcha) else IMAGENET_CLASSES
-    anatomy = _anatomy(recipe, recipe.dataset.image_size if of_dataset else None, classes, options)
-    print(_title(recipe, anatomy.size, of_dataset, classes))
-    _print_stages(anatomy.stages)
-    if anatomy.layers:
-        _print_layers(anatomy.layers)
-    if anatomy.plan:
-        _print_plan(recipe, anatomy, anatomy.plan)
-    return DONE
+    recipe = compose_recipe([*get_config_dir_arguments(options), *overrides, "backbone.package=null"])
+    has_dataset = any(
+        override.lstrip("+").split("=")[0].split(".")[0] in ("dataset", "experiment") for override in overrides
+    )
+    num_classes = (
+        len(recipe.dataset.characters)
+        if has_dataset and isinstance(recipe.dataset, CaptchaDatasetConfig)
+        else IMAGENET_CLASSES
+    )
+    summary = _build_summary(recipe, recipe.dataset.image_size if has_dataset else None, num_classes, options)
+    print(_format_title(recipe, summary.image_size, has_dataset, num_classes))
+    _print_stages(summary.stages)
+    if summary.layers:
+        _print_layers(summary.layers)
+    if summary.plan:
+        _print_plan(recipe, summary, summary.plan)
+    return EXIT_SUCCESS
 
 
-def _anatomy(recipe: Recipe, size: int | None, classes: int, options: Collection[str]) -> Anatomy:
+def _build_summary(
+    recipe: Recipe, image_size: int | None, num_classes: int, options: Collection[str]
+) -> NetworkSummary:
     import warnings
 
-    from thaw.network.cost import without_values
+    from thaw.network.cost import on_meta_device
 
     with warnings.catch_warnings(action="ignore"):  # of constructors, on how they would initialise
-        return without_values(lambda: _looked_at(recipe, size, classes, options))
+        return on_meta_device(lambda: _inspect_network(recipe, image_size, num_classes, options))
 
 
-def _looked_at(recipe: Recipe, size: int | None, classes: int, options: Collection[str]) -> Anatomy:
-    from thaw.data.cache import cache_folder
-    from thaw.network.build import source_for, unstarted_network
-    from thaw.network.cost import layers, stage_costs
+def _inspect_network(
+    recipe: Recipe, image_size: int | None, num_classes: int, options: Collection[str]
+) -> NetworkSummary:
+    from thaw.data.cache import resolve_cache_dir
+    from thaw.network.build import load_seeded_pretrained, uninitialized_network
+    from thaw.network.cost import compute_stage_costs, list_layers
 
-    source = source_for(recipe.backbone, True, recipe.seed, cache_folder(recipe.data.cache), None, size)
-    preprocessing = source.preprocessing.at(size, recipe.dataset.crop)
-    network = unstarted_network(source, recipe.head, classes, preprocessing)
-    stages = stage_costs(network, preprocessing.size)
-    listed = layers(network, preprocessing.size) if "--layers" in options else []
-    plan, trainable = _planned(recipe, network) if "--plan" in options else (None, 0)
-    return Anatomy(preprocessing.size, stages, listed, plan, trainable)
+    pretrained_model = load_seeded_pretrained(
+        recipe.backbone, True, recipe.seed, resolve_cache_dir(recipe.data.cache), None, image_size
+    )
+    preprocessing = pretrained_model.preprocessing.with_size(image_size, recipe.dataset.crop)
+    network = uninitialized_network(pretrained_model, recipe.head, num_classes, preprocessing)
+    stages = compute_stage_costs(network, preprocessing.size)
+    network_layers = list_layers(network, preprocessing.size) if "--layers" in options else []
+    plan, num_trainable = _build_plan(recipe, network) if "--plan" in options else (None, 0)
+    return NetworkSummary(preprocessing.size, stages, network_layers, plan, num_trainable)
 
 
-def _planned(recipe: Recipe, network: Network) -> tuple[Plan, int]:
-    from thaw.network.kinds import size_of
+def _build_plan(recipe: Recipe, network: Network) -> tuple[Plan, int]:
+    from thaw.network.kinds import count_parameters
     from thaw.network.network import HEAD
-    from thaw.training.objective import trained_parameters
-    from thaw.training.planning import plan_of
+    from thaw.training.objective import collect_trainable_parameters
+    from thaw.training.planning import plan_for_recipe
 
-    plan = plan_of(recipe, network)
-    return plan, size_of(trained_parameters(network, plan, [*network.stages, HEAD]))
+    plan = plan_for_recipe(recipe, network)
+    return plan, count_parameters(collect_trainable_parameters(network, plan, [*network.stages, HEAD]))
 
 
-def _title(recipe: Recipe, size: int, of_dataset: bool, classes: int) -> str:
+def _format_title(recipe: Recipe, image_size: int, has_dataset: bool, num_classes: int) -> str:
     name = recipe.dataset.name
-    own_size = of_dataset and recipe.dataset.image_size
-    sized = f"of dataset={name}" if own_size else "the size of the default weights"
-    counted = "as in ImageNet"
-    if of_dataset:
-        counted = f"of dataset={name}" if isinstance(recipe.dataset, Captcha) else f"as those of {name} are not read"
-    what = f"{recipe.backbone.library} {recipe.backbone.name}"
-    return f"{what}\nimages of {size} x {size}, {sized}; {classes} classes, {counted}\n"
+    has_own_size = has_dataset and recipe.dataset.image_size
+    size_origin = f"of dataset={name}" if has_own_size else "the size of the default weights"
+    classes_origin = "as in ImageNet"
+    if has_dataset:
+        classes_origin = (
+            f"of dataset={name}"
+            if isinstance(recipe.dataset, CaptchaDatasetConfig)
+            else f"as those of {name} are not read"
+        )
+    model_name = f"{recipe.backbone.library} {recipe.backbone.name}"
+    return (
+        f"{model_name}\nimages of {image_size} x {image_size}, {size_origin}; {num_classes} classes, {classes_origin}\n"
+    )
 
 
 def _print_stages(stages: Sequence[StageCost]) -> None:
-    parameters = sum(one.facts.parameters for one in stages)
-    rows = [_row(one.facts.name, _shape(one.facts.shape), one.facts.parameters, parameters, one) for one in stages]
-    gmacs, batchnorms = sum(one.multiply_adds for one in stages) / 1e9, sum(one.batchnorms for one in stages)
-    print_table(STAGE_COLUMNS, [*rows, ["total", "", f"{parameters:,}", "100.0%", f"{gmacs:.4f}", str(batchnorms)]])
-    console().print("\nGMACs: billions of multiply-adds for one image, often called GFLOPs")
+    total_parameters = sum(stage.facts.num_parameters for stage in stages)
+    rows = [
+        _build_stage_row(
+            stage.facts.name, _format_shape(stage.facts.shape), stage.facts.num_parameters, total_parameters, stage
+        )
+        for stage in stages
+    ]
+    gmacs, batchnorms = (
+        sum(stage.multiply_adds for stage in stages) / 1e9,
+        sum(stage.num_batchnorms for stage in stages),
+    )
+    print_table(
+        STAGE_COLUMNS, [*rows, ["total", "", f"{total_parameters:,}", "100.0%", f"{gmacs:.4f}", str(batchnorms)]]
+    )
+    build_console().print("\nGMACs: billions of multiply-adds for one image, often called GFLOPs")
 
 
-def _row(name: str, shape: str, parameters: int, total: int, cost: StageCost) -> list[str]:
+def _build_stage_row(name: str, shape: str, parameters: int, total: int, cost: StageCost) -> list[str]:
     share = f"{parameters / total:.1%}"
-    return [name, shape, f"{parameters:,}", share, f"{cost.multiply_adds / 1e9:.4f}", str(cost.batchnorms)]
+    return [name, shape, f"{parameters:,}", share, f"{cost.multiply_adds / 1e9:.4f}", str(cost.num_batchnorms)]
 
 
-def _shape(shape: Sequence[int]) -> str:
+def _format_shape(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _print_layers(layers: Sequence[Layer]) -> None:
-    before = ["", *(one.stage for one in layers)]
+def _print_layers(layers: Sequence[LayerInfo]) -> None:
+    previous_stages = ["", *(layer.stage for layer in layers)]
     rows = [
         [
-            one.stage if one.stage != last else "",
-            one.path,
-            one.kind,
-            "-" if one.shape is None else _shape(one.shape),
-            f"{one.parameters:,}" if one.parameters else "-",
+            layer.stage if layer.stage != previous_stage else "",
+            layer.path,
+            layer.module_type,
+            "-" if layer.shape is None else _format_shape(layer.shape),
+            f"{layer.num_parameters:,}" if layer.num_parameters else "-",
         ]
-        for one, last in zip(layers, before, strict=False)
+        for layer, previous_stage in zip(layers, previous_stages, strict=False)
     ]
-    console().print()
+    build_console().print()
     print_table(LAYER_COLUMNS, rows)
 
 
-def _print_plan(recipe: Recipe, anatomy: Anatomy, plan: Plan) -> None:
+def _print_plan(recipe: Recipe, summary: NetworkSummary, plan: Plan) -> None:
     from thaw.training.tables import print_plan
 
-    total = sum(one.facts.parameters for one in anatomy.stages)
-    console().print()
-    facts = [one.facts for one in anatomy.stages]
-    print_plan(facts, plan, {"total": total, "trainable": anatomy.trainable}, recipe.strategy.source_pull)
+    total = sum(stage.facts.num_parameters for stage in summary.stages)
+    build_console().print()
+    facts = [stage.facts for stage in summary.stages]
+    print_plan(facts, plan, {"total": total, "trainable": summary.num_trainable}, recipe.strategy.source_pull)

@@ -8,11 +8,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from thaw.commands.table import Column, print_csv, print_table
-from thaw.config.command import config_folder
-from thaw.config.faults import DONE, Fault, UserFault, listing, nearest
+from thaw.config.command import get_config_folder
+from thaw.config.faults import EXIT_SUCCESS, Problem, UserError, find_closest_name, format_names
 
 BACKBONES = "backbones"
-NAME, DESCRIPTION = Column("name", keep=True), Column("what it is")
+NAME_COLUMN, DESCRIPTION_COLUMN = Column("name", no_wrap=True), Column("what it is")
 HELP = """thaw list [KIND] [PATTERN] [--csv]
 
   thaw list                          the kinds, and the choices of each
@@ -34,69 +34,77 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: where there is no such kind, no such option, or nothing that the pattern fits.
     """
-    groups = _groups()
+    groups = _list_groups()
     if {"--help", "-h"} & set(arguments):
         print(HELP.format(kinds=", ".join(kind for kind in groups if kind not in (BACKBONES, "strategies"))))
-        return DONE
-    words = [one for one in arguments if one != "--csv"]
-    _check(words)
+        return EXIT_SUCCESS
+    positionals = [argument for argument in arguments if argument != "--csv"]
+    _check_arguments(positionals)
     as_csv = "--csv" in arguments
-    if not words:
-        _show([Column("kind", keep=True), Column("in a recipe", keep=True), Column("choices")], _kinds(groups), as_csv)
-        return DONE
-    kind, pattern = _kind(words[0], groups), words[1] if len(words) > 1 else None
+    if not positionals:
+        _print_rows(
+            [Column("kind", no_wrap=True), Column("in a recipe", no_wrap=True), Column("choices")],
+            _build_kind_rows(groups),
+            as_csv,
+        )
+        return EXIT_SUCCESS
+    kind, pattern = _resolve_kind(positionals[0], groups), positionals[1] if len(positionals) > 1 else None
     if kind == BACKBONES:
         from thaw.commands import backbones
 
         return backbones.run(groups[kind], pattern, as_csv)
-    _show([NAME, DESCRIPTION], _described(kind, groups[kind], pattern), as_csv)
-    return DONE
+    _print_rows([NAME_COLUMN, DESCRIPTION_COLUMN], _build_description_rows(kind, groups[kind], pattern), as_csv)
+    return EXIT_SUCCESS
 
 
-def _check(words: Sequence[str]) -> None:
-    wrong = [one for one in words if one.startswith("-")] or list(words[2:])
-    if wrong:
-        raise UserFault("thaw list has no such argument.", [Fault(wrong[0], valid="[KIND] [PATTERN] [--csv]")])
+def _check_arguments(positionals: Sequence[str]) -> None:
+    invalid_arguments = [argument for argument in positionals if argument.startswith("-")] or list(positionals[2:])
+    if invalid_arguments:
+        raise UserError(
+            "thaw list has no such argument.", [Problem(invalid_arguments[0], valid="[KIND] [PATTERN] [--csv]")]
+        )
 
 
-def _show(columns: Sequence[Column], rows: Sequence[Sequence[str]], as_csv: bool) -> None:
+def _print_rows(columns: Sequence[Column], rows: Sequence[Sequence[str]], as_csv: bool) -> None:
     (print_csv if as_csv else print_table)(columns, rows)
 
 
-def _groups() -> dict[str, Path]:
+def _list_groups() -> dict[str, Path]:
     """Kind -> its folder in `conf/`: strategies -> conf/strategy."""
-    folders = sorted(one for one in config_folder().iterdir() if one.is_dir() and any(one.glob("*.yaml")))
+    folders = sorted(path for path in get_config_folder().iterdir() if path.is_dir() and any(path.glob("*.yaml")))
     return {re.sub("y$", "ie", folder.name) + "s": folder for folder in folders}
 
 
-def _kind(word: str, groups: dict[str, Path]) -> str:
-    singular = {folder.name: kind for kind, folder in groups.items()}
-    if word in groups or word in singular:
-        return singular.get(word, word)
-    fix = f"thaw list {nearest(word, groups) or ''}".strip()
-    if nearest(word, groups) is None and nearest(word, singular) is None:
-        fix = f"thaw list backbones '*{word.strip('*')}*'" if re.search(r"[\d*]", word) else fix
-    raise UserFault("no such kind of thing to list.", [Fault(f"thaw list {word}", valid=listing(groups), fix=fix)])
+def _resolve_kind(name: str, groups: dict[str, Path]) -> str:
+    kinds_by_group = {folder.name: kind for kind, folder in groups.items()}
+    if name in groups or name in kinds_by_group:
+        return kinds_by_group.get(name, name)
+    fix = f"thaw list {find_closest_name(name, groups) or ''}".strip()
+    if find_closest_name(name, groups) is None and find_closest_name(name, kinds_by_group) is None:
+        fix = f"thaw list backbones '*{name.strip('*')}*'" if re.search(r"[\d*]", name) else fix
+    raise UserError(
+        "no such kind of thing to list.", [Problem(f"thaw list {name}", valid=format_names(groups), fix=fix)]
+    )
 
 
-def _kinds(groups: dict[str, Path]) -> list[list[str]]:
+def _build_kind_rows(groups: dict[str, Path]) -> list[list[str]]:
     choices = {kind: sorted(file.stem for file in folder.glob("*.yaml")) for kind, folder in groups.items()}
     return [[kind, f"{folder.name}=NAME", ", ".join(choices[kind])] for kind, folder in groups.items()]
 
 
-def _described(kind: str, folder: Path, pattern: str | None) -> list[list[str]]:
+def _build_description_rows(kind: str, folder: Path, pattern: str | None) -> list[list[str]]:
     files = sorted(folder.glob("*.yaml"))
-    fitting = [file for file in files if pattern is None or fnmatchcase(file.stem, pattern)]
-    if not fitting:
+    matching_files = [file for file in files if pattern is None or fnmatchcase(file.stem, pattern)]
+    if not matching_files:
         names = [file.stem for file in files]
-        fix = f"thaw list {kind} {nearest(pattern or '', names) or ''}".strip()
-        raise UserFault(
-            f"none of the {kind} fits.", [Fault(f"thaw list {kind} {pattern}", valid=listing(names), fix=fix)]
+        fix = f"thaw list {kind} {find_closest_name(pattern or '', names) or ''}".strip()
+        raise UserError(
+            f"none of the {kind} fits.", [Problem(f"thaw list {kind} {pattern}", valid=format_names(names), fix=fix)]
         )
-    return [[file.stem, description(file)] for file in fitting]
+    return [[file.stem, read_description(file)] for file in matching_files]
 
 
-def description(file: Path) -> str:
+def read_description(file: Path) -> str:
     """The first sentence of the comment that a file of `conf/` begins with; "-" where it begins with none."""
     lines: list[str] = []
     for line in file.read_text(encoding="utf-8").splitlines():
@@ -106,5 +114,5 @@ def description(file: Path) -> str:
         ):  # an indented line is a command
             break
         lines += [text] if text and not text.startswith("@package") else []
-    first = re.split(r"(?<=\.)\s+(?=[A-Z])", " ".join(lines), maxsplit=1)[0]
-    return first.removesuffix(".") or "-"
+    first_sentence = re.split(r"(?<=\.)\s+(?=[A-Z])", " ".join(lines), maxsplit=1)[0]
+    return first_sentence.removesuffix(".") or "-"

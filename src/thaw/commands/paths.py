@@ -7,62 +7,82 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from thaw.config.faults import Fault, UserFault, nearest
-from thaw.training.run import RECORD
+from thaw.config.faults import Problem, UserError, find_closest_name
+from thaw.training.run import RECORD_FILE
 
-MOST_FAULTS = 20
-STDIN, PATTERN = "-", re.compile(r"[*?\[]")
+MAX_PROBLEMS = 20
+STDIN, GLOB_CHARACTERS = "-", re.compile(r"[*?\[]")
 
 
-def image_files(words: Sequence[str]) -> list[Path]:
+def resolve_image_paths(arguments: Sequence[str]) -> list[Path]:
     """The files that `words` name: files, folders with all images below them, patterns, and `-` for a list of files on
     standard input, one a line. A file that is named itself may have any suffix.
 
     Raises:
         UserFault: naming every word that leads to no file.
     """
-    faults, found = list[Fault](), list[Path]()
-    for word in words:
-        lines = [line.rstrip("\n") for line in sys.stdin] if word == STDIN else [word]
+    problems, paths = list[Problem](), list[Path]()
+    for argument in arguments:
+        lines = [line.rstrip("\n") for line in sys.stdin] if argument == STDIN else [argument]
         lines = [line for line in lines if line]
         if not lines:
-            faults.append(
-                Fault("-", "nothing on standard input", "one path a line", "find DIR -name '*.jpg' | thaw ...")
+            problems.append(
+                Problem("-", "nothing on standard input", "one path a line", "find DIR -name '*.jpg' | thaw ...")
             )
         for line in lines:
-            files, fault = _files(line, patterns=word != STDIN)
-            found.extend(files)
-            faults.extend([fault] if fault else [])
-    if faults:
-        more = [Fault(f"... and {len(faults) - MOST_FAULTS} more")] if len(faults) > MOST_FAULTS else []
-        raise UserFault("nothing was predicted.", [*faults[:MOST_FAULTS], *more])
-    return found
+            files, problem = _resolve_paths(line, can_be_pattern=argument != STDIN)
+            paths.extend(files)
+            problems.extend([problem] if problem else [])
+    if problems:
+        overflow = [Problem(f"... and {len(problems) - MAX_PROBLEMS} more")] if len(problems) > MAX_PROBLEMS else []
+        raise UserError("nothing was predicted.", [*problems[:MAX_PROBLEMS], *overflow])
+    return paths
 
 
-def _files(word: str, patterns: bool) -> tuple[list[Path], Fault | None]:
-    path = Path(word).expanduser()
+def _resolve_paths(path_or_pattern: str, can_be_pattern: bool) -> tuple[list[Path], Problem | None]:
+    path = Path(path_or_pattern).expanduser()
     if path.is_file():
         return [path], None
-    if (path / RECORD).is_file():
-        got = "a run directory, whose pictures are plots"
-        return [], Fault(word, got, "images to predict", f"the run first, then images: thaw predict {word} PATH...")
+    if (path / RECORD_FILE).is_file():
+        actual = "a run directory, whose pictures are plots"
+        return [], Problem(
+            path_or_pattern,
+            actual,
+            "images to predict",
+            f"the run first, then images: thaw predict {path_or_pattern} PATH...",
+        )
     if path.is_dir():
-        files = sorted(_images_below(path))
-        return files, None if files else _no_images(path)
-    if patterns and PATTERN.search(word):
-        start = Path(path.anchor)
-        matches = sorted(start.glob(str(path.relative_to(start))))
-        files = [file for one in matches for file in ([one] if _is_image(one) else sorted(_images_below(one)))]
-        return files, None if files else Fault(word, "no image matches", "a pattern such as 'photos/**/*.jpg'")
-    near = nearest(path.name, [one.name for one in path.parent.glob("*")]) if path.parent.is_dir() else None
-    got = "no such file" if path.parent.is_dir() else f"no folder {path.parent}"
-    return [], Fault(word, got, "a file, a folder, a pattern, or - for a list", str(path.parent / near) if near else "")
+        files = sorted(_iter_image_paths(path))
+        return files, None if files else _build_no_images_problem(path)
+    if can_be_pattern and GLOB_CHARACTERS.search(path_or_pattern):
+        root = Path(path.anchor)
+        matches = sorted(root.glob(str(path.relative_to(root))))
+        files = [
+            file
+            for candidate in matches
+            for file in ([candidate] if _is_image(candidate) else sorted(_iter_image_paths(candidate)))
+        ]
+        return files, None if files else Problem(
+            path_or_pattern, "no image matches", "a pattern such as 'photos/**/*.jpg'"
+        )
+    closest = (
+        find_closest_name(path.name, [candidate.name for candidate in path.parent.glob("*")])
+        if path.parent.is_dir()
+        else None
+    )
+    actual = "no such file" if path.parent.is_dir() else f"no folder {path.parent}"
+    return [], Problem(
+        path_or_pattern,
+        actual,
+        "a file, a folder, a pattern, or - for a list",
+        str(path.parent / closest) if closest else "",
+    )
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
+def _iter_image_paths(folder: Path) -> Iterator[Path]:
     from thaw.data.rows import is_image
 
-    return (one for one in folder.rglob("*") if is_image(one, folder)) if folder.is_dir() else iter(())
+    return (path for path in folder.rglob("*") if is_image(path, folder)) if folder.is_dir() else iter(())
 
 
 def _is_image(path: Path) -> bool:
@@ -71,10 +91,10 @@ def _is_image(path: Path) -> bool:
     return is_image(path, path.parent)
 
 
-def _no_images(folder: Path) -> Fault:
+def _build_no_images_problem(folder: Path) -> Problem:
     from thaw.data.rows import SUFFIXES
 
     has_checkpoint = any(folder.glob("*.ckpt"))
-    got = "a checkpoint, and no images" if has_checkpoint else "no images in it"
+    actual = "a checkpoint, and no images" if has_checkpoint else "no images in it"
     fix = "the checkpoint first, then images" if has_checkpoint else ""
-    return Fault(str(folder), got, f"images {', '.join(SUFFIXES)}", fix)
+    return Problem(str(folder), actual, f"images {', '.join(SUFFIXES)}", fix)

@@ -9,23 +9,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from thaw.commands.paths import image_files
-from thaw.commands.verbs import asks_for_help, interruptible
-from thaw.commands.words import sorted_words
-from thaw.config.faults import DONE, Fault, UserFault
+from thaw.commands.paths import resolve_image_paths
+from thaw.commands.verbs import is_help_request, run_interruptible
+from thaw.commands.words import parse_arguments
+from thaw.config.faults import EXIT_SUCCESS, Problem, UserError
 
 if TYPE_CHECKING:
-    from thaw.trained.captcha import Reading, Score
+    from thaw.trained.captcha import CaptchaReading, CaptchaScore
     from thaw.trained.prediction import Prediction
-    from thaw.trained.restore import Restored
+    from thaw.trained.restore import Classifier
 
 Item = TypeVar("Item")
 Row = dict[str, Any]
-Write = Callable[[Iterable[Row]], None]
+RowWriter = Callable[[Iterable[Row]], None]
 
-SOME_BROKEN = 1
-VALUED, FLAGS = ("--top", "--grid", "--characters"), ("--json", "--csv", "--captcha")
-MOST_PICTURES = 64
+EXIT_BROKEN_IMAGES = 1
+VALUE_OPTIONS, FLAGS = ("--top", "--grid", "--characters"), ("--json", "--csv", "--captcha")
+MAX_GRID_IMAGES = 64
 HELP = """thaw predict RUN|CKPT PATH... [--top K] [--json | --csv] [--grid FILE.png]
 thaw predict RUN|CKPT PATH... --captcha [--characters N] [--json | --csv]
 
@@ -56,165 +56,190 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: for a file that is no checkpoint, paths that lead nowhere, or wrong options.
     """
-    if asks_for_help(arguments):
+    if is_help_request(arguments):
         print(HELP)
-        return DONE
-    options, words = sorted_words(arguments, VALUED, FLAGS)
-    top, characters = (_whole(options, name) for name in ("--top", "--characters"))
-    if faults := [*_faults(options, words)]:
-        raise UserFault("nothing was started.", faults)
-    checkpoint, *names = words
-    paths = image_files(names)
+        return EXIT_SUCCESS
+    options, positionals = parse_arguments(arguments, VALUE_OPTIONS, FLAGS)
+    top_k, num_characters = (_parse_positive_int(options, name) for name in ("--top", "--characters"))
+    if problems := [*_find_problems(options, positionals)]:
+        raise UserError("nothing was started.", problems)
+    checkpoint_path, *path_arguments = positionals
+    paths = resolve_image_paths(path_arguments)
     from thaw.trained.restore import load
 
-    trained = load(checkpoint)
-    write = _as_json if "--json" in options else _as_csv if "--csv" in options else _as_table
+    classifier = load(checkpoint_path)
+    write_rows = _write_json if "--json" in options else _write_csv if "--csv" in options else _write_table
     if "--captcha" in options:
-        aside = sys.stdout if write is _as_table else sys.stderr  # where no row goes
-        return interruptible(lambda: _read(trained, paths, characters, write, aside))
-    grid = Path(options["--grid"]).expanduser() if "--grid" in options else None
-    return interruptible(lambda: _predict(trained, paths, top or 3, write, grid))
+        summary_stream = sys.stdout if write_rows is _write_table else sys.stderr  # where no row goes
+        return run_interruptible(lambda: _read_captchas(classifier, paths, num_characters, write_rows, summary_stream))
+    grid_path = Path(options["--grid"]).expanduser() if "--grid" in options else None
+    return run_interruptible(lambda: _predict(classifier, paths, top_k or 3, write_rows, grid_path))
 
 
-def _whole(options: dict[str, str], name: str) -> int | None:
+def _parse_positive_int(options: dict[str, str], name: str) -> int | None:
     text = options.get(name, "1")
     if not text.isdecimal() or int(text) < 1:
-        raise UserFault("nothing was started.", [Fault(f"{name} {text}", text, "a whole number of at least 1")])
+        raise UserError("nothing was started.", [Problem(f"{name} {text}", text, "a whole number of at least 1")])
     return int(text) if name in options else None
 
 
-def _faults(options: dict[str, str], words: Sequence[str]) -> Iterator[Fault]:
-    if len(words) < 2:
-        got = "no path to images" if words else "no checkpoint, and no path to images"
-        yield Fault("thaw predict", got, "thaw predict RUN|CKPT PATH...")
+def _find_problems(options: dict[str, str], positionals: Sequence[str]) -> Iterator[Problem]:
+    if len(positionals) < 2:
+        actual = "no path to images" if positionals else "no checkpoint, and no path to images"
+        yield Problem("thaw predict", actual, "thaw predict RUN|CKPT PATH...")
     if {"--json", "--csv"} <= {*options}:
-        yield Fault("--json --csv", "two formats", "one", "leave one out")
-    reads = "--captcha" in options
-    for name in ("--top", "--grid") if reads else ("--characters",):
+        yield Problem("--json --csv", "two formats", "one", "leave one out")
+    is_captcha = "--captcha" in options
+    for name in ("--top", "--grid") if is_captcha else ("--characters",):
         if name in options:
-            got = "strings have no such thing" if reads else "it is for captchas"
-            yield Fault(name, got, fix="leave it out" if reads else "--captcha --characters N")
-    grid = Path(options.get("--grid", "a.png")).expanduser()
-    if grid.suffix.lower() != ".png":
-        yield Fault(f"--grid {grid}", grid.suffix or "no ending", ".png", f"--grid {grid.with_suffix('.png')}")
-    elif not grid.absolute().parent.is_dir():
-        yield Fault(f"--grid {grid}", f"no folder {grid.parent}", fix=f"mkdir {grid.parent}")
+            actual = "strings have no such thing" if is_captcha else "it is for captchas"
+            yield Problem(name, actual, fix="leave it out" if is_captcha else "--captcha --characters N")
+    grid_path = Path(options.get("--grid", "a.png")).expanduser()
+    if grid_path.suffix.lower() != ".png":
+        yield Problem(
+            f"--grid {grid_path}", grid_path.suffix or "no ending", ".png", f"--grid {grid_path.with_suffix('.png')}"
+        )
+    elif not grid_path.absolute().parent.is_dir():
+        yield Problem(f"--grid {grid_path}", f"no folder {grid_path.parent}", fix=f"mkdir {grid_path.parent}")
 
 
-def _predict(trained: Restored, paths: list[Path], top: int, write: Write, grid: Path | None) -> int:
-    from thaw.trained.prediction import predictions
+def _predict(
+    classifier: Classifier, paths: list[Path], top_k: int, write_rows: RowWriter, grid_path: Path | None
+) -> int:
+    from thaw.trained.prediction import predict_images
 
-    shown: list[Prediction] = []
-    broken: list[str] = []
+    grid_predictions: list[Prediction] = []
+    broken_paths: list[str] = []
 
-    def rows() -> Iterator[Row]:
-        for one in _counted(predictions(trained, paths, top), len(paths)):
-            if one.broken:
-                broken.append(one.path)
-                yield {"path": one.path, "broken": one.broken}
+    def iter_rows() -> Iterator[Row]:
+        for prediction in _track_progress(predict_images(classifier, paths, top_k), len(paths)):
+            if prediction.error:
+                broken_paths.append(prediction.path)
+                yield {"path": prediction.path, "broken": prediction.error}
                 continue
-            shown.extend([one] if grid and len(shown) < MOST_PICTURES else [])
-            yield {"path": one.path, "label": one.label, "probability": one.probability, "top": one.top}
+            grid_predictions.extend([prediction] if grid_path and len(grid_predictions) < MAX_GRID_IMAGES else [])
+            yield {
+                "path": prediction.path,
+                "label": prediction.label,
+                "probability": prediction.probability,
+                "top": prediction.top,
+            }
 
-    write(_naming_broken(rows()))
-    if grid and shown:
-        _draw(trained, shown, len(paths) - len(broken), grid)
-    return _ended(len(broken), len(paths))
-
-
-def _read(trained: Restored, paths: list[Path], characters: int | None, write: Write, aside: TextIO) -> int:
-    from thaw.trained.captcha import labels_beside, readings, score
-
-    labels = labels_beside(paths)
-    found: list[Reading] = []
-
-    def rows() -> Iterator[Row]:
-        for one in _counted(readings(trained, paths, characters), len(paths)):
-            found.append(one)
-            read = {"broken": one.broken} if one.broken else {"text": one.text, "probability": one.probability}
-            yield {"path": str(one.path), **read}
-
-    write(_naming_broken(rows()))
-    if scored := score(found, labels):
-        print(f"\n{_told(scored)}", file=aside)
-    return _ended(sum(bool(one.broken) for one in found), len(paths))
+    write_rows(_report_broken_rows(iter_rows()))
+    if grid_path and grid_predictions:
+        _save_grid(classifier, grid_predictions, len(paths) - len(broken_paths), grid_path)
+    return _report_broken_count(len(broken_paths), len(paths))
 
 
-def _told(scored: Score) -> str:
-    (low, high), (least, most) = scored.strings_ci95, scored.characters_ci95
+def _read_captchas(
+    classifier: Classifier, paths: list[Path], num_characters: int | None, write_rows: RowWriter, summary_stream: TextIO
+) -> int:
+    from thaw.trained.captcha import read_captchas, read_labels, score_readings
+
+    labels = read_labels(paths)
+    captcha_readings: list[CaptchaReading] = []
+
+    def iter_rows() -> Iterator[Row]:
+        for reading in _track_progress(read_captchas(classifier, paths, num_characters), len(paths)):
+            captcha_readings.append(reading)
+            result = (
+                {"broken": reading.error}
+                if reading.error
+                else {"text": reading.text, "probability": reading.probability}
+            )
+            yield {"path": str(reading.path), **result}
+
+    write_rows(_report_broken_rows(iter_rows()))
+    if captcha_score := score_readings(captcha_readings, labels):
+        print(f"\n{_format_score(captcha_score)}", file=summary_stream)
+    return _report_broken_count(sum(bool(reading.error) for reading in captcha_readings), len(paths))
+
+
+def _format_score(captcha_score: CaptchaScore) -> str:
+    (low, high), (characters_low, characters_high) = (
+        captcha_score.string_accuracy_ci95,
+        captcha_score.character_accuracy_ci95,
+    )
     return (
-        f"strings read entirely right: {scored.strings:.3f} of {scored.count}, 95 % interval {low:.3f} to {high:.3f}\n"
-        f"characters right: {scored.characters:.3f}, {least:.3f} to {most:.3f}; to the power of {scored.length:g}, the "
-        f"characters of a string: {scored.expected:.3f}"
+        f"strings read entirely right: {captcha_score.string_accuracy:.3f} of {captcha_score.count}, 95 % interval {low:.3f} to {high:.3f}\n"
+        f"characters right: {captcha_score.character_accuracy:.3f}, {characters_low:.3f} to {characters_high:.3f}; to the power of {captcha_score.mean_length:g}, the "
+        f"characters of a string: {captcha_score.expected_string_accuracy:.3f}"
     )
 
 
-def _naming_broken(rows: Iterable[Row]) -> Iterator[Row]:
+def _report_broken_rows(rows: Iterable[Row]) -> Iterator[Row]:
     for row in rows:
         if "broken" in row:
             print(f"broken: {row['path']}: {row['broken']}", file=sys.stderr)
         yield row
 
 
-def _as_json(rows: Iterable[Row]) -> None:
+def _write_json(rows: Iterable[Row]) -> None:
     """Each row is a whole line as soon as it is there."""
-    begin = "[ "
+    prefix = "[ "
     for row in rows:
-        print(f"{begin}{json.dumps(row)}", flush=True)
-        begin = ", "
+        print(f"{prefix}{json.dumps(row)}", flush=True)
+        prefix = ", "
     print("]")
 
 
-def _as_csv(rows: Iterable[Row]) -> None:
+def _write_csv(rows: Iterable[Row]) -> None:
     """The header comes with the first row: it says how many classes there are."""
-    writer, begun = csv.writer(sys.stdout, lineterminator="\n"), False
+    writer, has_header = csv.writer(sys.stdout, lineterminator="\n"), False
     for row in rows:
         if "broken" in row:
             continue
-        pairs = _pairs(row)
-        if not begun:
-            more = [f"{name}_{place}" for place in range(2, len(pairs) + 1) for name in ("label", "probability")]
-            writer.writerow(["path", "label" if "top" in row else "text", "probability", *more])
-            begun = True
-        writer.writerow([row["path"], *(cell for name, share in pairs for cell in (name, f"{share:.6f}"))])
+        pairs = _get_label_probabilities(row)
+        if not has_header:
+            extra_columns = [
+                f"{name}_{position}" for position in range(2, len(pairs) + 1) for name in ("label", "probability")
+            ]
+            writer.writerow(["path", "label" if "top" in row else "text", "probability", *extra_columns])
+            has_header = True
+        writer.writerow([row["path"], *(cell for name, probability in pairs for cell in (name, f"{probability:.6f}"))])
 
 
-def _as_table(rows: Iterable[Row]) -> None:
+def _write_table(rows: Iterable[Row]) -> None:
     """Columns as wide as what has come: rows are not held back until all widths are known."""
     widths: dict[int, int] = {}
     for row in rows:
         if "broken" in row:
             continue
-        cells = [row["path"], *(f"{name} {share:.3f}" for name, share in _pairs(row))]
-        widths = {place: max(widths.get(place, 0), len(cell)) for place, cell in enumerate(cells)}
-        print("  ".join(f"{cell:<{widths[place]}}" for place, cell in enumerate(cells)).rstrip())
+        cells = [row["path"], *(f"{name} {probability:.3f}" for name, probability in _get_label_probabilities(row))]
+        widths = {column: max(widths.get(column, 0), len(cell)) for column, cell in enumerate(cells)}
+        print("  ".join(f"{cell:<{widths[column]}}" for column, cell in enumerate(cells)).rstrip())
 
 
-def _pairs(row: Row) -> Sequence[tuple[str, float]]:
+def _get_label_probabilities(row: Row) -> Sequence[tuple[str, float]]:
     return row["top"] if "top" in row else [(row["text"], row["probability"])]
 
 
-def _ended(broken: int, count: int) -> int:
-    if broken:
-        print(f"{broken} of {count} images cannot be decoded", file=sys.stderr)
-    return SOME_BROKEN if broken else DONE
+def _report_broken_count(num_broken: int, count: int) -> int:
+    if num_broken:
+        print(f"{num_broken} of {count} images cannot be decoded", file=sys.stderr)
+    return EXIT_BROKEN_IMAGES if num_broken else EXIT_SUCCESS
 
 
-def _counted(items: Iterable[Item], count: int) -> Iterator[Item]:
+def _track_progress(items: Iterable[Item], count: int) -> Iterator[Item]:
     """With a bar, on a screen that the rows do not go to."""
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
-    hidden = not console.is_terminal or sys.stdout.isatty()
-    yield from track(items, "predicting", count, console=console, transient=True, disable=hidden)
+    is_hidden = not console.is_terminal or sys.stdout.isatty()
+    yield from track(items, "predicting", count, console=console, transient=True, disable=is_hidden)
 
 
-def _draw(trained: Restored, shown: Sequence[Prediction], count: int, file: Path) -> None:
-    from thaw.analysis.sample_grid import save_samples
-    from thaw.trained.prediction import squares
+def _save_grid(classifier: Classifier, predictions: Sequence[Prediction], count: int, file: Path) -> None:
+    from thaw.analysis.sample_grid import save_image_grid
+    from thaw.trained.prediction import load_pixels
 
-    titles = [f"{one.label} {one.probability:.2f}" for one in shown]
-    save_samples(squares([one.path for one in shown], trained.preprocessing), titles, [False] * len(shown), file)
-    rest = f"; of {count} images the first" if count > len(shown) else ""
-    print(f"{len(shown)} pictures in {file}{rest}", file=sys.stderr)
+    titles = [f"{prediction.label} {prediction.probability:.2f}" for prediction in predictions]
+    save_image_grid(
+        load_pixels([prediction.path for prediction in predictions], classifier.preprocessing),
+        titles,
+        [False] * len(predictions),
+        file,
+    )
+    total_note = f"; of {count} images the first" if count > len(predictions) else ""
+    print(f"{len(predictions)} pictures in {file}{total_note}", file=sys.stderr)

@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thaw.commands.table import Column, print_table
-from thaw.commands.verbs import asks_for_help, interruptible, new_folder, number_of, one_recipe
-from thaw.config.faults import DONE, Fault, UserFault, listing, nearest
-from thaw.config.schema import Captcha, Folder, Recipe
+from thaw.commands.verbs import (
+    compose_single_recipe,
+    generate_output_path,
+    is_help_request,
+    parse_number,
+    run_interruptible,
+)
+from thaw.config.faults import EXIT_SUCCESS, Problem, UserError, find_closest_name, format_names
+from thaw.config.schema import CaptchaDatasetConfig, FolderDatasetConfig, Recipe
 
 if TYPE_CHECKING:
-    from thaw.features.trial import Trial
-    from thaw.training.probing import Probed
+    from thaw.features.trial import ProbeTrial
+    from thaw.training.probing import ProbeResult
 
 HELP = """thaw probe [key=value ...]
 
@@ -34,9 +40,9 @@ HELP = """thaw probe [key=value ...]
 
 Other settings are those of python train.py, as far as they concern data, backbone and hardware.
 Exit status: 0, or 2 where there is something for you to change."""
-OWN = ("heads.learning_rates", "heads.weight_decays", "heads.seeds", "heads.epochs", "out")
-AS_IT_IS = ("strategy=fixed", "head=linear")
-OF_TRAINING = {
+PROBE_KEYS = ("heads.learning_rates", "heads.weight_decays", "heads.seeds", "heads.epochs", "out")
+FIXED_OVERRIDES = ("strategy=fixed", "head=linear")
+UNSUPPORTED_GROUPS = {
     "strategy": "a probe's features are frozen",
     "head": "a probe's head is linear",
     "optimizer": "a probe has its own",
@@ -46,11 +52,11 @@ OF_TRAINING = {
     "resume": "a probe is done in one go",
     "hydra": "a probe is one job",
 }
-OF_EPOCHS = (
+EPOCH_KEYS = (
     *("epochs", "label_smoothing", "accumulate", "clip_norm", "early_stopping", "averaging", "class_balance"),
     "test_time_augmentation",
 )
-OF_PROCESSES = ("parallel", "devices", "nodes", "sync_batchnorm")
+PROCESS_KEYS = ("parallel", "devices", "nodes", "sync_batchnorm")
 Numbers = tuple[float, ...]
 
 
@@ -60,119 +66,146 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: where the settings are wrong, there is nothing to choose by, or data and weights cannot be had.
     """
-    if asks_for_help(arguments):
+    if is_help_request(arguments):
         print(HELP)
-        return DONE
-    own = dict(one.split("=", 1) for one in arguments if one.split("=", 1)[0] in OWN and "=" in one)
-    overrides = [one for one in arguments if one.split("=", 1)[0] not in own and one not in AS_IT_IS]
-    if faults := [*_misspelt(overrides), *_of_no_use(overrides), *_wrong_numbers(own)]:
-        raise UserFault("nothing was started.", faults)
-    recipe = one_recipe("thaw probe", [*AS_IT_IS, *overrides])  # before torch is imported
-    if faults := [*_nothing_to_choose_by(recipe)]:
-        raise UserFault("a probe chooses on validation images.", faults)
-    folder = Path(own["out"]).expanduser() if own.get("out") else new_folder(recipe, "probe")
-    return _probe(recipe, own, folder)
+        return EXIT_SUCCESS
+    settings = dict(
+        argument.split("=", 1) for argument in arguments if argument.split("=", 1)[0] in PROBE_KEYS and "=" in argument
+    )
+    overrides = [
+        argument
+        for argument in arguments
+        if argument.split("=", 1)[0] not in settings and argument not in FIXED_OVERRIDES
+    ]
+    if problems := [
+        *_find_misspelt_settings(overrides),
+        *_find_unsupported_overrides(overrides),
+        *_find_number_problems(settings),
+    ]:
+        raise UserError("nothing was started.", problems)
+    recipe = compose_single_recipe("thaw probe", [*FIXED_OVERRIDES, *overrides])  # before torch is imported
+    if problems := [*_find_validation_problems(recipe)]:
+        raise UserError("a probe chooses on validation images.", problems)
+    folder = Path(settings["out"]).expanduser() if settings.get("out") else generate_output_path(recipe, "probe")
+    return _probe(recipe, settings, folder)
 
 
-def _misspelt(overrides: Sequence[str]) -> Iterator[Fault]:
-    for line in overrides:
-        key, _, value = line.partition("=")
-        if key.startswith("heads") or (key in OWN and not value):
-            closest = nearest(key, OWN)
-            got = "no value" if key in OWN else f"no setting {key}"
-            yield Fault(line, got, listing(OWN), f"{closest}={value or 'VALUE'}" if closest else "")
+def _find_misspelt_settings(overrides: Sequence[str]) -> Iterator[Problem]:
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.startswith("heads") or (key in PROBE_KEYS and not value):
+            closest = find_closest_name(key, PROBE_KEYS)
+            actual = "no value" if key in PROBE_KEYS else f"no setting {key}"
+            yield Problem(
+                override, actual, format_names(PROBE_KEYS), f"{closest}={value or 'VALUE'}" if closest else ""
+            )
 
 
-def _of_no_use(overrides: Sequence[str]) -> Iterator[Fault]:
-    for line in overrides:
-        key = line.lstrip("+~").split("=", 1)[0]
+def _find_unsupported_overrides(overrides: Sequence[str]) -> Iterator[Problem]:
+    for override in overrides:
+        key = override.lstrip("+~").split("=", 1)[0]
         group, _, name = key.partition(".")
-        if key == "head.replaces" or key in OWN:
+        if key == "head.replaces" or key in PROBE_KEYS:
             continue
-        if group in OF_TRAINING:
-            yield Fault(line, OF_TRAINING[group], f"{listing(OWN)}, and data, backbone, hardware", "leave it out")
-        elif group == "trainer" and (got := _of_no_use_in_trainer(name.split(".")[0], line)):
-            fix = f"heads.epochs={line.partition('=')[2]}, or leave it out" if name == "epochs" else "leave it out"
-            yield Fault(line, got, fix=fix)
+        if group in UNSUPPORTED_GROUPS:
+            yield Problem(
+                override,
+                UNSUPPORTED_GROUPS[group],
+                f"{format_names(PROBE_KEYS)}, and data, backbone, hardware",
+                "leave it out",
+            )
+        elif group == "trainer" and (reason := _get_unsupported_trainer_reason(name.split(".")[0], override)):
+            fix = f"heads.epochs={override.partition('=')[2]}, or leave it out" if name == "epochs" else "leave it out"
+            yield Problem(override, reason, fix=fix)
 
 
-def _of_no_use_in_trainer(name: str, line: str) -> str:
-    if name in OF_PROCESSES or line in ("trainer=ddp", "trainer=fsdp"):
+def _get_unsupported_trainer_reason(name: str, override: str) -> str:
+    if name in PROCESS_KEYS or override in ("trainer=ddp", "trainer=fsdp"):
         return "a probe runs in one process, on one device"
-    return "it concerns a training in epochs" if name in OF_EPOCHS else ""
+    return "it concerns a training in epochs" if name in EPOCH_KEYS else ""
 
 
-def _wrong_numbers(own: Mapping[str, str]) -> Iterator[Fault]:
-    for key, above in (("heads.learning_rates", True), ("heads.weight_decays", False)):
-        found = [number_of(one, float) for one in own.get(key, "1").split(",")]
-        if not all(one > 0 or (one == 0 and not above) for one in found):
-            valid = f"numbers {'above 0' if above else 'of at least 0'}, with commas between them"
-            yield Fault(f"{key}={own[key]}", own[key], valid, f"{key}={'1e-3,1e-2' if above else '0,1e-2'}")
-    for key, usual in (("heads.seeds", "3"), ("heads.epochs", "30")):
-        if not number_of(own.get(key, usual), int) >= 1:
-            yield Fault(f"{key}={own[key]}", own[key], "a whole number of at least 1", f"{key}={usual}")
+def _find_number_problems(settings: Mapping[str, str]) -> Iterator[Problem]:
+    for key, is_positive in (("heads.learning_rates", True), ("heads.weight_decays", False)):
+        numbers = [parse_number(number, float) for number in settings.get(key, "1").split(",")]
+        if not all(number > 0 or (number == 0 and not is_positive) for number in numbers):
+            valid = f"numbers {'above 0' if is_positive else 'of at least 0'}, with commas between them"
+            yield Problem(
+                f"{key}={settings[key]}", settings[key], valid, f"{key}={'1e-3,1e-2' if is_positive else '0,1e-2'}"
+            )
+    for key, default in (("heads.seeds", "3"), ("heads.epochs", "30")):
+        if not parse_number(settings.get(key, default), int) >= 1:
+            yield Problem(f"{key}={settings[key]}", settings[key], "a whole number of at least 1", f"{key}={default}")
 
 
-def _nothing_to_choose_by(recipe: Recipe) -> Iterator[Fault]:
+def _find_validation_problems(recipe: Recipe) -> Iterator[Problem]:
     """Where that is known before the data are looked at."""
     dataset = recipe.dataset
-    if isinstance(dataset, Captcha):
+    if isinstance(dataset, CaptchaDatasetConfig):
         if dataset.val == 0:
-            yield Fault("dataset.val=0", "no validation images", fix="dataset.val=10")
-    elif dataset.fractions.val == 0 and (dataset.splits.val if isinstance(dataset, Folder) else dataset.split_column):
+            yield Problem("dataset.val=0", "no validation images", fix="dataset.val=10")
+    elif dataset.fractions.val == 0 and (
+        dataset.splits.val if isinstance(dataset, FolderDatasetConfig) else dataset.split_column
+    ):
         return  # its own, if they are there
     elif dataset.fractions.val == 0:
-        yield Fault("dataset.fractions.val=0", "no validation images", fix="dataset.fractions.val=0.15")
+        yield Problem("dataset.fractions.val=0", "no validation images", fix="dataset.fractions.val=0.15")
 
 
-def _probe(recipe: Recipe, own: Mapping[str, str], folder: Path) -> int:
+def _probe(recipe: Recipe, settings: Mapping[str, str], folder: Path) -> int:
     from thaw.features.heads import Grid
     from thaw.training.probing import probe
 
-    usual = Grid()
+    defaults = Grid()
     grid = Grid(
-        _numbers(own, "heads.learning_rates", usual.learning_rates),
-        _numbers(own, "heads.weight_decays", usual.weight_decays),
-        int(own.get("heads.seeds", usual.seeds)),
-        int(own.get("heads.epochs", usual.epochs)),
+        _parse_numbers(settings, "heads.learning_rates", defaults.learning_rates),
+        _parse_numbers(settings, "heads.weight_decays", defaults.weight_decays),
+        int(settings.get("heads.seeds", defaults.seeds)),
+        int(settings.get("heads.epochs", defaults.epochs)),
     )
-    _say(interruptible(lambda: probe(recipe, grid, folder)))
-    return DONE
+    _print_result(run_interruptible(lambda: probe(recipe, grid, folder)))
+    return EXIT_SUCCESS
 
 
-def _numbers(own: Mapping[str, str], key: str, usual: Numbers) -> Numbers:
+def _parse_numbers(settings: Mapping[str, str], key: str, default: Numbers) -> Numbers:
     """Each once, however often it is named."""
-    return tuple(dict.fromkeys(map(float, own[key].split(",")))) if key in own else usual
+    return tuple(dict.fromkeys(map(float, settings[key].split(",")))) if key in settings else default
 
 
-def _say(probed: Probed) -> None:
+def _print_result(result: ProbeResult) -> None:
     columns = [
-        *(Column("classifier", keep=True), Column("best setting"), Column("tried", number=True)),
-        *(Column("val accuracy", number=True), Column("val loss", number=True), Column("seconds", number=True)),
+        *(Column("classifier", no_wrap=True), Column("best setting"), Column("tried", is_numeric=True)),
+        *(
+            Column("val accuracy", is_numeric=True),
+            Column("val loss", is_numeric=True),
+            Column("seconds", is_numeric=True),
+        ),
         Column("remark"),
     ]
     print()
-    print_table(columns, [*_rows(probed)])
-    test = probed.metrics["test"]
-    low, high = test["accuracy_ci95"]
-    print(f"\nchosen on {probed.metrics['val']['count']} validation images: {_named(probed.winner)}")
-    print(f"test accuracy {test['accuracy']:.3f}   95 % interval {low:.3f} to {high:.3f}, {test['count']} images")
-    print(f"everything is in {probed.directory}: a run like any other; probe.csv has all that was tried")
+    print_table(columns, [*_iter_rows(result)])
+    test_metrics = result.metrics["test"]
+    low, high = test_metrics["accuracy_ci95"]
+    print(f"\nchosen on {result.metrics['val']['count']} validation images: {_format_trial(result.winner)}")
+    print(
+        f"test accuracy {test_metrics['accuracy']:.3f}   95 % interval {low:.3f} to {high:.3f}, {test_metrics['count']} images"
+    )
+    print(f"everything is in {result.directory}: a run like any other; probe.csv has all that was tried")
 
 
-def _rows(probed: Probed) -> Iterator[list[str]]:
+def _iter_rows(result: ProbeResult) -> Iterator[list[str]]:
     """One a method: its best."""
-    from thaw.features.trial import best_of
+    from thaw.features.trial import select_most_accurate
 
-    methods = dict.fromkeys(one.method for one in probed.trials)
+    methods = dict.fromkeys(trial.method for trial in result.trials)
     for method in methods:
-        members = [one for one in probed.trials if one.method == method]
-        best = best_of(members)
+        method_trials = [trial for trial in result.trials if trial.method == method]
+        best = select_most_accurate(method_trials)
         loss = "-" if best.linear is None else f"{best.loss:.3f}"
-        remark = "; ".join(filter(None, ["chosen" if best is probed.winner else "", best.remark]))
-        seconds = f"{sum(one.seconds for one in members):.2f}"
-        yield [method, best.told(), str(len(members)), f"{best.accuracy:.3f}", loss, seconds, remark]
+        remark = "; ".join(filter(None, ["chosen" if best is result.winner else "", best.remark]))
+        seconds = f"{sum(trial.seconds for trial in method_trials):.2f}"
+        yield [method, best.format_setting(), str(len(method_trials)), f"{best.accuracy:.3f}", loss, seconds, remark]
 
 
-def _named(trial: Trial) -> str:
-    return f"{trial.method}, {trial.told()}" if trial.setting else trial.method
+def _format_trial(trial: ProbeTrial) -> str:
+    return f"{trial.method}, {trial.format_setting()}" if trial.setting else trial.method

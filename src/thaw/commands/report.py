@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from thaw.commands.verbs import asks_for_help
-from thaw.config.faults import DONE, Fault, UserFault
+from thaw.commands.verbs import is_help_request
+from thaw.config.faults import EXIT_SUCCESS, Problem, UserError
 
 HELP = """thaw report RUN...
 
@@ -26,16 +26,18 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: where one is no run, or has not ended.
     """
-    if asks_for_help(arguments):
+    if is_help_request(arguments):
         print(HELP)
-        return DONE
-    if wrong := [Fault(one, "no such option", fix="thaw report RUN") for one in arguments if one.startswith("-")]:
-        raise UserFault("nothing was started.", wrong)
+        return EXIT_SUCCESS
+    if problems := [
+        Problem(argument, "no such option", fix="thaw report RUN") for argument in arguments if argument.startswith("-")
+    ]:
+        raise UserError("nothing was started.", problems)
     from thaw.trained.page import check_reportable, write_page
 
-    directories = [Path(one).expanduser() for one in arguments]
+    directories = [Path(argument).expanduser() for argument in arguments]
     for directory in directories:
         check_reportable(directory)
     for directory in directories:
         print(f"the report is {write_page(directory)}")
-    return DONE
+    return EXIT_SUCCESS

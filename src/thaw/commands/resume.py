@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from thaw.commands.verbs import asks_for_help
-from thaw.config.faults import Fault, UserFault
+from thaw.commands.verbs import is_help_request
+from thaw.config.faults import Problem, UserError
 from thaw.sweep.directory import is_sweep
 from thaw.training.run import check_resumable
 
@@ -28,12 +28,12 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: where it holds neither run nor sweep, or a run that is done.
     """
-    if asks_for_help(arguments):
+    if is_help_request(arguments):
         print(HELP)
         return 0
     if len(arguments) > 1:
-        fault = Fault("thaw resume", " ".join(arguments), "one folder", f"thaw resume {arguments[0]}")
-        raise UserFault("one at a time.", [fault])
+        problem = Problem("thaw resume", " ".join(arguments), "one folder", f"thaw resume {arguments[0]}")
+        raise UserError("one at a time.", [problem])
     return resume(Path(arguments[0]).expanduser())
 
 
@@ -41,9 +41,9 @@ def resume(directory: Path) -> int:
     """Raises UserFault where there is no run or sweep in `directory`, or the run is done."""
     set_environment()
     if is_sweep(directory):
-        from thaw.sweep.sweeping import take_up
+        from thaw.sweep.sweeping import resume_sweep
 
-        return take_up(directory)
+        return resume_sweep(directory)
     check_resumable(directory)  # before torch is imported
     from thaw.training import start
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thaw.commands.verbs import asks_for_help
-from thaw.config.faults import Fault, UserFault
-from thaw.config.schema import Table
+from thaw.commands.verbs import is_help_request
+from thaw.config.faults import Problem, UserError
+from thaw.config.schema import CsvDatasetConfig
 
 if TYPE_CHECKING:
-    from thaw.trained.restore import Restored
+    from thaw.trained.restore import Classifier
 
 HELP = """thaw submit RUN [dataset.root=DIR] [out=FILE]
 
@@ -30,56 +30,56 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserFault: for arguments that are not understood, a run that cannot be used, or nothing to predict.
     """
-    if asks_for_help(arguments):
+    if is_help_request(arguments):
         print(HELP)
         return 0
-    place, *settings = arguments
-    given = dict(one.split("=", 1) for one in settings if "=" in one)
-    if unknown := [one for one in settings if one.split("=", 1)[0] not in ("out", "dataset.root")]:
-        raise UserFault("not understood.", [Fault(unknown[0], valid="dataset.root=DIR, out=FILE")])
+    run_or_checkpoint, *settings = arguments
+    option_values = dict(setting.split("=", 1) for setting in settings if "=" in setting)
+    if unknown_settings := [setting for setting in settings if setting.split("=", 1)[0] not in ("out", "dataset.root")]:
+        raise UserError("not understood.", [Problem(unknown_settings[0], valid="dataset.root=DIR, out=FILE")])
     from thaw.trained.restore import load
     from thaw.training.files import write_text
 
-    trained, out = load(place), Path(given.get("out", "submission.csv")).expanduser()
-    table, paths = _unlabelled(trained, given.get("dataset.root"))
-    write_text(out, _as_csv([table.path_column, *trained.classes], _rows(trained, paths)))
+    classifier, out = load(run_or_checkpoint), Path(option_values.get("out", "submission.csv")).expanduser()
+    table, paths = _find_unlabelled_images(classifier, option_values.get("dataset.root"))
+    write_text(out, _format_csv([table.path_column, *classifier.classes], _predict_rows(classifier, paths)))
     print(f"{len(paths)} images predicted into {out}")
     return 0
 
 
-def _unlabelled(trained: Restored, root: str | None) -> tuple[Table, list[Path]]:
-    from thaw.data.build import samples_of
-    from thaw.data.cache import cache_folder
+def _find_unlabelled_images(classifier: Classifier, root: str | None) -> tuple[CsvDatasetConfig, list[Path]]:
+    from thaw.data.build import load_samples
+    from thaw.data.cache import resolve_cache_dir
 
-    recipe, dataset = trained.recipe, trained.recipe.dataset
-    if not isinstance(dataset, Table) or dataset.unlabelled is None:
-        fault = Fault(
+    recipe, dataset = classifier.recipe, classifier.recipe.dataset
+    if not isinstance(dataset, CsvDatasetConfig) or dataset.unlabelled is None:
+        problem = Problem(
             f"dataset={dataset.name}", "no unlabelled images", "dataset=dog_breeds, or dataset.unlabelled=FOLDER"
         )
-        raise UserFault("nothing to predict.", [fault])
+        raise UserError("nothing to predict.", [problem])
     dataset = dataset.model_copy(update={"root": root}) if root else dataset
-    samples = samples_of(dataset, recipe.seed, cache_folder(recipe.data.cache), recipe.data.mirror)
+    samples = load_samples(dataset, recipe.seed, resolve_cache_dir(recipe.data.cache), recipe.data.mirror)
     folder = samples.root / str(dataset.unlabelled)
     paths = sorted(folder.glob(f"*{dataset.suffix}"))
     if not paths:
-        raise UserFault("nothing to predict.", [Fault(str(folder), "no images", f"images *{dataset.suffix}")])
+        raise UserError("nothing to predict.", [Problem(str(folder), "no images", f"images *{dataset.suffix}")])
     return dataset, paths
 
 
-def _rows(trained: Restored, paths: Sequence[Path]) -> Iterator[list[str]]:
-    from thaw.trained.prediction import answers
+def _predict_rows(classifier: Classifier, paths: Sequence[Path]) -> Iterator[list[str]]:
+    from thaw.trained.prediction import iter_predictions
 
-    for answer in answers(trained, paths):
-        path = paths[answer.number]
-        if answer.logits is None:
-            fault = Fault(f"{path.name}: {answer.broken}", fix="mend it: Kaggle wants a row for every image")
-            raise UserFault("an image cannot be decoded.", [fault])
-        yield [path.stem, *(f"{one:.6g}" for one in answer.logits[0].softmax(0).tolist())]
+    for prediction in iter_predictions(classifier, paths):
+        path = paths[prediction.index]
+        if prediction.logits is None:
+            problem = Problem(f"{path.name}: {prediction.error}", fix="mend it: Kaggle wants a row for every image")
+            raise UserError("an image cannot be decoded.", [problem])
+        yield [path.stem, *(f"{probability:.6g}" for probability in prediction.logits[0].softmax(0).tolist())]
 
 
-def _as_csv(header: Sequence[str], rows: Iterator[list[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+def _format_csv(header: Sequence[str], rows: Iterator[list[str]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    return text.getvalue()
+    return buffer.getvalue()

@@ -9,65 +9,67 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from thaw.config.command import parsed, recipe_for
-from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.command import compose_recipe, parse_command
+from thaw.config.faults import Problem, UserError, find_closest_name, format_names
 from thaw.config.schema import Recipe
 
 Result = TypeVar("Result")
 
 
-def asks_for_help(arguments: Sequence[str]) -> bool:
+def is_help_request(arguments: Sequence[str]) -> bool:
     """Whether `arguments` are none, or hold -h or --help."""
     return not arguments or not {"--help", "-h"}.isdisjoint(arguments)
 
 
-def verb_of(command: str, arguments: Sequence[str], verbs: Iterable[str]) -> tuple[str, list[str]]:
+def parse_verb(command: str, arguments: Sequence[str], verbs: Iterable[str]) -> tuple[str, list[str]]:
     """The verb that comes first in `arguments`, and what follows it. `command` is as typed: thaw data.
 
     Raises:
         UserFault: where it is none of `verbs`.
     """
-    verb, *rest = arguments
+    verb, *remaining_arguments = arguments
     valid = list(verbs)
     if verb not in valid:
-        fix = f"{command} {nearest(verb, valid) or '--help'}"
-        raise UserFault("no such verb.", [Fault(f"{command} {verb}", valid=listing(valid), fix=fix)])
-    return verb, rest
+        fix = f"{command} {find_closest_name(verb, valid) or '--help'}"
+        raise UserError("no such verb.", [Problem(f"{command} {verb}", valid=format_names(valid), fix=fix)])
+    return verb, remaining_arguments
 
 
-def one_recipe(command: str, overrides: Sequence[str], of: str = "recipe", valid: str = "key=value") -> Recipe:
+def compose_single_recipe(
+    command: str, overrides: Sequence[str], subject: str = "recipe", valid: str = "key=value"
+) -> Recipe:
     """The recipe of `overrides`. `of` and `valid` are what a fault says that `command` looks at, and takes.
 
     Raises:
         UserFault: where they ask for a sweep or a printed config, or are wrong.
     """
-    asked = parsed(overrides)
-    if asked.multirun or asked.informs:
-        options = listing(one for one in asked.arguments if one.startswith("-"))
-        raise UserFault(f"{command} looks at one {of}.", [Fault(options, valid=valid)])
-    return recipe_for(overrides)
+    parsed_command = parse_command(overrides)
+    if parsed_command.multirun or parsed_command.shows_help:
+        options = format_names(argument for argument in parsed_command.arguments if argument.startswith("-"))
+        raise UserError(f"{command} looks at one {subject}.", [Problem(options, valid=valid)])
+    return compose_recipe(overrides)
 
 
-def new_folder(recipe: Recipe, kind: str) -> Path:
+def generate_output_path(recipe: Recipe, kind: str) -> Path:
     """A path in the recipe's output_dir that no other call names."""
-    return Path(recipe.output_dir) / new_name(f"{kind}_{recipe.dataset.name}")
+    return Path(recipe.output_dir) / generate_unique_name(f"{kind}_{recipe.dataset.name}")
 
 
-def new_name(stem: str) -> str:
+def generate_unique_name(stem: str) -> str:
     """`stem`, the second, and six digits drawn by chance."""
     return f"{stem}_{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
 
 
-def number_of(text: str, kind: Callable[[str], float]) -> float:
+def parse_number(text: str, number_type: Callable[[str], float]) -> float:
     """nan where `text` is none of its kind, or without end."""
     try:
-        number = kind(text)
+        number = number_type(text)
     except ValueError:
         return math.nan
     return number if math.isfinite(number) else math.nan
 
 
-def interruptible(function: Callable[[], Result]) -> Result:
+def run_interruptible(function: Callable[[], Result]) -> Result:
     """`function()`, ended by Ctrl-C and SIGTERM alike.
 
     Raises:
@@ -76,7 +78,7 @@ def interruptible(function: Callable[[], Result]) -> Result:
     from thaw.training import process
 
     try:
-        with process.interruptible():
+        with process.raise_on_interrupt():
             return function()
     except process.Interrupted:
         raise KeyboardInterrupt from None

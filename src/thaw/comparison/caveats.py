@@ -8,146 +8,169 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 from thaw.comparison.configurations import Configuration
 from thaw.comparison.runs import Record
-from thaw.config.faults import listing
+from thaw.config.faults import format_names
 
-MOST_NAMED = 4
-Of = Callable[[Record], Hashable]
+MAX_LISTED = 4
+KeyFunction = Callable[[Record], Hashable]
 
 
-def caveats(
+def find_caveats(
     configurations: Sequence[Configuration],
-    unfinished: Sequence[Record],
-    superseded: Sequence[Record],
-    judged_on: str,
+    unfinished_runs: Sequence[Record],
+    superseded_runs: Sequence[Record],
+    selection_split: str,
 ) -> Iterator[str]:
     """A sentence or two each, the gravest first. `judged_on` is the split that the reference was chosen on."""
-    yield from _of_data(configurations)
-    yield from _of_budget(configurations)
-    yield from _of_runs(configurations, unfinished, superseded)
-    if judged_on == "test":
+    yield from _find_data_caveats(configurations)
+    yield from _find_budget_caveats(configurations)
+    yield from _find_run_caveats(configurations, unfinished_runs, superseded_runs)
+    if selection_split == "test":
         yield (
             "Not all runs have validation images, so the reference is the best on the test images: its accuracy is "
             "too high by what choosing it gains, and so are the differences to it."
         )
-    yield from _of_times(configurations)
+    yield from _find_timing_caveats(configurations)
 
 
-def _of_data(configurations: Sequence[Configuration]) -> Iterator[str]:
+def _find_data_caveats(configurations: Sequence[Configuration]) -> Iterator[str]:
     """Images are compared between runs of one seed, as a seed may cut its own."""
-    checks: list[tuple[str, Of]] = [
+    checks: list[tuple[str, KeyFunction]] = [
         ("Classes differ: {}. These are different problems.", lambda run: run.predictions.classes),
-        ("Test images differ: {}. Their accuracies are not comparable, and no test is made between them.", _test_set),
+        (
+            "Test images differ: {}. Their accuracies are not comparable, and no test is made between them.",
+            _get_test_set_identity,
+        ),
         (
             "Train or validation images differ (data fingerprints of the same seed): {}. "
             "A difference may come from the images alone.",
-            lambda run: run.about["data"]["fingerprint"],
+            lambda run: run.metadata["data"]["fingerprint"],
         ),
     ]
-    for sentence, of in checks:
-        if found := _by_seed(configurations, of):
-            yield sentence.format(found)
+    for sentence, key_function in checks:
+        if groups := _describe_differing_groups(configurations, key_function):
+            yield sentence.format(groups)
             return  # what is graver includes the rest
 
 
-def _test_set(run: Record) -> Hashable:
+def _get_test_set_identity(run: Record) -> Hashable:
     return run.predictions.identity
 
 
-def _by_seed(configurations: Sequence[Configuration], of: Of) -> str:
+def _describe_differing_groups(configurations: Sequence[Configuration], key_function: KeyFunction) -> str:
     """Of the first seed whose runs differ: who goes with whom. Empty where no seed's do."""
-    for seed in sorted({seed for one in configurations for seed in one.seeds}):
-        runs = {one.label: run for one in configurations for run in one.runs if run.seed == seed}
-        groups = _grouped({label: of(run) for label, run in runs.items()})
+    for seed in sorted({seed for configuration in configurations for seed in configuration.seeds}):
+        runs = {
+            configuration.label: run
+            for configuration in configurations
+            for run in configuration.runs
+            if run.seed == seed
+        }
+        groups = _group_labels({label: key_function(run) for label, run in runs.items()})
         if len(groups) > 1:
-            return _told([names for _, names in groups])
+            return _format_groups([names for _, names in groups])
     return ""
 
 
-def _grouped(values: Mapping[str, Hashable]) -> list[tuple[Hashable, list[str]]]:
+def _group_labels(values: Mapping[str, Hashable]) -> list[tuple[Hashable, list[str]]]:
     groups: dict[Hashable, list[str]] = defaultdict(list)
     for label, value in values.items():
         groups[value].append(label)
     return sorted(groups.items(), key=lambda group: -len(group[1]))
 
 
-def _told(groups: Sequence[Sequence[str]]) -> str:
-    return " against ".join(f"[{listing(names, MOST_NAMED)}]" for names in groups)
+def _format_groups(groups: Sequence[Sequence[str]]) -> str:
+    return " against ".join(f"[{format_names(names, MAX_LISTED)}]" for names in groups)
 
 
-def _of_budget(configurations: Sequence[Configuration]) -> Iterator[str]:
-    measures: list[tuple[str, Of]] = [
-        ("Epochs", _epochs),
-        ("Train images", lambda run: run.about["data"]["images"]["train"]),
+def _find_budget_caveats(configurations: Sequence[Configuration]) -> Iterator[str]:
+    measures: list[tuple[str, KeyFunction]] = [
+        ("Epochs", _get_planned_epochs),
+        ("Train images", lambda run: run.metadata["data"]["images"]["train"]),
     ]
-    for name, of in measures:
-        values = {one.label: of(one.runs[0]) for one in configurations if not one.runs[0].is_probe}
-        groups = _grouped(values)
+    for name, key_function in measures:
+        values = {
+            configuration.label: key_function(configuration.runs[0])
+            for configuration in configurations
+            if not configuration.runs[0].is_probe
+        }
+        groups = _group_labels(values)
         if len(groups) > 1:
-            told = "; ".join(f"{value} in [{listing(names, MOST_NAMED)}]" for value, names in groups)
-            yield f"{name} differ: {told}. More of them alone may explain a difference."
-    probes = [one.label for one in configurations if one.runs[0].is_probe]
-    if probes and len(probes) < len(configurations):
+            description = "; ".join(f"{value} in [{format_names(names, MAX_LISTED)}]" for value, names in groups)
+            yield f"{name} differ: {description}. More of them alone may explain a difference."
+    probe_labels = [configuration.label for configuration in configurations if configuration.runs[0].is_probe]
+    if probe_labels and len(probe_labels) < len(configurations):
         yield (
-            f"Probes beside trainings: [{listing(probes, MOST_NAMED)}]. A probe tries many classifiers and keeps "
+            f"Probes beside trainings: [{format_names(probe_labels, MAX_LISTED)}]. A probe tries many classifiers and keeps "
             "the best on validation images; a training is one try."
         )
 
 
-def _epochs(run: Record) -> int:
+def _get_planned_epochs(run: Record) -> int:
     """As planned, so that stopping early is no other budget."""
-    return int(run.about["plan"][-1]["end"])
+    return int(run.metadata["plan"][-1]["end"])
 
 
-def _of_runs(
-    configurations: Sequence[Configuration], unfinished: Sequence[Record], superseded: Sequence[Record]
+def _find_run_caveats(
+    configurations: Sequence[Configuration], unfinished_runs: Sequence[Record], superseded_runs: Sequence[Record]
 ) -> Iterator[str]:
-    if unfinished:
-        counts = Counter(run.status for run in unfinished)
-        told = ", ".join(f"{count} {status}" for status, count in counts.items())
-        yield f"Runs that are not done, and count for nothing here: {told}. They are listed below."
-    everyone = {seed for one in configurations for seed in one.seeds}
-    lacking = {one.label: sorted(everyone - set(one.seeds)) for one in configurations}
-    if told := "; ".join(f"{label} lacks {_seeds(seeds)}" for label, seeds in lacking.items() if seeds):
-        yield f"Seeds are missing: {told}. Means are over other seeds; tests are over shared ones."
-    if superseded:
+    if unfinished_runs:
+        counts = Counter(run.status for run in unfinished_runs)
+        description = ", ".join(f"{count} {status}" for status, count in counts.items())
+        yield f"Runs that are not done, and count for nothing here: {description}. They are listed below."
+    all_seeds = {seed for configuration in configurations for seed in configuration.seeds}
+    missing_seeds = {
+        configuration.label: sorted(all_seeds - set(configuration.seeds)) for configuration in configurations
+    }
+    if description := "; ".join(
+        f"{label} lacks {_format_seeds(seeds)}" for label, seeds in missing_seeds.items() if seeds
+    ):
+        yield f"Seeds are missing: {description}. Means are over other seeds; tests are over shared ones."
+    if superseded_runs:
         yield (
             "A seed of the same configuration is repeated, which adds nothing, and the run started last counts: left "
-            f"out are {listing([run.directory.name for run in superseded], MOST_NAMED)}."
+            f"out are {format_names([run.directory.name for run in superseded_runs], MAX_LISTED)}."
         )
-    if len(everyone) == 1:
+    if len(all_seeds) == 1:
         yield "One seed: how much another seed would change is not known. Intervals and tests speak of the test images."
 
 
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {listing(map(str, seeds), MOST_NAMED)}"
+def _format_seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {format_names(map(str, seeds), MAX_LISTED)}"
 
 
-def _of_times(configurations: Sequence[Configuration]) -> Iterator[str]:
-    runs = [run for one in configurations for run in one.runs]
-    if len({json.dumps([run.about.get("hardware"), *_hands(run)], sort_keys=True) for run in runs}) > 1:
+def _find_timing_caveats(configurations: Sequence[Configuration]) -> Iterator[str]:
+    runs = [run for configuration in configurations for run in configuration.runs]
+    if (
+        len(
+            {json.dumps([run.metadata.get("hardware"), *_get_threads_and_workers(run)], sort_keys=True) for run in runs}
+        )
+        > 1
+    ):
         yield "Hardware, threads or workers differ: times are not comparable."
-    versions = {json.dumps([run.about.get("versions"), _revision(run)], sort_keys=True) for run in runs}
+    versions = {json.dumps([run.metadata.get("versions"), _get_git_info(run)], sort_keys=True) for run in runs}
     if len(versions) > 1:
-        yield f"Versions differ: {_differing_versions(runs)}. Times are not comparable, and results may differ for it."
-    resumed = [run.directory.name for run in runs if run.about.get("resumed")]
-    if resumed:
-        yield f"Times of resumed runs are those since they went on: {listing(resumed, MOST_NAMED)}."
+        yield f"Versions differ: {_describe_differing_versions(runs)}. Times are not comparable, and results may differ for it."
+    resumed_names = [run.directory.name for run in runs if run.metadata.get("resumed")]
+    if resumed_names:
+        yield f"Times of resumed runs are those since they went on: {format_names(resumed_names, MAX_LISTED)}."
 
 
-def _hands(run: Record) -> list[object]:
+def _get_threads_and_workers(run: Record) -> list[object]:
     trainer = run.recipe.get("trainer", {})
     return [trainer.get("threads"), trainer.get("workers")]
 
 
-def _revision(run: Record) -> object:
-    return run.about.get("git")
+def _get_git_info(run: Record) -> object:
+    return run.metadata.get("git")
 
 
-def _differing_versions(runs: Sequence[Record]) -> str:
-    found: dict[str, set[str]] = defaultdict(set)
+def _describe_differing_versions(runs: Sequence[Record]) -> str:
+    versions_by_name: dict[str, set[str]] = defaultdict(set)
     for run in runs:
-        for name, version in (run.about.get("versions") or {}).items():
-            found[name].add(version)
-        found["thaw's commit"].add(str((_revision(run) or {}).get("commit", "unknown"))[:10])  # type: ignore[attr-defined]
-    differing = [f"{name} {', '.join(sorted(versions))}" for name, versions in found.items() if len(versions) > 1]
-    return "; ".join(differing) or "thaw with and without changes since its commit"
+        for name, version in (run.metadata.get("versions") or {}).items():
+            versions_by_name[name].add(version)
+        versions_by_name["thaw's commit"].add(str((_get_git_info(run) or {}).get("commit", "unknown"))[:10])  # type: ignore[attr-defined]
+    descriptions = [
+        f"{name} {', '.join(sorted(versions))}" for name, versions in versions_by_name.items() if len(versions) > 1
+    ]
+    return "; ".join(descriptions) or "thaw with and without changes since its commit"

@@ -7,18 +7,23 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from thaw.comparison.caveats import caveats
-from thaw.comparison.configurations import Configuration, configurations_of, tested, values_of
-from thaw.comparison.notes import notes
+from thaw.comparison.caveats import find_caveats
+from thaw.comparison.configurations import (
+    Configuration,
+    format_setting_values,
+    group_into_configurations,
+    test_against_reference,
+)
+from thaw.comparison.notes import build_notes
 from thaw.comparison.runs import Record
-from thaw.comparison.settings import differing_keys, labels_of, settings_of, value_at
-from thaw.config.faults import Fault, UserFault
+from thaw.comparison.settings import build_labels, extract_settings, find_differing_keys, get_value
+from thaw.config.faults import Problem, UserError
 
-COMMON = (("dataset",), ("backbone",), ("strategy",))
+SUBJECT_KEYS = (("dataset",), ("backbone",), ("strategy",))
 
 
 @dataclass(frozen=True)
-class Unfinished:
+class UnfinishedRun:
     """A run that is not done: `label` says its settings, `reason` in a line why, `error` all that it left."""
 
     name: str
@@ -34,66 +39,69 @@ class Comparison:
     `values`. `configurations` are ordered by test accuracy. `caveats` say what stands in the way of comparing, `notes`
     how the numbers came about."""
 
-    folder: Path
+    output_dir: Path
     subject: str
     keys: tuple[str, ...]
     configurations: tuple[Configuration, ...]
-    unfinished: tuple[Unfinished, ...]
+    unfinished_runs: tuple[UnfinishedRun, ...]
     caveats: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
     def reference(self) -> Configuration:
-        return next(one for one in self.configurations if one.is_reference)
+        return next(configuration for configuration in self.configurations if configuration.is_reference)
 
     @property
-    def page(self) -> Path:
-        return self.folder / "comparison.html"
+    def page_path(self) -> Path:
+        return self.output_dir / "comparison.html"
 
 
-def compared(runs: Sequence[Record], folder: Path) -> Comparison:
+def build_comparison(runs: Sequence[Record], output_dir: Path) -> Comparison:
     """Raises UserFault where no run is done."""
-    done, others = [run for run in runs if run.is_done], [run for run in runs if not run.is_done]
-    if not done:
-        raise UserFault("nothing to compare: no run is done.", [*_faults(others)])
-    settings = [settings_of(run) for run in runs]
-    keys = differing_keys(settings)
-    found, superseded = configurations_of(done, keys)
-    configurations, judged_on = tested(found)
-    labels = labels_of(keys, [values_of(run, keys) for run in others])
+    done_runs, unfinished_runs = [run for run in runs if run.is_done], [run for run in runs if not run.is_done]
+    if not done_runs:
+        raise UserError("nothing to compare: no run is done.", [*_iter_problems(unfinished_runs)])
+    settings = [extract_settings(run) for run in runs]
+    keys = find_differing_keys(settings)
+    untested_configurations, superseded_runs = group_into_configurations(done_runs, keys)
+    configurations, selection_split = test_against_reference(untested_configurations)
+    labels = build_labels(keys, [format_setting_values(run, keys) for run in unfinished_runs])
     return Comparison(
-        folder,
-        " · ".join(_common(done)),
+        output_dir,
+        " · ".join(_iter_common_names(done_runs)),
         tuple(".".join(key) for key in keys),
         tuple(configurations),
-        tuple(_unfinished(run, label if run.recipe else "") for run, label in zip(others, labels, strict=True)),
-        tuple(caveats(configurations, others, superseded, judged_on)),
-        tuple(notes(configurations, judged_on)),
+        tuple(
+            _build_unfinished_run(run, label if run.recipe else "")
+            for run, label in zip(unfinished_runs, labels, strict=True)
+        ),
+        tuple(find_caveats(configurations, unfinished_runs, superseded_runs, selection_split)),
+        tuple(build_notes(configurations, selection_split)),
     )
 
 
-def _faults(runs: Sequence[Record]) -> Iterator[Fault]:
+def _iter_problems(runs: Sequence[Record]) -> Iterator[Problem]:
     for run in runs:
-        yield Fault(str(run.directory), ": ".join(filter(None, [run.status, reason_of(run.error)])))
+        yield Problem(str(run.directory), ": ".join(filter(None, [run.status, extract_reason(run.error)])))
 
 
-def _common(runs: Sequence[Record]) -> Iterator[str]:
-    for key in COMMON:
-        names = {str(value_at(run.recipe, key)) for run in runs}
+def _iter_common_names(runs: Sequence[Record]) -> Iterator[str]:
+    for key in SUBJECT_KEYS:
+        names = {str(get_value(run.recipe, key)) for run in runs}
         if len(names) == 1:
             yield from names
 
 
-def _unfinished(run: Record, label: str) -> Unfinished:
-    reason = reason_of(run.error)
+def _build_unfinished_run(run: Record, label: str) -> UnfinishedRun:
+    reason = extract_reason(run.error)
     if run.status == "running":
         reason = "still running, or ended before it could say so"
     elif run.status == "interrupted":
         reason = f"can be continued: python train.py resume={run.directory}"
-    return Unfinished(run.directory.name, label, run.status, reason, run.error)
+    return UnfinishedRun(run.directory.name, label, run.status, reason, run.error)
 
 
-def reason_of(error: str) -> str:
+def extract_reason(error: str) -> str:
     """The line that says what happened: of a traceback the last that names an exception, as its message may go on for
     lines; else the first two lines, as thaw's own messages begin with what is wrong and where."""
     lines = [line for line in error.splitlines() if line.strip()]
@@ -101,5 +109,5 @@ def reason_of(error: str) -> str:
         return ""
     if not any(line.startswith("Traceback") for line in lines):
         return " ".join(line.strip() for line in lines[:2])
-    raised = [line for before, line in pairwise(lines) if before[0] == " " and line[0] != " "]
-    return raised[-1] if raised else lines[-1]
+    exception_lines = [line for previous_line, line in pairwise(lines) if previous_line[0] == " " and line[0] != " "]
+    return exception_lines[-1] if exception_lines else lines[-1]

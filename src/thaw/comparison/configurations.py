@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from thaw.comparison.runs import Record
-from thaw.comparison.settings import TRAINING, Key, labels_of, settings_of, shown, value_at
-from thaw.comparison.significance import Paired, Spread, holm, paired, spread_of
+from thaw.comparison.settings import TRAINING, Key, build_labels, extract_settings, format_value, get_value
+from thaw.comparison.significance import Estimate, PairedTest, compute_paired_test, estimate_mean, holm
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Configuration:
     values: tuple[str, ...]
     label: str
     runs: tuple[Record, ...]
-    test: Paired | None = None
+    paired_test: PairedTest | None = None
     is_reference: bool = False
 
     @property
-    def short(self) -> str:
+    def short_label(self) -> str:
         """The label without names of keys, for where there is little room."""
         return " · ".join(value for value in self.values if value not in ("-", TRAINING)) or self.label
 
@@ -36,84 +36,113 @@ class Configuration:
         return [run.seed for run in self.runs]
 
     @cached_property
-    def accuracy(self) -> Spread:
+    def test_accuracy(self) -> Estimate:
         """Of the test images."""
         low, high = self.runs[0].metrics["test"]["accuracy_ci95"]
-        return spread_of(self.scores("test", "accuracy"), (low, high))
+        return estimate_mean(self.get_scores("test", "accuracy"), (low, high))
 
-    def scores(self, split: str, metric: str) -> list[float]:
+    def get_scores(self, split: str, metric: str) -> list[float]:
         """One a seed; nan where there are no images of `split`."""
-        return [run.score(split, metric) for run in self.runs]
+        return [run.get_score(split, metric) for run in self.runs]
 
-    def mean(self, split: str, metric: str) -> float:
-        return float(np.mean(self.scores(split, metric)))
+    def compute_mean(self, split: str, metric: str) -> float:
+        return float(np.mean(self.get_scores(split, metric)))
 
-    def median(self, timing: str) -> float:
+    def compute_median(self, timing: str) -> float:
         """Over seeds, so that the one run that computes features, or fetches data, for the others does not count."""
-        return float(np.median(self.scores("timing", timing)))
+        return float(np.median(self.get_scores("timing", timing)))
 
     @property
-    def trainable(self) -> int:
-        return int(self.runs[0].about["parameters"]["trainable"])
+    def num_trainable_parameters(self) -> int:
+        return int(self.runs[0].metadata["parameters"]["trainable"])
 
     @cached_property
     def class_accuracies(self) -> dict[str, float]:
         """Share of each class's test images that are right, mean over seeds."""
-        found: dict[str, list[float]] = defaultdict(list)
+        seed_accuracies: dict[str, list[float]] = defaultdict(list)
         for run in self.runs:
-            names, which, counts = np.unique(run.predictions.labels, return_inverse=True, return_counts=True)
-            shares = np.bincount(which, weights=run.predictions.right) / counts
-            for name, share in zip(names.tolist(), shares.tolist(), strict=True):
-                found[name].append(share)
-        return {name: float(np.mean(values)) for name, values in found.items()}
+            names, class_index, counts = np.unique(run.predictions.labels, return_inverse=True, return_counts=True)
+            accuracies = np.bincount(class_index, weights=run.predictions.correct) / counts
+            for name, accuracy in zip(names.tolist(), accuracies.tolist(), strict=True):
+                seed_accuracies[name].append(accuracy)
+        return {name: float(np.mean(values)) for name, values in seed_accuracies.items()}
 
 
-def configurations_of(runs: Sequence[Record], keys: Sequence[Key]) -> tuple[list[Configuration], list[Record]]:
+def group_into_configurations(runs: Sequence[Record], keys: Sequence[Key]) -> tuple[list[Configuration], list[Record]]:
     """Of `runs` that are done: those alike in `keys` are one configuration. Of runs with the same seed the one that was
     started last counts, as a repetition adds no seed; the others come second. Ordered by test accuracy."""
     groups: dict[tuple[str, ...], dict[int, Record]] = defaultdict(dict)
-    superseded = []
+    superseded_runs = []
     for run in runs:
-        of_settings = groups[values_of(run, keys)]
-        superseded += [of_settings[run.seed]] if run.seed in of_settings else []
-        of_settings[run.seed] = run
-    labels = labels_of(keys, list(groups))
-    found = [
-        Configuration(values, label, tuple(by_seed[seed] for seed in sorted(by_seed)))
-        for (values, by_seed), label in zip(groups.items(), labels, strict=True)
+        runs_by_seed = groups[format_setting_values(run, keys)]
+        superseded_runs += [runs_by_seed[run.seed]] if run.seed in runs_by_seed else []
+        runs_by_seed[run.seed] = run
+    labels = build_labels(keys, list(groups))
+    configurations = [
+        Configuration(values, label, tuple(seed_runs[seed] for seed in sorted(seed_runs)))
+        for (values, seed_runs), label in zip(groups.items(), labels, strict=True)
     ]
-    return sorted(found, key=lambda one: (-one.accuracy.mean, one.mean("test", "loss"))), superseded
+    return sorted(
+        configurations,
+        key=lambda configuration: (-configuration.test_accuracy.mean, configuration.compute_mean("test", "loss")),
+    ), superseded_runs
 
 
-def values_of(run: Record, keys: Sequence[Key]) -> tuple[str, ...]:
-    settings = settings_of(run)
-    return tuple(shown(value_at(settings, key)) for key in keys)
+def format_setting_values(run: Record, keys: Sequence[Key]) -> tuple[str, ...]:
+    settings = extract_settings(run)
+    return tuple(format_value(get_value(settings, key)) for key in keys)
 
 
-def tested(configurations: Sequence[Configuration]) -> tuple[list[Configuration], str]:
+def test_against_reference(configurations: Sequence[Configuration]) -> tuple[list[Configuration], str]:
     """All tested against the reference, the most accurate one, of equal ones that with the lower loss; and the split
     that it was chosen on: `val`, as test images choose nothing, but `test` where a run has no validation images."""
     splits = ["val", "test"]
-    split = next(name for name in splits if name == "test" or _is_judged_on(name, configurations))
-    best = max(configurations, key=lambda one: (one.mean(split, "accuracy"), -one.mean(split, "loss")))
-    tests = {one.values: _against(one, best) for one in configurations if one is not best}
-    made = {values: test for values, test in tests.items() if test is not None}
-    adjusted = zip(made.items(), holm([test.p for test in made.values()]), strict=True)
-    corrected = {values: replace(test, adjusted=p) for (values, test), p in adjusted}
-    return [replace(one, test=corrected.get(one.values), is_reference=one is best) for one in configurations], split
+    selection_split = next(name for name in splits if name == "test" or _has_scores(name, configurations))
+    reference = max(
+        configurations,
+        key=lambda configuration: (
+            configuration.compute_mean(selection_split, "accuracy"),
+            -configuration.compute_mean(selection_split, "loss"),
+        ),
+    )
+    tests = {
+        configuration.values: _test_against(configuration, reference)
+        for configuration in configurations
+        if configuration is not reference
+    }
+    available_tests = {values: test for values, test in tests.items() if test is not None}
+    adjusted_items = zip(
+        available_tests.items(), holm([test.p_value for test in available_tests.values()]), strict=True
+    )
+    adjusted_tests = {values: replace(test, adjusted_p_value=p_value) for (values, test), p_value in adjusted_items}
+    return [
+        replace(
+            configuration, paired_test=adjusted_tests.get(configuration.values), is_reference=configuration is reference
+        )
+        for configuration in configurations
+    ], selection_split
 
 
-def _is_judged_on(split: str, configurations: Sequence[Configuration]) -> bool:
-    return not any(np.isnan(one.mean(split, "accuracy")) for one in configurations)
+def _has_scores(split: str, configurations: Sequence[Configuration]) -> bool:
+    return not any(np.isnan(configuration.compute_mean(split, "accuracy")) for configuration in configurations)
 
 
-def _against(one: Configuration, other: Configuration) -> Paired | None:
+def _test_against(configuration: Configuration, reference: Configuration) -> PairedTest | None:
     """None without a shared seed, or where the test images of one are others."""
-    pairs: list[tuple[Any, Any]] = [
-        (ours, theirs) for ours in one.runs for theirs in other.runs if ours.seed == theirs.seed
+    run_pairs: list[tuple[Any, Any]] = [
+        (compared_run, reference_run)
+        for compared_run in configuration.runs
+        for reference_run in reference.runs
+        if compared_run.seed == reference_run.seed
     ]
-    if not pairs or any(ours.predictions.identity != theirs.predictions.identity for ours, theirs in pairs):
+    if not run_pairs or any(
+        compared_run.predictions.identity != reference_run.predictions.identity
+        for compared_run, reference_run in run_pairs
+    ):
         return None
-    accuracies = [[run.score("test", "accuracy") for run in side] for side in zip(*pairs, strict=True)]
-    images = [(ours.predictions.paths, ours.predictions.right, theirs.predictions.right) for ours, theirs in pairs]
-    return paired(accuracies[0], accuracies[1], images)
+    accuracies = [[run.score("test", "accuracy") for run in runs] for runs in zip(*run_pairs, strict=True)]
+    paired_predictions = [
+        (compared_run.predictions.paths, compared_run.predictions.right, reference_run.predictions.right)
+        for compared_run, reference_run in run_pairs
+    ]
+    return compute_paired_test(accuracies[0], accuracies[1], paired_predictions)

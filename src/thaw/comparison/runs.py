@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from thaw.config.faults import Fault, UserFault, nearest
+from thaw.config.faults import Problem, UserError, find_closest_name
 from thaw.training.history_file import read_history
-from thaw.training.run import RECORD
+from thaw.training.run import RECORD_FILE
 
 DONE, UNREADABLE = "done", "unreadable"
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a tenth of the time, where PyYAML was built with it
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a tenth of the time, where PyYAML was built with it
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Predictions:
 
     paths: np.ndarray
     labels: np.ndarray
-    right: np.ndarray
+    correct: np.ndarray
 
     @cached_property
     def identity(self) -> str:
@@ -41,7 +41,7 @@ class Predictions:
         return tuple(np.unique(self.labels).tolist())
 
 
-NOTHING_PREDICTED = Predictions(np.empty(0, "U1"), np.empty(0, "U1"), np.empty(0, bool))
+EMPTY_PREDICTIONS = Predictions(np.empty(0, "U1"), np.empty(0, "U1"), np.empty(0, bool))
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Record:
     directory: Path
     status: str
     error: str
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     recipe: dict[str, Any]
     metrics: dict[str, Any]
     history: list[dict[str, str]]
@@ -60,7 +60,7 @@ class Record:
 
     @property
     def seed(self) -> int:
-        return int(self.about["seed"])
+        return int(self.metadata["seed"])
 
     @property
     def is_done(self) -> bool:
@@ -68,78 +68,85 @@ class Record:
 
     @property
     def is_probe(self) -> bool:
-        return "probe" in self.about
+        return "probe" in self.metadata
 
-    def score(self, split: str, metric: str) -> float:
+    def get_score(self, split: str, metric: str) -> float:
         """nan where the run has no images of `split`."""
         return float(self.metrics.get(split, {}).get(metric, np.nan))
 
 
-def found_runs(directories: Sequence[Path]) -> list[Path]:
+def find_runs(directories: Sequence[Path]) -> list[Path]:
     """The run directories that `directories` are or hold, each once.
 
     Raises:
         UserFault: where one of them is no folder, or there is no run in it.
     """
-    if faults := [*_missing(directories)]:
-        raise UserFault("nothing to compare.", faults)
-    runs = {folder.resolve(): folder for directory in directories for folder in _runs_in(directory)}
+    if problems := [*_iter_directory_problems(directories)]:
+        raise UserError("nothing to compare.", problems)
+    runs = {folder.resolve(): folder for directory in directories for folder in _find_run_directories(directory)}
     return list(runs.values())
 
 
-def _missing(directories: Sequence[Path]) -> Iterator[Fault]:
+def _iter_directory_problems(directories: Sequence[Path]) -> Iterator[Problem]:
     for directory in directories:
         if not directory.is_dir():
-            beside = [one.name for one in directory.parent.glob("*") if one.is_dir()]
-            near = nearest(directory.name, beside)
-            yield Fault(str(directory), "no such folder", fix=str(directory.parent / near) if near else "")
-        elif not _runs_in(directory):
-            yield Fault(str(directory), f"no {RECORD} in it or below", "run directories, sweeps, folders of them")
+            siblings = [sibling.name for sibling in directory.parent.glob("*") if sibling.is_dir()]
+            suggestion = find_closest_name(directory.name, siblings)
+            yield Problem(
+                str(directory), "no such folder", fix=str(directory.parent / suggestion) if suggestion else ""
+            )
+        elif not _find_run_directories(directory):
+            yield Problem(
+                str(directory), f"no {RECORD_FILE} in it or below", "run directories, sweeps, folders of them"
+            )
 
 
-def _runs_in(directory: Path) -> list[Path]:
-    if (directory / RECORD).is_file():
+def _find_run_directories(directory: Path) -> list[Path]:
+    if (directory / RECORD_FILE).is_file():
         return [directory]
-    return sorted(file.parent for file in directory.rglob(RECORD))
+    return sorted(file.parent for file in directory.rglob(RECORD_FILE))
 
 
 def read_runs(directories: Sequence[Path]) -> list[Record]:
     """In the order in which they were started."""
-    return sorted((_read(one) for one in directories), key=lambda run: (run.about.get("started", ""), run.directory))
+    return sorted(
+        (_read_record(directory) for directory in directories),
+        key=lambda run: (run.metadata.get("started", ""), run.directory),
+    )
 
 
-def _read(directory: Path) -> Record:
+def _read_record(directory: Path) -> Record:
     try:
-        about = _json(directory / RECORD)
-        done = about["status"] == DONE
+        metadata = _read_json(directory / RECORD_FILE)
+        is_done = metadata["status"] == DONE
         return Record(
             directory,
-            about["status"],
-            about.get("error", ""),
-            about,
-            _recipe(directory / "config.yaml"),
-            _json(directory / "metrics.json") if done else {},
+            metadata["status"],
+            metadata.get("error", ""),
+            metadata,
+            _read_recipe(directory / "config.yaml"),
+            _read_json(directory / "metrics.json") if is_done else {},
             read_history(directory / "history.csv"),
-            _predictions(directory / "predictions.csv") if done else NOTHING_PREDICTED,
+            _read_predictions(directory / "predictions.csv") if is_done else EMPTY_PREDICTIONS,
         )
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
         reason = f"{type(error).__name__}: {error}"
-        return Record(directory, UNREADABLE, reason, {}, {}, {}, [], NOTHING_PREDICTED)
+        return Record(directory, UNREADABLE, reason, {}, {}, {}, [], EMPTY_PREDICTIONS)
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return content
 
 
-def _recipe(file: Path) -> dict[str, Any]:
+def _read_recipe(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    return yaml.load(file.read_text(encoding="utf-8"), LOADER) or {}
+    return yaml.load(file.read_text(encoding="utf-8"), YAML_LOADER) or {}
 
 
-def _predictions(file: Path) -> Predictions:
+def _read_predictions(file: Path) -> Predictions:
     with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = sorted((row["path"], row["label"], row["prediction"]) for row in csv.DictReader(stream))
-    paths, labels, predicted = (np.array(column) for column in zip(*rows, strict=True))
-    return Predictions(paths, labels, labels == predicted)
+    paths, labels, predictions = (np.array(column) for column in zip(*rows, strict=True))
+    return Predictions(paths, labels, labels == predictions)

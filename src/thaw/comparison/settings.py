@@ -8,7 +8,7 @@ from typing import Any
 from thaw.comparison.runs import Record
 
 # Keys that decide no result, so that runs which differ in them alone are one configuration.
-UNDECIDING = {
+IGNORED_KEYS = {
     "seed": "what a configuration is repeated over",
     "output_dir": "where runs lie",
     "resume": "a resumed run is the same run",
@@ -21,7 +21,7 @@ UNDECIDING = {
     "trainer.threads": "how many hands; a caveat tells of their times",
     "trainer.workers": "how many hands; a caveat tells of their times",
 }
-NO_USE_TO_A_PROBE = ("optimizer", "scheduler", "trainer")  # a probe's recipe has them, and a probe none
+KEYS_UNUSED_BY_PROBES = ("optimizer", "scheduler", "trainer")  # a probe's recipe has them, and a probe none
 DISCRIMINATORS = ("name", "kind")  # of a group: what the others follow from
 ABSENT = object()
 TRAINING, PROBE = "training", "probe"
@@ -29,66 +29,71 @@ TRAINING, PROBE = "training", "probe"
 Key = tuple[str, ...]
 
 
-def settings_of(run: Record) -> dict[str, Any]:
+def extract_settings(run: Record) -> dict[str, Any]:
     """What decides a run's result: its recipe without UNDECIDING, and whether it is a probe. Nothing of a run that
     failed before it had a recipe."""
     if not run.recipe:
         return {}
-    kept = _without(run.recipe, set(UNDECIDING))
+    settings = _drop_keys(run.recipe, set(IGNORED_KEYS))
     if run.is_probe:
-        kept = {key: value for key, value in kept.items() if key not in NO_USE_TO_A_PROBE}
-        return {"run": PROBE, **kept, "heads": run.about["probe"].get("grid", {})}
-    return {"run": TRAINING, **kept}
+        settings = {key: value for key, value in settings.items() if key not in KEYS_UNUSED_BY_PROBES}
+        return {"run": PROBE, **settings, "heads": run.metadata["probe"].get("grid", {})}
+    return {"run": TRAINING, **settings}
 
 
-def _without(values: Mapping[str, Any], keys: set[str], prefix: str = "") -> dict[str, Any]:
-    named = {f"{prefix}{key}": (key, value) for key, value in values.items()}
+def _drop_keys(values: Mapping[str, Any], keys: set[str], prefix: str = "") -> dict[str, Any]:
+    items_by_path = {f"{prefix}{key}": (key, value) for key, value in values.items()}
     return {
-        key: _without(value, keys, f"{name}.") if isinstance(value, dict) else value
-        for name, (key, value) in named.items()
-        if name not in keys
+        key: _drop_keys(value, keys, f"{dotted_key}.") if isinstance(value, dict) else value
+        for dotted_key, (key, value) in items_by_path.items()
+        if dotted_key not in keys
     }
 
 
-def differing_keys(settings: Sequence[Mapping[str, Any]]) -> list[Key]:
+def find_differing_keys(settings: Sequence[Mapping[str, Any]]) -> list[Key]:
     """The keys whose values differ, in the order of the recipe. A group whose name differs (strategy, optimizer, ...)
     is one key, and what follows from that name is none: a key below it appears where it differs among recipes with
     the same name. A group that a recipe lacks has no part in the question; a key that it lacks counts as null."""
-    groups = dict.fromkeys(group for one in settings for group in one)
-    found = [_differing((group,), [one[group] for one in settings if group in one]) for group in groups]
-    return list(dict.fromkeys(key for keys in found for key in keys))
+    groups = dict.fromkeys(group for run_settings in settings for group in run_settings)
+    keys_by_group = [
+        _iter_differing_keys((group,), [run_settings[group] for run_settings in settings if group in run_settings])
+        for group in groups
+    ]
+    return list(dict.fromkeys(key for keys in keys_by_group for key in keys))
 
 
-def _differing(key: Key, values: Sequence[Any]) -> Iterator[Key]:
+def _iter_differing_keys(key: Key, values: Sequence[Any]) -> Iterator[Key]:
     if all(value == values[0] for value in values):
         return
-    names = [_name(value) for value in values]
-    can_be_looked_into = all(isinstance(value, dict) or (value is None and any(names)) for value in values)
-    if not can_be_looked_into or len(set(names)) > 1:
+    names = [_get_group_name(value) for value in values]
+    can_recurse = all(isinstance(value, dict) or (value is None and any(names)) for value in values)
+    if not can_recurse or len(set(names)) > 1:
         yield key
-    for name in dict.fromkeys(names) if can_be_looked_into else ():
-        alike = [value for value, other in zip(values, names, strict=True) if other == name and value is not None]
-        for below in dict.fromkeys(below for one in alike for below in one):
-            yield from _differing((*key, below), [one.get(below) for one in alike])
+    for name in dict.fromkeys(names) if can_recurse else ():
+        same_name_values = [
+            value for value, value_name in zip(values, names, strict=True) if value_name == name and value is not None
+        ]
+        for subkey in dict.fromkeys(subkey for group in same_name_values for subkey in group):
+            yield from _iter_differing_keys((*key, subkey), [group.get(subkey) for group in same_name_values])
 
 
-def _name(value: Any) -> str | None:
+def _get_group_name(value: Any) -> str | None:
     if not isinstance(value, dict):
         return None
     return next((str(value[key]) for key in DISCRIMINATORS if key in value), None)
 
 
-def value_at(settings: Mapping[str, Any], key: Key) -> Any:
+def get_value(settings: Mapping[str, Any], key: Key) -> Any:
     """ABSENT where there is no such key; of a group with a name that name."""
     value: Any = settings
     for part in key:
         if not isinstance(value, Mapping) or part not in value:
             return ABSENT
         value = value[part]
-    return _name(value) or value
+    return _get_group_name(value) or value
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """As one would type it, nearly."""
     if value is ABSENT:
         return "-"
@@ -100,24 +105,25 @@ def shown(value: Any) -> str:
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
     if isinstance(value, dict):
-        return ", ".join(f"{key} {shown(one)}" for key, one in value.items())
-    return " ".join(map(shown, value)) if isinstance(value, list) else str(value)
+        return ", ".join(f"{key} {format_value(item)}" for key, item in value.items())
+    return " ".join(map(format_value, value)) if isinstance(value, list) else str(value)
 
 
-def short_names(keys: Sequence[Key]) -> list[str]:
+def shorten_keys(keys: Sequence[Key]) -> list[str]:
     """learning_rate for optimizer.learning_rate, where no other key ends alike."""
     endings = [key[-1] for key in keys]
     return [end if endings.count(end) == 1 else ".".join(key) for key, end in zip(keys, endings, strict=True)]
 
 
-def labels_of(keys: Sequence[Key], rows: Sequence[Sequence[str]]) -> list[str]:
+def build_labels(keys: Sequence[Key], rows: Sequence[Sequence[str]]) -> list[str]:
     """A name for each row of shown values: fixed · learning_rate 0.001. The value of a group, or of an only key, stands
     alone; that a run is a training goes without saying where there is more to say."""
     names = [
-        "" if len(key) == 1 or len(keys) == 1 else f"{name} " for key, name in zip(keys, short_names(keys), strict=True)
+        "" if len(key) == 1 or len(keys) == 1 else f"{name} "
+        for key, name in zip(keys, shorten_keys(keys), strict=True)
     ]
-    left_out = ("-", TRAINING) if len(keys) > 1 else ("-",)
+    hidden_values = ("-", TRAINING) if len(keys) > 1 else ("-",)
     parts = [
-        [f"{name}{value}" for name, value in zip(names, row, strict=True) if value not in left_out] for row in rows
+        [f"{name}{value}" for name, value in zip(names, row, strict=True) if value not in hidden_values] for row in rows
     ]
-    return [" · ".join(one) or "all runs" for one in parts]
+    return [" · ".join(row_parts) or "all runs" for row_parts in parts]

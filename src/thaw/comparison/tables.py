@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from thaw.comparison.compared import Comparison
 from thaw.comparison.configurations import Configuration
-from thaw.comparison.significance import Over
+from thaw.comparison.significance import SamplingUnit
 
 
 @dataclass(frozen=True)
@@ -18,100 +18,105 @@ class Cell:
     """`order` sorts where the text would not."""
 
     text: str
-    order: float | str
+    sort_key: float | str
 
 
-def headings(comparison: Comparison) -> list[str]:
-    several = ["difference", "p"] if len(comparison.configurations) > 1 else []
+def build_headings(comparison: Comparison) -> list[str]:
+    test_headings = ["difference", "p"] if len(comparison.configurations) > 1 else []
     return [
         *comparison.keys,
         *("seeds", "test accuracy", "95 % interval", "val accuracy"),
-        *several,
+        *test_headings,
         *("seconds", "images/s", "trainable"),
     ]
 
 
-def cells(comparison: Comparison, one: Configuration) -> list[Cell]:
+def build_cells(comparison: Comparison, configuration: Configuration) -> list[Cell]:
     """In the order of `headings`; a star marks what speaks of images, not seeds."""
-    spread = one.accuracy
+    estimate = configuration.test_accuracy
     return [
-        *(Cell(value, _number_or_text(value)) for value in one.values),
-        Cell(str(len(one.runs)), len(one.runs)),
-        Cell(accuracy_text(one), spread.mean),
-        Cell(f"{spread.low:.3f} to {spread.high:.3f}{_star(spread.over)}", spread.low),
-        _number(one.mean("val", "accuracy"), ".3f"),
-        *(_test_cells(one) if len(comparison.configurations) > 1 else []),
-        _number(seconds := one.median("wall_s"), ".1f" if seconds < 100 else ",.0f"),
-        _number(one.median("images_per_s") or math.nan, ",.0f"),
-        _number(one.trainable, ","),
+        *(Cell(value, _parse_number_or_text(value)) for value in configuration.values),
+        Cell(str(len(configuration.runs)), len(configuration.runs)),
+        Cell(format_accuracy(configuration), estimate.mean),
+        Cell(
+            f"{estimate.low:.3f} to {estimate.high:.3f}{_format_sampling_marker(estimate.sampling_unit)}", estimate.low
+        ),
+        _build_number_cell(configuration.compute_mean("val", "accuracy"), ".3f"),
+        *(_build_test_cells(configuration) if len(comparison.configurations) > 1 else []),
+        _build_number_cell(seconds := configuration.compute_median("wall_s"), ".1f" if seconds < 100 else ",.0f"),
+        _build_number_cell(configuration.compute_median("images_per_s") or math.nan, ",.0f"),
+        _build_number_cell(configuration.num_trainable_parameters, ","),
     ]
 
 
-def accuracy_text(one: Configuration) -> str:
-    spread = one.accuracy
-    return f"{spread.mean:.3f}" + (f" ± {spread.deviation:.3f}" if len(one.runs) > 1 else "")
+def format_accuracy(configuration: Configuration) -> str:
+    estimate = configuration.test_accuracy
+    return f"{estimate.mean:.3f}" + (f" ± {estimate.std:.3f}" if len(configuration.runs) > 1 else "")
 
 
-def _test_cells(one: Configuration) -> list[Cell]:
-    if one.is_reference:
+def _build_test_cells(configuration: Configuration) -> list[Cell]:
+    if configuration.is_reference:
         return [Cell("reference", 0.0), Cell("", 2.0)]
-    if one.test is None:
+    if configuration.paired_test is None:
         return [Cell("not tested", math.nan), Cell("-", math.nan)]
-    p = one.test.adjusted
-    text = "< 0.001" if p < 0.001 else f"{p:.3f}"
-    return [_number(one.test.difference, "+.3f"), Cell(f"{text}{_star(one.test.over)}", p)]
+    p_value = configuration.paired_test.adjusted_p_value
+    text = "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+    return [
+        _build_number_cell(configuration.paired_test.difference, "+.3f"),
+        Cell(f"{text}{_format_sampling_marker(configuration.paired_test.sampling_unit)}", p_value),
+    ]
 
 
-def _star(over: Over) -> str:
-    return "*" if over == "images" else ""
+def _format_sampling_marker(sampling_unit: SamplingUnit) -> str:
+    return "*" if sampling_unit == "images" else ""
 
 
-def _number(value: float, form: str) -> Cell:
-    return Cell("-", math.nan) if math.isnan(value) else Cell(f"{value:{form}}", value)
+def _build_number_cell(value: float, format_spec: str) -> Cell:
+    return Cell("-", math.nan) if math.isnan(value) else Cell(f"{value:{format_spec}}", value)
 
 
-def _number_or_text(value: str) -> float | str:
+def _parse_number_or_text(value: str) -> float | str:
     try:
         return float(value)
     except ValueError:
         return value
 
 
-def as_csv(comparison: Comparison) -> str:
+def format_csv(comparison: Comparison) -> str:
     """A row a configuration, numbers in full; empty where there is none. `interval_over` and `p_over` say what kind of
     chance they speak of; `p_adjusted` is Holm's."""
-    rows = [_numbers(comparison.keys, one) for one in comparison.configurations]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    rows = [_build_csv_row(comparison.keys, configuration) for configuration in comparison.configurations]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: "" if _is_nan(value) else value for key, value in row.items()} for row in rows)
-    return text.getvalue()
+    return stream.getvalue()
 
 
-def _numbers(keys: Sequence[str], one: Configuration) -> dict[str, object]:
-    spread, test = one.accuracy, one.test
+def _build_csv_row(keys: Sequence[str], configuration: Configuration) -> dict[str, object]:
+    estimate, paired_test = configuration.test_accuracy, configuration.paired_test
     return {
-        **dict(zip(keys, one.values, strict=True)),
-        "seeds": " ".join(map(str, one.seeds)),
-        "test_accuracy": spread.mean,
-        "test_accuracy_sd": spread.deviation,
-        "test_accuracy_low": spread.low,
-        "test_accuracy_high": spread.high,
-        "interval_over": spread.over,
-        **{f"{split}_{metric}": one.mean(split, metric) for split, metric in _MEANS},
-        "is_reference": one.is_reference,
-        "difference": test.difference if test else "",
-        "p": test.p if test else "",
-        "p_adjusted": test.adjusted if test else "",
-        "p_over": test.over if test else "",
-        "shared_seeds": test.seeds if test else "",
-        **{name: one.median(name) for name in ("wall_s", "train_s", "cache_s", "images_per_s")},
-        "trainable_parameters": one.trainable,
-        "runs": " ".join(run.directory.name for run in one.runs),
+        **dict(zip(keys, configuration.values, strict=True)),
+        "seeds": " ".join(map(str, configuration.seeds)),
+        "test_accuracy": estimate.mean,
+        "test_accuracy_sd": estimate.std,
+        "test_accuracy_low": estimate.low,
+        "test_accuracy_high": estimate.high,
+        "interval_over": estimate.sampling_unit,
+        **{f"{split}_{metric}": configuration.compute_mean(split, metric) for split, metric in _MEAN_METRICS},
+        "is_reference": configuration.is_reference,
+        "difference": paired_test.difference if paired_test else "",
+        "p": paired_test.p_value if paired_test else "",
+        "p_adjusted": paired_test.adjusted_p_value if paired_test else "",
+        "p_over": paired_test.sampling_unit if paired_test else "",
+        "shared_seeds": paired_test.num_seeds if paired_test else "",
+        **{name: configuration.compute_median(name) for name in ("wall_s", "train_s", "cache_s", "images_per_s")},
+        "trainable_parameters": configuration.num_trainable_parameters,
+        "runs": " ".join(run.directory.name for run in configuration.runs),
     }
 
 
-_MEANS = (
+_MEAN_METRICS = (
     *(("test", "macro_accuracy"), ("test", "macro_f1"), ("test", "loss")),
     *(("val", "accuracy"), ("val", "loss")),
 )
@@ -121,25 +126,30 @@ def _is_nan(value: object) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def as_markdown(comparison: Comparison, pictures: Mapping[str, str]) -> str:
+def format_markdown(comparison: Comparison, pictures: Mapping[str, str]) -> str:
     """`pictures`: file by what it shows."""
-    names = headings(comparison)
-    numbers = len(names) - len(comparison.keys)
-    rows = [[cell.text for cell in cells(comparison, one)] for one in comparison.configurations]
+    column_headings = build_headings(comparison)
+    num_numeric_columns = len(column_headings) - len(comparison.keys)
+    rows = [[cell.text for cell in build_cells(comparison, item)] for item in comparison.configurations]
     lines = [f"# Comparison: {comparison.subject}", ""]
-    lines += [f"> **Caution.** {_escaped(one)}\n" for one in comparison.caveats]
-    lines += [_line(names), _line(["---"] * len(comparison.keys) + ["---:"] * numbers)]
-    lines += [*map(_line, rows), "", *(f"- {_escaped(one)}" for one in comparison.notes), ""]
+    lines += [f"> **Caution.** {_escape_markdown(item)}\n" for item in comparison.caveats]
+    lines += [
+        _format_table_row(column_headings),
+        _format_table_row(["---"] * len(comparison.keys) + ["---:"] * num_numeric_columns),
+    ]
+    lines += [*map(_format_table_row, rows), "", *(f"- {_escape_markdown(item)}" for item in comparison.notes), ""]
     lines += [f"![{title}]({file})" for title, file in pictures.items()]
-    if comparison.unfinished:
+    if comparison.unfinished_runs:
         lines += ["", "## Not done", ""]
-        lines += [f"- `{one.name}`: {one.status}. {_escaped(one.reason)}" for one in comparison.unfinished]
+        lines += [
+            f"- `{item.name}`: {item.status}. {_escape_markdown(item.reason)}" for item in comparison.unfinished_runs
+        ]
     return "\n".join(lines) + "\n"
 
 
-def _line(texts: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_escaped, texts))} |"
+def _format_table_row(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_escape_markdown, texts))} |"
 
 
-def _escaped(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")

@@ -7,26 +7,30 @@ from collections.abc import Iterator, Sequence
 
 from hydra.core.override_parser.types import Override
 
-from thaw.config.faults import Fault
+from thaw.config.faults import Problem
 
-GROUPS = ("launcher", "hydra/launcher")
-EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
+LAUNCHER_GROUPS = ("launcher", "hydra/launcher")
+EXTRA_BY_LAUNCHER = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
 
 
-def installation(group: str, name: str) -> str:
+def get_install_command(group: str, name: str) -> str:
     """What to type where the choice `name` of `group` is there once it is installed; else nothing."""
-    return f'pip install "thaw[{EXTRAS[name]}]"' if group in GROUPS and name in EXTRAS else ""
+    return (
+        f'pip install "thaw[{EXTRA_BY_LAUNCHER[name]}]"'
+        if group in LAUNCHER_GROUPS and name in EXTRA_BY_LAUNCHER
+        else ""
+    )
 
 
-def missing_launcher(message: str) -> Fault | None:
+def detect_missing_launcher(message: str) -> Problem | None:
     """The fault behind `message`, Hydra's own, where it speaks of a launcher that is not installed."""
-    found = re.search(r"hydra/launcher/(\w+)", message)
-    fix = installation("launcher", found[1]) if found else ""
-    return Fault(f"launcher={found[1]}", "not installed", fix=fix) if found and fix else None
+    match = re.search(r"hydra/launcher/(\w+)", message)
+    fix = get_install_command("launcher", match[1]) if match else ""
+    return Problem(f"launcher={match[1]}", "not installed", fix=fix) if match and fix else None
 
 
-def idle_launchers(overrides: Sequence[Override]) -> Iterator[Fault]:
+def find_unused_launchers(overrides: Sequence[Override]) -> Iterator[Problem]:
     """Of a single run: nothing would be launched."""
-    for one in overrides:
-        if one.key_or_group in GROUPS and not one.is_delete():
-            yield Fault(str(one.input_line), "one run, which nothing launches", "a sweep", "put -m in front")
+    for override in overrides:
+        if override.key_or_group in LAUNCHER_GROUPS and not override.is_delete():
+            yield Problem(str(override.input_line), "one run, which nothing launches", "a sweep", "put -m in front")

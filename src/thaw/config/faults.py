@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 # Exit statuses: done; something failed; the user must change something; interrupted.
-DONE, FAILED, FAULT, INTERRUPTED = 0, 1, 2, 130
+EXIT_SUCCESS, EXIT_FAILURE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 @dataclass(frozen=True)
-class Fault:
+class Problem:
     """One thing to change. `fix` is what to type or to do; empty strings are left out of the message."""
 
     subject: str
@@ -24,27 +24,27 @@ class Fault:
         return "\n".join([f"  {self.subject}", *(f"      {label + ':':<7}{text}" for label, text in rows if text)])
 
 
-class UserFault(Exception):
+class UserError(Exception):
     """Ends a command with exit status 2 and one message: the user must change something, thaw is not broken."""
 
-    def __init__(self, headline: str, faults: Sequence[Fault] = ()) -> None:
+    def __init__(self, headline: str, problems: Sequence[Problem] = ()) -> None:
         self.headline = headline
-        self.faults = tuple(faults)
-        super().__init__("\n".join([headline, *map(str, self.faults)]))
+        self.problems = tuple(problems)
+        super().__init__("\n".join([headline, *map(str, self.problems)]))
 
-    def __reduce__(self) -> tuple[type[UserFault], tuple[str, tuple[Fault, ...]]]:
-        return type(self), (self.headline, self.faults)
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, tuple[Problem, ...]]]:
+        return type(self), (self.headline, self.problems)
 
 
-def nearest(name: str, candidates: Iterable[str]) -> str | None:
+def find_closest_name(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate most like `name`, or None where none is like it."""
-    lowered = {candidate.lower(): candidate for candidate in candidates}
-    matches = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
-    return lowered[matches[0]] if matches else None
+    original_by_lowercase = {candidate.lower(): candidate for candidate in candidates}
+    matches = difflib.get_close_matches(name.lower(), original_by_lowercase, n=1, cutoff=0.6)
+    return original_by_lowercase[matches[0]] if matches else None
 
 
-def listing(names: Iterable[str], limit: int = 24) -> str:
+def format_names(names: Iterable[str], limit: int = 24) -> str:
     """Names in one line; past `limit` the rest is counted."""
     names = list(names)
-    rest = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest
+    suffix = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + suffix

@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from thaw.config.catalog import module_is_there, optimizer_arguments, optimizer_names, torch_optimizer
-from thaw.config.faults import Fault, listing, nearest
-from thaw.config.schema import Optimizer, Recipe
-from thaw.config.signature import described, fits
+from thaw.config.catalog import (
+    is_module_importable,
+    list_optimizer_files,
+    read_optimizer_arguments,
+    resolve_torch_optimizer,
+)
+from thaw.config.faults import Problem, find_closest_name, format_names
+from thaw.config.schema import OptimizerConfig, Recipe
+from thaw.config.signature import describe_argument_type, is_valid_value
 
 # What thaw gives to every constructor, and what to change instead.
-OURS = {
+RESERVED_ARGUMENTS = {
     "params": "leave it out: strategy.phases say what trains",
     "lr": "optimizer.learning_rate=VALUE",
     "weight_decay": "optimizer.weight_decay=VALUE",
@@ -22,110 +27,143 @@ OURS = {
     "capturable": "leave it out: steps are not captured in CUDA graphs",
     "differentiable": "leave it out: nothing differentiates through a step",
 }
-UNFIT = {
+UNSUPPORTED_OPTIMIZERS = {
     "LBFGS": "it computes the loss anew many times in a step, and a batch is computed once",
     "Muon": "it takes matrices alone, and every network has biases, which are vectors",
     "SparseAdam": "it takes sparse gradients alone, and a classifier's are dense",
 }
 
 
-def optimizer_exists(recipe: Recipe) -> Iterator[tuple[str, Fault]]:
+def check_optimizer_exists(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
     name = recipe.optimizer.name
-    if torch_optimizer(name):
+    if resolve_torch_optimizer(name):
         return
-    if is_path(name):
-        yield from _module_exists(name)
+    if is_class_path(name):
+        yield from _check_module_exists(name)
         return
-    names = [one.lower() for one in optimizer_names() if one not in UNFIT]
-    closest = nearest(name.split(".")[-1], names)
-    valid = f"{listing(names)}; or module.Class"
-    yield "optimizer.name", Fault(_named(name), f"{name!r}", valid, f"optimizer.name={closest}" if closest else "")
+    names = [
+        optimizer_name.lower()
+        for optimizer_name in list_optimizer_files()
+        if optimizer_name not in UNSUPPORTED_OPTIMIZERS
+    ]
+    closest = find_closest_name(name.split(".")[-1], names)
+    valid = f"{format_names(names)}; or module.Class"
+    yield (
+        "optimizer.name",
+        Problem(_format_optimizer_name(name), f"{name!r}", valid, f"optimizer.name={closest}" if closest else ""),
+    )
 
 
-def is_path(name: str) -> bool:
+def is_class_path(name: str) -> bool:
     """Whether `name` is module.Class, not one of torch.optim."""
     parts = name.split(".")
-    return len(parts) > 1 and all(one.isidentifier() for one in parts) and not name.startswith("torch.optim.")
+    return len(parts) > 1 and all(part.isidentifier() for part in parts) and not name.startswith("torch.optim.")
 
 
-def _module_exists(name: str) -> Iterator[tuple[str, Fault]]:
-    if module_is_there(name):
+def _check_module_exists(name: str) -> Iterator[tuple[str, Problem]]:
+    if is_module_importable(name):
         return
-    top, rest = name.split(".", 1)
-    closest = nearest(top, (one.stem for one in Path.cwd().glob("*.py")))
+    top_level_module, attribute_path = name.split(".", 1)
+    closest = find_closest_name(top_level_module, (path.stem for path in Path.cwd().glob("*.py")))
     valid = f"a module in {Path.cwd()}, or an installed one"
-    fix = f"optimizer.name={closest}.{rest}" if closest else ""
-    yield "optimizer.name", Fault(_named(name), f"no module {top!r}", valid, fix)
+    fix = f"optimizer.name={closest}.{attribute_path}" if closest else ""
+    yield "optimizer.name", Problem(_format_optimizer_name(name), f"no module {top_level_module!r}", valid, fix)
 
 
-def _named(name: str) -> str:
+def _format_optimizer_name(name: str) -> str:
     return f"optimizer.name={name}"
 
 
-def optimizer_can_serve(recipe: Recipe) -> Iterator[tuple[str, Fault]]:
+def check_optimizer_supported(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
     name = recipe.optimizer.name
-    if reason := UNFIT.get(torch_optimizer(name) or ""):
-        yield "optimizer.name", Fault(f"{_named(name)} cannot train here: {reason}", fix="optimizer=adamw")
+    if reason := UNSUPPORTED_OPTIMIZERS.get(resolve_torch_optimizer(name) or ""):
+        yield (
+            "optimizer.name",
+            Problem(f"{_format_optimizer_name(name)} cannot train here: {reason}", fix="optimizer=adamw"),
+        )
 
 
-def arguments_are_not_ours(recipe: Recipe) -> Iterator[tuple[str, Fault]]:
+def check_reserved_arguments(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
     for key in recipe.optimizer.arguments:
-        if key in OURS:
-            yield f"optimizer.arguments.{key}", Fault(f"optimizer.arguments.{key} is given by thaw", fix=OURS[key])
+        if key in RESERVED_ARGUMENTS:
+            yield (
+                f"optimizer.arguments.{key}",
+                Problem(f"optimizer.arguments.{key} is given by thaw", fix=RESERVED_ARGUMENTS[key]),
+            )
 
 
-def arguments_fit(recipe: Recipe) -> Iterator[tuple[str, Fault]]:
-    name = torch_optimizer(recipe.optimizer.name)
-    if name is None or name in UNFIT:
+def check_optimizer_arguments(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    name = resolve_torch_optimizer(recipe.optimizer.name)
+    if name is None or name in UNSUPPORTED_OPTIMIZERS:
         return  # a class of the user's own is asked when it is built
-    forms = optimizer_arguments(name)
+    argument_types = read_optimizer_arguments(name)
     for key, value in recipe.optimizer.arguments.items():
-        path = f"optimizer.arguments.{key}"
-        if key not in forms:
-            yield path, unknown_argument(recipe.optimizer, key, [one for one in forms if one not in OURS])
-        elif key not in OURS and not fits(value, forms[key]):
+        argument_key = f"optimizer.arguments.{key}"
+        if key not in argument_types:
+            yield (
+                argument_key,
+                build_unknown_argument_problem(
+                    recipe.optimizer,
+                    key,
+                    [argument_name for argument_name in argument_types if argument_name not in RESERVED_ARGUMENTS],
+                ),
+            )
+        elif key not in RESERVED_ARGUMENTS and not is_valid_value(value, argument_types[key]):
             got = f"{json.dumps(value)} ({type(value).__name__})"
-            yield path, Fault(f"{path}={json.dumps(value)}", got, described(forms[key]))
+            yield (
+                argument_key,
+                Problem(f"{argument_key}={json.dumps(value)}", got, describe_argument_type(argument_types[key])),
+            )
 
 
-def unknown_argument(optimizer: Optimizer, key: str, valid: list[str]) -> Fault:
+def build_unknown_argument_problem(optimizer: OptimizerConfig, key: str, valid: list[str]) -> Problem:
     """The fault of an argument that the constructor of `optimizer` has no place for."""
-    closest = nearest(key, valid)
-    assigned = f"optimizer.arguments.{closest}={json.dumps(optimizer.arguments[key])}"
-    fix = assigned if closest else f"~optimizer.arguments.{key}, or optimizer=torch, which begins without arguments"
-    subject = f"optimizer.arguments.{key}: no such argument of {_named(optimizer.name)}"
-    return Fault(subject, valid=listing(valid) or "none", fix=fix)
+    closest = find_closest_name(key, valid)
+    assignment = f"optimizer.arguments.{closest}={json.dumps(optimizer.arguments[key])}"
+    fix = assignment if closest else f"~optimizer.arguments.{key}, or optimizer=torch, which begins without arguments"
+    subject = f"optimizer.arguments.{key}: no such argument of {_format_optimizer_name(optimizer.name)}"
+    return Problem(subject, valid=format_names(valid) or "none", fix=fix)
 
 
-def weight_decay_fits(recipe: Recipe) -> Iterator[tuple[str, Fault]]:
+def check_weight_decay(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
     optimizer = recipe.optimizer
-    name = torch_optimizer(optimizer.name)
-    if name and name not in UNFIT and optimizer.weight_decay and "weight_decay" not in optimizer_arguments(name):
-        yield "optimizer.weight_decay", no_weight_decay(optimizer)
+    name = resolve_torch_optimizer(optimizer.name)
+    if (
+        name
+        and name not in UNSUPPORTED_OPTIMIZERS
+        and optimizer.weight_decay
+        and "weight_decay" not in read_optimizer_arguments(name)
+    ):
+        yield "optimizer.weight_decay", build_weight_decay_problem(optimizer)
 
 
-def no_weight_decay(optimizer: Optimizer) -> Fault:
-    subject = f"optimizer.weight_decay={optimizer.weight_decay:g}, and {_named(optimizer.name)} takes none"
-    return Fault(subject, fix="optimizer.weight_decay=0.0")
+def build_weight_decay_problem(optimizer: OptimizerConfig) -> Problem:
+    subject = (
+        f"optimizer.weight_decay={optimizer.weight_decay:g}, and {_format_optimizer_name(optimizer.name)} takes none"
+    )
+    return Problem(subject, fix="optimizer.weight_decay=0.0")
 
 
-def nesterov_fits(recipe: Recipe) -> Iterator[tuple[str, Fault]]:
-    given: dict[str, Any] = recipe.optimizer.arguments
-    if torch_optimizer(recipe.optimizer.name) != "SGD" or given.get("nesterov") is not True:
+def check_nesterov(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    arguments: dict[str, Any] = recipe.optimizer.arguments
+    if resolve_torch_optimizer(recipe.optimizer.name) != "SGD" or arguments.get("nesterov") is not True:
         return
-    path = "optimizer.arguments"
-    if given.get("momentum", 0) == 0:
-        yield f"{path}.nesterov", Fault(f"{path}.nesterov=true needs momentum", fix=f"{path}.momentum=0.9")
-    if given.get("dampening", 0) != 0:
-        subject = f"{path}.nesterov=true allows no dampening"
-        yield f"{path}.dampening", Fault(subject, fix=f"{path}.dampening=0")
+    arguments_key = "optimizer.arguments"
+    if arguments.get("momentum", 0) == 0:
+        yield (
+            f"{arguments_key}.nesterov",
+            Problem(f"{arguments_key}.nesterov=true needs momentum", fix=f"{arguments_key}.momentum=0.9"),
+        )
+    if arguments.get("dampening", 0) != 0:
+        subject = f"{arguments_key}.nesterov=true allows no dampening"
+        yield f"{arguments_key}.dampening", Problem(subject, fix=f"{arguments_key}.dampening=0")
 
 
 OPTIMIZER_RULES = (
-    optimizer_exists,
-    optimizer_can_serve,
-    arguments_are_not_ours,
-    arguments_fit,
-    weight_decay_fits,
-    nesterov_fits,
+    check_optimizer_exists,
+    check_optimizer_supported,
+    check_reserved_arguments,
+    check_optimizer_arguments,
+    check_weight_decay,
+    check_nesterov,
 )

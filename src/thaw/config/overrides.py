@@ -11,109 +11,125 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from thaw.config.extras import installation
-from thaw.config.faults import Fault, listing, nearest
+from thaw.config.extras import get_install_command
+from thaw.config.faults import Problem, find_closest_name, format_names
 from thaw.config.schema import Recipe
 
 
 @dataclass(frozen=True)
-class Choices:
+class GroupChoices:
     """The choices of each group, which Hydra is asked for once: it copies its list of places for an answer, 15 ms."""
 
-    loader: ConfigLoader
-    known: dict[str, list[str]] = field(default_factory=dict)
+    config_loader: ConfigLoader
+    choices_by_group: dict[str, list[str]] = field(default_factory=dict)
 
-    def of(self, group: str) -> list[str]:
+    def get_choices(self, group: str) -> list[str]:
         """None of what is no group: a key with a dot never is."""
-        if group not in self.known:
-            self.known[group] = [] if "." in group else self.loader.get_group_options(group)
-        return self.known[group]
+        if group not in self.choices_by_group:
+            self.choices_by_group[group] = [] if "." in group else self.config_loader.get_group_options(group)
+        return self.choices_by_group[group]
 
 
-def sorted_out(
-    lines: Sequence[str], multirun: bool, knows_choices: bool, known: Choices
-) -> tuple[list[Override], list[Fault]]:
+def parse_overrides(
+    lines: Sequence[str], multirun: bool, has_all_choices: bool, group_choices: GroupChoices
+) -> tuple[list[Override], list[Problem]]:
     """The overrides that can be composed, and the faults of those that cannot. Which keys a group has is open while
     its choice is wrong, so they are not judged then. `knows_choices` is false where the user has a folder of others."""
-    sound, faults, unsettled = [], [], set[str]()
-    parser = OverridesParser.create(config_loader=known.loader)
+    valid_overrides, problems, invalid_groups = [], [], set[str]()
+    parser = OverridesParser.create(config_loader=group_choices.config_loader)
     for line in lines:
         try:
             (override,) = parser.parse_overrides([line])  # unlike parse_override it lets glob(*) know the choices
         except HydraException as error:
-            faults.append(_unreadable(line, error))
+            problems.append(_build_syntax_problem(line, error))
             continue
-        found = list(_faults_of_override(override, multirun, knows_choices, known))
-        faults.extend(found)
-        sound.extend([] if found else [override])
-        unsettled.update([override.key_or_group] if found else [])
-    return [one for one in sound if one.key_or_group.split(".")[0] not in unsettled], faults
+        override_problems = list(_find_override_problems(override, multirun, has_all_choices, group_choices))
+        problems.extend(override_problems)
+        valid_overrides.extend([] if override_problems else [override])
+        invalid_groups.update([override.key_or_group] if override_problems else [])
+    return [
+        valid_override
+        for valid_override in valid_overrides
+        if valid_override.key_or_group.split(".")[0] not in invalid_groups
+    ], problems
 
 
-def _unreadable(line: str, error: HydraException) -> Fault:
+def _build_syntax_problem(line: str, error: HydraException) -> Problem:
     if "=" not in line:
-        return Fault(line, "a key without a value", "key=value", f"{line}=VALUE")
+        return Problem(line, "a key without a value", "key=value", f"{line}=VALUE")
     value = line.split("=", 1)[1]
-    got = f"{value!r}: {first_line(error.__cause__ or error)}" if value else "nothing after ="
-    return Fault(line, got, "key=value", "quote a value that holds spaces or = , [ ] { }: 'key=\"VALUE\"'")
+    got = f"{value!r}: {get_first_line(error.__cause__ or error)}" if value else "nothing after ="
+    return Problem(line, got, "key=value", "quote a value that holds spaces or = , [ ] { }: 'key=\"VALUE\"'")
 
 
-def _faults_of_override(override: Override, multirun: bool, knows_choices: bool, known: Choices) -> Iterator[Fault]:
-    key, is_left_out = override.key_or_group, override.is_delete() and override.value() is None
-    choices = [] if is_left_out else known.of(key)
+def _find_override_problems(
+    override: Override, multirun: bool, has_all_choices: bool, group_choices: GroupChoices
+) -> Iterator[Problem]:
+    key, is_removed = override.key_or_group, override.is_delete() and override.value() is None
+    choices = [] if is_removed else group_choices.get_choices(key)
     if override.is_sweep_override() and not multirun:
-        yield Fault(
+        yield Problem(
             str(override.input_line),
             "several values",
             "one value, or a sweep",
             f"put -m in front: -m {override.input_line}",
         )
     elif choices and override.is_interval_sweep():
-        yield Fault(str(override.input_line), "an interval", listing(choices))
-    elif choices and knows_choices:
+        yield Problem(str(override.input_line), "an interval", format_names(choices))
+    elif choices and has_all_choices:
         values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
         if not values:  # a sweep over nothing would end at once, as if all were well
-            yield Fault(str(override.input_line), "a pattern that no choice fits", listing(choices))
-        yield from _unknown_choices(key, values, choices)
+            yield Problem(str(override.input_line), "a pattern that no choice fits", format_names(choices))
+        yield from _find_unknown_choices(key, values, choices)
     elif not choices and not override.is_sweep_override() and "." not in key and isinstance(override.value(), str):
-        yield from _unknown_group(key, str(override.value()), known.loader)
+        yield from _find_unknown_group(key, str(override.value()), group_choices.config_loader)
 
 
-def _unknown_choices(group: str, values: Sequence[Any], choices: list[str]) -> Iterator[Fault]:
+def _find_unknown_choices(group: str, values: Sequence[Any], choices: list[str]) -> Iterator[Problem]:
     for value in values:
-        named = value if isinstance(value, list) else [value]
-        for name in [one for one in ("null" if one is None else str(one) for one in named) if one not in choices]:
-            closest = nearest(name, choices)
-            fix = _way_to_any(group, name) or (f"{group}={closest}" if closest else "")
+        chosen_values = value if isinstance(value, list) else [value]
+        for name in [
+            choice
+            for choice in ("null" if choice is None else str(choice) for choice in chosen_values)
+            if choice not in choices
+        ]:
+            closest = find_closest_name(name, choices)
+            fix = _suggest_alternative(group, name) or (f"{group}={closest}" if closest else "")
             fix = f"~{group} takes none" if name == "null" else fix
-            yield Fault(f"{group}={name}", f"{name!r}, no choice of the group {group}", listing(choices), fix)
+            yield Problem(f"{group}={name}", f"{name!r}, no choice of the group {group}", format_names(choices), fix)
 
 
-def _way_to_any(group: str, name: str) -> str:
-    from thaw.config.catalog import backbone_names, torch_optimizer
+def _suggest_alternative(group: str, name: str) -> str:
+    from thaw.config.catalog import list_backbones, resolve_torch_optimizer
 
-    if group == "optimizer" and torch_optimizer(name):
+    if group == "optimizer" and resolve_torch_optimizer(name):
         return f"optimizer=torch optimizer.name={name}"
-    fitting = [
-        library for library in ("torchvision", "timm") if group == "backbone" and name in backbone_names(library)
+    matching_libraries = [
+        library for library in ("torchvision", "timm") if group == "backbone" and name in list_backbones(library)
     ]
-    return f"backbone={fitting[0]} backbone.name={name}" if fitting else installation(group, name)
+    return (
+        f"backbone={matching_libraries[0]} backbone.name={name}"
+        if matching_libraries
+        else get_install_command(group, name)
+    )
 
 
-def _unknown_group(key: str, value: str, loader: ConfigLoader) -> Iterator[Fault]:
-    groups = [group for group in loader.list_groups("") if group != "hydra"]
-    closest = nearest(key, groups)
+def _find_unknown_group(key: str, value: str, config_loader: ConfigLoader) -> Iterator[Problem]:
+    groups = [group for group in config_loader.list_groups("") if group != "hydra"]
+    closest = find_closest_name(key, groups)
     if key not in Recipe.model_fields and closest:
-        yield Fault(f"{key}={value}: no such group", valid=listing(groups), fix=f"{closest}={value}")
+        yield Problem(f"{key}={value}: no such group", valid=format_names(groups), fix=f"{closest}={value}")
 
 
-def forced(line: str, known: Choices) -> str:
+def force_override(line: str, group_choices: GroupChoices) -> str:
     """A value is set even where Hydra knows no such key: the schema names all unknown keys at once, and a key can be
     set below one that is null (trainer.early_stopping.patience=5)."""
     key = line.lstrip("+").split("=", 1)[0]
-    is_value = not line.startswith("~") and not key.startswith("hydra") and not known.of(key.split("@")[0])
+    is_value = (
+        not line.startswith("~") and not key.startswith("hydra") and not group_choices.get_choices(key.split("@")[0])
+    )
     return f"++{line.lstrip('+')}" if is_value else line
 
 
-def first_line(error: BaseException) -> str:
+def get_first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]

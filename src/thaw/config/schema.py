@@ -8,25 +8,25 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic import StringConstraints as Text
 
-Name = Annotated[str, Text(min_length=1)]
+NonEmptyStr = Annotated[str, Text(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Checksum = Annotated[str, Text(pattern=r"^(md5|sha1|sha256):[0-9a-f]+$")]
 Interval = Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]
-Replaced = Literal["last", "classifier"]
+ReplacedLayers = Literal["last", "classifier"]
 Initialisation = Literal["torch", "xavier", "kaiming", "zero"]
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh"]
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """No unknown keys, no silent conversion ("5" is no number), no change after the check."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class Captcha(Strict):
+class CaptchaDatasetConfig(StrictModel):
     kind: Literal["captcha"]
-    name: Name
+    name: NonEmptyStr
     characters: Annotated[str, Text(min_length=2, pattern=r"^[0-9A-Za-z]+$")]
     train: PositiveInt
     val: NonNegativeInt
@@ -37,68 +37,68 @@ class Captcha(Strict):
     crop: Annotated[float, Field(gt=0, le=1)] | None
 
 
-class Archive(Strict):
+class Archive(StrictModel):
     """`url` may be kaggle://competitions/NAME, which has no checksum. `folder` is where the data lie inside; `inner`
     names an archive in the archive."""
 
-    url: Name
+    url: NonEmptyStr
     checksum: Checksum | None
     folder: str
-    inner: Name | None = None
+    inner: NonEmptyStr | None = None
 
 
-class SplitFolders(Strict):
-    train: Name
-    val: Name | None
-    test: Name | None
+class SplitFolders(StrictModel):
+    train: NonEmptyStr
+    val: NonEmptyStr | None
+    test: NonEmptyStr | None
 
 
-class SplitFractions(Strict):
+class SplitFractions(StrictModel):
     val: Fraction
     test: Fraction
 
 
-class Folder(Strict):
+class FolderDatasetConfig(StrictModel):
     kind: Literal["folder"]
-    name: Name
-    root: Name | None
+    name: NonEmptyStr
+    root: NonEmptyStr | None
     archive: Archive | None
     splits: SplitFolders
     fractions: SplitFractions
     per_class: PositiveInt | None = None
-    exclude: list[Name] = []
+    exclude: list[NonEmptyStr] = []
     convert: Literal["cifar"] | None = None
     image_size: Annotated[int, Field(ge=16, le=2048)] | None
     crop: Annotated[float, Field(gt=0, le=1)] | None
 
 
-class Table(Strict):
+class CsvDatasetConfig(StrictModel):
     kind: Literal["csv"]
-    name: Name
-    root: Name | None
-    variant: Name | None
-    archives: dict[Name, Archive]
-    file: Name
-    path_column: Name
-    label_column: Name
-    split_column: Name | None
+    name: NonEmptyStr
+    root: NonEmptyStr | None
+    variant: NonEmptyStr | None
+    archives: dict[NonEmptyStr, Archive]
+    file: NonEmptyStr
+    path_column: NonEmptyStr
+    label_column: NonEmptyStr
+    split_column: NonEmptyStr | None
     folder: str
     suffix: str
-    unlabelled: Name | None
+    unlabelled: NonEmptyStr | None
     fractions: SplitFractions
     per_class: PositiveInt | None
     image_size: Annotated[int, Field(ge=16, le=2048)] | None
     crop: Annotated[float, Field(gt=0, le=1)] | None
 
 
-class Package(Strict):
-    distribution: Name
-    file: Name
-    sha256: Name
+class WeightsPackage(StrictModel):
+    distribution: NonEmptyStr
+    file: NonEmptyStr
+    sha256: NonEmptyStr
 
 
-class Data(Strict):
-    cache: Name | None
+class DataConfig(StrictModel):
+    cache: NonEmptyStr | None
     mirror: Annotated[str, Text(pattern=r"^(https?|file)://")] | None
     broken: Literal["error", "skip"]
     store_gib: NonNegativeFloat
@@ -106,7 +106,7 @@ class Data(Strict):
     train_per_class: PositiveInt | None = None
 
 
-class Cache(Strict):
+class FeatureCacheConfig(StrictModel):
     """Of what frozen stages give. `views`: augmented views of each train image; null: one where nothing is augmented,
     two where images are mirrored and nothing else, none otherwise. `gib`: the most that all caches may take of the
     disk."""
@@ -116,59 +116,61 @@ class Cache(Strict):
     gib: PositiveFloat
 
 
-class Backbone(Strict):
+class BackboneConfig(StrictModel):
     library: Literal["torchvision", "timm"]
-    name: Name
-    weights: Name
-    package: Package | None
+    name: NonEmptyStr
+    weights: NonEmptyStr
+    package: WeightsPackage | None
     memory_format: Literal["auto", "contiguous", "channels_last"]
 
 
-class LinearHead(Strict):
+class LinearHeadConfig(StrictModel):
     kind: Literal["linear"]
     dropout: Fraction
-    replaces: Replaced = "last"
+    replaces: ReplacedLayers = "last"
     initialisation: Initialisation = "torch"
 
 
-class MlpHead(Strict):
+class MlpHeadConfig(StrictModel):
     kind: Literal["mlp"]
     hidden: Annotated[list[PositiveInt], Field(min_length=1)]
     activation: Activation
     dropout: Fraction
-    replaces: Replaced
+    replaces: ReplacedLayers
     initialisation: Initialisation
 
 
-class CosineHead(Strict):
+class CosineHeadConfig(StrictModel):
     """Directions of length 0 have no gradient: no `zero` among the initialisations."""
 
     kind: Literal["cosine"]
     scale: PositiveFloat
     learn_scale: bool
     dropout: Fraction
-    replaces: Replaced
+    replaces: ReplacedLayers
     initialisation: Literal["torch", "xavier", "kaiming"]
 
 
-class SourceRowsHead(Strict):
+class SourceRowsHeadConfig(StrictModel):
     """`rows`: a source class by class, or null for none."""
 
     kind: Literal["source_rows"]
-    rows: dict[Name, Name | None]
+    rows: dict[NonEmptyStr, NonEmptyStr | None]
     rest: Initialisation
     dropout: Fraction
-    replaces: Replaced
+    replaces: ReplacedLayers
 
 
-Head = Annotated[LinearHead | MlpHead | CosineHead | SourceRowsHead, Field(discriminator="kind")]
+HeadConfig = Annotated[
+    LinearHeadConfig | MlpHeadConfig | CosineHeadConfig | SourceRowsHeadConfig, Field(discriminator="kind")
+]
 
 
-Kind = Literal["all", "norms", "biases"]
-BatchNorm = Literal["eval", "statistics", "train"]
+ParameterKind = Literal["all", "norms", "biases"]
+BatchNormMode = Literal["eval", "statistics", "train"]
 
 
-class Phase(Strict):
+class PhaseConfig(StrictModel):
     """`epochs` are counted, `share` is a fraction of all epochs; a phase with neither takes what the others leave.
 
     Keys of the mappings are words for stages, as in `train`; of several that mean a stage the last one counts.
@@ -179,76 +181,76 @@ class Phase(Strict):
     trains those too. Without a word, BatchNorm trains where its stage does.
     """
 
-    train: Annotated[list[Name], Field(min_length=1)]
-    learning_rate: dict[Name, NonNegativeFloat]
+    train: Annotated[list[NonEmptyStr], Field(min_length=1)]
+    learning_rate: dict[NonEmptyStr, NonNegativeFloat]
     epochs: PositiveInt | None = None
     share: Annotated[float, Field(gt=0, lt=1)] | None = None
-    unfreeze: list[Name] = []
+    unfreeze: list[NonEmptyStr] = []
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    parameters: dict[Name, Kind] = {}
-    weight_decay: dict[Name, NonNegativeFloat] = {}
-    batchnorm: dict[Name, BatchNorm] = {}
+    parameters: dict[NonEmptyStr, ParameterKind] = {}
+    weight_decay: dict[NonEmptyStr, NonNegativeFloat] = {}
+    batchnorm: dict[NonEmptyStr, BatchNormMode] = {}
     restart: list[Literal["optimizer", "scheduler"]] = []
 
 
-class Strategy(Strict):
+class StrategyConfig(StrictModel):
     """`source_pull`: L2-SP (Li et al. 2018), the strength of a pull of trained backbone weights towards the source's;
     it takes the place of weight decay there."""
 
-    name: Name
+    name: NonEmptyStr
     start: Literal["source", "random"]
-    phases: Annotated[dict[Name, Phase], Field(min_length=1)]
+    phases: Annotated[dict[NonEmptyStr, PhaseConfig], Field(min_length=1)]
     source_pull: NonNegativeFloat = 0.0
 
 
-class Optimizer(Strict):
+class OptimizerConfig(StrictModel):
     """`name` is one of torch.optim, in any case, or the path of a class, module.Class. `arguments` go to its
     constructor, lists as tuples, beside those that thaw gives."""
 
-    name: Name
+    name: NonEmptyStr
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
     decay_norms_and_biases: bool
-    arguments: dict[Name, Any]
+    arguments: dict[NonEmptyStr, Any]
 
 
-class Schedule(Strict):
+class Schedule(StrictModel):
     name: str
     interval: Literal["step", "epoch"]
 
 
-class WarmedSchedule(Schedule):
+class WarmupSchedule(Schedule):
     warmup_epochs: NonNegativeFloat
 
 
-class Constant(WarmedSchedule):
+class ConstantSchedule(WarmupSchedule):
     name: Literal["constant"]
 
 
-class Step(WarmedSchedule):
+class StepSchedule(WarmupSchedule):
     name: Literal["step"]
     every_epochs: PositiveInt
     factor: Annotated[float, Field(gt=0, le=1)]
 
 
-class MultiStep(WarmedSchedule):
+class MultiStepSchedule(WarmupSchedule):
     name: Literal["multi_step"]
     milestones: Annotated[list[PositiveInt], Field(min_length=1)]
     factor: Annotated[float, Field(gt=0, le=1)]
 
 
-class Cosine(WarmedSchedule):
+class CosineSchedule(WarmupSchedule):
     name: Literal["cosine"]
     final: Probability
 
 
-class Polynomial(WarmedSchedule):
+class PolynomialSchedule(WarmupSchedule):
     name: Literal["polynomial"]
     power: PositiveFloat
     final: Probability
 
 
-class Plateau(WarmedSchedule):
+class PlateauSchedule(WarmupSchedule):
     name: Literal["plateau"]
     patience: NonNegativeInt
     factor: Annotated[float, Field(gt=0, lt=1)]
@@ -256,79 +258,79 @@ class Plateau(WarmedSchedule):
     floor: Probability
 
 
-class OneCycle(Schedule):
+class OneCycleSchedule(Schedule):
     name: Literal["one_cycle"]
     rise: Annotated[float, Field(gt=0, lt=1)]
     start_divisor: Annotated[float, Field(ge=1)]
     end_divisor: Annotated[float, Field(ge=1)]
 
 
-class RandomResizedCrop(Strict):
+class RandomResizedCropConfig(StrictModel):
     scale: Interval
     ratio: Interval
     centre: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
-class HorizontalFlip(Strict):
+class HorizontalFlipConfig(StrictModel):
     probability: Probability
 
 
-class Rotation(Strict):
+class RotationConfig(StrictModel):
     degrees: Annotated[float, Field(ge=0, le=180)]
 
 
-class ColourJitter(Strict):
+class ColourJitterConfig(StrictModel):
     brightness: Probability
     contrast: Probability
     saturation: Probability
     hue: Annotated[float, Field(ge=0, le=0.5)]
 
 
-class RandomErasing(Strict):
+class RandomErasingConfig(StrictModel):
     probability: Probability
 
 
-class Mixing(Strict):
+class MixingConfig(StrictModel):
     alpha: PositiveFloat
 
 
-class Augment(Strict):
+class AugmentConfig(StrictModel):
     """In the order in which they act."""
 
     policy: Literal["rand_augment", "trivial_augment"] | None = None
-    random_resized_crop: RandomResizedCrop | None = None
+    random_resized_crop: RandomResizedCropConfig | None = None
     random_crop: bool = False
-    horizontal_flip: HorizontalFlip | None = None
-    rotation: Rotation | None = None
-    colour_jitter: ColourJitter | None = None
-    random_erasing: RandomErasing | None = None
-    mixup: Mixing | None = None
-    cutmix: Mixing | None = None
+    horizontal_flip: HorizontalFlipConfig | None = None
+    rotation: RotationConfig | None = None
+    colour_jitter: ColourJitterConfig | None = None
+    random_erasing: RandomErasingConfig | None = None
+    mixup: MixingConfig | None = None
+    cutmix: MixingConfig | None = None
 
 
-class EarlyStopping(Strict):
+class EarlyStoppingConfig(StrictModel):
     patience: PositiveInt
 
 
-class ExponentialAverage(Strict):
+class EMAConfig(StrictModel):
     kind: Literal["ema"]
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
 
 
-class EpochAverage(Strict):
+class SWAConfig(StrictModel):
     kind: Literal["swa"]
     start: Fraction = 0.75
 
-    def first_epoch(self, epochs: int) -> int:
+    def compute_first_epoch(self, epochs: int) -> int:
         """The first, counted from 0, of `epochs` that joins the average."""
         return math.ceil(round(self.start * epochs, 6))
 
 
-Averaging = Annotated[ExponentialAverage | EpochAverage, Field(discriminator="kind")]
+AveragingConfig = Annotated[EMAConfig | SWAConfig, Field(discriminator="kind")]
 TestTimeAugmentation = Literal["none", "flip", "five_crop", "ten_crop"]
 
 
-class Trainer(Strict):
+class TrainerConfig(StrictModel):
     """`parallel` says what the processes of a run on several devices share out: `ddp` the images of each step, `fsdp`
     also the weights, gradients and the optimizer's state; `auto` is ddp. With a word for it `devices: auto` is all GPUs
     of the machine, or as many processes as torchrun or srun has started there, and `nodes: auto` their machines."""
@@ -347,32 +349,39 @@ class Trainer(Strict):
     deterministic: bool
     threads: PositiveInt | None
     workers: NonNegativeInt | None
-    early_stopping: EarlyStopping | None
-    averaging: Averaging | None = None
+    early_stopping: EarlyStoppingConfig | None
+    averaging: AveragingConfig | None = None
     class_balance: Literal["none", "weights", "sampling"] = "none"
     test_time_augmentation: TestTimeAugmentation = "none"
 
 
-class Recipe(Strict):
+class Recipe(StrictModel):
     """A complete configuration: what `conf/` composes, checked."""
 
-    dataset: Annotated[Captcha | Folder | Table, Field(discriminator="kind")]
-    backbone: Backbone
-    head: Head
-    strategy: Strategy
-    optimizer: Optimizer
+    dataset: Annotated[CaptchaDatasetConfig | FolderDatasetConfig | CsvDatasetConfig, Field(discriminator="kind")]
+    backbone: BackboneConfig
+    head: HeadConfig
+    strategy: StrategyConfig
+    optimizer: OptimizerConfig
     scheduler: Annotated[
-        Constant | Step | MultiStep | Cosine | Polynomial | Plateau | OneCycle, Field(discriminator="name")
+        ConstantSchedule
+        | StepSchedule
+        | MultiStepSchedule
+        | CosineSchedule
+        | PolynomialSchedule
+        | PlateauSchedule
+        | OneCycleSchedule,
+        Field(discriminator="name"),
     ]
-    augment: Augment
-    trainer: Trainer
+    augment: AugmentConfig
+    trainer: TrainerConfig
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    output_dir: Name
-    data: Data
-    cache: Cache = Cache(mode="auto", views=None, gib=50)
-    resume: Name | None
-    notes: list[Name] = []
+    output_dir: NonEmptyStr
+    data: DataConfig
+    cache: FeatureCacheConfig = FeatureCacheConfig(mode="auto", views=None, gib=50)
+    resume: NonEmptyStr | None
+    notes: list[NonEmptyStr] = []
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Nested dicts, lists and scalars alone, as YAML, JSON and a checkpoint can hold them."""
         return self.model_dump(mode="json")

@@ -11,12 +11,12 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
-from thaw.config.faults import Fault
-from thaw.config.schema import Captcha, Folder, Recipe, Strict
+from thaw.config.faults import Problem
+from thaw.config.schema import CaptchaDatasetConfig, FolderDatasetConfig, Recipe, StrictModel
 
-SWEEPER = "thaw.sweep.search.search"
-EXAMPLE = "'optimizer.learning_rate=tag(log,interval(1e-5,1e-1))'"
-DECIDES_WHAT_IS_SEEN = (
+SWEEPER_TARGET = "thaw.sweep.search.run_search"
+EXAMPLE_OVERRIDE = "'optimizer.learning_rate=tag(log,interval(1e-5,1e-1))'"
+VALIDATION_SPLIT_KEYS = (
     "seed",
     "dataset",
     "dataset.val",
@@ -27,7 +27,7 @@ DECIDES_WHAT_IS_SEEN = (
 )
 
 
-class SearchSettings(Strict):
+class SearchSettings(StrictModel):
     """The keys of conf/hydra/sweeper/search.yaml, which says what they mean."""
 
     trials: PositiveInt
@@ -46,17 +46,17 @@ class Dimension:
 
     key: str
     prefix: str
-    words: str
+    expression: str
     kind: Literal["interval", "range", "choice"]
     values: tuple[Any, ...]
     tags: frozenset[str]
 
     @property
-    def log(self) -> bool:
+    def is_log_scale(self) -> bool:
         return "log" in self.tags
 
     @property
-    def count(self) -> int | None:
+    def num_values(self) -> int | None:
         """How many values there are; None where they cannot be counted."""
         if self.kind != "interval":
             return len(self.values)
@@ -64,124 +64,137 @@ class Dimension:
         return high - low + 1 if isinstance(low, int) else None
 
     @property
-    def ends(self) -> tuple[Any, ...]:
+    def extreme_values(self) -> tuple[Any, ...]:
         """The values between which all others lie; of choices all."""
         return self.values if self.kind == "choice" else tuple(dict.fromkeys((self.values[0], self.values[-1])))
 
-    def line(self, value: Any) -> str:
+    def format_override(self, value: Any) -> str:
         return f"{self.prefix}{self.key}={value}"
 
 
-def is_search(shared: DictConfig) -> bool:
+def is_search(shared_config: DictConfig) -> bool:
     """Whether the sweep whose jobs share `shared` is a search of thaw's own."""
-    return bool(shared.hydra.sweeper.get("_target_") == SWEEPER)
+    return bool(shared_config.hydra.sweeper.get("_target_") == SWEEPER_TARGET)
 
 
-def space_of(overrides: Sequence[Override]) -> tuple[list[Dimension], list[str]]:
+def parse_search_space(overrides: Sequence[Override]) -> tuple[list[Dimension], list[str]]:
     """What is searched, and the overrides that all trials share. Of several of the same key the last counts."""
-    last = {one.get_key_element(): one for one in overrides}
-    searched = [_dimension(one) for one in last.values() if one.is_sweep_override()]
-    fixed = [
-        f"{key}={one.get_value_element_as_str()}" if not one.is_delete() else str(one.input_line)
-        for key, one in last.items()
-        if not one.is_sweep_override()
+    last_by_key = {override.get_key_element(): override for override in overrides}
+    dimensions = [_build_dimension(override) for override in last_by_key.values() if override.is_sweep_override()]
+    fixed_overrides = [
+        f"{key}={override.get_value_element_as_str()}" if not override.is_delete() else str(override.input_line)
+        for key, override in last_by_key.items()
+        if not override.is_sweep_override()
     ]
-    return searched, fixed
+    return dimensions, fixed_overrides
 
 
-def _dimension(override: Override) -> Dimension:
-    element, space = override.get_key_element(), override.value()
-    assert isinstance(space, Sweep)
-    key = element.lstrip("+")
-    prefix, words = element.removesuffix(key), str(override.input_line).split("=", 1)[1]
-    tags = frozenset(space.tags)
-    if isinstance(space, IntervalSweep):
-        return Dimension(key, prefix, words, "interval", (space.start, space.end), tags)
-    if isinstance(space, RangeSweep):
-        return Dimension(key, prefix, words, "range", tuple(sorted(map(_short, space.range()))), tags)
-    return Dimension(key, prefix, words, "choice", tuple(dict.fromkeys(override.sweep_string_iterator())), tags)
+def _build_dimension(override: Override) -> Dimension:
+    key_element, sweep = override.get_key_element(), override.value()
+    assert isinstance(sweep, Sweep)
+    key = key_element.lstrip("+")
+    prefix, expression = key_element.removesuffix(key), str(override.input_line).split("=", 1)[1]
+    tags = frozenset(sweep.tags)
+    if isinstance(sweep, IntervalSweep):
+        return Dimension(key, prefix, expression, "interval", (sweep.start, sweep.end), tags)
+    if isinstance(sweep, RangeSweep):
+        return Dimension(key, prefix, expression, "range", tuple(sorted(map(_round_float, sweep.range()))), tags)
+    return Dimension(key, prefix, expression, "choice", tuple(dict.fromkeys(override.sweep_string_iterator())), tags)
 
 
-def _short(number: float) -> float:
+def _round_float(number: float) -> float:
     """0.3 for 0.30000000000000004, as sums of steps have it."""
     return number if isinstance(number, int) else float(f"{number:.12g}")
 
 
-def corners(overrides: Sequence[Override]) -> list[list[str]]:
+def extreme_points(overrides: Sequence[Override]) -> list[list[str]]:
     """Jobs at the ends of the space: the first, those where one key has left its first end, and the last."""
-    space, fixed = space_of(overrides)
-    ends = [[one.line(value) for value in one.ends] for one in space]
-    first = [lines[0] for lines in ends if lines]
-    near = [[*first[:place], line, *first[place + 1 :]] for place, lines in enumerate(ends) for line in lines[1:]]
-    found = [first, *near, [lines[-1] for lines in ends if lines]]
-    return [[*fixed, *lines] for place, lines in enumerate(found) if lines not in found[:place]]
+    dimensions, fixed_overrides = parse_search_space(overrides)
+    lines_by_dimension = [
+        [dimension.format_override(value) for value in dimension.extreme_values] for dimension in dimensions
+    ]
+    first_point = [lines[0] for lines in lines_by_dimension if lines]
+    neighbours = [
+        [*first_point[:index], line, *first_point[index + 1 :]]
+        for index, lines in enumerate(lines_by_dimension)
+        for line in lines[1:]
+    ]
+    points = [first_point, *neighbours, [lines[-1] for lines in lines_by_dimension if lines]]
+    return [[*fixed_overrides, *lines] for index, lines in enumerate(points) if lines not in points[:index]]
 
 
-def faults_of_search(shared: DictConfig, overrides: Sequence[Override]) -> Iterator[Fault]:
+def find_search_problems(shared_config: DictConfig, overrides: Sequence[Override]) -> Iterator[Problem]:
     """Of a search as a whole; those of its trials are looked for at its corners."""
     if importlib.util.find_spec("optuna") is None:
-        yield Fault("a search needs Optuna", "not installed", fix='pip install "thaw[search]"')
-    settings = settings_of(shared)
-    yield from _faults_of_settings(settings)
-    space, _ = space_of(overrides)
-    if not space:
-        yield Fault("nothing to search", "single values alone", "an interval, a range or several values", EXAMPLE)
-    faults = [fault for one in space for fault in _faults_of_dimension(one)]
-    yield from faults
-    if not faults:
-        yield from _too_many_trials(space, settings["trials"])
+        yield Problem("a search needs Optuna", "not installed", fix='pip install "thaw[search]"')
+    settings = get_search_settings(shared_config)
+    yield from _find_settings_problems(settings)
+    dimensions, _ = parse_search_space(overrides)
+    if not dimensions:
+        yield Problem(
+            "nothing to search", "single values alone", "an interval, a range or several values", EXAMPLE_OVERRIDE
+        )
+    problems = [problem for dimension in dimensions for problem in _find_dimension_problems(dimension)]
+    yield from problems
+    if not problems:
+        yield from _check_trial_count(dimensions, settings["trials"])
 
 
-def settings_of(shared: DictConfig) -> dict[str, Any]:
+def get_search_settings(shared_config: DictConfig) -> dict[str, Any]:
     """The values of SearchSettings, unchecked."""
-    values = OmegaConf.to_container(shared.hydra.sweeper, resolve=True)
+    values = OmegaConf.to_container(shared_config.hydra.sweeper, resolve=True)
     assert isinstance(values, dict)
     return {key: values[key] for key in SearchSettings.model_fields}
 
 
-def _faults_of_settings(settings: Mapping[str, Any]) -> Iterator[Fault]:
+def _find_settings_problems(settings: Mapping[str, Any]) -> Iterator[Problem]:
     try:
         SearchSettings.model_validate(settings)
     except ValidationError as error:
-        for one in error.errors(include_url=False):
-            key, valid = f"hydra.sweeper.{one['loc'][0]}", one["msg"].removeprefix("Input should be ")
-            yield Fault(f"{key}={one['input']}", repr(one["input"]), valid)
+        for detail in error.errors(include_url=False):
+            key, valid = f"hydra.sweeper.{detail['loc'][0]}", detail["msg"].removeprefix("Input should be ")
+            yield Problem(f"{key}={detail['input']}", repr(detail["input"]), valid)
 
 
-def _faults_of_dimension(space: Dimension) -> Iterator[Fault]:
-    subject = f"{space.key}={space.words}"
-    if unknown := sorted(space.tags - {"log"}):
-        yield Fault(subject, f"the tag {unknown[0]}", "the tag log, or none")
-    if not space.values or (space.kind == "interval" and space.values[0] >= space.values[1]):
-        yield Fault(subject, "nothing in it", "a low end, then a high one")
-    elif space.log and (space.kind != "interval" or space.values[0] <= 0):
-        fix = f"{space.key}=tag(log,interval(LOW,HIGH)), or int(interval(LOW,HIGH)) in it"
-        yield Fault(subject, "no logarithm", "an interval above 0", fix)
-    if space.key in DECIDES_WHAT_IS_SEEN:
+def _find_dimension_problems(dimension: Dimension) -> Iterator[Problem]:
+    subject = f"{dimension.key}={dimension.expression}"
+    if unknown_tags := sorted(dimension.tags - {"log"}):
+        yield Problem(subject, f"the tag {unknown_tags[0]}", "the tag log, or none")
+    if not dimension.values or (dimension.kind == "interval" and dimension.values[0] >= dimension.values[1]):
+        yield Problem(subject, "nothing in it", "a low end, then a high one")
+    elif dimension.is_log_scale and (dimension.kind != "interval" or dimension.values[0] <= 0):
+        fix = f"{dimension.key}=tag(log,interval(LOW,HIGH)), or int(interval(LOW,HIGH)) in it"
+        yield Problem(subject, "no logarithm", "an interval above 0", fix)
+    if dimension.key in VALIDATION_SPLIT_KEYS:
         got = "it decides which images are in validation"
-        yield Fault(subject, got, "a search compares all trials on the same images", f"{space.key}=VALUE")
+        yield Problem(subject, got, "a search compares all trials on the same images", f"{dimension.key}=VALUE")
 
 
-def _too_many_trials(space: Sequence[Dimension], trials: int) -> Iterator[Fault]:
+def _check_trial_count(dimensions: Sequence[Dimension], num_trials: int) -> Iterator[Problem]:
     """A trial is a function of its values: to try them twice tells nothing new."""
-    total = 1
-    for one in space:
-        if one.count is None:
+    num_combinations = 1
+    for dimension in dimensions:
+        if dimension.num_values is None:
             return
-        total *= one.count
-    if space and isinstance(trials, int) and trials > total:
-        fix = f"hydra.sweeper.trials={total}, or the same without sweep=search, which tries all"
-        yield Fault(f"hydra.sweeper.trials={trials}", f"a space of {total} combinations", f"at most {total}", fix)
+        num_combinations *= dimension.num_values
+    if dimensions and isinstance(num_trials, int) and num_trials > num_combinations:
+        fix = f"hydra.sweeper.trials={num_combinations}, or the same without sweep=search, which tries all"
+        yield Problem(
+            f"hydra.sweeper.trials={num_trials}",
+            f"a space of {num_combinations} combinations",
+            f"at most {num_combinations}",
+            fix,
+        )
 
 
-def without_validation(recipe: Recipe) -> Iterator[Fault]:
+def check_search_validation(recipe: Recipe) -> Iterator[Problem]:
     """Where it is certain that there is nothing that a search could go by."""
     dataset = recipe.dataset
-    if isinstance(dataset, Captcha):
+    if isinstance(dataset, CaptchaDatasetConfig):
         if dataset.val == 0:
-            yield Fault("a search goes by validation images, and dataset.val=0 draws none", fix="dataset.val=10")
+            yield Problem("a search goes by validation images, and dataset.val=0 draws none", fix="dataset.val=10")
         return
-    given = dataset.splits.val if isinstance(dataset, Folder) else dataset.split_column
-    if dataset.fractions.val == 0 and not given:
+    validation_source = dataset.splits.val if isinstance(dataset, FolderDatasetConfig) else dataset.split_column
+    if dataset.fractions.val == 0 and not validation_source:
         subject = "a search goes by validation images, and dataset.fractions.val=0 cuts none"
-        yield Fault(subject, fix="dataset.fractions.val=0.15")
+        yield Problem(subject, fix="dataset.fractions.val=0.15")

@@ -6,10 +6,10 @@ import ast
 from typing import Any
 
 # What an argument may be: words for scalars, and for a pair or a triple a tuple of what its items may be.
-Form = frozenset["str | tuple[Form, ...]"]
-ANYTHING: Form = frozenset({"anything"})
-SCALARS = {"float": "number", "int": "integer", "bool": "boolean", "str": "text"}
-TYPES: dict[str, tuple[type, ...]] = {
+ArgumentType = frozenset["str | tuple[ArgumentType, ...]"]
+ANY_TYPE: ArgumentType = frozenset({"anything"})
+SCALAR_NAMES = {"float": "number", "int": "integer", "bool": "boolean", "str": "text"}
+PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "number": (int, float),
     "integer": (int,),
     "boolean": (bool,),
@@ -18,61 +18,71 @@ TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def constructor(source: str, name: str) -> dict[str, Form]:
+def parse_constructor_arguments(source: str, name: str) -> dict[str, ArgumentType]:
     """The arguments of `name.__init__` in a module's source, without `self`, and what each may be."""
-    named = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name)
-    methods = (node for node in next(named).body if isinstance(node, ast.FunctionDef))
+    matching_classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name)
+    methods = (node for node in next(matching_classes).body if isinstance(node, ast.FunctionDef))
     arguments = next(method for method in methods if method.name == "__init__").args
-    places = arguments.posonlyargs + arguments.args
-    defaults = [*[None] * (len(places) - len(arguments.defaults)), *arguments.defaults, *arguments.kw_defaults]
-    both = zip([*places, *arguments.kwonlyargs], defaults, strict=True)
-    return {one.arg: _form(one.annotation, default) for one, default in both if one.arg != "self"}
+    positional_arguments = arguments.posonlyargs + arguments.args
+    defaults = [
+        *[None] * (len(positional_arguments) - len(arguments.defaults)),
+        *arguments.defaults,
+        *arguments.kw_defaults,
+    ]
+    arguments_with_defaults = zip([*positional_arguments, *arguments.kwonlyargs], defaults, strict=True)
+    return {
+        argument.arg: _infer_argument_type(argument.annotation, default)
+        for argument, default in arguments_with_defaults
+        if argument.arg != "self"
+    }
 
 
-def _form(annotation: ast.expr | None, default: ast.expr | None) -> Form:
+def _infer_argument_type(annotation: ast.expr | None, default: ast.expr | None) -> ArgumentType:
     if annotation is not None:
-        return _annotated(annotation)
-    if isinstance(default, ast.Constant) and type(default.value).__name__ in SCALARS:
-        return frozenset({SCALARS[type(default.value).__name__]})
-    return ANYTHING
+        return _parse_annotation(annotation)
+    if isinstance(default, ast.Constant) and type(default.value).__name__ in SCALAR_NAMES:
+        return frozenset({SCALAR_NAMES[type(default.value).__name__]})
+    return ANY_TYPE
 
 
-def _annotated(node: ast.expr) -> Form:
+def _parse_annotation(node: ast.expr) -> ArgumentType:
     match node:
         case ast.Name("Tensor"):
             return frozenset()  # no YAML holds one
-        case ast.Name(name) if name in SCALARS:
-            return frozenset({SCALARS[name]})
+        case ast.Name(name) if name in SCALAR_NAMES:
+            return frozenset({SCALAR_NAMES[name]})
         case ast.Constant(None):
             return frozenset({"null"})
         case ast.BinOp(left, ast.BitOr(), right):
-            return _annotated(left) | _annotated(right)
+            return _parse_annotation(left) | _parse_annotation(right)
         case ast.Subscript(ast.Name("Optional"), inner):
-            return _annotated(inner) | {"null"}
+            return _parse_annotation(inner) | {"null"}
         case ast.Subscript(ast.Name("Union"), ast.Tuple(items)):
-            return frozenset[str | tuple[Form, ...]]().union(*map(_annotated, items))
+            return frozenset[str | tuple[ArgumentType, ...]]().union(*map(_parse_annotation, items))
         case ast.Subscript(ast.Name("tuple" | "Tuple"), ast.Tuple(items)):
-            return frozenset({tuple(map(_annotated, items))})
-    return ANYTHING
+            return frozenset({tuple(map(_parse_annotation, items))})
+    return ANY_TYPE
 
 
-def fits(value: Any, form: Form) -> bool:
+def is_valid_value(value: Any, argument_type: ArgumentType) -> bool:
     """Whether a value of YAML is one that `form` allows; true and false are no numbers."""
-    return any(_fits(value, one) for one in form)
+    return any(_is_valid_member(value, member) for member in argument_type)
 
 
-def _fits(value: Any, one: str | tuple[Form, ...]) -> bool:
-    if isinstance(one, tuple):
-        return isinstance(value, list) and len(value) == len(one) and all(map(fits, value, one))
-    if one == "anything":
+def _is_valid_member(value: Any, member: str | tuple[ArgumentType, ...]) -> bool:
+    if isinstance(member, tuple):
+        return isinstance(value, list) and len(value) == len(member) and all(map(is_valid_value, value, member))
+    if member == "anything":
         return True
-    return isinstance(value, TYPES[one]) and (one == "boolean" or not isinstance(value, bool))
+    return isinstance(value, PYTHON_TYPES[member]) and (member == "boolean" or not isinstance(value, bool))
 
 
-def described(form: Form) -> str:
+def describe_argument_type(argument_type: ArgumentType) -> str:
     """`form` in words: `number`, `boolean or null`, `[number, number]`."""
-    return " or ".join(sorted(map(_described, form), key=lambda words: (words == "null", words)))
+    return " or ".join(
+        sorted(map(_describe_member, argument_type), key=lambda description: (description == "null", description))
+    )
 
 
-def _described(one: str | tuple[Form, ...]) -> str:
-    return one if isinstance(one, str) else f"[{', '.join(map(described, one))}]"
+def _describe_member(member: str | tuple[ArgumentType, ...]) -> str:
+    return member if isinstance(member, str) else f"[{', '.join(map(describe_argument_type, member))}]"

@@ -11,12 +11,12 @@ import zlib
 from collections.abc import Collection
 from pathlib import Path
 
-from thaw.config.faults import Fault, UserFault
-from thaw.data.cache import complete_folder
+from thaw.config.faults import Problem, UserError
+from thaw.data.cache import build_folder_once
 
-MOST_BYTES = 200 << 30  # unpacked; ImageNet is 150 GiB
-MOST_RATIO = 200  # unpacked to packed; images hardly shrink, a bomb shrinks a thousandfold
-UNREADABLE = (  # damaged, encrypted, packed by an unknown method, or names that are no text
+MAX_UNPACKED_BYTES = 200 << 30  # unpacked; ImageNet is 150 GiB
+MAX_COMPRESSION_RATIO = 200  # unpacked to packed; images hardly shrink, a bomb shrinks a thousandfold
+ARCHIVE_ERRORS = (  # damaged, encrypted, packed by an unknown method, or names that are no text
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
@@ -27,7 +27,7 @@ UNREADABLE = (  # damaged, encrypted, packed by an unknown method, or names that
 )
 
 
-def unpacked(archive: Path, target: Path, inner: str | None = None) -> Path:
+def extract_archive(archive: Path, target: Path, inner: str | None = None) -> Path:
     """`target`, holding what is in `archive` (zip, tar, tar.gz, tar.bz2, tar.xz). Where `archive` holds another one
     named `inner`, in whatever folder, `target` holds what is in that one, and nothing else.
 
@@ -35,25 +35,25 @@ def unpacked(archive: Path, target: Path, inner: str | None = None) -> Path:
         UserFault: for a file that is no archive, or one that would write outside `target`, link out of it, make device
             files, or grow past `MOST_RATIO`.
     """
-    return complete_folder(target, lambda folder: _unpack_nested(archive, folder, inner))
+    return build_folder_once(target, lambda folder: _extract_nested(archive, folder, inner))
 
 
-def _unpack_nested(archive: Path, folder: Path, inner: str | None) -> None:
-    _unpack(archive, folder)
-    if inner and (nested := nested_archive(folder, inner)):
-        outer = set(folder.iterdir())
-        aside = Path(tempfile.mkdtemp(dir=folder))
-        _unpack(nested, aside)
-        _remove(outer)
-        for member in aside.iterdir():
+def _extract_nested(archive: Path, folder: Path, inner: str | None) -> None:
+    _extract(archive, folder)
+    if inner and (nested_file := find_nested_archive(folder, inner)):
+        outer_paths = set(folder.iterdir())
+        temporary_folder = Path(tempfile.mkdtemp(dir=folder))
+        _extract(nested_file, temporary_folder)
+        _remove(outer_paths)
+        for member in temporary_folder.iterdir():
             member.replace(folder / member.name)
-        aside.rmdir()
+        temporary_folder.rmdir()
 
 
-def nested_archive(folder: Path, name: str) -> Path | None:
+def find_nested_archive(folder: Path, name: str) -> Path | None:
     """The file called `name` in `folder` or below, the outermost of several; None where there is none."""
-    found = [path for path in folder.rglob(name) if path.is_file()]
-    return min(found, key=lambda path: len(path.parts), default=None)
+    candidates = [path for path in folder.rglob(name) if path.is_file()]
+    return min(candidates, key=lambda path: len(path.parts), default=None)
 
 
 def _remove(paths: Collection[Path]) -> None:
@@ -64,48 +64,51 @@ def _remove(paths: Collection[Path]) -> None:
             path.unlink()
 
 
-def _unpack(archive: Path, folder: Path) -> None:
+def _extract(archive: Path, folder: Path) -> None:
     try:
         if zipfile.is_zipfile(archive):
-            _unzip(archive, folder)
+            _extract_zip(archive, folder)
         elif tarfile.is_tarfile(archive):
-            _untar(archive, folder)
+            _extract_tar(archive, folder)
         else:
-            raise _refused(archive, "it is neither zip nor tar")
-    except UNREADABLE as error:
-        raise _refused(archive, str(error) or type(error).__name__) from error
+            raise _archive_error(archive, "it is neither zip nor tar")
+    except ARCHIVE_ERRORS as error:
+        raise _archive_error(archive, str(error) or type(error).__name__) from error
     except OSError as error:
         if error.errno is not None:
             raise
-        raise _refused(archive, str(error)) from error  # bz2 and gzip say so of damaged data; a disk has a number
+        raise _archive_error(archive, str(error)) from error  # bz2 and gzip say so of damaged data; a disk has a number
 
 
-def _unzip(archive: Path, folder: Path) -> None:
-    with zipfile.ZipFile(archive) as opened:
-        _check_growth(archive, sum(one.file_size for one in opened.infolist()))
-        for member in opened.infolist():
-            inside = (folder / member.filename).resolve().is_relative_to(folder.resolve())
-            if not inside or member.filename.startswith(("/", "\\")):
-                raise _refused(archive, f"{member.filename!r} would be written outside the folder")
-            opened.extract(member, folder)  # extract() writes links as plain files, so none can lead out
+def _extract_zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as zip_archive:
+        _check_unpacked_size(archive, sum(info.file_size for info in zip_archive.infolist()))
+        for member in zip_archive.infolist():
+            is_inside = (folder / member.filename).resolve().is_relative_to(folder.resolve())
+            if not is_inside or member.filename.startswith(("/", "\\")):
+                raise _archive_error(archive, f"{member.filename!r} would be written outside the folder")
+            zip_archive.extract(member, folder)  # extract() writes links as plain files, so none can lead out
 
 
-def _untar(archive: Path, folder: Path) -> None:
-    with tarfile.open(archive) as opened:
-        _check_growth(archive, sum(one.size for one in opened))
-        opened.extractall(folder, filter="data")  # refuses paths and links that lead out, devices (PEP 706)
-        assert opened.fileobj is not None
-        while opened.fileobj.read(1 << 20):  # to the end, where gzip compares its check sum
+def _extract_tar(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as tar_archive:
+        _check_unpacked_size(archive, sum(member.size for member in tar_archive))
+        tar_archive.extractall(folder, filter="data")  # refuses paths and links that lead out, devices (PEP 706)
+        assert tar_archive.fileobj is not None
+        while tar_archive.fileobj.read(1 << 20):  # to the end, where gzip compares its check sum
             pass
 
 
-def _check_growth(archive: Path, size: int) -> None:
-    if size > MOST_BYTES or size > MOST_RATIO * archive.stat().st_size + (1 << 20):
-        raise _refused(archive, f"it unpacks to {size} bytes, {size / archive.stat().st_size:.0f} times its own size")
+def _check_unpacked_size(archive: Path, unpacked_size: int) -> None:
+    if unpacked_size > MAX_UNPACKED_BYTES or unpacked_size > MAX_COMPRESSION_RATIO * archive.stat().st_size + (1 << 20):
+        raise _archive_error(
+            archive,
+            f"it unpacks to {unpacked_size} bytes, {unpacked_size / archive.stat().st_size:.0f} times its own size",
+        )
 
 
-def _refused(archive: Path, reason: str) -> UserFault:
-    return UserFault(
+def _archive_error(archive: Path, reason: str) -> UserError:
+    return UserError(
         "the archive was not unpacked.",
-        [Fault(str(archive), reason, fix="fetch it again, or unpack it by hand and give the folder")],
+        [Problem(str(archive), reason, fix="fetch it again, or unpack it by hand and give the folder")],
     )

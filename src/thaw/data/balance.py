@@ -5,32 +5,34 @@ from __future__ import annotations
 import numpy as np
 
 
-def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+def class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """float32 [classes], inversely proportional to how often each occurs in int64 `labels` [n]; their mean over the
     images is 1, so the learning rate means the same. 0 for a class that does not occur."""
-    counts = np.bincount(labels, minlength=classes)
-    shares = np.where(counts > 0, len(labels) / (np.maximum(counts, 1) * np.count_nonzero(counts)), 0.0)
-    return shares.astype(np.float32)
+    counts = np.bincount(labels, minlength=num_classes)
+    weights = np.where(counts > 0, len(labels) / (np.maximum(counts, 1) * np.count_nonzero(counts)), 0.0)
+    return weights.astype(np.float32)
 
 
-def evenly_drawn(positions: np.ndarray, labels: np.ndarray, dice: np.random.Generator) -> np.ndarray:
+def balanced_sample(positions: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """As many samples as there are `positions`, int64 [n], each class as often as the next but for one image, class by
     class. `labels` is int64 [samples], of all samples that `positions` may name.
 
     Within a class every image comes equally often but for one time. A sample's k-th further copy is its position plus k
     times the count of samples: a number of its own, so that it is augmented in its own way.
     """
-    own = labels[positions]
-    present = dice.permutation(np.unique(own))  # whichever are first get the images that are left over
-    quotas = np.full(len(present), len(positions) // len(present))
-    quotas[: len(positions) % len(present)] += 1
-    drawn = [
-        _repeated(positions[own == label], quota, len(labels), dice)
-        for label, quota in zip(present, quotas, strict=True)
+    candidate_labels = labels[positions]
+    present_classes = rng.permutation(
+        np.unique(candidate_labels)
+    )  # whichever are first get the images that are left over
+    quotas = np.full(len(present_classes), len(positions) // len(present_classes))
+    quotas[: len(positions) % len(present_classes)] += 1
+    positions_per_class = [
+        _repeat_shuffled(positions[candidate_labels == label], quota, len(labels), rng)
+        for label, quota in zip(present_classes, quotas, strict=True)
     ]
-    return np.concatenate(drawn)
+    return np.concatenate(positions_per_class)
 
 
-def _repeated(members: np.ndarray, count: int, samples: int, dice: np.random.Generator) -> np.ndarray:
-    rounds = [dice.permutation(members) + copy * samples for copy in range(-(-count // len(members)))]
-    return np.concatenate(rounds)[:count] if rounds else members[:0]
+def _repeat_shuffled(members: np.ndarray, count: int, num_samples: int, rng: np.random.Generator) -> np.ndarray:
+    permutations = [rng.permutation(members) + copy * num_samples for copy in range(-(-count // len(members)))]
+    return np.concatenate(permutations)[:count] if permutations else members[:0]

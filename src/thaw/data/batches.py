@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from thaw.data.augmentation import Augmentation, policy_changed
-from thaw.data.balance import evenly_drawn
-from thaw.data.live import Live
-from thaw.data.store import Store
-from thaw.data.views import centre_crop, views_of
+from thaw.data.augmentation import Augmentation, apply_policy
+from thaw.data.balance import balanced_sample
+from thaw.data.live import LazyImageStore
+from thaw.data.store import ImageStore
+from thaw.data.views import build_views, center_crop
 
-EVALUATION = -1  # the epoch of images that are not augmented
+EVALUATION_EPOCH = -1  # the epoch of images that are not augmented
 
 
 class Batch(NamedTuple):
@@ -29,12 +29,12 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
     positions: Tensor
-    drawn: dict[str, Tensor]
+    augmentation_params: dict[str, Tensor]
     depth: int = 0
 
 
 @dataclass
-class EpochBatches(Sampler[list[tuple[int, int]]]):
+class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     """Lists of (epoch, position): `positions` shuffled by (seed, epoch), `batch_size` at a time, for each of `world`
     processes its own share of every batch.
 
@@ -47,122 +47,127 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     seed: int
     epoch: int = 0
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     labels: np.ndarray | None = None
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        count, together = len(self.positions), self.batch_size * self.world
-        return max(1, count // together + (count % together >= 2 * self.world))
+        count, global_batch_size = len(self.positions), self.batch_size * self.world_size
+        return max(1, count // global_batch_size + (count % global_batch_size >= 2 * self.world_size))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for copies in self.drawn():
+        for copies in self.iter_positions():
             yield [(self.epoch, copy) for copy in copies.tolist()]
 
-    def drawn(self) -> Iterator[np.ndarray]:
+    def iter_positions(self) -> Iterator[np.ndarray]:
         """The positions alone, int64, batch by batch."""
-        dice = np.random.default_rng((self.seed, self.epoch))
-        order = dice.permutation(
-            self.positions if self.labels is None else evenly_drawn(self.positions, self.labels, dice)
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(
+            self.positions if self.labels is None else balanced_sample(self.positions, self.labels, rng)
         )
-        for number in range(len(self)):
-            yield order[self._slice(number)][self.rank :: self.world]
+        for batch_index in range(len(self)):
+            yield order[self._get_batch_slice(batch_index)][self.rank :: self.world_size]
 
-    def weight(self, number: int) -> float:
+    def compute_batch_weight(self, batch_index: int) -> float:
         """What a mean over this process' share of batch `number` counts in the mean of all processes' means, so that
         every image counts the same; 1 where the shares are equal."""
-        count = len(self.positions[self._slice(number)])
-        return len(range(self.rank, count, self.world)) * self.world / count
+        count = len(self.positions[self._get_batch_slice(batch_index)])
+        return len(range(self.rank, count, self.world_size)) * self.world_size / count
 
-    def _slice(self, number: int) -> slice:
-        together = self.batch_size * self.world
-        return slice(number * together, None if number == len(self) - 1 else (number + 1) * together)
+    def _get_batch_slice(self, batch_index: int) -> slice:
+        global_batch_size = self.batch_size * self.world_size
+        return slice(
+            batch_index * global_batch_size,
+            None if batch_index == len(self) - 1 else (batch_index + 1) * global_batch_size,
+        )
 
 
 @dataclass
-class InOrder(Sampler[list[tuple[int, int]]]):
+class SequentialBatchSampler(Sampler[list[tuple[int, int]]]):
     """`positions` as they stand, seen as in `epoch`; for each of `world` processes every `world`-th of them, in as many
     batches as any other has: weights that lie in pieces are put together batch by batch, by all processes at once."""
 
     positions: np.ndarray
     batch_size: int
     rank: int = 0
-    world: int = 1
-    epoch: int = EVALUATION
+    world_size: int = 1
+    epoch: int = EVALUATION_EPOCH
 
     def __len__(self) -> int:
-        largest = -(-len(self.positions) // self.world)
-        return -(-largest // self.batch_size)
+        max_samples_per_rank = -(-len(self.positions) // self.world_size)
+        return -(-max_samples_per_rank // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for positions in self.drawn():
+        for positions in self.iter_positions():
             yield [(self.epoch, position) for position in positions.tolist()]
 
-    def drawn(self) -> Iterator[np.ndarray]:
+    def iter_positions(self) -> Iterator[np.ndarray]:
         """The positions alone, int64, batch by batch."""
-        own = self.positions[self.rank :: self.world]
-        starts = list(range(0, len(own), self.batch_size))
+        rank_positions = self.positions[self.rank :: self.world_size]
+        starts = list(range(0, len(rank_positions), self.batch_size))
         if len(starts) < len(self):
-            starts.append(len(own) - 1)  # the others have one image more, a batch of its own
+            starts.append(len(rank_positions) - 1)  # the others have one image more, a batch of its own
         if starts:
-            yield from np.split(own, starts[1:])
+            yield from np.split(rank_positions, starts[1:])
 
 
 @dataclass
-class Images(Dataset[Batch]):
+class ImageDataset(Dataset[Batch]):
     """Cuts batches for a network of `size` x `size` pixels from the store. `labels` is int64 [samples]. `views` is what
     evaluation sees of an image (`views.views_of`)."""
 
-    store: Store | Live
+    store: ImageStore | LazyImageStore
     labels: np.ndarray
     size: int
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
     views: str = "none"
 
-    def __getitems__(self, wanted: list[tuple[int, int]]) -> Batch:
+    def __getitems__(self, indices: list[tuple[int, int]]) -> Batch:
         """All `wanted` are of one epoch. Copies of a sample (`balance.evenly_drawn`) are augmented differently."""
-        epoch, copies = wanted[0][0], np.array([position for _, position in wanted])
+        epoch, copies = indices[0][0], np.array([position for _, position in indices])
         positions = copies % len(self.labels)
-        drawn: dict[str, Tensor] = {}
-        if epoch == EVALUATION and self.views != "none":
-            images = torch.stack([views_of(self._image(epoch, one), self.size, self.views) for one in copies])
-        elif epoch == EVALUATION or self.augmentation.is_empty:
-            images = torch.stack([centre_crop(self._image(epoch, one), self.size) for one in copies])
+        params: dict[str, Tensor] = {}
+        if epoch == EVALUATION_EPOCH and self.views != "none":
+            images = torch.stack([build_views(self._load_image(epoch, copy), self.size, self.views) for copy in copies])
+        elif epoch == EVALUATION_EPOCH or self.augmentation.is_empty:
+            images = torch.stack([center_crop(self._load_image(epoch, copy), self.size) for copy in copies])
         else:
-            images, sides = on_one_canvas([self._image(epoch, one) for one in copies])
-            drawn = self.augmentation.draw(sides, self.size, self.seed, epoch, copies)
-        return Batch(images.contiguous(), torch.from_numpy(self.labels[positions]), torch.from_numpy(positions), drawn)
+            images, image_sizes = pad_to_canvas([self._load_image(epoch, copy) for copy in copies])
+            params = self.augmentation.sample_params(image_sizes, self.size, self.seed, epoch, copies)
+        return Batch(images.contiguous(), torch.from_numpy(self.labels[positions]), torch.from_numpy(positions), params)
 
-    def _image(self, epoch: int, copy: int) -> Tensor:
+    def _load_image(self, epoch: int, copy: int) -> Tensor:
         image = torch.from_numpy(np.array(self.store[copy % len(self.labels)])).permute(2, 0, 1)
-        if epoch == EVALUATION or self.augmentation.policy is None:
+        if epoch == EVALUATION_EPOCH or self.augmentation.policy is None:
             return image
-        return policy_changed(image, self.augmentation.policy, self.seed, epoch, copy)
+        return apply_policy(image, self.augmentation.policy, self.seed, epoch, copy)
 
 
-def on_one_canvas(images: list[Tensor]) -> tuple[Tensor, np.ndarray]:
+def pad_to_canvas(images: list[Tensor]) -> tuple[Tensor, np.ndarray]:
     """uint8 [n, 3, height, width] of the largest sides, each image in its upper left, and int64 sides [n, 2]."""
-    sides = np.array([image.shape[1:] for image in images])
-    canvas = torch.zeros((len(images), 3, *sides.max(0)), dtype=torch.uint8)
-    for place, image in zip(canvas, images, strict=True):
-        place[:, : image.shape[1], : image.shape[2]] = image
-    return canvas, sides
+    image_sizes = np.array([image.shape[1:] for image in images])
+    canvas = torch.zeros((len(images), 3, *image_sizes.max(0)), dtype=torch.uint8)
+    for padded, image in zip(canvas, images, strict=True):
+        padded[:, : image.shape[1], : image.shape[2]] = image
+    return canvas, image_sizes
 
 
-def loader(images: Images, batches: EpochBatches | InOrder, workers: int, pinned: bool) -> DataLoader[Batch]:
+def build_dataloader(
+    dataset: ImageDataset, batch_sampler: EpochBatchSampler | SequentialBatchSampler, num_workers: int, pin_memory: bool
+) -> DataLoader[Batch]:
     return DataLoader(
-        images,
-        batch_sampler=batches,
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        pin_memory=pinned,
-        persistent_workers=workers > 0,
+        dataset,
+        batch_sampler=batch_sampler,
+        collate_fn=_identity_collate,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,
         generator=torch.Generator(),  # else each new iterator would draw a number that the network's dropout is to get
     )
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity_collate(batch: Any) -> Any:
     return batch

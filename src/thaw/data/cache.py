@@ -15,32 +15,32 @@ from typing import Any
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from thaw.config.faults import Fault, UserFault
+from thaw.config.faults import Problem, UserError
 
 
-def cache_folder(configured: str | None) -> Path:
+def resolve_cache_dir(configured: str | None) -> Path:
     """`configured`, else $THAW_CACHE, else the user's cache folder."""
-    named = configured or os.environ.get("THAW_CACHE")
-    return Path(named).expanduser().absolute() if named else user_cache_path("thaw")
+    configured_dir = configured or os.environ.get("THAW_CACHE")
+    return Path(configured_dir).expanduser().absolute() if configured_dir else user_cache_path("thaw")
 
 
-def key_of(**parts: Any) -> str:
+def compute_cache_key(**parts: Any) -> str:
     """16 hex digits that change whenever any of the plain values does."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def complete_folder(target: Path, fill: Callable[[Path], None]) -> Path:
+def build_folder_once(target: Path, fill: Callable[[Path], None]) -> Path:
     """`target`, filled by `fill(folder)` unless it is there. Processes that ask together fill it once; whatever is
     killed on the way leaves no `target`.
 
     Raises:
         UserFault: where the disk is full or the folder cannot be written.
     """
-    complete_folders([target], lambda folders: fill(folders[target]))
+    build_folders_once([target], lambda folders: fill(folders[target]))
     return target
 
 
-def complete_folders(targets: Collection[Path], fill: Callable[[dict[Path, Path]], None]) -> None:
+def build_folders_once(targets: Collection[Path], fill: Callable[[dict[Path, Path]], None]) -> None:
     """As `complete_folder`, of several that one pass fills: `fill` gets a folder for each that is not there.
 
     Raises:
@@ -53,30 +53,32 @@ def complete_folders(targets: Collection[Path], fill: Callable[[dict[Path, Path]
             for target in sorted(targets):  # all processes lock in this order, so none waits for one that waits for it
                 target.parent.mkdir(parents=True, exist_ok=True)
                 locks.enter_context(FileLock(target.with_name(f".{target.name}.lock")))
-            missing = [target for target in targets if not target.is_dir()]
-            if missing:
-                _fill_aside(missing, fill)
+            missing_targets = [target for target in targets if not target.is_dir()]
+            if missing_targets:
+                _fill_temporary_folders(missing_targets, fill)
     except OSError as error:
-        raise cannot_write(sorted(targets)[0], error) from error
+        raise cache_write_error(sorted(targets)[0], error) from error
 
 
-def _fill_aside(targets: Sequence[Path], fill: Callable[[dict[Path, Path]], None]) -> None:
+def _fill_temporary_folders(targets: Sequence[Path], fill: Callable[[dict[Path, Path]], None]) -> None:
     for target in targets:
-        for abandoned in target.parent.glob(f".{target.name}.partial-*"):  # we hold the lock: nobody is filling these
-            shutil.rmtree(abandoned)
-    asides = {
+        for abandoned_folder in target.parent.glob(
+            f".{target.name}.partial-*"
+        ):  # we hold the lock: nobody is filling these
+            shutil.rmtree(abandoned_folder)
+    temporary_folders = {
         target: Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent)) for target in targets
     }
     try:
-        fill(asides)
-        for target, aside in asides.items():
-            aside.chmod(0o755)  # mkdtemp's 0700 would hide a shared cache from its other users
-            aside.replace(target)
+        fill(temporary_folders)
+        for target, temporary_folder in temporary_folders.items():
+            temporary_folder.chmod(0o755)  # mkdtemp's 0700 would hide a shared cache from its other users
+            temporary_folder.replace(target)
     finally:
-        for aside in asides.values():
-            shutil.rmtree(aside, ignore_errors=True)
+        for temporary_folder in temporary_folders.values():
+            shutil.rmtree(temporary_folder, ignore_errors=True)
 
 
-def cannot_write(target: Path, error: OSError) -> UserFault:
+def cache_write_error(target: Path, error: OSError) -> UserError:
     fix = "free some space, or data.cache=DIR (also $THAW_CACHE) on another disk"
-    return UserFault("the cache cannot be written.", [Fault(str(target), error.strerror or str(error), fix=fix)])
+    return UserError("the cache cannot be written.", [Problem(str(target), error.strerror or str(error), fix=fix)])

@@ -12,64 +12,66 @@ from typing import Any
 
 from PIL import Image
 
-from thaw.data.cache import complete_folder, key_of
+from thaw.data.cache import build_folder_once, compute_cache_key
 
 
-def captcha_folder(characters: str, counts: Mapping[str, int], side: int, seed: int, cache: Path) -> Path:
+def build_captcha_folder(characters: str, counts: Mapping[str, int], side: int, seed: int, cache_dir: Path) -> Path:
     """A folder SPLIT/CHARACTER/0000.png with `counts[split]` images of each character, `side` x `side` pixels.
 
     An image is a function of (seed, split, character, number) and the package's version alone, so more images a class
     leave the earlier ones as they are.
     """
-    drawn_by = {name: version(name) for name in ("captcha", "pillow")}
-    key = key_of(characters=characters, counts=dict(counts), side=side, seed=seed, drawn_by=drawn_by)
+    package_versions = {name: version(name) for name in ("captcha", "pillow")}
+    key = compute_cache_key(characters=characters, counts=dict(counts), side=side, seed=seed, drawn_by=package_versions)
 
     def draw_all(folder: Path) -> None:
         for split, count in counts.items():
             for character in characters:
                 _draw_class(folder / split / character, count, character, side, f"{seed}/{split}")
 
-    return complete_folder(cache / "datasets" / f"captcha-{key}", draw_all)
+    return build_folder_once(cache_dir / "datasets" / f"captcha-{key}", draw_all)
 
 
 def _draw_class(folder: Path, count: int, character: str, side: int, seed: str) -> None:
     if count:
         folder.mkdir(parents=True)
     for number in range(count):
-        drawn(character, side, f"{seed}/{character}/{number}").save(folder / f"{number:04}.png")
+        draw_captcha(character, side, f"{seed}/{character}/{number}").save(folder / f"{number:04}.png")
 
 
-def captchas(characters: str, count: int, length: int, side: int, seed: int) -> Iterator[tuple[str, Image.Image]]:
+def generate_captchas(
+    characters: str, count: int, length: int, side: int, seed: int
+) -> Iterator[tuple[str, Image.Image]]:
     """Strings of `length` of the `characters`, and their pictures: single characters side by side, each drawn as those
     that are trained on, with chance of its own. Captcha n is a function of the other arguments and n."""
     for number in range(count):
-        name = f"captchas/{seed}/{number}"
-        text = "".join(random.Random(name).choices(characters, k=length))
-        whole = Image.new("RGB", (length * side, side))
-        for place, character in enumerate(text):
-            whole.paste(drawn(character, side, f"{name}/{place}"), (place * side, 0))
-        yield text, whole
+        captcha_seed = f"captchas/{seed}/{number}"
+        text = "".join(random.Random(captcha_seed).choices(characters, k=length))
+        captcha_image = Image.new("RGB", (length * side, side))
+        for index, character in enumerate(text):
+            captcha_image.paste(draw_captcha(character, side, f"{captcha_seed}/{index}"), (index * side, 0))
+        yield text, captcha_image
 
 
-def drawn(text: str, side: int, seed: str) -> Image.Image:
+def draw_captcha(text: str, side: int, seed: str) -> Image.Image:
     """`text` on `side` x `side` pixels a character; the same pixels for the same seed."""
-    package = _captcha_package(random.Random(seed))
+    captcha_module = _load_captcha_module(random.Random(seed))
     scale = side / 64  # the package's own font sizes, 42 to 56, fill 64 pixels
-    sizes = tuple(round(size * scale) for size in (42, 50, 56))
-    image: Image.Image = package.ImageCaptcha(len(text) * side, side, font_sizes=sizes).generate_image(text)
+    font_sizes = tuple(round(size * scale) for size in (42, 50, 56))
+    image: Image.Image = captcha_module.ImageCaptcha(len(text) * side, side, font_sizes=font_sizes).generate_image(text)
     return image
 
 
-class _Dice:
+class _SeededSecrets:
     """The three functions of `secrets` that the captcha package calls, from a seeded generator."""
 
-    def __init__(self, generator: random.Random) -> None:
-        self.randbelow = generator.randrange
-        self.randbits = generator.getrandbits
-        self.choice = generator.choice
+    def __init__(self, rng: random.Random) -> None:
+        self.randbelow = rng.randrange
+        self.randbits = rng.getrandbits
+        self.choice = rng.choice
 
 
-def _captcha_package(generator: random.Random) -> ModuleType | Any:
+def _load_captcha_module(rng: random.Random) -> ModuleType | Any:
     """A private copy of `captcha.image` that draws from `generator`: the package itself takes its chance from the
     operating system, and changing that for everyone in the process would be a side effect."""
     spec = importlib.util.find_spec("captcha.image")
@@ -77,5 +79,5 @@ def _captcha_package(generator: random.Random) -> ModuleType | Any:
     assert spec.loader is not None
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.secrets = _Dice(generator)
+    module.secrets = _SeededSecrets(rng)
     return module

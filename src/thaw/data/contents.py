@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-ABOUT = "meta.json"  # of features; its time of change is when they were used last
-NAMED = ("dataset", "backbone", "stage")  # of what ABOUT says
-KEYED = re.compile(r"(?:.+-)?[0-9a-f]{16}")  # the names of complete folders, `cache.key_of` behind an optional word
-PARTIAL = re.compile(r"\.(.+)\.partial-[^/]+")  # of a folder that is filled, or was until a kill
-TIMM = re.compile(r"models--.+")  # a repository of the Hugging Face hub
+METADATA_FILE = "meta.json"  # of features; its time of change is when they were used last
+DESCRIPTION_KEYS = ("dataset", "backbone", "stage")  # of what ABOUT says
+COMPLETE_NAME_PATTERN = re.compile(
+    r"(?:.+-)?[0-9a-f]{16}"
+)  # the names of complete folders, `cache.key_of` behind an optional word
+PARTIAL_NAME_PATTERN = re.compile(r"\.(.+)\.partial-[^/]+")  # of a folder that is filled, or was until a kill
+HUB_REPOSITORY_PATTERN = re.compile(r"models--.+")  # a repository of the Hugging Face hub
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """One thing to clear: `key` is its name, `size` in bytes, `used` the last use that the file system knows of in
     seconds since 1970, `what` it is for a person. `locks` are held by whoever fills it."""
 
@@ -33,34 +35,36 @@ class Entry:
     key: str
     path: Path
     size: int
-    used: float
-    what: str
+    last_used: float
+    description: str
     locks: tuple[Path, ...]
 
 
-def contents(cache: Path) -> list[Entry]:
+def list_entries(cache_dir: Path) -> list[CacheEntry]:
     """All that thaw has put into `cache`, by kind and last use. Other files there are left out: `data.cache` may be a
     folder with things of its user, who has named some as thaw does."""
-    found = [entry for kind, look in KINDS.items() for entry in look(kind, cache / kind)]
-    return sorted(found, key=lambda one: (list(KINDS).index(one.kind), one.used))
+    entries = [entry for kind, list_kind in ENTRY_LISTERS.items() for entry in list_kind(kind, cache_dir / kind)]
+    return sorted(entries, key=lambda entry: (list(ENTRY_LISTERS).index(entry.kind), entry.last_used))
 
 
-def complete(kind: str, cache: Path) -> list[Entry]:
+def list_complete_entries(kind: str, cache_dir: Path) -> list[CacheEntry]:
     """What is whole of one kind."""
-    return [entry for entry in KINDS[kind](kind, cache / kind) if not PARTIAL.fullmatch(entry.key)]
+    return [
+        entry for entry in ENTRY_LISTERS[kind](kind, cache_dir / kind) if not PARTIAL_NAME_PATTERN.fullmatch(entry.key)
+    ]
 
 
-def is_busy(entry: Entry) -> bool:
+def is_busy(entry: CacheEntry) -> bool:
     """Whether a process fills it now, or this one may not write there."""
     try:
         with ExitStack() as stack:
-            _hold(entry, stack)
+            _acquire_locks(entry, stack)
     except (Timeout, OSError):
         return True
     return False
 
 
-def remove(entry: Entry) -> None:
+def remove(entry: CacheEntry) -> None:
     """Takes it out whole: a process that looks meanwhile finds it complete or absent, and one that has its files open
     goes on reading them.
 
@@ -69,72 +73,85 @@ def remove(entry: Entry) -> None:
         OSError: where it cannot be removed.
     """
     with ExitStack() as stack:
-        _hold(entry, stack)
+        _acquire_locks(entry, stack)
         if entry.path.is_symlink() or entry.path.is_file():
             entry.path.unlink()
         elif entry.path.is_dir():  # else another process was faster
-            shutil.rmtree(entry.path if PARTIAL.fullmatch(entry.key) else _aside(entry))
+            shutil.rmtree(entry.path if PARTIAL_NAME_PATTERN.fullmatch(entry.key) else _rename_to_partial(entry))
 
 
-def _aside(entry: Entry) -> Path:
+def _rename_to_partial(entry: CacheEntry) -> Path:
     """The whole folder under a name by which a kill leaves a partial one, to be cleared too."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{entry.key}.partial-", dir=entry.path.parent))
-    return entry.path.replace(aside)
+    temporary_folder = Path(tempfile.mkdtemp(prefix=f".{entry.key}.partial-", dir=entry.path.parent))
+    return entry.path.replace(temporary_folder)
 
 
-def _hold(entry: Entry, stack: ExitStack) -> None:
+def _acquire_locks(entry: CacheEntry, stack: ExitStack) -> None:
     for lock in entry.locks:
         stack.enter_context(FileLock(lock, timeout=0))
 
 
-def _folders(describe: Callable[[Path, int], str]) -> Callable[[str, Path], Iterator[Entry]]:
-    def look(kind: str, shelf: Path) -> Iterator[Entry]:
-        for path in _inside(shelf):
-            partial = PARTIAL.fullmatch(path.name)
-            if path.is_dir() and (partial or KEYED.fullmatch(path.name)):
-                lock = shelf / f".{partial[1] if partial else path.name}.lock"
-                files, size, used = _measured(path)
-                about = _status(path / ABOUT)
-                used = about.st_mtime if about else used
-                what = "half filled" if partial else describe(path, files)
-                yield Entry(kind, path.name, path, size, used, what, (lock,))
+def _make_folder_lister(describe: Callable[[Path, int], str]) -> Callable[[str, Path], Iterator[CacheEntry]]:
+    def list_folders(kind: str, folder: Path) -> Iterator[CacheEntry]:
+        for path in _list_paths(folder):
+            partial_match = PARTIAL_NAME_PATTERN.fullmatch(path.name)
+            if path.is_dir() and (partial_match or COMPLETE_NAME_PATTERN.fullmatch(path.name)):
+                lock = folder / f".{partial_match[1] if partial_match else path.name}.lock"
+                num_files, size, last_used = _measure_folder(path)
+                metadata_status = _get_status(path / METADATA_FILE)
+                last_used = metadata_status.st_mtime if metadata_status else last_used
+                description = "half filled" if partial_match else describe(path, num_files)
+                yield CacheEntry(kind, path.name, path, size, last_used, description, (lock,))
 
-    return look
+    return list_folders
 
 
-def _files(kind: str, shelf: Path) -> Iterator[Entry]:
+def _list_files(kind: str, folder: Path) -> Iterator[CacheEntry]:
     """Files that `fetch.fetched` or Kaggle's client has got, which is to say: those with a lock beside them."""
-    for path in _inside(shelf):
-        whole = path.name.removesuffix(".part")
-        locks = [shelf / f".{name}.lock" for name in (whole, Path(whole).stem)]  # Kaggle's is without .zip
-        held = tuple(lock for lock in locks if lock.is_file())
-        if path.is_file() and held and not path.name.startswith("."):
-            status, what = path.stat(), "broken off; fetching it goes on from there" if whole != path.name else ""
-            yield Entry(kind, path.name, path, status.st_size, max(status.st_atime, status.st_mtime), what, held)
+    for path in _list_paths(folder):
+        complete_name = path.name.removesuffix(".part")
+        locks = [
+            folder / f".{name}.lock" for name in (complete_name, Path(complete_name).stem)
+        ]  # Kaggle's is without .zip
+        existing_locks = tuple(lock for lock in locks if lock.is_file())
+        if path.is_file() and existing_locks and not path.name.startswith("."):
+            status, description = (
+                path.stat(),
+                "broken off; fetching it goes on from there" if complete_name != path.name else "",
+            )
+            yield CacheEntry(
+                kind,
+                path.name,
+                path,
+                status.st_size,
+                max(status.st_atime, status.st_mtime),
+                description,
+                existing_locks,
+            )
 
 
-def _weights(kind: str, shelf: Path) -> Iterator[Entry]:
+def _list_weights(kind: str, folder: Path) -> Iterator[CacheEntry]:
     """torchvision's files, and timm's repositories as the hub's client keeps them, with its locks."""
-    yield from _files(kind, shelf)
-    for path in _inside(shelf / "timm"):
-        if path.is_dir() and TIMM.fullmatch(path.name):
-            _, size, used = _measured(path)
-            locks = tuple(sorted((shelf / "timm" / ".locks" / path.name).glob("*.lock")))
-            yield Entry(kind, path.name, path, size, used, "timm", locks)
+    yield from _list_files(kind, folder)
+    for path in _list_paths(folder / "timm"):
+        if path.is_dir() and HUB_REPOSITORY_PATTERN.fullmatch(path.name):
+            _, size, last_used = _measure_folder(path)
+            locks = tuple(sorted((folder / "timm" / ".locks" / path.name).glob("*.lock")))
+            yield CacheEntry(kind, path.name, path, size, last_used, "timm", locks)
 
 
-def _inside(folder: Path) -> Sequence[Path]:
+def _list_paths(folder: Path) -> Sequence[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else ()
 
 
-def _measured(folder: Path) -> tuple[int, int, float]:
+def _measure_folder(folder: Path) -> tuple[int, int, float]:
     """How many files, bytes, and the last use; the links that the hub's client makes lead to files beside them."""
-    found = [one for path in folder.rglob("*") if (one := _status(path)) and S_ISREG(one.st_mode)]
-    used = max((max(one.st_atime, one.st_mtime) for one in found), default=0.0)
-    return len(found), sum(one.st_size for one in found), used
+    statuses = [status for path in folder.rglob("*") if (status := _get_status(path)) and S_ISREG(status.st_mode)]
+    last_used = max((max(status.st_atime, status.st_mtime) for status in statuses), default=0.0)
+    return len(statuses), sum(status.st_size for status in statuses), last_used
 
 
-def _status(path: Path) -> os.stat_result | None:
+def _get_status(path: Path) -> os.stat_result | None:
     """None where another process has taken it away meanwhile."""
     try:
         return path.lstat()
@@ -142,25 +159,28 @@ def _status(path: Path) -> os.stat_result | None:
         return None
 
 
-def _dataset(path: Path, files: int) -> str:
-    return f"{files:,} file{'s' * (files != 1)}"
+def _describe_dataset(path: Path, num_files: int) -> str:
+    return f"{num_files:,} file{'s' * (num_files != 1)}"
 
 
-def _decoded(path: Path, files: int) -> str:
+def _describe_decoded(path: Path, num_files: int) -> str:
     try:
         return f"{len(np.load(path / 'table.npy', mmap_mode='r', allow_pickle=False)):,} images"
     except (OSError, ValueError):
         return "unreadable"
 
 
-def _features(path: Path, files: int) -> str:
-    about = _read(path / ABOUT)
-    sides = [about.get("rows"), *about.get("shape", ())]
-    shape = " x ".join(str(side) for side in sides if side is not None)
-    return ", ".join(str(one) for one in (*map(about.get, NAMED), shape, about.get("dtype")) if one) or "unreadable"
+def _describe_features(path: Path, num_files: int) -> str:
+    metadata = _read_json(path / METADATA_FILE)
+    dimensions = [metadata.get("rows"), *metadata.get("shape", ())]
+    shape = " x ".join(str(dimension) for dimension in dimensions if dimension is not None)
+    return (
+        ", ".join(str(value) for value in (*map(metadata.get, DESCRIPTION_KEYS), shape, metadata.get("dtype")) if value)
+        or "unreadable"
+    )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> dict[str, Any]:
     """Empty where it cannot be read."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -169,20 +189,22 @@ def _read(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _layouts(kind: str, shelf: Path) -> Iterator[Entry]:
+def _list_measurements(kind: str, folder: Path) -> Iterator[CacheEntry]:
     """Small files of what was measured once, each written whole."""
-    for path in _inside(shelf):
-        if path.suffix == ".json" and KEYED.fullmatch(path.stem) and (status := _status(path)):
-            about = _read(path)
-            what = ", ".join(str(about[name]) for name in ("architecture", "size") if name in about)
-            yield Entry(kind, path.stem, path, status.st_size, max(status.st_atime, status.st_mtime), what, ())
+    for path in _list_paths(folder):
+        if path.suffix == ".json" and COMPLETE_NAME_PATTERN.fullmatch(path.stem) and (status := _get_status(path)):
+            measurement = _read_json(path)
+            description = ", ".join(str(measurement[name]) for name in ("architecture", "size") if name in measurement)
+            yield CacheEntry(
+                kind, path.stem, path, status.st_size, max(status.st_atime, status.st_mtime), description, ()
+            )
 
 
-KINDS: dict[str, Callable[[str, Path], Iterator[Entry]]] = {
-    "downloads": _files,
-    "datasets": _folders(_dataset),
-    "decoded": _folders(_decoded),
-    "features": _folders(_features),
-    "weights": _weights,
-    "measured": _layouts,
+ENTRY_LISTERS: dict[str, Callable[[str, Path], Iterator[CacheEntry]]] = {
+    "downloads": _list_files,
+    "datasets": _make_folder_lister(_describe_dataset),
+    "decoded": _make_folder_lister(_describe_decoded),
+    "features": _make_folder_lister(_describe_features),
+    "weights": _list_weights,
+    "measured": _list_measurements,
 }

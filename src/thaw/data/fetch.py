@@ -18,20 +18,20 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from thaw.config.faults import Fault, UserFault
-from thaw.data.cache import cannot_write
+from thaw.config.faults import Problem, UserError
+from thaw.data.cache import cache_write_error
 
-TRIES = 4
+MAX_ATTEMPTS = 4
 TIMEOUT_S = 20.0
-BLOCK = 1 << 20
-UNSETTLED = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, EOFError)
+BLOCK_BYTES = 1 << 20
+NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, EOFError)
 
 
-class NotFetched(Exception):
+class DownloadError(Exception):
     """No address gave the file whole; the message says what each of them answered."""
 
 
-def fetched(url: str, checksum: str, target: Path, mirror: str | None = None) -> Path:
+def download(url: str, checksum: str, target: Path, mirror: str | None = None) -> Path:
     """`target`, holding the file at `url` whose `checksum` ("sha256:HEX"; a prefix of the digits will do) is right.
 
     A mirror is asked first, for the file of the same name. What broke off is continued where it stopped; a wrong file
@@ -44,49 +44,49 @@ def fetched(url: str, checksum: str, target: Path, mirror: str | None = None) ->
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f".{target.name}.lock")):
-            if not (target.is_file() and matches(target, checksum)):
-                _fetch(addresses(url, mirror), checksum, target)
+            if not (target.is_file() and has_checksum(target, checksum)):
+                _download_from_any(list_urls(url, mirror), checksum, target)
     except OSError as error:
-        raise cannot_write(target, error) from error
+        raise cache_write_error(target, error) from error
     return target
 
 
-def addresses(url: str, mirror: str | None) -> list[str]:
+def list_urls(url: str, mirror: str | None) -> list[str]:
     """Where the file is looked for, in order."""
     name = Path(urlsplit(url).path).name
     return [f"{mirror.rstrip('/')}/{name}", url] if mirror else [url]
 
 
-def matches(file: Path, checksum: str) -> bool:
+def has_checksum(file: Path, checksum: str) -> bool:
     """Whether the digest of `file` begins with the digits of `checksum`."""
     algorithm, digits = checksum.split(":", 1)
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest().startswith(digits)
 
 
-def _fetch(urls: list[str], checksum: str, target: Path) -> None:
-    partial = target.with_name(target.name + ".part")
-    answers = []
+def _download_from_any(urls: list[str], checksum: str, target: Path) -> None:
+    partial_file = target.with_name(target.name + ".part")
+    failures = []
     for url in urls:
-        for attempt in range(TRIES):
+        for attempt in range(MAX_ATTEMPTS):
             try:
-                _download(url, partial)
+                _resume_download(url, partial_file)
             except urllib.error.HTTPError as error:
-                answers.append(f"{url}: {error.code} {error.reason}")
+                failures.append(f"{url}: {error.code} {error.reason}")
                 if error.code < 500:
                     break
-            except UNSETTLED as error:
-                answers.append(f"{url}: {getattr(error, 'reason', error)}")
+            except NETWORK_ERRORS as error:
+                failures.append(f"{url}: {getattr(error, 'reason', error)}")
                 if _is_unreachable(error):
                     break
             else:
-                if matches(partial, checksum):
-                    partial.replace(target)
+                if has_checksum(partial_file, checksum):
+                    partial_file.replace(target)
                     return
-                answers.append(f"{url}: a file with another checksum than {checksum}")
-                partial.unlink()
+                failures.append(f"{url}: a file with another checksum than {checksum}")
+                partial_file.unlink()
             time.sleep(0.2 * 2**attempt)
-    raise NotFetched("; ".join(dict.fromkeys(answers)))
+    raise DownloadError("; ".join(dict.fromkeys(failures)))
 
 
 def _is_unreachable(error: Exception) -> bool:
@@ -95,10 +95,10 @@ def _is_unreachable(error: Exception) -> bool:
     return isinstance(reason, OSError) and not isinstance(reason, TimeoutError | ConnectionResetError)
 
 
-def _download(url: str, partial: Path) -> None:
+def _resume_download(url: str, partial_file: Path) -> None:
     """Appends to `partial` what is missing of it; raises EOFError where the connection ends before the file does."""
-    have = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    existing_bytes = partial_file.stat().st_size if partial_file.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={existing_bytes}-"} if existing_bytes else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
@@ -106,29 +106,32 @@ def _download(url: str, partial: Path) -> None:
             raise
         return
     with response:
-        continued = getattr(response, "status", None) == 206
-        length = int(response.headers.get("Content-Length") or 0)
-        start = have if continued else 0
-        with partial.open("ab" if continued else "wb") as stream, _progress(url, start, start + length) as advance:
-            for block in _blocks(response):
+        is_resumed = getattr(response, "status", None) == 206
+        content_length = int(response.headers.get("Content-Length") or 0)
+        start = existing_bytes if is_resumed else 0
+        with (
+            partial_file.open("ab" if is_resumed else "wb") as stream,
+            _show_progress(url, start, start + content_length) as advance,
+        ):
+            for block in _iter_blocks(response):
                 stream.write(block)
                 advance(len(block))
             stream.flush()
             os.fsync(stream.fileno())
-    if length and partial.stat().st_size < start + length:
-        raise EOFError(f"broke off after {partial.stat().st_size} of {start + length} bytes")
+    if content_length and partial_file.stat().st_size < start + content_length:
+        raise EOFError(f"broke off after {partial_file.stat().st_size} of {start + content_length} bytes")
 
 
-def _blocks(response: BinaryIO) -> Iterator[bytes]:
+def _iter_blocks(response: BinaryIO) -> Iterator[bytes]:
     try:
-        while block := response.read(BLOCK):
+        while block := response.read(BLOCK_BYTES):
             yield block
     except OSError as error:  # the network's or a mirror's: only writing says anything about the cache
         raise ConnectionResetError(f"broke off: {error}") from error
 
 
 @contextmanager
-def _progress(url: str, start: int, total: int) -> Iterator[Callable[[int], None]]:
+def _show_progress(url: str, start: int, total: int) -> Iterator[Callable[[int], None]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -137,14 +140,19 @@ def _progress(url: str, start: int, total: int) -> Iterator[Callable[[int], None
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with Progress(*columns, transient=True, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(Path(urlsplit(url).path).name, completed=start, total=total or None)
-        yield lambda size: bar.advance(task, size)
+    with Progress(*columns, transient=True, console=console, disable=not console.is_terminal) as progress:
+        task_id = progress.add_task(Path(urlsplit(url).path).name, completed=start, total=total or None)
+        yield lambda size: progress.advance(task_id, size)
 
 
-def needs_by_hand(what: str, url: str, checksum: str, place: str, reason: str, instead: str) -> UserFault:
+def manual_download_error(
+    description: str, url: str, checksum: str, instruction: str, reason: str, alternative: str
+) -> UserError:
     """The one message of a file that could not be fetched."""
-    fault = Fault(
-        f"{what} from {url}", reason, f"a file with checksum {checksum}", f"{place}; or data.mirror=URL; or {instead}"
+    problem = Problem(
+        f"{description} from {url}",
+        reason,
+        f"a file with checksum {checksum}",
+        f"{instruction}; or data.mirror=URL; or {alternative}",
     )
-    return UserFault(f"{what} could not be fetched.", [fault])
+    return UserError(f"{description} could not be fetched.", [problem])

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 Image.MAX_IMAGE_PIXELS = 400_000_000  # Pillow's bound against bombs, raised so that 20,000 x 20,000 scans still open
-UPRIGHT_BY = {  # EXIF orientation -> the turn that undoes it
+EXIF_TRANSPOSES = {  # EXIF orientation -> the turn that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -19,11 +19,11 @@ UPRIGHT_BY = {  # EXIF orientation -> the turn that undoes it
 }
 
 
-class BrokenImage(Exception):
+class BrokenImageError(Exception):
     """The file cannot be decoded; the message says why."""
 
 
-def decoded(path: Path) -> Image.Image:
+def decode_image(path: Path) -> Image.Image:
     """The first frame of `path`, mode RGB. EXIF rotation is applied, transparency lies on white, 16 bits are scaled
     to 8 and not clipped.
 
@@ -31,30 +31,30 @@ def decoded(path: Path) -> Image.Image:
         BrokenImage: for an empty, truncated or foreign file.
     """
     try:
-        with Image.open(path) as opened:
-            opened.load()
-            return _rgb(_upright(opened))
+        with Image.open(path) as image:
+            image.load()
+            return _convert_to_rgb(_apply_exif_orientation(image))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = "the file is empty" if path.is_file() and path.stat().st_size == 0 else str(error)
-        raise BrokenImage(reason.replace(str(path), path.name)) from error
+        raise BrokenImageError(reason.replace(str(path), path.name)) from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _apply_exif_orientation(image: Image.Image) -> Image.Image:
     """ImageOps.exif_transpose() also writes the EXIF anew, and fails on tags that cameras wrote with a wrong type."""
-    turn = UPRIGHT_BY.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    return image if turn is None else image.transpose(turn)
+    transpose = EXIF_TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if transpose is None else image.transpose(transpose)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _convert_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bits(image)
+        image = _convert_to_eight_bits(image)
     if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _convert_to_eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.float64)
-    most = 65535 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255
-    return Image.fromarray((values * (255 / most)).clip(0, 255).round().astype(np.uint8))
+    max_value = 65535 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255
+    return Image.fromarray((values * (255 / max_value)).clip(0, 255).round().astype(np.uint8))

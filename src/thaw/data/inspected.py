@@ -5,47 +5,57 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from thaw.config.faults import Fault, UserFault, listing
-from thaw.data.live import Live, bytes_of_store, live
-from thaw.data.lookalike import difference_hashes
+from thaw.config.faults import Problem, UserError, format_names
+from thaw.data.live import LazyImageStore, estimate_store_bytes, open_lazy_image_store
+from thaw.data.lookalike import compute_difference_hashes
 from thaw.data.preprocessing import Preprocessing
-from thaw.data.problems import Problem, printable, problems_in
+from thaw.data.problems import DatasetProblem, escape_path, find_problems
 from thaw.data.samples import Samples
-from thaw.data.store import Store, store_of
+from thaw.data.store import ImageStore, open_image_store
 
 
 @dataclass(frozen=True)
-class Inspected:
+class DatasetInspection:
     """`samples` and `store` without the images that cannot be decoded; those are `skipped`: path -> why."""
 
     samples: Samples
-    store: Store | Live
+    store: ImageStore | LazyImageStore
     skipped: dict[str, str]
-    problems: list[Problem]
+    problems: list[DatasetProblem]
 
 
-def inspected(
+def inspect_dataset(
     samples: Samples,
     preprocessing: Preprocessing,
-    cache: Path,
+    cache_dir: Path,
     skip_broken: bool,
     near_duplicates: bool,
-    most_bytes: float = float("inf"),
-) -> Inspected:
+    max_store_bytes: float = float("inf"),
+) -> DatasetInspection:
     """Every image is decoded once, unless a store of it is there; all else is found in the store. Where the store would
     take more than `most_bytes`, images are decoded anew at every access.
 
     Raises:
         UserFault: naming the images that cannot be decoded; with `skip_broken` only where too little is left.
     """
-    keeps = bytes_of_store(samples, preprocessing) <= most_bytes
-    found = store_of(samples, preprocessing, cache, skip_broken) if keeps else live(samples, preprocessing, skip_broken)
-    usable, store, skipped = without_broken(samples, found)
-    looks = difference_hashes(store[position] for position in range(len(usable.samples))) if near_duplicates else None
-    return Inspected(usable, store, skipped, problems_in(usable, store.sizes, looks))
+    is_stored = estimate_store_bytes(samples, preprocessing) <= max_store_bytes
+    full_store = (
+        open_image_store(samples, preprocessing, cache_dir, skip_broken)
+        if is_stored
+        else open_lazy_image_store(samples, preprocessing, skip_broken)
+    )
+    usable_samples, store, skipped = drop_broken(samples, full_store)
+    hashes = (
+        compute_difference_hashes(store[position] for position in range(len(usable_samples.samples)))
+        if near_duplicates
+        else None
+    )
+    return DatasetInspection(usable_samples, store, skipped, find_problems(usable_samples, store.sizes, hashes))
 
 
-def without_broken(samples: Samples, store: Store | Live) -> tuple[Samples, Store | Live, dict[str, str]]:
+def drop_broken(
+    samples: Samples, store: ImageStore | LazyImageStore
+) -> tuple[Samples, ImageStore | LazyImageStore, dict[str, str]]:
     """Both without the broken images, and those: path -> why.
 
     Raises:
@@ -53,18 +63,20 @@ def without_broken(samples: Samples, store: Store | Live) -> tuple[Samples, Stor
     """
     if not store.broken:
         return samples, store, {}
-    kept = [position for position in range(len(samples.samples)) if position not in store.broken]
-    skipped = {printable(samples.samples[position].path): why for position, why in store.broken.items()}
-    remaining = samples.only(kept)
-    _check_remaining(remaining)
-    return remaining, store.only(kept), skipped
+    kept_positions = [position for position in range(len(samples.samples)) if position not in store.broken]
+    skipped = {escape_path(samples.samples[position].path): reason for position, reason in store.broken.items()}
+    remaining_samples = samples.subset(kept_positions)
+    _check_remaining(remaining_samples)
+    return remaining_samples, store.subset(kept_positions), skipped
 
 
 def _check_remaining(samples: Samples) -> None:
-    learnt = {sample.label for sample in samples.samples if sample.split == "train"}
-    lost = [f"train images of {name}" for label, name in enumerate(samples.classes) if label not in learnt]
-    lost += [] if samples.counts()["test"] else ["test images"]
-    if lost:
+    train_labels = {sample.label for sample in samples.samples if sample.split == "train"}
+    missing_images = [
+        f"train images of {name}" for label, name in enumerate(samples.classes) if label not in train_labels
+    ]
+    missing_images += [] if samples.count_per_split()["test"] else ["test images"]
+    if missing_images:
         fix = "mend the images; data.broken=error names them"
-        fault = Fault("data.broken=skip", f"no {listing(lost)} left", fix=fix)
-        raise UserFault("too little is left without the broken images.", [fault])
+        problem = Problem("data.broken=skip", f"no {format_names(missing_images)} left", fix=fix)
+        raise UserError("too little is left without the broken images.", [problem])

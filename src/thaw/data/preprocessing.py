@@ -25,28 +25,28 @@ class Preprocessing:
     deviation: tuple[float, float, float]
     squash: bool = False
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
-    def at(self, size: int | None, crop: float | None) -> Preprocessing:
+    def with_size(self, size: int | None, crop: float | None) -> Preprocessing:
         """The same for `size` pixels and a centre crop that keeps the share `crop` of the shorter side; None keeps
         what the weights were trained with."""
         size = size or self.size
-        share = crop or self.size / self.resize
-        return dataclasses.replace(self, size=size, resize=max(size, round(size / share)))
+        crop_fraction = crop or self.size / self.resize
+        return dataclasses.replace(self, size=size, resize=max(size, round(size / crop_fraction)))
 
 
-def resized(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+def resize_image(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """uint8 [height, width, 3]: what the centre crop, or a random one in training, is cut from."""
     width, height = image.size
     side = preprocessing.resize
     if preprocessing.squash:
-        target = (side, side)
+        target_size = (side, side)
     elif width <= height:
-        target = (side, max(side, int(side * height / width)))  # torchvision truncates the longer side
+        target_size = (side, max(side, int(side * height / width)))  # torchvision truncates the longer side
     else:
-        target = (max(side, int(side * width / height)), side)
-    if image.size != target:
-        image = image.resize(target, INTERPOLATIONS[preprocessing.interpolation])
+        target_size = (max(side, int(side * width / height)), side)
+    if image.size != target_size:
+        image = image.resize(target_size, INTERPOLATIONS[preprocessing.interpolation])
     return np.asarray(image)

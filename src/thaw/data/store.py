@@ -18,22 +18,22 @@ from PIL import __version__ as pillow_version
 from rich.console import Console
 from rich.progress import track
 
-from thaw.config.faults import Fault, UserFault
-from thaw.data.cache import complete_folder, key_of
-from thaw.data.image import BrokenImage, decoded
-from thaw.data.preprocessing import Preprocessing, resized
-from thaw.data.problems import MOST_ELONGATED, printable
+from thaw.config.faults import Problem, UserError
+from thaw.data.cache import build_folder_once, compute_cache_key
+from thaw.data.image import BrokenImageError, decode_image
+from thaw.data.preprocessing import Preprocessing, resize_image
+from thaw.data.problems import MAX_ASPECT_RATIO, escape_path
 from thaw.data.samples import Samples
 
-MOST_NAMED = 20
-KEPT_OF_ELONGATED = 4  # longer side to shorter; 20,000 x 10 pixels resized as they are would be 400 MB
-LAYOUT = 3  # of the files; a store of another layout is built anew
+MAX_LISTED_IMAGES = 20
+CROPPED_ASPECT_RATIO = 4  # longer side to shorter; 20,000 x 10 pixels resized as they are would be 400 MB
+FORMAT_VERSION = 3  # of the files; a store of another layout is built anew
 
-Kept = TypeVar("Kept")
+DecodeResult = TypeVar("DecodeResult")
 
 
 @dataclass(frozen=True)
-class Store:
+class ImageStore:
     """Pixels of all samples, in their order, resized as the preprocessing says and not yet cropped.
 
     `pixels` is uint8 [all bytes]; `starts` int64 [samples]; `shapes` int64 [samples, 2] of height and width; `sizes`
@@ -51,50 +51,70 @@ class Store:
         start, (height, width) = self.starts[index], self.shapes[index]
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
-    def only(self, positions: Sequence[int]) -> Store:
+    def subset(self, positions: Sequence[int]) -> ImageStore:
         """The images at `positions`; the pixels stay where they are."""
-        places = np.asarray(positions, dtype=np.int64)
+        indices = np.asarray(positions, dtype=np.int64)
         return replace(
-            self, starts=self.starts[places], shapes=self.shapes[places], sizes=self.sizes[places], broken={}
+            self, starts=self.starts[indices], shapes=self.shapes[indices], sizes=self.sizes[indices], broken={}
         )
 
 
-def store_of(samples: Samples, preprocessing: Preprocessing, cache: Path, skip_broken: bool = False) -> Store:
+def open_image_store(
+    samples: Samples, preprocessing: Preprocessing, cache_dir: Path, skip_broken: bool = False
+) -> ImageStore:
     """The store of `samples`, built unless it is there.
 
     Raises:
         UserFault: naming the images that cannot be decoded (with `skip_broken` only where nothing else is left), or a
             full disk.
     """
-    how = {"resize": preprocessing.resize, "by": preprocessing.interpolation, "squash": preprocessing.squash}
-    first, which = samples.contents()  # not their splits: the jobs of a sweep over seeds share the store
-    different = samples.only(list(first))
+    resize_settings = {
+        "resize": preprocessing.resize,
+        "by": preprocessing.interpolation,
+        "squash": preprocessing.squash,
+    }
+    first_positions, inverse = (
+        samples.find_unique_contents()
+    )  # not their splits: the jobs of a sweep over seeds share the store
+    unique_samples = samples.subset(list(first_positions))
 
-    def checked(broken: Mapping[int, str]) -> Mapping[int, str]:
-        found = {place: broken[content] for place, content in enumerate(which.tolist()) if content in broken}
-        check_broken(samples, found, skip_broken)
-        return found
+    def check_broken_contents(broken: Mapping[int, str]) -> Mapping[int, str]:
+        broken_positions = {
+            position: broken[content_index]
+            for position, content_index in enumerate(inverse.tolist())
+            if content_index in broken
+        }
+        check_broken(samples, broken_positions, skip_broken)
+        return broken_positions
 
-    key = key_of(images=different.hashes, pillow=pillow_version, layout=LAYOUT, **how)
-    folder = complete_folder(cache / "decoded" / key, partial(_build, different, preprocessing, checked))
-    table = np.load(folder / "table.npy", allow_pickle=False)[which]
-    named = json.loads((folder / "broken.json").read_text(encoding="utf-8"))
-    broken = checked({int(content): why for content, why in named.items()})
-    return Store(np.memmap(folder / "pixels.bin", np.uint8, "r"), table[:, 0], table[:, 1:3], table[:, 3:5], broken)
+    key = compute_cache_key(
+        images=unique_samples.hashes, pillow=pillow_version, layout=FORMAT_VERSION, **resize_settings
+    )
+    folder = build_folder_once(
+        cache_dir / "decoded" / key, partial(_write_store, unique_samples, preprocessing, check_broken_contents)
+    )
+    table = np.load(folder / "table.npy", allow_pickle=False)[inverse]
+    broken_contents = json.loads((folder / "broken.json").read_text(encoding="utf-8"))
+    broken = check_broken_contents({int(content_index): reason for content_index, reason in broken_contents.items()})
+    return ImageStore(
+        np.memmap(folder / "pixels.bin", np.uint8, "r"), table[:, 0], table[:, 1:3], table[:, 3:5], broken
+    )
 
 
-def _build(
+def _write_store(
     samples: Samples, preprocessing: Preprocessing, check: Callable[[Mapping[int, str]], object], folder: Path
 ) -> None:
     """A row of the table is where the pixels start, their height and width, and those of the image as decoded."""
     rows, broken, start = [], {}, 0
     with (folder / "pixels.bin").open("wb") as stream:
-        for position, found in enumerate(each_decoded(samples, lambda image: _resized_with_size(image, preprocessing))):
-            if isinstance(found, str):
-                broken[position] = found
+        for position, image_or_reason in enumerate(
+            iter_decoded(samples, lambda image: _resize_with_size(image, preprocessing))
+        ):
+            if isinstance(image_or_reason, str):
+                broken[position] = image_or_reason
                 rows.append((start, 0, 0, 0, 0))
                 continue
-            image, (width, height) = found
+            image, (width, height) = image_or_reason
             stream.write(image.tobytes())
             rows.append((start, *image.shape[:2], height, width))
             start += image.size
@@ -105,53 +125,60 @@ def _build(
     (folder / "broken.json").write_text(json.dumps(broken), encoding="utf-8")
 
 
-def _resized_with_size(image: Image.Image, preprocessing: Preprocessing) -> tuple[np.ndarray, tuple[int, int]]:
-    return resized(trimmed(image), preprocessing), image.size
+def _resize_with_size(image: Image.Image, preprocessing: Preprocessing) -> tuple[np.ndarray, tuple[int, int]]:
+    return resize_image(crop_elongated(image), preprocessing), image.size
 
 
-def trimmed(image: Image.Image) -> Image.Image:
+def crop_elongated(image: Image.Image) -> Image.Image:
     """The middle of an image that is longer than MOST_ELONGATED to 1, cut to KEPT_OF_ELONGATED to 1; others whole."""
     width, height = image.size
-    short = min(width, height)
-    if max(width, height) <= MOST_ELONGATED * short:
+    short_side = min(width, height)
+    if max(width, height) <= MAX_ASPECT_RATIO * short_side:
         return image
-    across, down = min(width, KEPT_OF_ELONGATED * short), min(height, KEPT_OF_ELONGATED * short)
-    left, top = (width - across) // 2, (height - down) // 2
-    return image.crop((left, top, left + across, top + down))
+    crop_width, crop_height = (
+        min(width, CROPPED_ASPECT_RATIO * short_side),
+        min(height, CROPPED_ASPECT_RATIO * short_side),
+    )
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    return image.crop((left, top, left + crop_width, top + crop_height))
 
 
-def each_decoded(samples: Samples, keep: Callable[[Image.Image], Kept]) -> Iterator[Kept | str]:
+def iter_decoded(samples: Samples, transform: Callable[[Image.Image], DecodeResult]) -> Iterator[DecodeResult | str]:
     """What `keep` makes of each image, in order, in as many threads as there are cores; of one that cannot be decoded a
     string that says why."""
 
-    def one(path: str) -> Kept | str:
+    def decode_path(path: str) -> DecodeResult | str:
         try:
-            return keep(decoded(samples.root / path))
-        except BrokenImage as error:
-            return printable(str(error))
+            return transform(decode_image(samples.root / path))
+        except BrokenImageError as error:
+            return escape_path(str(error))
 
     paths = [sample.path for sample in samples.samples]
     console = Console(stderr=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and resizes outside Python's lock
-        for begin in range(0, len(paths), 256):  # in pieces, so that decoded images do not pile up in memory
-            piece = paths[begin : begin + 256]
-            label = f"decoding {begin + len(piece)} of {len(paths)} images"
+        for start in range(0, len(paths), 256):  # in pieces, so that decoded images do not pile up in memory
+            chunk = paths[start : start + 256]
+            label = f"decoding {start + len(chunk)} of {len(paths)} images"
             yield from track(
-                pool.map(one, piece),
+                pool.map(decode_path, chunk),
                 label,
-                len(piece),
+                len(chunk),
                 console=console,
                 transient=True,
                 disable=not console.is_terminal,
             )
 
 
-def check_broken(samples: Samples, broken: Mapping[int, str], skip: bool) -> None:
+def check_broken(samples: Samples, broken: Mapping[int, str], skip_broken: bool) -> None:
     """Raises UserFault naming `broken`: position -> why; with `skip` only where nothing else is left."""
-    if not broken or (skip and len(broken) < len(samples.samples)):
+    if not broken or (skip_broken and len(broken) < len(samples.samples)):
         return
-    texts = [f"{printable(samples.samples[position].path)}: {why}" for position, why in broken.items()]
-    named = [Fault(text) for text in texts[:MOST_NAMED]]
-    more = [Fault(f"... and {len(broken) - MOST_NAMED} more")] if len(broken) > MOST_NAMED else []
+    texts = [f"{escape_path(samples.samples[position].path)}: {reason}" for position, reason in broken.items()]
+    problems = [Problem(text) for text in texts[:MAX_LISTED_IMAGES]]
+    omitted_problems = (
+        [Problem(f"... and {len(broken) - MAX_LISTED_IMAGES} more")] if len(broken) > MAX_LISTED_IMAGES else []
+    )
     headline = f"{len(broken)} image{'s' * (len(broken) > 1)} under {samples.root} cannot be decoded"
-    raise UserFault(f"{headline}; mend them, take them out, or leave them out by data.broken=skip.", named + more)
+    raise UserError(
+        f"{headline}; mend them, take them out, or leave them out by data.broken=skip.", problems + omitted_problems
+    )

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from thaw.config.faults import Fault, UserFault, listing, nearest
-from thaw.data.rows import SPLITS, Found, Row, is_image, shown
+from thaw.config.faults import Problem, UserError, find_closest_name, format_names
+from thaw.data.rows import SPLITS, ReaderResult, Row, escape_paths, is_image
 
-MOST_NAMED = 5
+MAX_LISTED_NAMES = 5
 Record = Mapping[str, str]
 
 
@@ -25,7 +25,7 @@ class Columns:
     suffix: str = ""
 
 
-def csv_rows(root: Path, file: str, columns: Columns, unlabelled: str | None = None) -> Found:
+def read_csv(root: Path, file: str, columns: Columns, unlabelled: str | None = None) -> ReaderResult:
     """The rows of `root/file`, UTF-8 with a header line. Without a split column no row has a split. Images in the
     folder `unlabelled` are meant to be in no row.
 
@@ -33,17 +33,23 @@ def csv_rows(root: Path, file: str, columns: Columns, unlabelled: str | None = N
         UserFault: where the file or a column is missing; or with the counts and first names of missing images, empty
             paths and labels, unknown splits and paths that stand there twice.
     """
-    records = _records(root / file, columns)
-    rows = [_row(record, columns) for record in records]
-    if faults := list(_faults(root, file, rows, columns)):
-        raise UserFault(f"{root / file} does not fit its images.", faults)
-    given = frozenset(row.split for row in rows if row.split)
+    records = _read_records(root / file, columns)
+    rows = [_build_row(record, columns) for record in records]
+    if problems := list(_find_problems(root, file, rows, columns)):
+        raise UserError(f"{root / file} does not fit its images.", problems)
+    provided_splits = frozenset(row.split for row in rows if row.split)
     layout = f"two classes or more in column {columns.label} of {file}"
-    more = f"rows of {file} with {columns.split or 'a split column'}" + "={split}"
-    return Found(tuple(rows), given, shown(_unlisted(root, columns.folder, rows, unlabelled)), layout, more)
+    missing_split_hint = f"rows of {file} with {columns.split or 'a split column'}" + "={split}"
+    return ReaderResult(
+        tuple(rows),
+        provided_splits,
+        escape_paths(_find_unlisted_images(root, columns.folder, rows, unlabelled)),
+        layout,
+        missing_split_hint,
+    )
 
 
-def _records(file: Path, columns: Columns) -> Sequence[Record]:
+def _read_records(file: Path, columns: Columns) -> Sequence[Record]:
     try:
         # surrogateescape: a path need not be UTF-8, and the bytes of its name come back as they were
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
@@ -51,78 +57,84 @@ def _records(file: Path, columns: Columns) -> Sequence[Record]:
             _check_columns(file, reader.fieldnames or (), columns)
             return list(reader)
     except FileNotFoundError as error:
-        there = sorted(one.name for one in file.parent.glob("*.csv")) if file.parent.is_dir() else []
-        near = nearest(file.name, there) or next(iter(there), None)
-        fix = f"dataset.file={near}" if near else "dataset.root=DIR of the folder that holds it"
-        raise UserFault("the table of labels is missing.", [Fault(str(file), "no such file", fix=fix)]) from error
+        csv_files = sorted(path.name for path in file.parent.glob("*.csv")) if file.parent.is_dir() else []
+        closest_file = find_closest_name(file.name, csv_files) or next(iter(csv_files), None)
+        fix = f"dataset.file={closest_file}" if closest_file else "dataset.root=DIR of the folder that holds it"
+        raise UserError("the table of labels is missing.", [Problem(str(file), "no such file", fix=fix)]) from error
     except (csv.Error, IsADirectoryError) as error:
-        raise UserFault("the table of labels cannot be read.", [Fault(str(file), str(error), "CSV, UTF-8")]) from error
+        raise UserError(
+            "the table of labels cannot be read.", [Problem(str(file), str(error), "CSV, UTF-8")]
+        ) from error
 
 
 def _check_columns(file: Path, header: Sequence[str], columns: Columns) -> None:
-    wanted = {"path_column": columns.path, "label_column": columns.label, "split_column": columns.split}
-    faults = [
-        Fault(
+    column_settings = {"path_column": columns.path, "label_column": columns.label, "split_column": columns.split}
+    problems = [
+        Problem(
             f"dataset.{key}={name}",
             "no such column",
-            listing(header),
-            f"dataset.{key}={nearest(name, header) or 'COLUMN'}",
+            format_names(header),
+            f"dataset.{key}={find_closest_name(name, header) or 'COLUMN'}",
         )
-        for key, name in wanted.items()
+        for key, name in column_settings.items()
         if name is not None and name not in header
     ]
-    if faults:
-        raise UserFault(f"{file} has other columns.", faults)
+    if problems:
+        raise UserError(f"{file} has other columns.", problems)
 
 
-def _row(record: Record, columns: Columns) -> Row:
+def _build_row(record: Record, columns: Columns) -> Row:
     path = record[columns.path].strip()
-    whole = PurePosixPath(columns.folder, path + columns.suffix) if path else PurePosixPath()
+    full_path = PurePosixPath(columns.folder, path + columns.suffix) if path else PurePosixPath()
     split = record[columns.split].strip() if columns.split else None
-    return Row(str(whole), record[columns.label].strip(), split)
+    return Row(str(full_path), record[columns.label].strip(), split)
 
 
-def _faults(root: Path, file: str, rows: Sequence[Row], columns: Columns) -> Iterable[Fault]:
-    valid = f"rows of {file}"
-    named = [row for row in rows if row.path != "."]  # "." is what becomes of an empty path
-    for what, fit, names in (
-        ("rows without a path", valid, [f"line {line}" for line, row in enumerate(rows, 2) if row.path == "."]),
-        ("rows without a label", valid, [row.path for row in named if not row.name]),
-        ("rows of an unknown split", ", ".join(SPLITS), _unknown_splits(rows)),
-        ("paths that stand there twice", "one row an image", _twice(row.path for row in named)),
-        ("images that are missing", f"files below {root}", _missing(root, named)),
+def _find_problems(root: Path, file: str, rows: Sequence[Row], columns: Columns) -> Iterable[Problem]:
+    expected_rows = f"rows of {file}"
+    rows_with_path = [row for row in rows if row.path != "."]  # "." is what becomes of an empty path
+    for description, expected, names in (
+        ("rows without a path", expected_rows, [f"line {line}" for line, row in enumerate(rows, 2) if row.path == "."]),
+        ("rows without a label", expected_rows, [row.path for row in rows_with_path if not row.class_name]),
+        ("rows of an unknown split", ", ".join(SPLITS), _list_unknown_splits(rows)),
+        ("paths that stand there twice", "one row an image", _find_repeated(row.path for row in rows_with_path)),
+        ("images that are missing", f"files below {root}", _find_missing_files(root, rows_with_path)),
     ):
         if names:
-            fix = "dataset.folder=, dataset.suffix=" if what == "images that are missing" else ""
-            yield Fault(f"{what}: {len(names)}", listing(shown_in_order(names), MOST_NAMED), fit, fix)
+            fix = "dataset.folder=, dataset.suffix=" if description == "images that are missing" else ""
+            yield Problem(
+                f"{description}: {len(names)}", format_names(escape_in_order(names), MAX_LISTED_NAMES), expected, fix
+            )
 
 
-def shown_in_order(names: Sequence[str]) -> list[str]:
+def escape_in_order(names: Sequence[str]) -> list[str]:
     """The names as the file has them, fit to be printed."""
-    return [shown([name])[0] for name in names[: MOST_NAMED + 1]] + list(names[MOST_NAMED + 1 :])
+    return [escape_paths([name])[0] for name in names[: MAX_LISTED_NAMES + 1]] + list(names[MAX_LISTED_NAMES + 1 :])
 
 
-def _unknown_splits(rows: Sequence[Row]) -> list[str]:
+def _list_unknown_splits(rows: Sequence[Row]) -> list[str]:
     return [f"{row.path} ({row.split!r})" for row in rows if row.split is not None and row.split not in SPLITS]
 
 
-def _twice(paths: Iterable[str]) -> list[str]:
+def _find_repeated(paths: Iterable[str]) -> list[str]:
     counts: dict[str, int] = {}
     for path in paths:
         counts[path] = counts.get(path, 0) + 1
     return [path for path, count in counts.items() if count > 1]
 
 
-def _missing(root: Path, rows: Sequence[Row]) -> list[str]:
+def _find_missing_files(root: Path, rows: Sequence[Row]) -> list[str]:
     return [row.path for row in rows if not (root / row.path).is_file()]
 
 
-def _unlisted(root: Path, folder: str, rows: Sequence[Row], unlabelled: str | None) -> Collection[str]:
+def _find_unlisted_images(root: Path, folder: str, rows: Sequence[Row], unlabelled: str | None) -> Collection[str]:
     """Images in the folder of the listed ones that no row names. Other files lie beside a table by right."""
-    searched = root / folder
-    if not searched.is_relative_to(root):  # an absolute path: the data set does not lie in one place
+    image_folder = root / folder
+    if not image_folder.is_relative_to(root):  # an absolute path: the data set does not lie in one place
         return ()
-    images = [path for path in searched.rglob("*") if is_image(path, searched)]
-    apart = root / unlabelled if unlabelled else None
-    unmeant = (path for path in images if apart is None or not path.is_relative_to(apart))
-    return {path.relative_to(root).as_posix() for path in unmeant} - {row.path for row in rows}
+    images = [path for path in image_folder.rglob("*") if is_image(path, image_folder)]
+    unlabelled_folder = root / unlabelled if unlabelled else None
+    labelled_images = (
+        path for path in images if unlabelled_folder is None or not path.is_relative_to(unlabelled_folder)
+    )
+    return {path.relative_to(root).as_posix() for path in labelled_images} - {row.path for row in rows}

@@ -5,24 +5,24 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from thaw.data.lookalike import difference_hash
-from thaw.data.problems import Problem, broken, printable, problems_in
+from thaw.data.lookalike import compute_difference_hash
+from thaw.data.problems import DatasetProblem, build_broken_problems, escape_path, find_problems
 from thaw.data.samples import Samples
-from thaw.data.store import each_decoded, trimmed
+from thaw.data.store import crop_elongated, iter_decoded
 
 
-def verified(samples: Samples, near_duplicates: bool) -> list[Problem]:
+def verify_dataset(samples: Samples, near_duplicates: bool) -> list[DatasetProblem]:
     """All problems of `samples`. Every file is read and decoded, also one that a store was built from."""
-    found = list(each_decoded(samples, lambda image: _seen(image, near_duplicates)))
-    pairs = zip(samples.samples, found, strict=True)
-    reasons = {printable(sample.path): why for sample, why in pairs if isinstance(why, str)}
-    seen = {position: one for position, one in enumerate(found) if not isinstance(one, str)}
-    sizes = np.array([size for size, _ in seen.values()], dtype=np.int64).reshape(-1, 2)
-    looks = np.array([look for _, look in seen.values()]) if near_duplicates else None
-    usable = samples.only(list(seen)) if reasons else samples
-    return [*broken(reasons), *problems_in(usable, sizes, looks)]
+    results = list(iter_decoded(samples, lambda image: _measure_image(image, near_duplicates)))
+    sample_results = zip(samples.samples, results, strict=True)
+    reasons = {escape_path(sample.path): result for sample, result in sample_results if isinstance(result, str)}
+    usable_results = {position: result for position, result in enumerate(results) if not isinstance(result, str)}
+    sizes = np.array([size for size, _ in usable_results.values()], dtype=np.int64).reshape(-1, 2)
+    hashes = np.array([image_hash for _, image_hash in usable_results.values()]) if near_duplicates else None
+    usable_samples = samples.subset(list(usable_results)) if reasons else samples
+    return [*build_broken_problems(reasons), *find_problems(usable_samples, sizes, hashes)]
 
 
-def _seen(image: Image.Image, near_duplicates: bool) -> tuple[tuple[int, int], np.ndarray | None]:
+def _measure_image(image: Image.Image, near_duplicates: bool) -> tuple[tuple[int, int], np.ndarray | None]:
     """Height and width, and the hash that near duplicates share."""
-    return (image.height, image.width), difference_hash(trimmed(image)) if near_duplicates else None
+    return (image.height, image.width), compute_difference_hash(crop_elongated(image)) if near_duplicates else None

@@ -5,24 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CROPPED = ("five_crop", "ten_crop")
-MIRRORED = ("flip", "ten_crop")
+CROP_KINDS = ("five_crop", "ten_crop")
+FLIP_KINDS = ("flip", "ten_crop")
 
 
-def views_of(image: Tensor, size: int, kind: str) -> Tensor:
+def build_views(image: Tensor, size: int, kind: str) -> Tensor:
     """[views, 3, size, size] of [3, height, width]. `flip`: the centre and its mirror image; `five_crop`: four corners
     and the centre; `ten_crop`: both, as Krizhevsky, Sutskever and Hinton 2012 averaged over."""
-    crops = [centre_crop(image, size)]
-    if kind in CROPPED:
+    crops = [center_crop(image, size)]
+    if kind in CROP_KINDS:
         bottom, right = (side - size for side in image.shape[1:])
         corners = [(top, left) for top in (0, bottom) for left in (0, right)]
         crops += [image[:, top : top + size, left : left + size] for top, left in corners]
-    if kind in MIRRORED:
-        crops += [one.flip(2) for one in crops]
+    if kind in FLIP_KINDS:
+        crops += [crop.flip(2) for crop in crops]
     return torch.stack(crops)
 
 
-def centre_crop(image: Tensor, size: int) -> Tensor:
+def center_crop(image: Tensor, size: int) -> Tensor:
     """[3, size, size] from [3, height, width], rounded as torchvision rounds."""
     top, left = (round((side - size) / 2.0) for side in image.shape[1:])
     return image[:, top : top + size, left : left + size]

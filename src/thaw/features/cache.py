@@ -12,49 +12,49 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from thaw.config.faults import Fault, UserFault
-from thaw.data.batches import Images
-from thaw.data.cache import cannot_write, complete_folders
-from thaw.data.contents import Entry
+from thaw.config.faults import Problem, UserError
+from thaw.data.batches import ImageDataset
+from thaw.data.cache import build_folders_once, cache_write_error
+from thaw.data.contents import CacheEntry
 from thaw.data.preprocessing import Preprocessing
-from thaw.features.build import Machine, Share, compute, joined
-from thaw.features.crew import ALONE, Crew
-from thaw.features.inference import LAYOUTS, fastest_layout
-from thaw.features.key import feature_keys
-from thaw.features.shelf import make_room
-from thaw.features.table import Features, read_features
+from thaw.features.build import ExecutionConfig, Shard, concatenate_shards, extract_features
+from thaw.features.crew import SINGLE_PROCESS, ProcessGroup
+from thaw.features.inference import MEMORY_FORMATS, find_fastest_memory_format
+from thaw.features.key import compute_feature_keys
+from thaw.features.shelf import evict_least_recently_used
+from thaw.features.table import CachedFeatures, read_features
 from thaw.features.views import Views
 from thaw.network.network import Network
 
-ATTEMPTS = 3  # another process may make room by taking away what was just found
+MAX_ATTEMPTS = 3  # another process may make room by taking away what was just found
 
 
 @dataclass(frozen=True)
-class Found:
+class CacheResult:
     """`seconds` were spent on computing `features`, 0 where they were there; `removed` were other caches, to make
     room."""
 
-    features: Features
+    features: CachedFeatures
     seconds: float
-    removed: tuple[Entry, ...]
+    evicted: tuple[CacheEntry, ...]
 
-    def told(self) -> Iterator[str]:
-        count, how = len(self.features.values), "found in the cache"
-        if self.removed:
-            size = sum(one.size for one in self.removed) / 2**20
-            counted = "a feature cache" if len(self.removed) == 1 else f"{len(self.removed)} feature caches"
-            yield f"{counted}, used longest ago, made room: {size:,.0f} MiB (cache.gib)"
+    def describe(self) -> Iterator[str]:
+        num_images, origin = len(self.features.values), "found in the cache"
+        if self.evicted:
+            size_mib = sum(entry.size for entry in self.evicted) / 2**20
+            caches_text = "a feature cache" if len(self.evicted) == 1 else f"{len(self.evicted)} feature caches"
+            yield f"{caches_text}, used longest ago, made room: {size_mib:,.0f} MiB (cache.gib)"
         if self.seconds:
-            how = f"computed in {self.seconds:.1f} s"
-        yield f"features of {count:,} images {how}, held {self.features.held}"
+            origin = f"computed in {self.seconds:.1f} s"
+        yield f"features of {num_images:,} images {origin}, held {self.features.location}"
 
 
 @dataclass(frozen=True)
-class Order:
+class ComputeRequest:
     """What the first process has the others compute: the `folders`, by depth, that are not there, in a `layout`."""
 
     folders: Mapping[int, Path]
-    layout: str
+    memory_format: str
 
 
 @dataclass(frozen=True)
@@ -64,122 +64,136 @@ class FeatureCache:
     processes that ask together."""
 
     root: Path
-    bound: float
-    images: Images
+    max_bytes: float
+    images: ImageDataset
     views: Views
     preprocessing: Preprocessing
     architecture: str
-    machine: Machine
-    bytes_an_image: Mapping[int, int]
-    about: Mapping[str, str]
-    crew: Crew = ALONE
+    execution: ExecutionConfig
+    bytes_per_image: Mapping[int, int]
+    metadata: Mapping[str, str]
+    process_group: ProcessGroup = SINGLE_PROCESS
 
     @property
     def folder(self) -> Path:
         return self.root / "features"
 
-    def keys(self, network: Network, depths: Sequence[int]) -> dict[int, str]:
+    def compute_keys(self, network: Network, depths: Sequence[int]) -> dict[int, str]:
         """In the order of `depths`. Every weight is looked at once."""
-        identity, precision = self.views.identity, self.machine.precision
-        return feature_keys(network, depths, self.architecture, self.preprocessing, precision, identity)
+        identity, precision = self.views.identity, self.execution.precision
+        return compute_feature_keys(network, depths, self.architecture, self.preprocessing, precision, identity)
 
-    def holds(self, key: str) -> bool:
+    def has_key(self, key: str) -> bool:
         """For every process of the crew."""
-        return all(self.crew.gather((self.folder / key).is_dir()))
+        return all(self.process_group.all_gather((self.folder / key).is_dir()))
 
-    def find(self, network: Network, keys: Mapping[int, str]) -> Found:
+    def get_or_compute(self, network: Network, keys: Mapping[int, str]) -> CacheResult:
         """What the stages up to the first depth of `keys` give; the same pass computes what the other depths give, as
         far as there is room.
 
         Raises:
             UserFault: where the disk is full, or the bound too narrow.
         """
-        first, *_ = keys
-        wanted = {self.folder / keys[depth]: depth for depth in self._fitting(list(keys))}
-        seconds, removed = 0.0, list[Entry]()
-        for _ in range(ATTEMPTS):
-            if not all(self.crew.gather(all(target.is_dir() for target in wanted))):
-                seconds += self._make(network, wanted, removed)
-            features = self._read(next(iter(wanted)), first)
-            if all(self.crew.gather(features is not None)):
+        first_depth, *_ = keys
+        depth_by_folder = {self.folder / keys[depth]: depth for depth in self._select_fitting_depths(list(keys))}
+        seconds, evicted = 0.0, list[CacheEntry]()
+        for _ in range(MAX_ATTEMPTS):
+            if not all(self.process_group.all_gather(all(target_folder.is_dir() for target_folder in depth_by_folder))):
+                seconds += self._compute_missing(network, depth_by_folder, evicted)
+            features = self._read(next(iter(depth_by_folder)), first_depth)
+            if all(self.process_group.all_gather(features is not None)):
                 break
         if features is None:
-            raise FileNotFoundError(next(iter(wanted)))
-        return Found(features, seconds, tuple(removed))
+            raise FileNotFoundError(next(iter(depth_by_folder)))
+        return CacheResult(features, seconds, tuple(evicted))
 
-    def _read(self, target: Path, depth: int) -> Features | None:
+    def _read(self, target_folder: Path, depth: int) -> CachedFeatures | None:
         try:
-            return read_features(target, depth, self.views, self.images.labels, self.machine.device)
+            return read_features(target_folder, depth, self.views, self.images.labels, self.execution.device)
         except FileNotFoundError:
             return None
 
-    def _make(self, network: Network, wanted: Mapping[Path, int], removed: list[Entry]) -> float:
+    def _compute_missing(
+        self, network: Network, depth_by_folder: Mapping[Path, int], evicted: list[CacheEntry]
+    ) -> float:
         """Lets the crew fill the folders `wanted` that are not there. Returns the seconds that it took, 0 where others
         had filled them meanwhile, and adds what had to make room to `removed`."""
-        sharing = self.crew.sharing(self.root)
-        share, fault, began = Share(sharing.index(self.crew.rank), len(sharing)), None, time.perf_counter()
-        if share.index:
-            order = self.crew.gather(None)[sharing[0]]
-            self._obey(network, order, share)
+        sharing_ranks = self.process_group.ranks_sharing(self.root)
+        shard, failure, start_time = (
+            Shard(sharing_ranks.index(self.process_group.rank), len(sharing_ranks)),
+            None,
+            time.perf_counter(),
+        )
+        if shard.index:
+            request = self.process_group.all_gather(None)[sharing_ranks[0]]
+            self._compute_shard(network, request, shard)
         else:
-            order, fault = self._lead(network, wanted, share, removed)
-        if faults := [one for one in self.crew.gather(fault) if one]:
-            raise faults[0]
-        return time.perf_counter() - began if order else 0.0
+            request, failure = self._compute_as_leader(network, depth_by_folder, shard, evicted)
+        if failures := [rank_failure for rank_failure in self.process_group.all_gather(failure) if rank_failure]:
+            raise failures[0]
+        return time.perf_counter() - start_time if request else 0.0
 
-    def _lead(
-        self, network: Network, wanted: Mapping[Path, int], share: Share, removed: list[Entry]
-    ) -> tuple[Order | None, UserFault | None]:
-        orders, fault = list[Order](), None
+    def _compute_as_leader(
+        self, network: Network, depth_by_folder: Mapping[Path, int], shard: Shard, evicted: list[CacheEntry]
+    ) -> tuple[ComputeRequest | None, UserError | None]:
+        requests, failure = list[ComputeRequest](), None
 
         def fill(folders: dict[Path, Path]) -> None:
-            missing = {wanted[target]: folder for target, folder in folders.items()}
-            removed.extend(make_room(self.root, sum(self._size(depth) for depth in missing), self.bound))
-            orders.append(Order(missing, self._layout(network)))
-            self.crew.gather(orders[0])
-            if faults := self._obey(network, orders[0], share):
-                raise faults[0]
-            for folder in missing.values():
-                joined(folder, share.count)
+            missing_folders = {depth_by_folder[target_folder]: folder for target_folder, folder in folders.items()}
+            evicted.extend(
+                evict_least_recently_used(
+                    self.root, sum(self._compute_num_bytes(depth) for depth in missing_folders), self.max_bytes
+                )
+            )
+            requests.append(ComputeRequest(missing_folders, self._choose_memory_format(network)))
+            self.process_group.all_gather(requests[0])
+            if failures := self._compute_shard(network, requests[0], shard):
+                raise failures[0]
+            for folder in missing_folders.values():
+                concatenate_shards(folder, shard.num_shards)
 
         try:
-            complete_folders(list(wanted), fill)
-        except UserFault as error:
-            fault = error
-        if not orders:  # filled by others meanwhile, or not to be filled: the crew waits for word
-            self.crew.gather(None)
-            self._obey(network, None, share)
-        return orders[0] if orders else None, fault
+            build_folders_once(list(depth_by_folder), fill)
+        except UserError as error:
+            failure = error
+        if not requests:  # filled by others meanwhile, or not to be filled: the crew waits for word
+            self.process_group.all_gather(None)
+            self._compute_shard(network, None, shard)
+        return requests[0] if requests else None, failure
 
-    def _obey(self, network: Network, order: Order | None, share: Share) -> list[UserFault]:
+    def _compute_shard(self, network: Network, request: ComputeRequest | None, shard: Shard) -> list[UserError]:
         """Computes this process' share of what is ordered. Returns the faults of all processes that do."""
-        fault: UserFault | None = None
+        failure: UserError | None = None
         try:
-            if order:
-                what = (network, self.preprocessing, self.images, self.views, self.machine)
-                compute(*what, LAYOUTS[order.layout], order.folders, self.about, share)
+            if request:
+                extraction_inputs = (network, self.preprocessing, self.images, self.views, self.execution)
+                extract_features(
+                    *extraction_inputs, MEMORY_FORMATS[request.memory_format], request.folders, self.metadata, shard
+                )
         except OSError as error:
-            fault = cannot_write(self.folder, error)
-        return [one for one in self.crew.gather(fault) if one]
+            failure = cache_write_error(self.folder, error)
+        return [rank_failure for rank_failure in self.process_group.all_gather(failure) if rank_failure]
 
-    def _layout(self, network: Network) -> str:
+    def _choose_memory_format(self, network: Network) -> str:
         """The first process measures for all: another layout rounds differently."""
-        remembered, size = self.root / "measured", self.preprocessing.size
-        fastest = fastest_layout(network, size, self.architecture, remembered, self.machine.device)
-        return next(name for name, layout in LAYOUTS.items() if layout is fastest)
+        measurements_dir, size = self.root / "measured", self.preprocessing.size
+        fastest_format = find_fastest_memory_format(
+            network, size, self.architecture, measurements_dir, self.execution.device
+        )
+        return next(name for name, memory_format in MEMORY_FORMATS.items() if memory_format is fastest_format)
 
-    def _size(self, depth: int) -> int:
-        return self.views.row_count * self.bytes_an_image[depth]
+    def _compute_num_bytes(self, depth: int) -> int:
+        return self.views.num_rows * self.bytes_per_image[depth]
 
-    def _fitting(self, depths: Sequence[int]) -> list[int]:
-        first, *others = depths
-        if self._size(first) > self.bound:
-            size = self._size(first) / 2**30
-            fault = Fault("cache.gib", f"{self.bound / 2**30:g}", fix=f"cache.gib={2 * size:.2g}")
-            raise UserFault(f"the features would take {size:.3g} GiB of the disk.", [fault])
-        chosen, left = [first], self.bound - self._size(first)
-        for depth in others:
-            if self._size(depth) <= left:
-                chosen.append(depth)
-                left -= self._size(depth)
-        return chosen
+    def _select_fitting_depths(self, depths: Sequence[int]) -> list[int]:
+        first_depth, *other_depths = depths
+        if self._compute_num_bytes(first_depth) > self.max_bytes:
+            size_gib = self._compute_num_bytes(first_depth) / 2**30
+            problem = Problem("cache.gib", f"{self.max_bytes / 2**30:g}", fix=f"cache.gib={2 * size_gib:.2g}")
+            raise UserError(f"the features would take {size_gib:.3g} GiB of the disk.", [problem])
+        selected_depths, remaining_bytes = [first_depth], self.max_bytes - self._compute_num_bytes(first_depth)
+        for depth in other_depths:
+            if self._compute_num_bytes(depth) <= remaining_bytes:
+                selected_depths.append(depth)
+                remaining_bytes -= self._compute_num_bytes(depth)
+        return selected_depths

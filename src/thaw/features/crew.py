@@ -10,28 +10,32 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Crew:
+class ProcessGroup:
     """This process is number `rank` of `size`. `gather(value)` gives what every process has given, in their order; all
     have to ask together."""
 
     rank: int
-    size: int
-    gather: Callable[[Any], list[Any]]
+    world_size: int
+    all_gather: Callable[[Any], list[Any]]
 
-    def sharing(self, folder: Path) -> list[int]:
+    def ranks_sharing(self, folder: Path) -> list[int]:
         """The ranks of those that see the same `folder` as this process, this one among them: on one machine all,
         elsewhere as the file system has it."""
-        if self.size == 1:
+        if self.world_size == 1:
             return [0]
         folder.mkdir(parents=True, exist_ok=True)
-        token = folder / f".seen-{secrets.token_hex(8)}"
-        token.touch()
+        token_path = folder / f".seen-{secrets.token_hex(8)}"
+        token_path.touch()
         try:
-            seen = [(folder / name).exists() for name in self.gather(token.name)]
-            firsts = self.gather(seen.index(True))
+            is_visible = [(folder / name).exists() for name in self.all_gather(token_path.name)]
+            first_visible_ranks = self.all_gather(is_visible.index(True))
         finally:
-            token.unlink(missing_ok=True)
-        return [rank for rank, first in enumerate(firsts) if first == firsts[self.rank]]
+            token_path.unlink(missing_ok=True)
+        return [
+            rank
+            for rank, first_visible_rank in enumerate(first_visible_ranks)
+            if first_visible_rank == first_visible_ranks[self.rank]
+        ]
 
 
-ALONE = Crew(0, 1, lambda value: [value])
+SINGLE_PROCESS = ProcessGroup(0, 1, lambda value: [value])

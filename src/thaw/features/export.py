@@ -13,11 +13,11 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from thaw.data.problems import printable
+from thaw.data.problems import escape_path
 from thaw.data.samples import Samples
-from thaw.network.network import vectors
+from thaw.network.network import pool
 
-ROWS_AT_ONCE = 1024
+ROWS_PER_CHUNK = 1024
 Writer = Callable[[BinaryIO], object]
 
 
@@ -30,32 +30,32 @@ class Export:
     backbone: str
     stage: str
 
-    def about(self) -> dict[str, str]:
+    def build_metadata(self) -> dict[str, str]:
         return {"stage": self.stage, "backbone": self.backbone, "fingerprint": self.samples.fingerprint}
 
-    def paths(self) -> list[str]:
+    def list_paths(self) -> list[str]:
         """Bytes of a name that are no UTF-8 are written as \\xNN: neither Parquet nor a terminal takes them."""
-        return [printable(sample.path) for sample in self.samples.samples]
+        return [escape_path(sample.path) for sample in self.samples.samples]
 
-    def splits(self) -> list[str]:
+    def list_splits(self) -> list[str]:
         return [sample.split for sample in self.samples.samples]
 
 
-def averaged(values: np.ndarray) -> np.ndarray:
+def pool_features(values: np.ndarray) -> np.ndarray:
     """float32 [samples, width]: maps averaged over their pixels as the network does it, a transformer's tokens
     [samples, tokens, width] over the tokens; vectors as they are."""
     if values.ndim == 2:
         return values
-    pieces = [values[start : start + ROWS_AT_ONCE] for start in range(0, len(values), ROWS_AT_ONCE)]
-    return np.concatenate([_averaged(torch.from_numpy(np.array(piece))) for piece in pieces])
+    chunks = [values[start : start + ROWS_PER_CHUNK] for start in range(0, len(values), ROWS_PER_CHUNK)]
+    return np.concatenate([_pool_chunk(torch.from_numpy(np.array(chunk))) for chunk in chunks])
 
 
-def _averaged(values: torch.Tensor) -> np.ndarray:
-    found: np.ndarray = (values.mean(1) if values.ndim == 3 else vectors(values)).numpy()
-    return found
+def _pool_chunk(values: torch.Tensor) -> np.ndarray:
+    pooled: np.ndarray = (values.mean(1) if values.ndim == 3 else pool(values)).numpy()
+    return pooled
 
 
-def writers(export: Export, file: Path) -> dict[Path, Writer]:
+def build_writers(export: Export, file: Path) -> dict[Path, Writer]:
     """What to write for `file`, whose ending is .npz, .npy or .parquet: file -> what puts its bytes into a stream.
 
     .npz holds `features`, `paths`, `labels` int64, `splits`, `classes`, and the scalars `stage`, `backbone` and
@@ -69,44 +69,49 @@ def writers(export: Export, file: Path) -> dict[Path, Writer]:
     if file.suffix == ".npz":
         return {file: lambda stream: _write_npz(stream, export)}
     if file.suffix == ".parquet":
-        return {file: _parquet(export)}
-    rows = file.with_suffix(".csv")
-    return {rows: lambda stream: stream.write(_csv(export)), file: lambda stream: np.save(stream, export.features)}
+        return {file: _build_parquet_writer(export)}
+    csv_file = file.with_suffix(".csv")
+    return {
+        csv_file: lambda stream: stream.write(_format_csv(export)),
+        file: lambda stream: np.save(stream, export.features),
+    }
 
 
 def _write_npz(stream: BinaryIO, export: Export) -> None:
     arrays = {
         "features": export.features,
-        "paths": np.array(export.paths()),
-        "labels": export.samples.labels(),
-        "splits": np.array(export.splits()),
+        "paths": np.array(export.list_paths()),
+        "labels": export.samples.get_labels(),
+        "splits": np.array(export.list_splits()),
         "classes": np.array(export.samples.classes),
     }
-    np.savez(stream, **arrays, **{name: np.array(text) for name, text in export.about().items()})  # type: ignore[arg-type]
+    np.savez(stream, **arrays, **{name: np.array(text) for name, text in export.build_metadata().items()})  # type: ignore[arg-type]
 
 
-def _csv(export: Export) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+def _format_csv(export: Export) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["path", "label", "class", "split"])
     classes = export.samples.classes
-    writer.writerows([one.path, one.label, classes[one.label], one.split] for one in export.samples.samples)
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    writer.writerows(
+        [sample.path, sample.label, classes[sample.label], sample.split] for sample in export.samples.samples
+    )
+    return buffer.getvalue().encode("utf-8", "surrogateescape")
 
 
-def _parquet(export: Export) -> Writer:
+def _build_parquet_writer(export: Export) -> Writer:
     import pyarrow as arrow
     from pyarrow import parquet
 
-    classes, labels = export.samples.classes, export.samples.labels()
+    classes, labels = export.samples.classes, export.samples.get_labels()
     values = arrow.array(np.ascontiguousarray(export.features, dtype=np.float32).ravel())
     columns = {
-        "path": arrow.array(export.paths(), arrow.string()),
+        "path": arrow.array(export.list_paths(), arrow.string()),
         "label": arrow.array(labels),
         "class": arrow.array([classes[label] for label in labels], arrow.string()),
-        "split": arrow.array(export.splits(), arrow.string()),
+        "split": arrow.array(export.list_splits(), arrow.string()),
         "features": arrow.FixedSizeListArray.from_arrays(values, export.features.shape[1]),
     }
-    about = {**export.about(), "classes": json.dumps(list(classes))}
-    table = arrow.table(columns).replace_schema_metadata(about)
+    metadata = {**export.build_metadata(), "classes": json.dumps(list(classes))}
+    table = arrow.table(columns).replace_schema_metadata(metadata)
     return lambda stream: parquet.write_table(table, stream)

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thaw.features.scaling import Linear
-from thaw.features.trial import HEAD, Trial, Vectors
+from thaw.features.scaling import LinearModel
+from thaw.features.trial import LINEAR_HEAD_METHOD, FeatureSet, ProbeTrial
 
 MOMENTUM = 0.9
-ROWS_AT_ONCE = 256  # of validation images: their logits under all heads are classes * heads numbers each
-FEWEST_STEPS, BATCHES = 12, (16, 256)  # an epoch, images
+ROWS_PER_CHUNK = 256  # of validation images: their logits under all heads are classes * heads numbers each
+MIN_STEPS_PER_EPOCH, BATCH_SIZE_RANGE = 12, (16, 256)  # an epoch, images
 # Multiply-adds of a step under which threads wait for each other: 108 heads of two classes, 700,000, took 0.06 s on one
 # thread, and on two of a machine that had other work 1.9 s.
-WORTH_SHARING = 2**24
+MIN_MULTIPLY_ADDS_FOR_THREADS = 2**24
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,18 @@ class Setting:
     weight_decay: float
     seed: int
 
-    def named(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float]:
         return {"learning rate": self.learning_rate, "weight decay": self.weight_decay, "seed": self.seed}
 
 
 @dataclass(frozen=True)
-class Heads:
+class LinearHeads:
     """`values` is float32 [rank + 1, classes, heads]: weights, and in the last row the biases."""
 
     settings: tuple[Setting, ...]
     values: Tensor
 
-    def logits(self, features: Tensor) -> Tensor:
+    def compute_logits(self, features: Tensor) -> Tensor:
         """[n, classes, heads] of [n, rank]."""
         products: Tensor = torch.tensordot(features, self.values[:-1], 1)
         return products + self.values[-1]
@@ -59,68 +59,80 @@ class Grid:
     seeds: int = 3
     epochs: int = 30
 
-    def settings(self) -> tuple[Setting, ...]:
+    def list_settings(self) -> tuple[Setting, ...]:
         """The strongest weight decay first."""
         decays = sorted(self.weight_decays, reverse=True)
-        return tuple(Setting(*one) for one in itertools.product(self.learning_rates, decays, range(self.seeds)))
+        return tuple(
+            Setting(*combination) for combination in itertools.product(self.learning_rates, decays, range(self.seeds))
+        )
 
 
-def head_trials(
-    train: Vectors, val: Vectors, classes: int, grid: Grid, seed: int, width: int, device: torch.device
-) -> list[Trial]:
+def fit_linear_heads(
+    train: FeatureSet, val: FeatureSet, num_classes: int, grid: Grid, seed: int, width: int, device: torch.device
+) -> list[ProbeTrial]:
     """One a head; `seed` and `width` are those of `trained_heads`."""
-    started, settings = time.perf_counter(), grid.settings()
+    start_time, settings = time.perf_counter(), grid.list_settings()
     features, labels = torch.from_numpy(train.features).to(device), torch.from_numpy(train.labels).to(device)
-    batch = batch_size(len(labels))
-    with _threads(batch * features.shape[1] * classes * len(settings)):
-        heads = trained_heads(features, labels, classes, settings, grid.epochs, batch, seed, width)
-    accuracies, losses = _judged(heads, torch.from_numpy(val.features), torch.from_numpy(val.labels))
-    seconds = (time.perf_counter() - started) / len(settings)
+    batch_size = compute_batch_size(len(labels))
+    with _limit_threads(batch_size * features.shape[1] * num_classes * len(settings)):
+        heads = train_linear_heads(features, labels, num_classes, settings, grid.epochs, batch_size, seed, width)
+    accuracies, losses = _evaluate_heads(heads, torch.from_numpy(val.features), torch.from_numpy(val.labels))
+    seconds = (time.perf_counter() - start_time) / len(settings)
     values = heads.values.cpu().numpy()
     return [
-        Trial(HEAD, one.named(), accuracy, loss, seconds, Linear(values[:-1, :, place].T, values[-1, :, place]))
-        for place, (one, accuracy, loss) in enumerate(zip(settings, accuracies, losses, strict=True))
+        ProbeTrial(
+            LINEAR_HEAD_METHOD,
+            setting.to_dict(),
+            accuracy,
+            loss,
+            seconds,
+            LinearModel(values[:-1, :, head_index].T, values[-1, :, head_index]),
+        )
+        for head_index, (setting, accuracy, loss) in enumerate(zip(settings, accuracies, losses, strict=True))
     ]
 
 
 @contextmanager
-def _threads(multiply_adds: int) -> Iterator[None]:
+def _limit_threads(multiply_adds: int) -> Iterator[None]:
     """One alone for a step of few."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if multiply_adds >= WORTH_SHARING else 1)
+    previous_threads = torch.get_num_threads()
+    torch.set_num_threads(previous_threads if multiply_adds >= MIN_MULTIPLY_ADDS_FOR_THREADS else 1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous_threads)
 
 
-def batch_size(count: int) -> int:
+def compute_batch_size(num_images: int) -> int:
     """For so many train images."""
-    least, most = BATCHES
-    return min(max(count // FEWEST_STEPS, least), most)
+    min_size, max_size = BATCH_SIZE_RANGE
+    return min(max(num_images // MIN_STEPS_PER_EPOCH, min_size), max_size)
 
 
-def _judged(heads: Heads, features: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
+def _evaluate_heads(heads: LinearHeads, features: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
     """Accuracy and mean cross-entropy by head."""
-    right, loss = torch.zeros(2, len(heads.settings), device=heads.values.device)
-    for start in range(0, len(labels), ROWS_AT_ONCE):
-        some = slice(start, start + ROWS_AT_ONCE)
-        logits, wanted = heads.logits(features[some].to(heads.values)), labels[some].to(right.device)[:, None]
-        right += (logits.argmax(1) == wanted).sum(0)
-        loss += F.cross_entropy(logits, wanted.expand(-1, len(right)), reduction="none").sum(0)
-    return (right.double() / len(labels)).tolist(), (loss / len(labels)).tolist()
+    num_correct, loss_sum = torch.zeros(2, len(heads.settings), device=heads.values.device)
+    for start in range(0, len(labels), ROWS_PER_CHUNK):
+        chunk = slice(start, start + ROWS_PER_CHUNK)
+        logits, targets = (
+            heads.compute_logits(features[chunk].to(heads.values)),
+            labels[chunk].to(num_correct.device)[:, None],
+        )
+        num_correct += (logits.argmax(1) == targets).sum(0)
+        loss_sum += F.cross_entropy(logits, targets.expand(-1, len(num_correct)), reduction="none").sum(0)
+    return (num_correct.double() / len(labels)).tolist(), (loss_sum / len(labels)).tolist()
 
 
-def trained_heads(
+def train_linear_heads(
     features: Tensor,
     labels: Tensor,
-    classes: int,
+    num_classes: int,
     settings: Sequence[Setting],
     epochs: int,
     batch_size: int,
     seed: int,
     width: int,
-) -> Heads:
+) -> LinearHeads:
     """One head a setting, by SGD with momentum and a cosine schedule on the mean cross-entropy of float32 `features`
     [n, rank] and int64 `labels` [n]. The order of the images follows from `seed` and is the same for all heads; `width`
     is what the features had before they were rotated, which the size of the first weights goes by.
@@ -131,44 +143,48 @@ def trained_heads(
     half of the work for two classes. Biases start at 0 and have no weight decay.
     """
     inputs = torch.cat([features, features.new_ones(len(features), 1)], 1)
-    targets = F.one_hot(labels, classes)[:, :-1, None].to(features)
-    values = _first_values(features.shape[1], classes, settings, width).to(features)
-    moment = torch.zeros_like(values)
-    rates = features.new_tensor([one.learning_rate for one in settings]).repeat(classes - 1)
-    decays = features.new_tensor([one.weight_decay for one in settings]).repeat(classes - 1)
-    for factor, images, wanted in _steps(inputs, targets, epochs, batch_size, seed):
-        logits = _with_last(torch.mm(images, values).view(len(images), classes - 1, -1))
-        error = (logits.softmax(1)[:, :-1] - wanted).view(len(images), -1)
-        moment.addmm_(images.T, error, beta=MOMENTUM, alpha=1 / len(images))
-        moment[:-1].addcmul_(values[:-1], decays)
-        values.addcmul_(moment, rates, value=-factor)
-    return Heads(tuple(settings), _with_last(values.view(len(values), classes - 1, -1)))
+    targets = F.one_hot(labels, num_classes)[:, :-1, None].to(features)
+    values = _init_values(features.shape[1], num_classes, settings, width).to(features)
+    momentum_buffer = torch.zeros_like(values)
+    rates = features.new_tensor([setting.learning_rate for setting in settings]).repeat(num_classes - 1)
+    decays = features.new_tensor([setting.weight_decay for setting in settings]).repeat(num_classes - 1)
+    for factor, batch_inputs, batch_targets in _iter_steps(inputs, targets, epochs, batch_size, seed):
+        logits = _append_last_class(torch.mm(batch_inputs, values).view(len(batch_inputs), num_classes - 1, -1))
+        error = (logits.softmax(1)[:, :-1] - batch_targets).view(len(batch_inputs), -1)
+        momentum_buffer.addmm_(batch_inputs.T, error, beta=MOMENTUM, alpha=1 / len(batch_inputs))
+        momentum_buffer[:-1].addcmul_(values[:-1], decays)
+        values.addcmul_(momentum_buffer, rates, value=-factor)
+    return LinearHeads(tuple(settings), _append_last_class(values.view(len(values), num_classes - 1, -1)))
 
 
-def _with_last(values: Tensor) -> Tensor:
+def _append_last_class(values: Tensor) -> Tensor:
     """[n, classes, heads] of [n, classes - 1, heads]: the last class is minus the others."""
     return torch.cat([values, -values.sum(1, keepdim=True)], 1)
 
 
-def _first_values(rank: int, classes: int, settings: Sequence[Setting], width: int) -> Tensor:
+def _init_values(rank: int, num_classes: int, settings: Sequence[Setting], width: int) -> Tensor:
     """Weights of the variance that torch gives those of a layer of `width` inputs, seen from the features' axes: normal
     ones, as these stay so from any axes; less the mean over the classes, without the last class."""
-    seeds = {one.seed for one in settings}
-    drawn = {seed: torch.randn(rank, classes, generator=torch.Generator().manual_seed(seed)) for seed in seeds}
-    weights = torch.stack([drawn[one.seed] for one in settings], 2) / math.sqrt(3 * width)
-    free = (weights - weights.mean(1, keepdim=True))[:, :-1]
-    return torch.cat([free, torch.zeros(1, classes - 1, len(settings))]).view(rank + 1, -1)
+    seeds = {setting.seed for setting in settings}
+    weights_by_seed = {
+        seed: torch.randn(rank, num_classes, generator=torch.Generator().manual_seed(seed)) for seed in seeds
+    }
+    weights = torch.stack([weights_by_seed[setting.seed] for setting in settings], 2) / math.sqrt(3 * width)
+    centered_weights = (weights - weights.mean(1, keepdim=True))[:, :-1]
+    return torch.cat([centered_weights, torch.zeros(1, num_classes - 1, len(settings))]).view(rank + 1, -1)
 
 
-def _steps(
+def _iter_steps(
     inputs: Tensor, targets: Tensor, epochs: int, batch_size: int, seed: int
 ) -> Iterator[tuple[float, Tensor, Tensor]]:
     """The schedule's factor, inputs and targets of every step. Batches of an epoch differ by one image at most."""
-    batches = -(-len(inputs) // batch_size)
-    dice = torch.Generator().manual_seed(seed)
+    num_batches = -(-len(inputs) // batch_size)
+    rng = torch.Generator().manual_seed(seed)
     for epoch in range(epochs):
-        order = torch.randperm(len(inputs), generator=dice).to(inputs.device)
-        parts = zip(inputs[order].tensor_split(batches), targets[order].tensor_split(batches), strict=True)
-        for number, (images, wanted) in enumerate(parts):
-            progress = (epoch * batches + number) / (epochs * batches)
-            yield 0.5 * (1 + math.cos(math.pi * progress)), images, wanted
+        permutation = torch.randperm(len(inputs), generator=rng).to(inputs.device)
+        minibatches = zip(
+            inputs[permutation].tensor_split(num_batches), targets[permutation].tensor_split(num_batches), strict=True
+        )
+        for batch_index, (batch_inputs, batch_targets) in enumerate(minibatches):
+            progress = (epoch * num_batches + batch_index) / (epochs * num_batches)
+            yield 0.5 * (1 + math.cos(math.pi * progress)), batch_inputs, batch_targets

@@ -12,58 +12,61 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from thaw.data.cache import key_of
-from thaw.network.network import Network, vectors
+from thaw.data.cache import compute_cache_key
+from thaw.network.network import Network, pool
 
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by Lightning's name of the precision
-DOUBLE = "64-true"
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-TRIAL_IMAGES, TRIALS = 4, 2
+AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by Lightning's name of the precision
+DOUBLE_PRECISION = "64-true"
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+NUM_TIMING_IMAGES, NUM_TIMING_RUNS = 4, 2
 
 
-def dtype_of(precision: str) -> torch.dtype:
+def get_dtype(precision: str) -> torch.dtype:
     """What stages give at Lightning's `precision`."""
-    return AUTOCAST.get(precision, torch.float64 if precision == DOUBLE else torch.float32)
+    return AUTOCAST_DTYPES.get(precision, torch.float64 if precision == DOUBLE_PRECISION else torch.float32)
 
 
 @contextmanager
-def at_rest(network: Network, layout: torch.memory_format, precision: str) -> Iterator[None]:
+def evaluation_mode(network: Network, memory_format: torch.memory_format, precision: str) -> Iterator[None]:
     """Within, `network` is in evaluation mode, its weights lie in `layout`, under inference mode and the autocast of
     `precision`; behind it, all is as it was."""
-    modes, before = {module: module.training for module in network.modules()}, layout_of(network)
-    network.eval().to(memory_format=layout)  # outside inference mode, whose tensors cannot be trained
+    training_modes, previous_format = (
+        {module: module.training for module in network.modules()},
+        memory_format_of(network),
+    )
+    network.eval().to(memory_format=memory_format)  # outside inference mode, whose tensors cannot be trained
     try:
         with torch.inference_mode(), autocast(network, precision):
             yield
     finally:
-        network.to(memory_format=before)
-        for module, mode in modes.items():
+        network.to(memory_format=previous_format)
+        for module, mode in training_modes.items():
             module.training = mode
 
 
-def layout_of(network: Network) -> torch.memory_format:
-    contiguous = all(one.is_contiguous() for one in network.parameters())
-    return torch.contiguous_format if contiguous else torch.channels_last
+def memory_format_of(network: Network) -> torch.memory_format:
+    is_contiguous = all(parameter.is_contiguous() for parameter in network.parameters())
+    return torch.contiguous_format if is_contiguous else torch.channels_last
 
 
 def autocast(network: Network, precision: str) -> AbstractContextManager[object]:
-    if precision not in AUTOCAST:
+    if precision not in AUTOCAST_DTYPES:
         return nullcontext()
-    return torch.autocast(next(network.parameters()).device.type, dtype=AUTOCAST[precision])
+    return torch.autocast(next(network.parameters()).device.type, dtype=AUTOCAST_DTYPES[precision])
 
 
-def outputs(network: Network, images: Tensor, depths: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+def iter_stage_outputs(network: Network, images: Tensor, depths: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
     """The output of the leading `depths` stages (ascending) for normalised `images`, each from the one before; of all
     stages pooled to vectors, as the head takes it."""
     start = 0
     for depth in depths:
-        images = network.through(images, start, depth)
+        images = network.forward_stages(images, start, depth)
         start = depth
-        yield depth, vectors(images) if depth == len(network.stages) else images
+        yield depth, pool(images) if depth == len(network.stages) else images
 
 
-def fastest_layout(
-    network: Network, size: int, architecture: str, remembered: Path, device: torch.device
+def find_fastest_memory_format(
+    network: Network, size: int, architecture: str, measurements_dir: Path, device: torch.device
 ) -> torch.memory_format:
     """Of contiguous and channels last. A GPU's tensor cores want the latter. On a CPU it is up to the network: faster
     for EfficientNet-Lite0 (18 ms an image instead of 48, batches of 8), slower for others. So it is measured there,
@@ -71,25 +74,27 @@ def fastest_layout(
     last bit."""
     if device.type != "cpu":
         return torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    file = remembered / f"{key_of(architecture=architecture, size=size, torch=torch.__version__)}.json"
+    file = measurements_dir / f"{compute_cache_key(architecture=architecture, size=size, torch=torch.__version__)}.json"
     if not file.is_file():
-        seconds = {name: _seconds(network, size, layout) for name, layout in LAYOUTS.items()}
-        remembered.mkdir(parents=True, exist_ok=True)
-        aside = file.with_suffix(f".partial-{os.getpid()}")
-        aside.write_text(json.dumps({"architecture": architecture, "size": size, "seconds": seconds}))
-        aside.replace(file)
-    measured: dict[str, float] = json.loads(file.read_text())["seconds"]
-    return LAYOUTS[min(measured, key=lambda name: measured[name])]
+        seconds = {
+            name: _measure_seconds(network, size, memory_format) for name, memory_format in MEMORY_FORMATS.items()
+        }
+        measurements_dir.mkdir(parents=True, exist_ok=True)
+        partial_file = file.with_suffix(f".partial-{os.getpid()}")
+        partial_file.write_text(json.dumps({"architecture": architecture, "size": size, "seconds": seconds}))
+        partial_file.replace(file)
+    measured_seconds: dict[str, float] = json.loads(file.read_text())["seconds"]
+    return MEMORY_FORMATS[min(measured_seconds, key=lambda name: measured_seconds[name])]
 
 
-def _seconds(network: Network, size: int, layout: torch.memory_format) -> float:
+def _measure_seconds(network: Network, size: int, memory_format: torch.memory_format) -> float:
     """Of the fastest trial; the first, which prepares, does not count."""
-    kind = next(network.parameters()).dtype
-    images = torch.zeros(TRIAL_IMAGES, 3, size, size, dtype=kind).contiguous(memory_format=layout)
+    dtype = next(network.parameters()).dtype
+    images = torch.zeros(NUM_TIMING_IMAGES, 3, size, size, dtype=dtype).contiguous(memory_format=memory_format)
     times = []
-    with at_rest(network, layout, ""):
-        for _ in range(1 + TRIALS):
-            began = time.perf_counter()
-            network.through(images, 0, len(network.stages))
-            times.append(time.perf_counter() - began)
+    with evaluation_mode(network, memory_format, ""):
+        for _ in range(1 + NUM_TIMING_RUNS):
+            start_time = time.perf_counter()
+            network.forward_stages(images, 0, len(network.stages))
+            times.append(time.perf_counter() - start_time)
     return min(times[1:])

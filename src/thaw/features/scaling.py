@@ -8,13 +8,13 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearModel:
     """logits = features @ weight.T + bias, of `weight` [classes, width] and `bias` [classes]."""
 
     weight: np.ndarray
     bias: np.ndarray
 
-    def logits(self, features: np.ndarray) -> np.ndarray:
+    def compute_logits(self, features: np.ndarray) -> np.ndarray:
         """[n, classes] of [n, width]."""
         return np.asarray(features @ self.weight.T + self.bias)
 
@@ -31,27 +31,27 @@ class Scaling:
     """
 
     mean: np.ndarray
-    deviation: np.ndarray
+    std: np.ndarray
     axes: np.ndarray | None
 
-    def applied(self, features: np.ndarray) -> np.ndarray:
+    def transform(self, features: np.ndarray) -> np.ndarray:
         """float32 [n, rank] of [n, width]."""
-        standard: np.ndarray = ((features - self.mean) / self.deviation).astype(np.float32)
-        return standard if self.axes is None else np.asarray(standard @ self.axes)
+        standardized: np.ndarray = ((features - self.mean) / self.std).astype(np.float32)
+        return standardized if self.axes is None else np.asarray(standardized @ self.axes)
 
-    def folded(self, linear: Linear) -> Linear:
+    def fold_into(self, linear: LinearModel) -> LinearModel:
         """The same logits from features as they come: `linear` takes what `applied` gives."""
         weight = linear.weight.astype(np.float64)
-        weight = (weight if self.axes is None else weight @ self.axes.T) / self.deviation
-        return Linear(weight, linear.bias - weight @ self.mean)
+        weight = (weight if self.axes is None else weight @ self.axes.T) / self.std
+        return LinearModel(weight, linear.bias - weight @ self.mean)
 
 
-def scaling_of(train: np.ndarray, turned: bool = True) -> Scaling:
+def fit_scaling(train: np.ndarray, with_axes: bool = True) -> Scaling:
     """Of float [n, width]; not `turned`: without axes in any case. A feature that is the same in all train images is
     centred alone."""
-    mean, deviation = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
-    scaling = Scaling(mean, np.where(deviation > 0, deviation, 1.0), None)
-    if len(train) >= train.shape[1] or not turned:
+    mean, std = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
+    scaling = Scaling(mean, np.where(std > 0, std, 1.0), None)
+    if len(train) >= train.shape[1] or not with_axes:
         return scaling
-    axes, _ = np.linalg.qr(scaling.applied(train).T)  # 4 ms for 195 x 1280, a singular value decomposition 40
-    return Scaling(scaling.mean, scaling.deviation, axes)
+    axes, _ = np.linalg.qr(scaling.transform(train).T)  # 4 ms for 195 x 1280, a singular value decomposition 40
+    return Scaling(scaling.mean, scaling.std, axes)

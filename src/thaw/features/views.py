@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from thaw.data.augmentation import Augmentation
-from thaw.data.batches import EVALUATION
+from thaw.data.batches import EVALUATION_EPOCH
 from thaw.data.samples import Samples
 
-PLAIN = 0  # the view that evaluation sees
+EVALUATION_VIEW = 0  # the view that evaluation sees
 
 
 @dataclass(frozen=True)
-class Pass:
+class ViewPass:
     """The images at `positions`, augmented as in `epoch` (EVALUATION: not at all), give the next rows of a cache."""
 
     epoch: int
@@ -30,58 +30,69 @@ class Views:
     `seen(epoch, copies)` gives the view of each train image in an epoch; copies of a sample are numbered as
     `balance.evenly_drawn` says. `identity` is plain data that differs where the rows' images do."""
 
-    passes: tuple[Pass, ...]
+    passes: tuple[ViewPass, ...]
     rows: np.ndarray
     identity: dict[str, Any]
-    seen: Callable[[int, np.ndarray], np.ndarray]
+    select_views: Callable[[int, np.ndarray], np.ndarray]
 
     @property
-    def row_count(self) -> int:
-        return sum(len(one.positions) for one in self.passes)
+    def num_rows(self) -> int:
+        return sum(len(view_pass.positions) for view_pass in self.passes)
 
 
-def views_for(samples: Samples, augmentation: Augmentation, seed: int, count: int | None) -> Views:
+def build_views(samples: Samples, augmentation: Augmentation, seed: int, num_draws: int | None) -> Views:
     """Both views where augmentation mirrors and nothing else, else `count` draws of each train image. Of augmentation
     without a count there are plain views alone: it cannot be trained on cached features."""
-    if augmentation.flips_alone:
-        return flipped_views(samples, augmentation, seed)
-    if augmentation.is_empty or count is None:
-        return plain_views(samples)
-    return drawn_views(samples, augmentation, seed, count)
+    if augmentation.is_flip_only:
+        return build_flipped_views(samples, augmentation, seed)
+    if augmentation.is_empty or num_draws is None:
+        return build_plain_views(samples)
+    return build_drawn_views(samples, augmentation, seed, num_draws)
 
 
-def plain_views(samples: Samples) -> Views:
+def build_plain_views(samples: Samples) -> Views:
     """A row for each content, however the samples are split: runs over several seeds share it."""
-    first, which = samples.contents()
-    identity = {"images": [samples.hashes[position] for position in first]}
-    plain = Pass(EVALUATION, Augmentation(), first)
-    return Views((plain,), which[None], identity, lambda _, copies: np.full(len(copies), PLAIN))
+    first_positions, content_rows = samples.find_unique_contents()
+    identity = {"images": [samples.hashes[position] for position in first_positions]}
+    plain_pass = ViewPass(EVALUATION_EPOCH, Augmentation(), first_positions)
+    return Views((plain_pass,), content_rows[None], identity, lambda _, copies: np.full(len(copies), EVALUATION_VIEW))
 
 
-def flipped_views(samples: Samples, augmentation: Augmentation, seed: int) -> Views:
+def build_flipped_views(samples: Samples, augmentation: Augmentation, seed: int) -> Views:
     """Exact: mirror images can only be drawn or not."""
-    plain, train = plain_views(samples), samples.of("train")
-    mirrored = np.full(len(samples.samples), -1)
-    mirrored[train] = plain.row_count + np.arange(len(train))
-    flips = Pass(0, Augmentation(flip=1.0), train)
-    identity = plain.identity | {"flipped": [samples.hashes[position] for position in train]}
+    unflipped_views, train_positions = build_plain_views(samples), samples.get_positions("train")
+    flipped_rows = np.full(len(samples.samples), -1)
+    flipped_rows[train_positions] = unflipped_views.num_rows + np.arange(len(train_positions))
+    flip_pass = ViewPass(0, Augmentation(flip=1.0), train_positions)
+    identity = unflipped_views.identity | {"flipped": [samples.hashes[position] for position in train_positions]}
     return Views(
-        (*plain.passes, flips),
-        np.stack([plain.rows[PLAIN], mirrored]),
+        (*unflipped_views.passes, flip_pass),
+        np.stack([unflipped_views.rows[EVALUATION_VIEW], flipped_rows]),
         identity,
-        lambda epoch, copies: augmentation.mirrored(seed, epoch, copies).astype(np.int64),
+        lambda epoch, copies: augmentation.compute_flip_mask(seed, epoch, copies).astype(np.int64),
     )
 
 
-def drawn_views(samples: Samples, augmentation: Augmentation, seed: int, count: int) -> Views:
+def build_drawn_views(samples: Samples, augmentation: Augmentation, seed: int, num_draws: int) -> Views:
     """An approximation: `count` draws an image, those of the first epochs, take the place of one an epoch. Each epoch
     sees one of them by chance."""
-    train, rest = samples.of("train"), np.concatenate([samples.of("val"), samples.of("test")])
-    passes = [Pass(EVALUATION, Augmentation(), rest), *(Pass(view, augmentation, train) for view in range(count))]
-    rows = np.full((1 + count, len(samples.samples)), -1)
-    rows[PLAIN, rest] = np.arange(len(rest))
-    rows[1:, train] = len(rest) + np.arange(count * len(train)).reshape(count, len(train))
-    identity = {"samples": samples.fingerprint, "augmentation": asdict(augmentation), "seed": seed, "views": count}
+    train_positions, evaluation_positions = (
+        samples.get_positions("train"),
+        np.concatenate([samples.get_positions("val"), samples.get_positions("test")]),
+    )
+    passes = [
+        ViewPass(EVALUATION_EPOCH, Augmentation(), evaluation_positions),
+        *(ViewPass(view, augmentation, train_positions) for view in range(num_draws)),
+    ]
+    rows = np.full((1 + num_draws, len(samples.samples)), -1)
+    rows[EVALUATION_VIEW, evaluation_positions] = np.arange(len(evaluation_positions))
+    rows[1:, train_positions] = len(evaluation_positions) + np.arange(num_draws * len(train_positions)).reshape(
+        num_draws, len(train_positions)
+    )
+    identity = {"samples": samples.fingerprint, "augmentation": asdict(augmentation), "seed": seed, "views": num_draws}
     return Views(
-        tuple(passes), rows, identity, lambda epoch, copies: 1 + augmentation.chosen(count, seed, epoch, copies)
+        tuple(passes),
+        rows,
+        identity,
+        lambda epoch, copies: 1 + augmentation.sample_view_indices(num_draws, seed, epoch, copies),
     )

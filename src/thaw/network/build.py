@@ -8,59 +8,67 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from thaw.config.schema import Backbone, Head, SourceRowsHead
+from thaw.config.schema import BackboneConfig, HeadConfig, SourceRowsHeadConfig
 from thaw.data.preprocessing import Preprocessing
-from thaw.network.head import built_head, initialise, linear_layers
-from thaw.network.network import Network, vectors
-from thaw.network.source import Source, source_of
-from thaw.network.source_rows import check_names, rows_by_class, start_from_rows
-from thaw.network.stages import Split, split
+from thaw.network.head import build_head, get_linear_layers, init_head
+from thaw.network.network import Network, pool
+from thaw.network.source import PretrainedModel, load_pretrained
+from thaw.network.source_rows import check_source_class_names, init_from_rows, match_rows_to_classes
+from thaw.network.stages import StageSplit, split_stages
 
 
-def build_network(source: Source, head: Head, classes: Sequence[str], preprocessing: Preprocessing) -> Network:
+def build_network(
+    pretrained: PretrainedModel, head: HeadConfig, classes: Sequence[str], preprocessing: Preprocessing
+) -> Network:
     """`source` in stages, its classifier replaced by a head for the logits of `classes`, started as `head` says.
 
     Raises:
         UserFault: where the source takes no images of this size, or has no classes of the names that `head` asks for.
     """
-    cut = split(source.model, preprocessing.size, replaces=head.replaces)
-    network = _with_head(cut, head, len(classes), preprocessing.size)
-    if isinstance(head, SourceRowsHead):
-        _start_from_source(network.head, source, cut.classifier, head, classes)
+    stage_split = split_stages(pretrained.model, preprocessing.size, replaces=head.replaces)
+    network = _attach_head(stage_split, head, len(classes), preprocessing.size)
+    if isinstance(head, SourceRowsHeadConfig):
+        _init_head_from_pretrained(network.head, pretrained, stage_split.classifier_path, head, classes)
     else:
-        initialise(network.head, head.initialisation)
+        init_head(network.head, head.initialisation)
     return network
 
 
-def unstarted_network(source: Source, head: Head, classes: int, preprocessing: Preprocessing) -> Network:
+def uninitialized_network(
+    pretrained: PretrainedModel, head: HeadConfig, num_classes: int, preprocessing: Preprocessing
+) -> Network:
     """The shapes of `build_network`'s, with any values: what a checkpoint's weights are loaded into."""
-    cut = split(source.model, preprocessing.size, replaces=head.replaces)
-    return _with_head(cut, head, classes, preprocessing.size)
+    stage_split = split_stages(pretrained.model, preprocessing.size, replaces=head.replaces)
+    return _attach_head(stage_split, head, num_classes, preprocessing.size)
 
 
-def _with_head(cut: Split, head: Head, classes: int, size: int) -> Network:
-    width = _width(nn.Sequential(*cut.stages.values()), size)
-    return Network(dict(cut.stages), built_head(head, width, classes), cut.unused)
+def _attach_head(stage_split: StageSplit, head: HeadConfig, num_classes: int, size: int) -> Network:
+    width = _compute_feature_width(nn.Sequential(*stage_split.stages.values()), size)
+    return Network(dict(stage_split.stages), build_head(head, width, num_classes), stage_split.unused_parameters)
 
 
-def _start_from_source(
-    module: nn.Module, source: Source, classifier: str, head: SourceRowsHead, classes: Sequence[str]
+def _init_head_from_pretrained(
+    head_module: nn.Module,
+    pretrained: PretrainedModel,
+    classifier_path: str,
+    head: SourceRowsHeadConfig,
+    classes: Sequence[str],
 ) -> None:
-    last = source.model.get_submodule(classifier)
-    check_names(source.classes, last)
-    rows = {classes.index(name): row for name, row in rows_by_class(head, classes, source.classes).items()}
-    start_from_rows(linear_layers(module)[-1], rows, last, head.rest)
+    last_layer = pretrained.model.get_submodule(classifier_path)
+    check_source_class_names(pretrained.classes, last_layer)
+    rows = {classes.index(name): row for name, row in match_rows_to_classes(head, classes, pretrained.classes).items()}
+    init_from_rows(get_linear_layers(head_module)[-1], rows, last_layer, head.rest)
 
 
-def _width(backbone: nn.Module, size: int) -> int:
+def _compute_feature_width(backbone: nn.Module, size: int) -> int:
     device = next(backbone.parameters()).device
     with torch.no_grad():
-        return int(vectors(backbone.eval()(torch.zeros(1, 3, size, size, device=device))).shape[1])
+        return int(pool(backbone.eval()(torch.zeros(1, 3, size, size, device=device))).shape[1])
 
 
-def source_for(
-    backbone: Backbone, random_start: bool, seed: int, cache: Path, mirror: str | None, size: int | None = None
-) -> Source:
+def load_seeded_pretrained(
+    backbone: BackboneConfig, random_init: bool, seed: int, cache_dir: Path, mirror: str | None, size: int | None = None
+) -> PretrainedModel:
     """The source, its random parts decided by `seed`."""
     torch.manual_seed(seed)
-    return source_of(backbone, random_start, cache, mirror, size)
+    return load_pretrained(backbone, random_init, cache_dir, mirror, size)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from thaw.network.forward import pass_zeros
-from thaw.network.kinds import batchnorms
-from thaw.network.network import HEAD, Network, StageFacts, look_through
+from thaw.network.forward import forward_zeros
+from thaw.network.kinds import get_batchnorm_layers
+from thaw.network.network import HEAD, Network, StageFacts, visit_stages
 
 Result = TypeVar("Result")
 
@@ -27,23 +27,23 @@ class StageCost:
 
     facts: StageFacts
     multiply_adds: int
-    batchnorms: int
+    num_batchnorms: int
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerInfo:
     """A module without modules inside, or parameters that a module holds itself. `path` is the library's own; `shape`
     of the last output for one image, without the batch, None where the module is not called as such; `parameters` are
     its own alone, so that those of all layers add up to the network's."""
 
     stage: str
     path: str
-    kind: str
+    module_type: str
     shape: tuple[int, ...] | None
-    parameters: int
+    num_parameters: int
 
 
-def without_values(build: Callable[[], Result]) -> Result:
+def on_meta_device(build: Callable[[], Result]) -> Result:
     """`build()` on torch's meta device, where tensors have shapes and no values: ViT-g takes a second and no memory.
     Where that fails, because a constructor computes with tensors (torchvision's RegNet its widths), with values."""
     try:
@@ -53,56 +53,63 @@ def without_values(build: Callable[[], Result]) -> Result:
         return build()
 
 
-def cost_of(model: nn.Module, size: int) -> tuple[int, int]:
+def compute_cost(model: nn.Module, size: int) -> tuple[int, int]:
     """Parameters, and multiply-adds for one image of `size` x `size`, of a classifier as its library has it."""
     with FlopCounterMode(display=False) as counter:
-        pass_zeros(model, size)
-    return sum(one.numel() for one in model.parameters()), _multiply_adds(counter)
+        forward_zeros(model, size)
+    return sum(parameter.numel() for parameter in model.parameters()), _count_multiply_adds(counter)
 
 
-def stage_costs(network: Network, size: int) -> list[StageCost]:
+def compute_stage_costs(network: Network, size: int) -> list[StageCost]:
     """One entry a stage, input to output, then the head."""
-    rows: list[StageCost] = []
+    costs: list[StageCost] = []
 
-    def note(facts: StageFacts, part: nn.Module) -> None:
-        spent_before = sum(one.multiply_adds for one in rows)  # parts run one after the other; between them, a mean
-        rows.append(StageCost(facts, _multiply_adds(counter) - spent_before, len(batchnorms(part))))
+    def record_cost(facts: StageFacts, part: nn.Module) -> None:
+        previous_multiply_adds = sum(
+            cost.multiply_adds for cost in costs
+        )  # parts run one after the other; between them, a mean
+        costs.append(
+            StageCost(facts, _count_multiply_adds(counter) - previous_multiply_adds, len(get_batchnorm_layers(part)))
+        )
 
     with FlopCounterMode(display=False) as counter:
-        look_through(network, size, note)
-    return rows
+        visit_stages(network, size, record_cost)
+    return costs
 
 
-def _multiply_adds(counter: FlopCounterMode) -> int:
+def _count_multiply_adds(counter: FlopCounterMode) -> int:
     return counter.get_total_flops() // 2  # torch counts the multiplication and the addition
 
 
-def layers(network: Network, size: int) -> list[Layer]:
+def list_layers(network: Network, size: int) -> list[LayerInfo]:
     """Every layer of `network`, stage by stage, in the order in which the library defines them; identities are left
     out."""
     parts = {**dict(network.stages.items()), HEAD: network.head}
-    shapes = _output_shapes(network, size)
-    return [layer for stage, part in parts.items() for layer in _layers(stage, part, shapes)]
+    shapes = _compute_output_shapes(network, size)
+    return [layer for stage, part in parts.items() for layer in _iter_layers(stage, part, shapes)]
 
 
-def _layers(stage: str, part: nn.Module, shapes: dict[nn.Module, tuple[int, ...]]) -> Iterator[Layer]:
+def _iter_layers(stage: str, part: nn.Module, shapes: dict[nn.Module, tuple[int, ...]]) -> Iterator[LayerInfo]:
     for path, module in part.named_modules(prefix=HEAD if stage == HEAD else ""):
-        own = dict(module.named_parameters(prefix=path, recurse=False))
+        own_parameters = dict(module.named_parameters(prefix=path, recurse=False))
         if type(module) is nn.Module or isinstance(
             module, fx.GraphModule
         ):  # what the cut has put in the place of the library's own
-            yield from (Layer(stage, name, "Parameter", None, one.numel()) for name, one in own.items())
-        elif own or (not isinstance(module, nn.Identity) and not any(True for _ in module.children())):
-            count = sum(one.numel() for one in own.values())
-            yield Layer(stage, path, type(module).__name__, shapes.get(module), count)
+            yield from (
+                LayerInfo(stage, name, "Parameter", None, parameter.numel())
+                for name, parameter in own_parameters.items()
+            )
+        elif own_parameters or (not isinstance(module, nn.Identity) and not any(True for _ in module.children())):
+            num_parameters = sum(parameter.numel() for parameter in own_parameters.values())
+            yield LayerInfo(stage, path, type(module).__name__, shapes.get(module), num_parameters)
 
 
-def _output_shapes(network: Network, size: int) -> dict[nn.Module, tuple[int, ...]]:
+def _compute_output_shapes(network: Network, size: int) -> dict[nn.Module, tuple[int, ...]]:
     shapes: dict[nn.Module, tuple[int, ...]] = {}
 
-    def note(module: nn.Module, inputs: object, output: object) -> None:
+    def record_shape(module: nn.Module, inputs: object, output: object) -> None:
         if isinstance(output, Tensor):
             shapes[module] = tuple(output.shape[1:])
 
-    pass_zeros(network, size, [module.register_forward_hook(note) for module in network.modules()])
+    forward_zeros(network, size, [module.register_forward_hook(record_shape) for module in network.modules()])
     return shapes

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thaw.config.schema import Activation, CosineHead, Head, Initialisation, MlpHead
+from thaw.config.schema import Activation, CosineHeadConfig, HeadConfig, Initialisation, MlpHeadConfig
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -19,37 +19,41 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 }
 
 
-def built_head(head: Head, width: int, classes: int) -> nn.Module:
+def build_head(head: HeadConfig, width: int, num_classes: int) -> nn.Module:
     """[n, width] -> [n, classes], in torch's own initialisation: what a checkpoint's weights are loaded into."""
-    if isinstance(head, MlpHead):
-        return mlp_head(width, head.hidden, classes, head.activation, head.dropout)
-    if isinstance(head, CosineHead):
-        return nn.Sequential(*_dropout(head.dropout), Cosine(width, classes, head.scale, head.learn_scale))
-    return linear_head(width, classes, head.dropout)
+    if isinstance(head, MlpHeadConfig):
+        return build_mlp_head(width, head.hidden, num_classes, head.activation, head.dropout)
+    if isinstance(head, CosineHeadConfig):
+        return nn.Sequential(
+            *_build_dropout(head.dropout), CosineLinear(width, num_classes, head.scale, head.learn_scale)
+        )
+    return build_linear_head(width, num_classes, head.dropout)
 
 
-def linear_head(width: int, classes: int, dropout: float) -> nn.Sequential:
+def build_linear_head(width: int, num_classes: int, dropout: float) -> nn.Sequential:
     """[n, width] -> [n, classes]; the dropout is before the layer."""
-    return nn.Sequential(*_dropout(dropout), nn.Linear(width, classes))
+    return nn.Sequential(*_build_dropout(dropout), nn.Linear(width, num_classes))
 
 
-def mlp_head(width: int, hidden: Sequence[int], classes: int, activation: Activation, dropout: float) -> nn.Sequential:
+def build_mlp_head(
+    width: int, hidden: Sequence[int], num_classes: int, activation: Activation, dropout: float
+) -> nn.Sequential:
     """[n, width] -> [n, classes]; behind each of the layers of `hidden` widths come activation and dropout."""
     layers: list[nn.Module] = []
-    for before, after in zip([width, *hidden], hidden, strict=False):
-        layers += [nn.Linear(before, after), ACTIVATIONS[activation](), *_dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear(hidden[-1], classes))
+    for in_features, out_features in zip([width, *hidden], hidden, strict=False):
+        layers += [nn.Linear(in_features, out_features), ACTIVATIONS[activation](), *_build_dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(hidden[-1], num_classes))
 
 
-class Cosine(nn.Module):
+class CosineLinear(nn.Module):
     """float [n, width] -> `scale` times the cosines between features and `classes` vectors, [n, classes].
     Gidaris and Komodakis 2018, Dynamic Few-Shot Visual Learning without Forgetting, section 3.2."""
 
     scale: Tensor
 
-    def __init__(self, width: int, classes: int, scale: float, learn_scale: bool) -> None:
+    def __init__(self, width: int, num_classes: int, scale: float, learn_scale: bool) -> None:
         super().__init__()
-        self.vectors = nn.Linear(width, classes, bias=False)
+        self.vectors = nn.Linear(width, num_classes, bias=False)
         if learn_scale:
             self.scale = nn.Parameter(torch.tensor(scale))
         else:
@@ -59,15 +63,15 @@ class Cosine(nn.Module):
         return self.scale * F.linear(F.normalize(features, dim=1), F.normalize(self.vectors.weight, dim=1))
 
 
-def initialise(module: nn.Module, initialisation: Initialisation) -> None:
+def init_head(module: nn.Module, initialisation: Initialisation) -> None:
     """Draws the weights of the linear layers in `module` anew, biases 0; `torch` leaves them as torch drew them. `zero`
     is for the last layer alone: a hidden layer of zeros would pass no gradient on."""
-    layers = linear_layers(module)
+    layers = get_linear_layers(module)
     for layer in layers[-1:] if initialisation == "zero" else layers:
-        draw(layer, initialisation)
+        init_weights(layer, initialisation)
 
 
-def draw(layer: nn.Linear, initialisation: Initialisation) -> None:
+def init_weights(layer: nn.Linear, initialisation: Initialisation) -> None:
     """`xavier` is uniform (Glorot and Bengio 2010), `kaiming` normal with ReLU's gain (He et al. 2015)."""
     if initialisation == "torch":
         return
@@ -81,10 +85,10 @@ def draw(layer: nn.Linear, initialisation: Initialisation) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def linear_layers(module: nn.Module) -> list[nn.Linear]:
+def get_linear_layers(module: nn.Module) -> list[nn.Linear]:
     """Input to output."""
-    return [one for one in module.modules() if isinstance(one, nn.Linear)]
+    return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
 
 
-def _dropout(probability: float) -> list[nn.Module]:
+def _build_dropout(probability: float) -> list[nn.Module]:
     return [nn.Dropout(probability)] if probability else []

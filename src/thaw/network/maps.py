@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from thaw.network.network import pixel_axes
+from thaw.network.network import get_spatial_dims
 
 
-def maps_of(features: object) -> Tensor | None:
+def extract_feature_maps(features: object) -> Tensor | None:
     """float [n, channels, side, side] of a layer's output for n square images; None of what has no place in the image.
 
     Tokens [n, tokens, width] become the largest square grid that they fill; what there is before it, as the class token
@@ -19,8 +19,8 @@ def maps_of(features: object) -> Tensor | None:
     if not isinstance(features, Tensor) or not features.is_floating_point():
         return None
     if features.ndim == 4:
-        first = pixel_axes(features) == (2, 3)
-        maps = features if first else features.permute(0, 3, 1, 2)
+        is_channels_first = get_spatial_dims(features) == (2, 3)
+        maps = features if is_channels_first else features.permute(0, 3, 1, 2)
         return maps if maps.shape[2] == maps.shape[3] else None
     if features.ndim == 3:
         side = math.isqrt(features.shape[1])
@@ -29,27 +29,27 @@ def maps_of(features: object) -> Tensor | None:
     return None
 
 
-def side_of(features: object) -> int:
+def get_map_side(features: object) -> int:
     """Of its maps, in positions; 0 where it has none."""
-    maps = maps_of(features)
+    maps = extract_feature_maps(features)
     return 0 if maps is None else maps.shape[-1]
 
 
-def run_seeing(stage: nn.Module, features: Tensor) -> tuple[Tensor, list[Tensor]]:
+def run_with_activations(stage: nn.Module, features: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The output of `stage`, one of a network's, and what its steps put out on the way, in order, as far as that has
     maps. Behind a pooling in the stage its output has none."""
-    walk = _Walk(stage)
-    return walk.run(features), walk.seen
+    interpreter = _RecordingInterpreter(stage)
+    return interpreter.run(features), interpreter.activations
 
 
-class _Walk(fx.Interpreter):
+class _RecordingInterpreter(fx.Interpreter):
     def __init__(self, stage: nn.Module) -> None:
         assert isinstance(stage, fx.GraphModule)
         super().__init__(stage)
-        self.seen: list[Tensor] = []
+        self.activations: list[Tensor] = []
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        if n.op.startswith("call_") and side_of(value):
-            self.seen.append(value)
+        if n.op.startswith("call_") and get_map_side(value):
+            self.activations.append(value)
         return value

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from thaw.network.forward import pass_zeros
+from thaw.network.forward import forward_zeros
 
 HEAD = "head"
 
@@ -17,40 +17,40 @@ class Network(nn.Module):
     """float [n, 3, size, size] -> logits [n, classes]. `frontier` counts the leading stages that run without gradients:
     what lies before the first trainable stage needs none. `unused` names what of the source has no part in it."""
 
-    def __init__(self, stages: dict[str, nn.Module], head: nn.Module, unused: Sequence[str] = ()) -> None:
+    def __init__(self, stages: dict[str, nn.Module], head: nn.Module, unused_parameters: Sequence[str] = ()) -> None:
         super().__init__()
         self.stages = nn.ModuleDict(stages)
         self.head = head
-        self.frontier, self.unused = 0, tuple(unused)
+        self.num_frozen_stages, self.unused_parameters = 0, tuple(unused_parameters)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.after(images, 0)
+        return self.forward_from(images, 0)
 
-    def after(self, features: Tensor, depth: int) -> Tensor:
+    def forward_from(self, features: Tensor, depth: int) -> Tensor:
         """Logits [n, classes], of what the leading `depth` stages have given; of all stages also where it is pooled."""
         with torch.no_grad():
-            features = self.through(features, depth, self.frontier)
-        features = self.through(features, max(depth, self.frontier), len(self.stages))
-        logits: Tensor = self.head(vectors(features))
+            features = self.forward_stages(features, depth, self.num_frozen_stages)
+        features = self.forward_stages(features, max(depth, self.num_frozen_stages), len(self.stages))
+        logits: Tensor = self.head(pool(features))
         return logits
 
-    def through(self, features: Tensor, start: int, end: int) -> Tensor:
+    def forward_stages(self, features: Tensor, start: int, end: int) -> Tensor:
         """The output of stage `end` - 1 for the input of stage `start`."""
         for stage in list(self.stages.values())[start:end]:
             features = stage(features)
         return features
 
-    def part(self, name: str) -> nn.Module:
+    def get_part(self, name: str) -> nn.Module:
         """A stage, or the head, by name."""
         return self.head if name == HEAD else self.stages[name]
 
 
-def vectors(features: Tensor) -> Tensor:
+def pool(features: Tensor) -> Tensor:
     """[n, width]: what a network does not pool before its classifier is averaged over its pixels."""
-    return features.mean(pixel_axes(features)) if features.ndim == 4 else features
+    return features.mean(get_spatial_dims(features)) if features.ndim == 4 else features
 
 
-def pixel_axes(maps: Tensor) -> tuple[int, int]:
+def get_spatial_dims(maps: Tensor) -> tuple[int, int]:
     """Where [n, ...] of square maps has their height and width. SqueezeNet has the channels first, timm's Swin last."""
     return (2, 3) if maps.shape[2] == maps.shape[3] else (1, 2)
 
@@ -61,25 +61,28 @@ class StageFacts:
 
     name: str
     shape: tuple[int, ...]
-    parameters: int
+    num_parameters: int
 
 
-def facts(network: Network, size: int) -> list[StageFacts]:
+def collect_stage_facts(network: Network, size: int) -> list[StageFacts]:
     """One entry a stage, input to output, then the head."""
-    rows: list[StageFacts] = []
-    look_through(network, size, lambda one, _: rows.append(one))
-    return rows
+    stage_facts: list[StageFacts] = []
+    visit_stages(network, size, lambda facts_entry, _: stage_facts.append(facts_entry))
+    return stage_facts
 
 
-def look_through(network: Network, size: int, note: Callable[[StageFacts, nn.Module], None]) -> None:
+def visit_stages(network: Network, size: int, visitor: Callable[[StageFacts, nn.Module], None]) -> None:
     """Calls `note` with the facts of every stage, input to output, then the head, and with the stage itself, each as it
     has put out its part of one forward pass of one image."""
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def pass_on(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            note(StageFacts(name, tuple(output.shape[1:]), sum(one.numel() for one in part.parameters())), part)
+    def build_hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def forward_hook(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            visitor(
+                StageFacts(name, tuple(output.shape[1:]), sum(parameter.numel() for parameter in part.parameters())),
+                part,
+            )
 
-        return pass_on
+        return forward_hook
 
     parts = [*network.stages.items(), (HEAD, network.head)]
-    pass_zeros(network, size, [part.register_forward_hook(hook(name)) for name, part in parts])
+    forward_zeros(network, size, [part.register_forward_hook(build_hook(name)) for name, part in parts])

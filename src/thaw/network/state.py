@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thaw.config.faults import Fault, UserFault, listing
+from thaw.config.faults import Problem, UserError, format_names
 
-NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema")
-PREFIXES = ("module.", "model.", "network.", "backbone.")
-OWN_HEAD = "thaw.head."  # of an exported head that the library has no place for, and that is replaced again
+NESTED_KEYS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
+WRAPPER_PREFIXES = ("module.", "model.", "network.", "backbone.")
+OWN_HEAD_PREFIX = "thaw.head."  # of an exported head that the library has no place for, and that is replaced again
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
@@ -25,18 +25,20 @@ def read_state(file: Path) -> dict[str, Tensor]:
         UserFault: for a file that is truncated, holds no tensors, or holds pickled code.
     """
     try:
-        content = _content(file)
+        content = _load_content(file)
     except pickle.UnpicklingError as error:
-        raise _unreadable(file, "it holds pickled objects beside tensors, which would have to be executed") from error
+        raise _build_unreadable_error(
+            file, "it holds pickled objects beside tensors, which would have to be executed"
+        ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, struct.error) as error:
-        raise _unreadable(file, str(error).strip().splitlines()[0]) from error
-    tensors = _tensors(content)
+        raise _build_unreadable_error(file, str(error).strip().splitlines()[0]) from error
+    tensors = _extract_tensors(content)
     if not tensors:
-        raise _unreadable(file, "it holds no tensors by name")
+        raise _build_unreadable_error(file, "it holds no tensors by name")
     return tensors
 
 
-def _content(file: Path) -> Any:
+def _load_content(file: Path) -> Any:
     if file.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -48,55 +50,62 @@ def _content(file: Path) -> Any:
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _tensors(content: Any) -> dict[str, Tensor]:
+def _extract_tensors(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         return {}
-    for key in NESTED:
+    for key in NESTED_KEYS:
         if isinstance(content.get(key), Mapping):
-            return _tensors(content[key])
+            return _extract_tensors(content[key])
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def fitted(state: dict[str, Tensor], model: nn.Module, file: Path) -> dict[str, Tensor]:
+def match_state_dict(state: dict[str, Tensor], model: nn.Module, file: Path) -> dict[str, Tensor]:
     """`state` under the names of `model`, without a wrapper's prefix; the last layer's rows are the model's own where
     the file has another number of classes.
 
     Raises:
         UserFault: naming the tensors that are missing, unknown or of another shape.
     """
-    wanted = model.state_dict()
-    state = {name: value for name, value in state.items() if not name.startswith(OWN_HEAD)}
-    state = _unwrapped(state, wanted)
-    last = _last_layer(wanted)
-    for name in last:
-        if name not in state or state[name].shape != wanted[name].shape:
-            state[name] = wanted[name]
-    missing, unknown = [name for name in wanted if name not in state], [name for name in state if name not in wanted]
-    shapes = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
-    if missing or unknown or shapes:
-        rows = {"missing": missing, "not in the network": unknown, "of another shape": shapes}
-        got = "; ".join(f"{len(names)} tensors {label}: {listing(names, 3)}" for label, names in rows.items() if names)
-        valid = f"the {len(wanted)} tensors of {type(model).__name__}: {listing(wanted, 3)}"
-        raise UserFault(
-            "the weights do not fit the backbone.", [Fault(str(file), got, valid, "the backbone they were made with")]
+    expected_state = model.state_dict()
+    state = {name: value for name, value in state.items() if not name.startswith(OWN_HEAD_PREFIX)}
+    state = _strip_prefixes(state, expected_state)
+    last_layer_names = _find_last_layer_names(expected_state)
+    for name in last_layer_names:
+        if name not in state or state[name].shape != expected_state[name].shape:
+            state[name] = expected_state[name]
+    missing, unknown = (
+        [name for name in expected_state if name not in state],
+        [name for name in state if name not in expected_state],
+    )
+    mismatched = [name for name in expected_state if name in state and state[name].shape != expected_state[name].shape]
+    if missing or unknown or mismatched:
+        names_by_problem = {"missing": missing, "not in the network": unknown, "of another shape": mismatched}
+        got = "; ".join(
+            f"{len(names)} tensors {label}: {format_names(names, 3)}"
+            for label, names in names_by_problem.items()
+            if names
+        )
+        valid = f"the {len(expected_state)} tensors of {type(model).__name__}: {format_names(expected_state, 3)}"
+        raise UserError(
+            "the weights do not fit the backbone.", [Problem(str(file), got, valid, "the backbone they were made with")]
         )
     return state
 
 
-def _unwrapped(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in PREFIXES:
+def _strip_prefixes(state: dict[str, Tensor], expected_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in WRAPPER_PREFIXES:
         stripped = {name.removeprefix(prefix): value for name, value in state.items()}
-        if len(stripped.keys() & wanted.keys()) > len(state.keys() & wanted.keys()):
-            return _unwrapped(stripped, wanted)
+        if len(stripped.keys() & expected_state.keys()) > len(state.keys() & expected_state.keys()):
+            return _strip_prefixes(stripped, expected_state)
     return dict(state)
 
 
-def _last_layer(wanted: Mapping[str, Tensor]) -> list[str]:
-    matrices = [name for name, value in wanted.items() if value.ndim >= 2]
-    layer = matrices[-1].rpartition(".")[0]
-    return [name for name in wanted if name.rpartition(".")[0] == layer]
+def _find_last_layer_names(expected_state: Mapping[str, Tensor]) -> list[str]:
+    matrix_names = [name for name, value in expected_state.items() if value.ndim >= 2]
+    layer_path = matrix_names[-1].rpartition(".")[0]
+    return [name for name in expected_state if name.rpartition(".")[0] == layer_path]
 
 
-def _unreadable(file: Path, reason: str) -> UserFault:
+def _build_unreadable_error(file: Path, reason: str) -> UserError:
     fix = "a file of tensors alone: torch.save(model.state_dict(), FILE), or safetensors"
-    return UserFault("the weights cannot be read.", [Fault(str(file), reason, "tensors by name", fix)])
+    return UserError("the weights cannot be read.", [Problem(str(file), reason, "tensors by name", fix)])

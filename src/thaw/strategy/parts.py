@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from thaw.config.schema import Phase
-from thaw.strategy.selection import selected
+from thaw.config.schema import PhaseConfig
+from thaw.strategy.selection import select_parts
 
 Value = TypeVar("Value")
 
@@ -17,31 +17,37 @@ class Part:
     """A stage, or the head, as far as a plan asks: how many parameters its normalisations have, and its biases."""
 
     name: str
-    norms: int
-    biases: int
+    num_norm_parameters: int
+    num_bias_parameters: int
 
-    def has(self, kind: str) -> bool:
+    def has_parameters(self, kind: str) -> bool:
         """Whether there is anything of the kind that a phase chose."""
-        return kind == "all" or (self.norms if kind == "norms" else self.biases) > 0
+        return kind == "all" or (self.num_norm_parameters if kind == "norms" else self.num_bias_parameters) > 0
 
 
-def meant(selectors: Sequence[str], parts: Sequence[Part]) -> set[str]:
+def resolve_selectors(selectors: Sequence[str], parts: Sequence[Part]) -> set[str]:
     names = [part.name for part in parts]
-    return {name for selector in selectors for name in selected(selector, names)}
+    return {name for selector in selectors for name in select_parts(selector, names)}
 
 
-def by_part(values: Mapping[str, Value], parts: Sequence[Part]) -> dict[str, Value]:
+def map_to_parts(values: Mapping[str, Value], parts: Sequence[Part]) -> dict[str, Value]:
     """The value of the last word that means each part."""
-    return {name: value for selector, value in values.items() for name in meant([selector], parts)}
+    return {name: value for selector, value in values.items() for name in resolve_selectors([selector], parts)}
 
 
-def kinds(phase: Phase, parts: Sequence[Part]) -> dict[str, str]:
+def resolve_trained_kinds(phase: PhaseConfig, parts: Sequence[Part]) -> dict[str, str]:
     """What trains of each part once it trains. In a stage that is frozen but for its BatchNorm, the norms."""
-    trained, own, batchnorms = (
-        meant([*phase.train, *phase.unfreeze], parts),
-        by_part(phase.parameters, parts),
-        by_part(phase.batchnorm, parts),
+    trained_parts, kinds_by_part, batchnorm_modes = (
+        resolve_selectors([*phase.train, *phase.unfreeze], parts),
+        map_to_parts(phase.parameters, parts),
+        map_to_parts(phase.batchnorm, parts),
     )
-    only_norms = {name for name, mode in batchnorms.items() if mode == "train"} - trained
-    found = {name: own.get(name, "all") for name in trained} | dict.fromkeys(only_norms, "norms")
-    return {part.name: found[part.name] for part in parts if part.name in found and part.has(found[part.name])}
+    norm_only_parts = {name for name, mode in batchnorm_modes.items() if mode == "train"} - trained_parts
+    trained_kinds = {name: kinds_by_part.get(name, "all") for name in trained_parts} | dict.fromkeys(
+        norm_only_parts, "norms"
+    )
+    return {
+        part.name: trained_kinds[part.name]
+        for part in parts
+        if part.name in trained_kinds and part.has_parameters(trained_kinds[part.name])
+    }

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from thaw.config.faults import UserFault
-from thaw.config.schema import Phase, Strategy
-from thaw.strategy.misfits import misfits
-from thaw.strategy.parts import Part, by_part, kinds, meant
+from thaw.config.faults import UserError
+from thaw.config.schema import PhaseConfig, StrategyConfig
+from thaw.strategy.misfits import check_strategy
+from thaw.strategy.parts import Part, map_to_parts, resolve_selectors, resolve_trained_kinds
 
 Spans = dict[str, tuple[int, int]]
 
@@ -43,54 +43,61 @@ class PhasePlan:
     restarts_optimizer: bool = False
 
     @property
-    def frontier(self) -> int:
+    def num_frozen_stages(self) -> int:
         """How many leading stages are frozen; the head is no stage."""
-        trainable = [part.trainable for part in self.parts[:-1]]
-        return trainable.index(True) if True in trainable else len(trainable)
+        is_trainable = [part.trainable for part in self.parts[:-1]]
+        return is_trainable.index(True) if True in is_trainable else len(is_trainable)
 
     @property
-    def moving(self) -> tuple[PartPlan, ...]:
+    def active_parts(self) -> tuple[PartPlan, ...]:
         """The parts that do not run in evaluation mode throughout."""
         return tuple(part for part in self.parts if part.trainable or part.batchnorm != "eval")
 
     @property
-    def still_stages(self) -> int:
+    def num_static_stages(self) -> int:
         """How many leading stages give the same output for an image in every epoch: frozen, and with BatchNorm that
         does not follow the batches."""
-        still = [not part.trainable and part.batchnorm == "eval" for part in self.parts[:-1]]
-        return still.index(False) if False in still else len(still)
+        is_static = [not part.trainable and part.batchnorm == "eval" for part in self.parts[:-1]]
+        return is_static.index(False) if False in is_static else len(is_static)
 
 
 @dataclass(frozen=True)
 class Plan:
     phases: tuple[PhasePlan, ...]
 
-    def at(self, epoch: int) -> PhasePlan:
+    def get_phase(self, epoch: int) -> PhasePlan:
         """The phase of `epoch`; the last one for any later epoch."""
         return next((phase for phase in self.phases if epoch < phase.end), self.phases[-1])
 
-    def untouched(self, depth: int, until: PhasePlan) -> bool:
+    def is_pretrained_until(self, depth: int, until: PhasePlan) -> bool:
         """Whether the leading `depth` stages are still the source's when the phase `until` begins."""
-        return all(phase.still_stages >= depth for phase in self.phases if phase.start < until.start)
+        return all(phase.num_static_stages >= depth for phase in self.phases if phase.start < until.start)
 
-    def plain(self) -> list[dict[str, Any]]:
-        phases = [dataclasses.asdict(phase) for phase in self.phases]
-        return [{**one, "parts": list(one["parts"]), "schedule": list(one["schedule"])} for one in phases]
+    def to_dicts(self) -> list[dict[str, Any]]:
+        phase_dicts = [dataclasses.asdict(phase) for phase in self.phases]
+        return [
+            {**phase_dict, "parts": list(phase_dict["parts"]), "schedule": list(phase_dict["schedule"])}
+            for phase_dict in phase_dicts
+        ]
 
 
-def plan_of_plain(plain: Sequence[Mapping[str, Any]]) -> Plan:
+def build_plan_from_dicts(phase_dicts: Sequence[Mapping[str, Any]]) -> Plan:
     """The plan that `Plan.plain` gave, as `run.json` holds it."""
     phases = [
         PhasePlan(
-            **{**one, "parts": tuple(PartPlan(**part) for part in one["parts"]), "schedule": tuple(one["schedule"])}
+            **{
+                **phase_dict,
+                "parts": tuple(PartPlan(**part) for part in phase_dict["parts"]),
+                "schedule": tuple(phase_dict["schedule"]),
+            }
         )
-        for one in plain
+        for phase_dict in phase_dicts
     ]
     return Plan(tuple(phases))
 
 
-def planned(
-    strategy: Strategy,
+def build_plan(
+    strategy: StrategyConfig,
     parts: Sequence[Part],
     epochs: int,
     learning_rate: float,
@@ -107,22 +114,25 @@ def planned(
         UserFault: with all words that mean no stage here, phases that train nothing, and phases and schedules that do
             not fit into the epochs.
     """
-    spans = _spans(strategy.phases, epochs)
-    schedules = _schedules(strategy.phases, spans, epochs)
-    faults = list(misfits(strategy, parts, spans, schedules, epochs, schedule_epochs))
-    if faults:
-        raise UserFault("the strategy does not fit the backbone, or the epochs.", faults)
-    decays = {part.name: 0.0 if strategy.source_pull else weight_decay for part in parts[:-1]} | {
+    phase_spans = _compute_phase_spans(strategy.phases, epochs)
+    schedule_spans = _compute_schedule_spans(strategy.phases, phase_spans, epochs)
+    problems = list(check_strategy(strategy, parts, phase_spans, schedule_spans, epochs, schedule_epochs))
+    if problems:
+        raise UserError("the strategy does not fit the backbone, or the epochs.", problems)
+    weight_decays = {part.name: 0.0 if strategy.source_pull else weight_decay for part in parts[:-1]} | {
         parts[-1].name: weight_decay
     }
     phases: list[PhasePlan] = []
     for name, phase in strategy.phases.items():
-        for step in _steps(name, phase, parts, *spans[name]):
-            planned_parts = tuple(
-                _part(phase, step.frozen, parts, place, learning_rate, decays) for place in range(len(parts))
+        for step in _split_phase(name, phase, parts, *phase_spans[name]):
+            part_plans = tuple(
+                _build_part_plan(phase, step.frozen_parts, parts, part_index, learning_rate, weight_decays)
+                for part_index in range(len(parts))
             )
-            restarts = "optimizer" in phase.restart and step.start == spans[name][0]
-            phases.append(PhasePlan(step.name, step.start, step.end, planned_parts, schedules[name], restarts))
+            restarts_optimizer = "optimizer" in phase.restart and step.start == phase_spans[name][0]
+            phases.append(
+                PhasePlan(step.name, step.start, step.end, part_plans, schedule_spans[name], restarts_optimizer)
+            )
     return Plan(tuple(phases))
 
 
@@ -133,41 +143,51 @@ class _Step:
     name: str
     start: int
     end: int
-    frozen: set[str]
+    frozen_parts: set[str]
 
 
-def _steps(name: str, phase: Phase, parts: Sequence[Part], start: int, end: int) -> Iterator[_Step]:
+def _split_phase(name: str, phase: PhaseConfig, parts: Sequence[Part], start: int, end: int) -> Iterator[_Step]:
     """One step, or those in which the stages of `unfreeze` join: with fewer epochs than stages, several an epoch."""
-    waiting = meant(phase.unfreeze, parts) - meant(phase.train, parts)
-    joining = [part.name for part in reversed(parts) if part.name in waiting]
-    if not joining:
+    parts_to_unfreeze = resolve_selectors(phase.unfreeze, parts) - resolve_selectors(phase.train, parts)
+    unfreeze_order = [part.name for part in reversed(parts) if part.name in parts_to_unfreeze]
+    if not unfreeze_order:
         yield _Step(name, start, end, set())
         return
-    counts = [-(-(epoch + 1) * len(joining) // (end - start)) for epoch in range(end - start)]
-    for count in dict.fromkeys(counts):
-        first = start + counts.index(count)
-        yield _Step(f"{name}-{joining[count - 1]}", first, first + counts.count(count), set(joining[count:]))
+    unfrozen_counts = [-(-(epoch + 1) * len(unfreeze_order) // (end - start)) for epoch in range(end - start)]
+    for count in dict.fromkeys(unfrozen_counts):
+        first_epoch = start + unfrozen_counts.index(count)
+        yield _Step(
+            f"{name}-{unfreeze_order[count - 1]}",
+            first_epoch,
+            first_epoch + unfrozen_counts.count(count),
+            set(unfreeze_order[count:]),
+        )
 
 
-def _part(
-    phase: Phase, frozen: set[str], parts: Sequence[Part], place: int, learning_rate: float, decays: Mapping[str, float]
+def _build_part_plan(
+    phase: PhaseConfig,
+    frozen_parts: set[str],
+    parts: Sequence[Part],
+    part_index: int,
+    learning_rate: float,
+    weight_decays: Mapping[str, float],
 ) -> PartPlan:
-    name, kind = parts[place].name, kinds(phase, parts).get(parts[place].name)
+    name, kind = parts[part_index].name, resolve_trained_kinds(phase, parts).get(parts[part_index].name)
     rate = 0.0
-    if kind and name not in frozen:
-        away_from_head = len(parts) - 1 - place
-        rate = learning_rate * by_part(phase.learning_rate, parts)[name] * phase.layer_decay**away_from_head
-    decay = decays[name] * by_part(phase.weight_decay, parts).get(name, 1.0) if rate else 0.0
-    batchnorm = by_part(phase.batchnorm, parts).get(name, "train" if rate else "eval")
+    if kind and name not in frozen_parts:
+        distance_to_head = len(parts) - 1 - part_index
+        rate = learning_rate * map_to_parts(phase.learning_rate, parts)[name] * phase.layer_decay**distance_to_head
+    decay = weight_decays[name] * map_to_parts(phase.weight_decay, parts).get(name, 1.0) if rate else 0.0
+    batchnorm = map_to_parts(phase.batchnorm, parts).get(name, "train" if rate else "eval")
     return PartPlan(name, rate > 0, rate, decay, batchnorm, kind if kind and rate else "all")
 
 
-def _spans(phases: Mapping[str, Phase], epochs: int) -> Spans:
+def _compute_phase_spans(phases: Mapping[str, PhaseConfig], epochs: int) -> Spans:
     """Start and end of each phase; the phase with neither epochs nor share, else the last, takes what is left."""
     lengths = {name: phase.epochs or max(1, round((phase.share or 0) * epochs)) for name, phase in phases.items()}
-    open_ended = [name for name, phase in phases.items() if not phase.epochs and not phase.share]
-    filler = open_ended[0] if open_ended else list(phases)[-1]
-    lengths[filler] = epochs - sum(length for name, length in lengths.items() if name != filler)
+    open_ended_phases = [name for name, phase in phases.items() if not phase.epochs and not phase.share]
+    filler_phase = open_ended_phases[0] if open_ended_phases else list(phases)[-1]
+    lengths[filler_phase] = epochs - sum(length for name, length in lengths.items() if name != filler_phase)
     spans, start = {}, 0
     for name, length in lengths.items():
         spans[name] = (start, start + length)
@@ -175,10 +195,10 @@ def _spans(phases: Mapping[str, Phase], epochs: int) -> Spans:
     return spans
 
 
-def _schedules(phases: Mapping[str, Phase], spans: Spans, epochs: int) -> Spans:
+def _compute_schedule_spans(phases: Mapping[str, PhaseConfig], spans: Spans, epochs: int) -> Spans:
     """The epochs over which the schedule of each phase runs: from a restart to the next."""
-    begins = [spans[name][0] for name, phase in phases.items() if "scheduler" in phase.restart]
-    edges = sorted({0, *begins, epochs})
+    restart_epochs = [spans[name][0] for name, phase in phases.items() if "scheduler" in phase.restart]
+    edges = sorted({0, *restart_epochs, epochs})
     return {
         name: (
             max((edge for edge in edges if edge <= start), default=0),

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from thaw.config.faults import Fault, UserFault, listing, nearest
+from thaw.config.faults import Problem, UserError, find_closest_name, format_names
 
 
-def selected(selector: str, parts: Sequence[str]) -> list[str]:
+def select_parts(selector: str, part_names: Sequence[str]) -> list[str]:
     """The parts that `selector` means; `parts` are the stages, input to output, and `head` last.
 
     `first:`, `last:` (a number, or a share of the stages such as 50%), `from:` and `to:` (a stage, itself included)
@@ -18,40 +18,42 @@ def selected(selector: str, parts: Sequence[str]) -> list[str]:
     Raises:
         UserFault: for a selector that means nothing here, with the list of stages.
     """
-    stages = list(parts[:-1])
-    word, _, amount = selector.partition(":")
+    stages = list(part_names[:-1])
+    keyword, _, argument = selector.partition(":")
     if selector == "all":
-        return list(parts)
+        return list(part_names)
     if selector == "backbone":
         return stages
-    if word in ("from", "to") and amount in stages:
-        place = stages.index(amount)
-        return stages[place:] if word == "from" else stages[: place + 1]
-    if word in ("first", "last") and 1 <= (count := _count(amount, len(stages))) <= len(stages):
-        return stages[:count] if word == "first" else stages[-count:]
-    found = [name for name in parts if fnmatchcase(name, selector)]
-    if not found:
-        raise UserFault("the strategy does not fit the backbone.", [means_nothing(selector, parts)])
-    return found
+    if keyword in ("from", "to") and argument in stages:
+        index = stages.index(argument)
+        return stages[index:] if keyword == "from" else stages[: index + 1]
+    if keyword in ("first", "last") and 1 <= (count := _parse_count(argument, len(stages))) <= len(stages):
+        return stages[:count] if keyword == "first" else stages[-count:]
+    matches = [name for name in part_names if fnmatchcase(name, selector)]
+    if not matches:
+        raise UserError("the strategy does not fit the backbone.", [build_selector_problem(selector, part_names)])
+    return matches
 
 
-def _count(amount: str, stages: int) -> int:
+def _parse_count(amount: str, num_stages: int) -> int:
     """How many stages `3` or `50%` are; a share is rounded down, but to one at least: the head trains beside them, so
     the upper half of nine stages is four. 0 for what is neither."""
     if amount.isdigit():
         return int(amount)
-    share = amount.removesuffix("%")
-    is_share = share.isdigit() and 1 <= int(share) <= 100
-    return max(1, stages * int(share) // 100) if is_share else 0
+    percentage = amount.removesuffix("%")
+    is_percentage = percentage.isdigit() and 1 <= int(percentage) <= 100
+    return max(1, num_stages * int(percentage) // 100) if is_percentage else 0
 
 
-def means_nothing(selector: str, parts: Sequence[str]) -> Fault:
-    valid = f"{listing(parts, 40)}; {_words(len(parts) - 1)}"
-    word, colon, rest = selector.partition(":")
-    closest = nearest(rest, parts[:-1]) if word in ("from", "to") else None
-    fix = f"{word}{colon}{closest}" if closest else nearest(selector, [*parts, "all", "backbone"]) or ""
-    return Fault(f"{selector!r} selects no stage", selector, valid, fix)
+def build_selector_problem(selector: str, part_names: Sequence[str]) -> Problem:
+    valid = f"{format_names(part_names, 40)}; {_describe_selectors(len(part_names) - 1)}"
+    keyword, colon, argument = selector.partition(":")
+    closest = find_closest_name(argument, part_names[:-1]) if keyword in ("from", "to") else None
+    fix = (
+        f"{keyword}{colon}{closest}" if closest else find_closest_name(selector, [*part_names, "all", "backbone"]) or ""
+    )
+    return Problem(f"{selector!r} selects no stage", selector, valid, fix)
 
 
-def _words(stages: int) -> str:
-    return f"all, backbone, first:1 .. last:{stages}, last:50%, from:STAGE, to:STAGE, or a pattern with *"
+def _describe_selectors(num_stages: int) -> str:
+    return f"all, backbone, first:1 .. last:{num_stages}, last:50%, from:STAGE, to:STAGE, or a pattern with *"

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from thaw.training.files import write_json
-from thaw.training.run import ENDED, RECORD
+from thaw.training.run import FINISHED_STATUSES, RECORD_FILE
 
-SWEEP = "sweep.json"
+SWEEP_FILE = "sweep.json"
 
 
 @dataclass(frozen=True)
@@ -33,30 +33,30 @@ class Job:
 
 
 def is_sweep(directory: Path) -> bool:
-    return (directory / SWEEP).is_file()
+    return (directory / SWEEP_FILE).is_file()
 
 
 def write_sweep(directory: Path, sweep: Sweep) -> None:
-    write_json(directory / SWEEP, asdict(sweep))
+    write_json(directory / SWEEP_FILE, asdict(sweep))
 
 
 def read_sweep(directory: Path) -> Sweep:
-    content = json.loads((directory / SWEEP).read_text(encoding="utf-8"))
+    content = json.loads((directory / SWEEP_FILE).read_text(encoding="utf-8"))
     return Sweep(tuple(content["arguments"]), content["jobs"])
 
 
-def jobs_in(directory: Path) -> list[Job]:
+def read_jobs(directory: Path) -> list[Job]:
     """Every job of the sweep in `directory`, by number, those without a run too."""
-    begun = {job.number: job for job in map(_job, sorted(directory.glob(f"*/{RECORD}")))}
-    numbers = sorted({*begun, *range(read_sweep(directory).jobs or 0)})
-    return [begun.get(number) or Job(number, "", "missing", "") for number in numbers]
+    jobs_by_number = {job.number: job for job in map(_read_job, sorted(directory.glob(f"*/{RECORD_FILE}")))}
+    numbers = sorted({*jobs_by_number, *range(read_sweep(directory).jobs or 0)})
+    return [jobs_by_number.get(number) or Job(number, "", "missing", "") for number in numbers]
 
 
-def unfinished(jobs: Sequence[Job]) -> list[Job]:
-    return [job for job in jobs if job.status not in ENDED]
+def select_unfinished_jobs(jobs: Sequence[Job]) -> list[Job]:
+    return [job for job in jobs if job.status not in FINISHED_STATUSES]
 
 
-def _job(file: Path) -> Job:
+def _read_job(file: Path) -> Job:
     record = json.loads(file.read_text(encoding="utf-8"))
     number, _, name = file.parent.name.partition("_")
     lines = str(record.get("error", "")).strip().splitlines()

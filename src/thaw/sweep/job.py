@@ -10,13 +10,13 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from thaw.config.command import values_of
-from thaw.config.faults import DONE, FAILED, FAULT, INTERRUPTED, UserFault
+from thaw.config.command import resolve_values
+from thaw.config.faults import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_USER_ERROR, UserError
 from thaw.config.schema import Recipe
-from thaw.config.validation import validated
+from thaw.config.validation import validate_recipe
 from thaw.sweep.directory import is_sweep, read_sweep
-from thaw.sweep.process import OUTPUT, in_this_process, output_to, shares_its_machine
-from thaw.training.run import ENDED, note_failure, status_in
+from thaw.sweep.process import OUTPUT_FILE, is_in_process_launcher, is_local_parallel_launcher, redirect_output
+from thaw.training.run import FINISHED_STATUSES, read_status, record_failure
 
 
 def run_job(config: DictConfig) -> int:
@@ -27,53 +27,61 @@ def run_job(config: DictConfig) -> int:
     Raises:
         KeyboardInterrupt: where it was interrupted, which ends the sweep.
     """
-    job = HydraConfig.get()
-    directory = Path(job.runtime.output_dir)
-    with _output_of(directory):
-        print(_title(directory, job.job.num), flush=True)
-        status = _status(config, directory)
-    if status == INTERRUPTED:
+    hydra_config = HydraConfig.get()
+    directory = Path(hydra_config.runtime.output_dir)
+    with _redirect_job_output(directory):
+        print(_format_title(directory, hydra_config.job.num), flush=True)
+        status = _train_or_record_failure(config, directory)
+    if status == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     return status
 
 
-def _output_of(directory: Path) -> AbstractContextManager[None]:
+def _redirect_job_output(directory: Path) -> AbstractContextManager[None]:
     """Jobs that run side by side would print into each other's lines."""
-    return nullcontext() if in_this_process(HydraConfig.get().launcher) else output_to(directory / OUTPUT)
+    return (
+        nullcontext()
+        if is_in_process_launcher(HydraConfig.get().launcher)
+        else redirect_output(directory / OUTPUT_FILE)
+    )
 
 
-def _title(directory: Path, number: int) -> str:
+def _format_title(directory: Path, number: int) -> str:
     sweep = read_sweep(directory.parent) if is_sweep(directory.parent) else None
-    of_all = f" of {sweep.jobs}" if sweep and sweep.jobs else ""
-    return f"\njob {number + 1}{of_all}: {directory.name.partition('_')[2]}"
+    total = f" of {sweep.jobs}" if sweep and sweep.jobs else ""
+    return f"\njob {number + 1}{total}: {directory.name.partition('_')[2]}"
 
 
-def _status(config: DictConfig, directory: Path) -> int:
+def _train_or_record_failure(config: DictConfig, directory: Path) -> int:
     try:
-        return _trained(config, directory)
-    except UserFault as fault:
-        print(f"thaw: {fault}", file=sys.stderr)
-        note_failure(directory, str(fault))
-        return FAULT
+        return _train(config, directory)
+    except UserError as error:
+        print(f"thaw: {error}", file=sys.stderr)
+        record_failure(directory, str(error))
+        return EXIT_USER_ERROR
     except Exception:
         traceback.print_exc()
-        note_failure(directory, traceback.format_exc())
-        return FAILED
+        record_failure(directory, traceback.format_exc())
+        return EXIT_FAILURE
 
 
-def _trained(config: DictConfig, directory: Path) -> int:
-    before = status_in(directory)
-    if before in ENDED:
-        print(f"{before} before")
-        return DONE
-    recipe = validated(values_of(config))
-    from thaw.training.hardware import beginning_with
+def _train(config: DictConfig, directory: Path) -> int:
+    previous_status = read_status(directory)
+    if previous_status in FINISHED_STATUSES:
+        print(f"{previous_status} before")
+        return EXIT_SUCCESS
+    recipe = validate_recipe(resolve_values(config))
+    from thaw.training.hardware import assign_gpus_from
     from thaw.training.start import resume, start
 
-    with beginning_with(_first_gpu(recipe)):
-        return resume(directory) if before else start(recipe, directory)
+    with assign_gpus_from(_get_first_gpu(recipe)):
+        return resume(directory) if previous_status else start(recipe, directory)
 
 
-def _first_gpu(recipe: Recipe) -> int:
-    job, devices = HydraConfig.get(), recipe.trainer.devices
-    return job.job.num * (devices if isinstance(devices, int) else 1) if shares_its_machine(job.launcher) else 0
+def _get_first_gpu(recipe: Recipe) -> int:
+    hydra_config, devices = HydraConfig.get(), recipe.trainer.devices
+    return (
+        hydra_config.job.num * (devices if isinstance(devices, int) else 1)
+        if is_local_parallel_launcher(hydra_config.launcher)
+        else 0
+    )

@@ -13,23 +13,23 @@ from omegaconf import DictConfig
 
 from thaw.config.command import register_resolvers
 
-OUTPUT = "output.log"
+OUTPUT_FILE = "output.log"
 STDOUT, STDERR = 1, 2
 
 
-def launcher_name(launcher: DictConfig) -> str:
+def get_launcher_name(launcher: DictConfig) -> str:
     """Of Hydra's launcher plugin: its class."""
     return str(launcher._target_).rpartition(".")[2]
 
 
-def in_this_process(launcher: DictConfig) -> bool:
+def is_in_process_launcher(launcher: DictConfig) -> bool:
     """Whether jobs run one after the other in the sweep's own process."""
-    return launcher_name(launcher) == "BasicLauncher"
+    return get_launcher_name(launcher) == "BasicLauncher"
 
 
-def shares_its_machine(launcher: DictConfig) -> bool:
+def is_local_parallel_launcher(launcher: DictConfig) -> bool:
     """Whether jobs run side by side on one machine, of which nobody deals out the GPUs."""
-    return launcher_name(launcher) in ("JoblibLauncher", "LocalLauncher")
+    return get_launcher_name(launcher) in ("JoblibLauncher", "LocalLauncher")
 
 
 @dataclass(frozen=True)
@@ -45,28 +45,28 @@ class Task:
         return self.run(config)
 
     def __reduce__(self) -> tuple[Callable[..., Task], tuple[object, ...]]:
-        return _arrived, (self.run, self.arguments, self.command)
+        return _unpickle_task, (self.run, self.arguments, self.command)
 
 
-def _arrived(run: Callable[[DictConfig], int], arguments: tuple[str, ...], command: tuple[str, ...]) -> Task:
+def _unpickle_task(run: Callable[[DictConfig], int], arguments: tuple[str, ...], command: tuple[str, ...]) -> Task:
     register_resolvers(arguments)
     sys.argv[:] = command
     return Task(run, arguments, command)
 
 
 @contextmanager
-def output_to(file: Path) -> Iterator[None]:
+def redirect_output(file: Path) -> Iterator[None]:
     """Within, what this process and those that it starts print goes to the end of `file`."""
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = {number: os.dup(number) for number in (STDOUT, STDERR)}
+    saved_descriptors = {descriptor: os.dup(descriptor) for descriptor in (STDOUT, STDERR)}
     with file.open("a", buffering=1, encoding="utf-8") as stream:
         try:
-            for number in kept:
-                os.dup2(stream.fileno(), number)
+            for descriptor in saved_descriptors:
+                os.dup2(stream.fileno(), descriptor)
             with redirect_stdout(stream), redirect_stderr(stream):
                 yield
         finally:
-            for number, before in kept.items():
-                os.dup2(before, number)
-                os.close(before)
+            for descriptor, saved_descriptor in saved_descriptors.items():
+                os.dup2(saved_descriptor, descriptor)
+                os.close(saved_descriptor)

@@ -15,14 +15,14 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from thaw.config.faults import Fault, UserFault
-from thaw.config.search import Dimension, SearchSettings, settings_of, space_of
-from thaw.sweep.space import next_values
-from thaw.training.run import ENDED, status_in
-from thaw.training.trials import Search, Trial, read_search, runs_of, write_search
+from thaw.config.faults import Problem, UserError
+from thaw.config.search import Dimension, SearchSettings, get_search_settings, parse_search_space
+from thaw.sweep.space import suggest_values
+from thaw.training.run import FINISHED_STATUSES, read_status
+from thaw.training.trials import Search, SearchTrial, find_runs, read_search, write_search
 
 
-def search(config: DictConfig, context: HydraContext, task: TaskFunction, arguments: Sequence[str]) -> None:
+def run_search(config: DictConfig, context: HydraContext, task: TaskFunction, arguments: Sequence[str]) -> None:
     """Runs the trials that `arguments` ask for, in place of a sweeper of Hydra's: these have to lie in a package of
     another name. `config` is what they share.
 
@@ -31,60 +31,70 @@ def search(config: DictConfig, context: HydraContext, task: TaskFunction, argume
     """
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
     overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(list(arguments))
-    space, fixed = space_of(overrides)
-    settings = SearchSettings.model_validate(settings_of(config))
-    under_way = _UnderWay(Path(config.hydra.sweep.dir), space, fixed, launcher)
-    found = under_way.to_the_end(settings, settings.batch or _side_by_side(config))
-    from thaw.sweep.found import tell
+    space, fixed_overrides = parse_search_space(overrides)
+    settings = SearchSettings.model_validate(get_search_settings(config))
+    search_run = SearchRun(Path(config.hydra.sweep.dir), space, fixed_overrides, launcher)
+    finished_search = search_run.run(settings, settings.batch or _count_parallel_trials(config))
+    from thaw.sweep.found import report_search
 
-    tell(under_way.directory, found, space, fixed)
+    report_search(search_run.directory, finished_search, space, fixed_overrides)
 
 
-def _side_by_side(config: DictConfig) -> int:
+def _count_parallel_trials(config: DictConfig) -> int:
     """How many trials the launcher runs at once, as far as it says."""
     count = int(config.hydra.launcher.get("n_jobs") or 1)
     return count if count > 0 else max(1, (os.cpu_count() or 1) + 1 + count)  # as joblib counts
 
 
 @dataclass(frozen=True)
-class _UnderWay:
+class SearchRun:
     directory: Path
     space: Sequence[Dimension]
-    fixed: Sequence[str]
+    fixed_overrides: Sequence[str]
     launcher: Launcher
 
-    def to_the_end(self, settings: SearchSettings, together: int) -> Search:
+    def run(self, settings: SearchSettings, trials_per_batch: int) -> Search:
         """Chooses and runs `together` trials after another. Those of before are not chosen again, and those of them
         that are done or pruned not run again."""
-        search = self._begun(settings)
-        for known, batch in groupby(search.trials, lambda trial: trial.known):
-            self._run(list(batch), known)
-        while (known := len(search.trials)) < settings.trials:
-            for _ in range(min(together, settings.trials - known)):
-                search = search.with_trial(Trial(next_values(self.directory, search, known, self.space), known))
+        search = self._load_or_create_search(settings)
+        for n_completed, batch in groupby(search.trials, lambda trial: trial.known):
+            self._run_trials(list(batch), n_completed)
+        while (n_completed := len(search.trials)) < settings.trials:
+            for _ in range(min(trials_per_batch, settings.trials - n_completed)):
+                search = search.with_trial(
+                    SearchTrial(suggest_values(self.directory, search, n_completed, self.space), n_completed)
+                )
             write_search(self.directory, search)  # before they start: a killed search goes on with the same ones
-            self._run(search.trials[known:], known)
+            self._run_trials(search.trials[n_completed:], n_completed)
         return search
 
-    def _begun(self, settings: SearchSettings) -> Search:
-        words = {one.key: one.words for one in self.space}
-        before = read_search(self.directory)
-        if before and before.space != words:
-            got, valid = (" ".join(f"{key}={value}" for key, value in one.items()) for one in (words, before.space))
-            raise UserFault("the search has begun otherwise.", [Fault(str(self.directory), got, valid)])
-        return before or Search(
+    def _load_or_create_search(self, settings: SearchSettings) -> Search:
+        space = {entry.key: entry.expression for entry in self.space}
+        existing_search = read_search(self.directory)
+        if existing_search and existing_search.space != space:
+            got, valid = (
+                " ".join(f"{key}={value}" for key, value in entry.items()) for entry in (space, existing_search.space)
+            )
+            raise UserError("the search has begun otherwise.", [Problem(str(self.directory), got, valid)])
+        return existing_search or Search(
             seed=settings.seed,
             random_trials=settings.random_trials,
             pruner=settings.pruner,
             spared_trials=settings.spared_trials,
             spared_epochs=settings.spared_epochs,
-            space=words,
+            space=space,
         )
 
-    def _run(self, trials: Sequence[Trial], first: int) -> None:
-        runs = runs_of(self.directory)
-        if all(one in runs and status_in(runs[one]) in ENDED for one in range(first, first + len(trials))):
+    def _run_trials(self, trials: Sequence[SearchTrial], first_number: int) -> None:
+        runs = find_runs(self.directory)
+        if all(
+            item in runs and read_status(runs[item]) in FINISHED_STATUSES
+            for item in range(first_number, first_number + len(trials))
+        ):
             return
-        jobs = [[*self.fixed, *(one.line(trial.values[one.key]) for one in self.space)] for trial in trials]
-        for result in self.launcher.launch(jobs, initial_job_idx=first):
+        jobs = [
+            [*self.fixed_overrides, *(item.format_override(trial.values[item.key]) for item in self.space)]
+            for trial in trials
+        ]
+        for result in self.launcher.launch(jobs, initial_job_idx=first_number):
             _ = result.return_value  # raises what the launcher has caught

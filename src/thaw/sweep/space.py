@@ -9,65 +9,68 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thaw.config.search import Dimension
-from thaw.training.trials import Search, study_before
+from thaw.training.trials import Search, study_up_to
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
-DIGITS = 4  # of a chosen number: enough to tell trials apart, few enough to type
-ASKED_OF_TPE = 10  # times for values that no trial had; a small space is then filled evenly
+SIGNIFICANT_DIGITS = 4  # of a chosen number: enough to tell trials apart, few enough to type
+MAX_TPE_ATTEMPTS = 10  # times for values that no trial had; a small space is then filled evenly
 
 
-def distributions(space: Sequence[Dimension]) -> dict[str, BaseDistribution]:
-    return {one.key: _distribution(one) for one in space}
+def build_distributions(space: Sequence[Dimension]) -> dict[str, BaseDistribution]:
+    return {dimension.key: _build_distribution(dimension) for dimension in space}
 
 
-def _distribution(one: Dimension) -> BaseDistribution:
+def _build_distribution(dimension: Dimension) -> BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    if one.kind == "choice" or len(one.values) == 1:
-        return CategoricalDistribution(one.values)
-    low, high = one.values[0], one.values[-1]
-    step = one.values[1] - low if one.kind == "range" else None
+    if dimension.kind == "choice" or len(dimension.values) == 1:
+        return CategoricalDistribution(dimension.values)
+    low, high = dimension.values[0], dimension.values[-1]
+    step = dimension.values[1] - low if dimension.kind == "range" else None
     if isinstance(low, int):
-        return IntDistribution(low, high, log=one.log, step=step or 1)
-    return FloatDistribution(low, high, log=one.log, step=step)
+        return IntDistribution(low, high, log=dimension.is_log_scale, step=step or 1)
+    return FloatDistribution(low, high, log=dimension.is_log_scale, step=step)
 
 
-def next_values(directory: Path, search: Search, known: int, space: Sequence[Dimension]) -> dict[str, Any]:
+def suggest_values(directory: Path, search: Search, n_completed: int, space: Sequence[Dimension]) -> dict[str, Any]:
     """Values for the trial behind the last of `search`, by the results of the first `known`: those of no trial before,
     as a run with the same values would be the same run. A function of its arguments and what lies in `directory`."""
-    number, found = len(search.trials), distributions(space)
-    study = study_before(directory, search, number, known, found)
-    tried = [trial.values for trial in search.trials]
+    number, param_distributions = len(search.trials), build_distributions(space)
+    study = study_up_to(directory, search, number, n_completed, param_distributions)
+    previous_values = [trial.values for trial in search.trials]
     for attempt in count():
-        study.sampler = _sampler(search, number, attempt)
-        values = {one.key: _rounded(value, one) for one, value in _pairs(space, study.ask(found).params)}
-        if values not in tried:
+        study.sampler = _create_sampler(search, number, attempt)
+        values = {
+            dimension.key: _round_value(value, dimension)
+            for dimension, value in _pair_with_dimensions(space, study.ask(param_distributions).params)
+        }
+        if values not in previous_values:
             return values
     raise AssertionError
 
 
-def _sampler(search: Search, number: int, attempt: int) -> BaseSampler:
+def _create_sampler(search: Search, number: int, attempt: int) -> BaseSampler:
     from optuna.samplers import RandomSampler, TPESampler
 
     digest = hashlib.sha256(f"{search.seed} {number} {attempt}".encode()).digest()
     seed = int.from_bytes(digest[:4], "big")
-    if attempt >= ASKED_OF_TPE:
+    if attempt >= MAX_TPE_ATTEMPTS:
         return RandomSampler(seed)
     return TPESampler(n_startup_trials=search.random_trials, multivariate=True, constant_liar=True, seed=seed)
 
 
-def _pairs(space: Sequence[Dimension], chosen: Mapping[str, Any]) -> list[tuple[Dimension, Any]]:
-    return [(one, chosen[one.key]) for one in space]
+def _pair_with_dimensions(space: Sequence[Dimension], params: Mapping[str, Any]) -> list[tuple[Dimension, Any]]:
+    return [(dimension, params[dimension.key]) for dimension in space]
 
 
-def _rounded(value: Any, one: Dimension) -> Any:
+def _round_value(value: Any, dimension: Dimension) -> Any:
     """Of an interval to DIGITS digits, within its ends; of a range the number as it is typed."""
-    if one.kind == "range":
-        return min(one.values, key=lambda number: abs(number - value))
-    if one.kind != "interval" or not isinstance(value, float):
+    if dimension.kind == "range":
+        return min(dimension.values, key=lambda number: abs(number - value))
+    if dimension.kind != "interval" or not isinstance(value, float):
         return value
-    low, high = one.values
-    return min(high, max(low, float(f"{value:.{DIGITS}g}")))
+    low, high = dimension.values
+    return min(high, max(low, float(f"{value:.{SIGNIFICANT_DIGITS}g}")))

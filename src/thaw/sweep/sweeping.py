@@ -12,16 +12,16 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
-from thaw.config.command import Checked, Command, checked, parsed, register_resolvers
-from thaw.config.faults import DONE, FAILED, INTERRUPTED, UserFault
+from thaw.config.command import CheckedCommand, Command, check_command, parse_command, register_resolvers
+from thaw.config.faults import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, UserError
 from thaw.config.search import is_search
-from thaw.sweep.directory import Sweep, is_sweep, jobs_in, read_sweep, unfinished, write_sweep
+from thaw.sweep.directory import Sweep, is_sweep, read_jobs, read_sweep, select_unfinished_jobs, write_sweep
 from thaw.sweep.job import run_job
 from thaw.sweep.process import Task
-from thaw.sweep.search import search
-from thaw.sweep.share import register_shares
-from thaw.sweep.watching import watched
-from thaw.training.run import claimed
+from thaw.sweep.search import run_search
+from thaw.sweep.share import register_resource_resolvers
+from thaw.sweep.watching import monitor_jobs
+from thaw.training.run import lock_run
 
 
 def sweep(command: Command) -> int:
@@ -30,78 +30,83 @@ def sweep(command: Command) -> int:
     Raises:
         UserFault: with all faults of all jobs, before any starts.
     """
-    made = checked(command)
-    return _to_its_end(made, Path(made.config.hydra.sweep.dir).absolute(), command.arguments)
+    checked_command = check_command(command)
+    return _run_sweep(checked_command, Path(checked_command.config.hydra.sweep.dir).absolute(), command.arguments)
 
 
-def take_up(directory: Path) -> int:
+def resume_sweep(directory: Path) -> int:
     """Runs what is missing of the sweep in `directory`, or failed, and goes on with what was interrupted.
 
     Raises:
         UserFault: where its command cannot be composed any more.
     """
     arguments = read_sweep(directory).arguments
-    return _to_its_end(checked(parsed(arguments)), directory.absolute(), arguments)
+    return _run_sweep(check_command(parse_command(arguments)), directory.absolute(), arguments)
 
 
-def _to_its_end(made: Checked, directory: Path, arguments: tuple[str, ...]) -> int:
-    with claimed(directory):
+def _run_sweep(checked_command: CheckedCommand, directory: Path, arguments: tuple[str, ...]) -> int:
+    with lock_run(directory):
         if not is_sweep(directory):
-            write_sweep(directory, Sweep(arguments, made.jobs))
+            write_sweep(directory, Sweep(arguments, checked_command.num_jobs))
         try:
-            _run(made, directory)
+            _run_jobs(checked_command, directory)
         except KeyboardInterrupt:
             print(f"go on with the sweep: thaw resume {directory}", file=sys.stderr)
-            return INTERRUPTED
-        except UserFault:
+            return EXIT_INTERRUPTED
+        except UserError:
             raise
         except Exception:  # of a launcher, whose process was killed for instance; of a job it is told already
             traceback.print_exc()
-    return _told(directory)
+    return _report_sweep(directory)
 
 
-def _run(made: Checked, directory: Path) -> None:
+def _run_jobs(checked_command: CheckedCommand, directory: Path) -> None:
     """As Hydra's own multirun does, in a directory that is known before, with a preset's values that were checked."""
-    config = made.config
+    config = checked_command.config
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = str(directory)
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{directory}'")  # jobs compose by these
-        if made.jobs is not None:
+        if checked_command.num_jobs is not None:
             config.hydra.sweeper.params = None
-    register_resolvers(made.arguments)
-    register_shares()
+    register_resolvers(checked_command.arguments)
+    register_resource_resolvers()
     callbacks = Callbacks(config)
     callbacks.on_multirun_start(config=config, config_name=config.hydra.job.config_name)
-    context = HydraContext(config_loader=made.loader, callbacks=callbacks)
-    task, overrides = Task(run_job, tuple(made.arguments), tuple(sys.argv)), _task_overrides(made, config)
-    with watched(config, directory):
+    context = HydraContext(config_loader=checked_command.config_loader, callbacks=callbacks)
+    task, overrides = (
+        Task(run_job, tuple(checked_command.arguments), tuple(sys.argv)),
+        _select_task_overrides(checked_command, config),
+    )
+    with monitor_jobs(config, directory):
         if is_search(config):
-            search(config, context, task, overrides)
+            run_search(config, context, task, overrides)
         else:
             sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=task)
             sweeper.sweep(arguments=overrides)
     callbacks.on_multirun_end(config=config, config_name=config.hydra.job.config_name)
 
 
-def _task_overrides(made: Checked, config: DictConfig) -> list[str]:
-    hydras = set(OmegaConf.to_container(config.hydra.overrides.hydra) or [])
-    return [line for line in made.arguments if line not in hydras]
+def _select_task_overrides(checked_command: CheckedCommand, config: DictConfig) -> list[str]:
+    hydra_overrides = set(OmegaConf.to_container(config.hydra.overrides.hydra) or [])
+    return [override for override in checked_command.arguments if override not in hydra_overrides]
 
 
-def _told(directory: Path) -> int:
+def _report_sweep(directory: Path) -> int:
     """Compares what is done, names what is not."""
-    jobs = jobs_in(directory)
-    left = unfinished(jobs)
+    jobs = read_jobs(directory)
+    unfinished_jobs = select_unfinished_jobs(jobs)
     if sum(job.status == "done" for job in jobs) > 1:
         from thaw.comparison.build import compare
         from thaw.comparison.terminal import print_comparison
 
         print_comparison(compare([directory], directory))
     console = Console(highlight=False, soft_wrap=True, stderr=True)
-    for job in left:
+    for job in unfinished_jobs:
         console.print(f"job {job.number + 1} {job.status}: {job.name or 'never begun'}", style="bold", markup=False)
         if job.error:
             console.print(f"  {job.error}", markup=False)
-    if left:
-        console.print(f"\n{len(left)} of {len(jobs)} jobs are not done. To run these alone: thaw resume {directory}")
-    return FAILED if left else DONE
+    if unfinished_jobs:
+        console.print(
+            f"\n{len(unfinished_jobs)} of {len(jobs)} jobs are not done. To run these alone: thaw resume {directory}"
+        )
+    return EXIT_FAILURE if unfinished_jobs else EXIT_SUCCESS

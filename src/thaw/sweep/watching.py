@@ -11,88 +11,91 @@ from typing import TextIO
 
 from omegaconf import DictConfig
 
-from thaw.sweep.directory import Job, jobs_in, read_sweep
-from thaw.sweep.process import OUTPUT, STDERR, in_this_process, launcher_name
-from thaw.sweep.share import gpus
-from thaw.training.run import ENDED
+from thaw.sweep.directory import Job, read_jobs, read_sweep
+from thaw.sweep.process import OUTPUT_FILE, STDERR, get_launcher_name, is_in_process_launcher
+from thaw.sweep.share import count_gpus
+from thaw.training.run import FINISHED_STATUSES
 
-SECONDS_BETWEEN_LOOKS = 1.0
-TOLD = (*ENDED, "failed", "interrupted")
+POLL_INTERVAL_S = 1.0
+REPORTED_STATUSES = (*FINISHED_STATUSES, "failed", "interrupted")
 
 
 @contextmanager
-def watched(config: DictConfig, directory: Path) -> Iterator[None]:
+def monitor_jobs(config: DictConfig, directory: Path) -> Iterator[None]:
     """Within, a line for each job of the sweep in `directory` that ends, wherever it runs: what jobs note in their
     directories is all that is asked. Jobs of this process need none, they print themselves."""
-    if in_this_process(config.hydra.launcher):
+    if is_in_process_launcher(config.hydra.launcher):
         yield
         return
     with os.fdopen(os.dup(STDERR), "w", buffering=1) as terminal:  # stays, whatever a job does to this process's own
         _announce(config, directory, terminal)
-        with _looking(directory, terminal):
+        with _poll_jobs(directory, terminal):
             yield
 
 
 def _announce(config: DictConfig, directory: Path, terminal: TextIO) -> None:
-    jobs, threads = read_sweep(directory).jobs, config.trainer.threads
-    print(f"{jobs or 'the'} jobs, by {config.hydra.runtime.choices['hydra/launcher']}; what they print:", file=terminal)
-    print(f"  {directory}/*/{OUTPUT}", file=terminal)
+    num_jobs, threads = read_sweep(directory).jobs, config.trainer.threads
+    print(
+        f"{num_jobs or 'the'} jobs, by {config.hydra.runtime.choices['hydra/launcher']}; what they print:",
+        file=terminal,
+    )
+    print(f"  {directory}/*/{OUTPUT_FILE}", file=terminal)
     print(f"alone each is the same to the last bit with trainer.threads={threads or 'null'}", file=terminal)
-    if at_once := _at_once(config, jobs):
-        _warn_of_crowds(at_once, config, terminal)
+    if num_parallel_jobs := _count_parallel_jobs(config, num_jobs):
+        _warn_about_oversubscription(num_parallel_jobs, config, terminal)
 
 
-def _at_once(config: DictConfig, jobs: int | None) -> int | None:
+def _count_parallel_jobs(config: DictConfig, num_jobs: int | None) -> int | None:
     """Most jobs that run side by side on this machine; None where a scheduler looks after that."""
-    name, launcher = launcher_name(config.hydra.launcher), config.hydra.launcher
+    name, launcher = get_launcher_name(config.hydra.launcher), config.hydra.launcher
     if name == "JoblibLauncher":
         from joblib import effective_n_jobs
 
-        allowed = int(effective_n_jobs(launcher.n_jobs))
-        return min(allowed, jobs or allowed)
-    return jobs if name == "LocalLauncher" else None
+        max_jobs = int(effective_n_jobs(launcher.n_jobs))
+        return min(max_jobs, num_jobs or max_jobs)
+    return num_jobs if name == "LocalLauncher" else None
 
 
-def _warn_of_crowds(at_once: int, config: DictConfig, terminal: TextIO) -> None:
+def _warn_about_oversubscription(num_parallel_jobs: int, config: DictConfig, terminal: TextIO) -> None:
     """Threads of torch wait for each other at the end of each operation: with more of them than cores an epoch can take
     twenty times as long."""
-    from thaw.training.process import cores
+    from thaw.training.process import available_cpus
 
-    threads = config.trainer.threads or cores()
-    if gpus(config.trainer.accelerator) == 0 and at_once * threads > cores():
+    threads = config.trainer.threads or available_cpus()
+    if count_gpus(config.trainer.accelerator) == 0 and num_parallel_jobs * threads > available_cpus():
         print(
-            f"slow: {at_once} jobs at once, with {threads} threads each, on {cores()} cores wait for each other; "
-            f"launcher=joblib hydra.launcher.n_jobs={max(1, cores() // threads)} suits trainer.threads={threads}",
+            f"slow: {num_parallel_jobs} jobs at once, with {threads} threads each, on {available_cpus()} cores wait for each other; "
+            f"launcher=joblib hydra.launcher.n_jobs={max(1, available_cpus() // threads)} suits trainer.threads={threads}",
             file=terminal,
         )
 
 
 @contextmanager
-def _looking(directory: Path, terminal: TextIO) -> Iterator[None]:
-    ended = Event()
-    seen = {job.number: job.status for job in jobs_in(directory)}
+def _poll_jobs(directory: Path, terminal: TextIO) -> Iterator[None]:
+    stop_event = Event()
+    last_statuses = {job.number: job.status for job in read_jobs(directory)}
 
-    def look() -> None:
-        for job in jobs_in(directory):
-            if job.status in TOLD and seen.get(job.number) != job.status:
-                print(_line(job, directory), file=terminal)
-            seen[job.number] = job.status
+    def print_changes() -> None:
+        for job in read_jobs(directory):
+            if job.status in REPORTED_STATUSES and last_statuses.get(job.number) != job.status:
+                print(_format_job_line(job, directory), file=terminal)
+            last_statuses[job.number] = job.status
 
-    def look_on() -> None:
-        while not ended.wait(SECONDS_BETWEEN_LOOKS):
-            look()
+    def poll() -> None:
+        while not stop_event.wait(POLL_INTERVAL_S):
+            print_changes()
 
-    thread = Thread(target=look_on, daemon=True)
+    thread = Thread(target=poll, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        ended.set()
+        stop_event.set()
         thread.join()
-        look()
+        print_changes()
 
 
-def _line(job: Job, directory: Path) -> str:
-    jobs = read_sweep(directory).jobs
-    of_all = f" of {jobs}" if jobs else ""
-    return f"job {job.number + 1}{of_all} {job.status}: {job.name}"
+def _format_job_line(job: Job, directory: Path) -> str:
+    num_jobs = read_sweep(directory).jobs
+    total = f" of {num_jobs}" if num_jobs else ""
+    return f"job {job.number + 1}{total} {job.status}: {job.name}"

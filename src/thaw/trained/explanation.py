@@ -12,25 +12,33 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from thaw.analysis.dream import Dreaming, dreamt
-from thaw.analysis.feature_maps import COLUMNS, MOST_CHANNELS, StageMaps, first_filters, sheet, stage_maps, tiled
+from thaw.analysis.dream import DeepDreamSettings, deep_dream
+from thaw.analysis.feature_maps import (
+    COLUMNS,
+    MAX_CHANNELS,
+    StageMaps,
+    compute_stage_maps,
+    extract_first_filters,
+    render_maps,
+    tile_images,
+)
 from thaw.analysis.grad_cam import grad_cam
-from thaw.analysis.looks import overlaid
-from thaw.analysis.page import rendered, thumb
-from thaw.analysis.sample_grid import SIDE, save_samples, save_strips
-from thaw.config.faults import Fault, UserFault, listing, nearest
-from thaw.network.normalise import Normalise
-from thaw.trained.prediction import seen
-from thaw.trained.restore import Restored
+from thaw.analysis.looks import overlay_cam
+from thaw.analysis.page import encode_thumbnail, render_template
+from thaw.analysis.sample_grid import CELL_SIDE, save_image_grid, save_image_strips
+from thaw.config.faults import Problem, UserError, find_closest_name, format_names
+from thaw.network.normalise import Normalize
+from thaw.trained.prediction import preprocess
+from thaw.trained.restore import Classifier
 from thaw.training.files import write_text
 
-WHOLE = 10_000  # pixels: as large as it is
-PICTURE = 336  # pixels on the page
-FEW_LAYERS = 12  # of more a PNG file shows a row each: ResNet-152's third stage has 108 convolutions
+UNLIMITED_SIDE = 10_000  # pixels: as large as it is
+IMAGE_SIDE = 336  # pixels on the page
+MAX_FULL_LAYERS = 12  # of more a PNG file shows a row each: ResNet-152's third stage has 108 convolutions
 
 
 @dataclass(frozen=True)
-class Answers:
+class TopClasses:
     """The likeliest classes, the first most of all: `names`, `probabilities`, and what speaks for each, `cams` float32
     [top, side, side], seen in `stage`; without cams `reason` says why."""
 
@@ -41,17 +49,19 @@ class Answers:
     reason: str = ""
 
 
-def check_stage(network: Restored, stage: str) -> None:
+def check_stage(classifier: Classifier, stage: str) -> None:
     """Raises UserFault where `network` has no such stage."""
-    stages = list(network.network.stages)
+    stages = list(classifier.network.stages)
     if stage not in stages:
-        near = nearest(stage, stages)
-        got = f"no stage of {network.recipe.backbone.name}"
-        fault = Fault(f"--dream {stage}", got, listing(stages), f"--dream {near}" if near else "")
-        raise UserFault("no such stage.", [fault])
+        suggestion = find_closest_name(stage, stages)
+        got = f"no stage of {classifier.recipe.backbone.name}"
+        problem = Problem(f"--dream {stage}", got, format_names(stages), f"--dream {suggestion}" if suggestion else "")
+        raise UserError("no such stage.", [problem])
 
 
-def explain(trained: Restored, picture: Image.Image, name: str, folder: Path, top: int, dream: Dreaming | None) -> Path:
+def explain(
+    classifier: Classifier, image: Image.Image, name: str, folder: Path, top: int, dream: DeepDreamSettings | None
+) -> Path:
     """Writes index.html, a page and a PNG file a stage, grad_cam.png, filters.png and, where one is dreamt of,
     dream_STAGE.png into `folder`; returns the path of index.html. `name` is the picture's.
 
@@ -59,91 +69,105 @@ def explain(trained: Restored, picture: Image.Image, name: str, folder: Path, to
         UserFault: where there is no such stage to dream of.
     """
     if dream:
-        check_stage(trained, dream.stage)
+        check_stage(classifier, dream.stage)
     folder.mkdir(parents=True, exist_ok=True)
-    pixels = seen(picture, trained.preprocessing).contiguous()
-    image = Normalise(trained.preprocessing)(pixels[None])
-    shown = pixels.permute(1, 2, 0).numpy()
-    answers = _answers(trained, image, top)
-    stages = stage_maps(trained.network, image)
-    _save_answers(shown, answers, folder / "grad_cam.png")
-    filters = _filters(trained, folder / "filters.png")
-    dreams = _dream(trained, image, shown, dream, folder) if dream else None
-    common = {"name": name, "backbone": trained.recipe.backbone.name, "dataset": trained.recipe.dataset.name}
-    for number, stage in enumerate(stages):
-        _write_stage(stage, stages, number, folder, common)
-    values = {**common, **_answered(shown, answers), "filters": filters, "dream": dreams, "size": pixels.shape[1]}
-    rows = [(one.name, page_of(one.name), _described(one), _strip(one)) for one in stages]
-    write_text(folder / "index.html", rendered("explain.html", stages=rows, **values))
+    pixels = preprocess(image, classifier.preprocessing).contiguous()
+    inputs = Normalize(classifier.preprocessing)(pixels[None])
+    display_pixels = pixels.permute(1, 2, 0).numpy()
+    top_classes = _compute_top_classes(classifier, inputs, top)
+    stages = compute_stage_maps(classifier.network, inputs)
+    _save_cam_grid(display_pixels, top_classes, folder / "grad_cam.png")
+    filters = _save_filters(classifier, folder / "filters.png")
+    dream_result = _save_dream(classifier, inputs, display_pixels, dream, folder) if dream else None
+    common = {"name": name, "backbone": classifier.recipe.backbone.name, "dataset": classifier.recipe.dataset.name}
+    for index, stage in enumerate(stages):
+        _write_stage_page(stage, stages, index, folder, common)
+    values = {
+        **common,
+        **_build_template_values(display_pixels, top_classes),
+        "filters": filters,
+        "dream": dream_result,
+        "size": pixels.shape[1],
+    }
+    rows = [
+        (stage_map.name, build_page_name(stage_map.name), _describe_stage(stage_map), _render_strip(stage_map))
+        for stage_map in stages
+    ]
+    write_text(folder / "index.html", render_template("explain.html", stages=rows, **values))
     return folder / "index.html"
 
 
-def page_of(stage: str, ending: str = ".html") -> str:
+def build_page_name(stage: str, suffix: str = ".html") -> str:
     """A file name for a stage, whose own may hold what file systems do not take."""
-    return f"stage_{re.sub(r'[^0-9A-Za-z_.-]', '_', stage)}{ending}"
+    return f"stage_{re.sub(r'[^0-9A-Za-z_.-]', '_', stage)}{suffix}"
 
 
-def _answers(trained: Restored, image: Tensor, top: int) -> Answers:
+def _compute_top_classes(classifier: Classifier, inputs: Tensor, top: int) -> TopClasses:
     try:
-        found = grad_cam(trained.network, image, top=top)
+        cam_result = grad_cam(classifier.network, inputs, top=top)
     except ValueError as error:
         with torch.inference_mode():
-            best = trained.network(image).softmax(1)[0].topk(min(top, len(trained.classes)))
-        return Answers(
-            [trained.classes[one] for one in best.indices.tolist()], best.values.tolist(), [], "", str(error)
+            best = classifier.network(inputs).softmax(1)[0].topk(min(top, len(classifier.classes)))
+        return TopClasses(
+            [classifier.classes[label] for label in best.indices.tolist()], best.values.tolist(), [], "", str(error)
         )
-    likeliest = found.targets[0].tolist()
-    probabilities = found.probabilities[0, likeliest].tolist()
-    return Answers([trained.classes[one] for one in likeliest], probabilities, list(found.maps[0]), found.stage)
+    top_labels = cam_result.targets[0].tolist()
+    probabilities = cam_result.probabilities[0, top_labels].tolist()
+    return TopClasses(
+        [classifier.classes[label] for label in top_labels], probabilities, list(cam_result.maps[0]), cam_result.stage
+    )
 
 
-def _save_answers(shown: np.ndarray, answers: Answers, file: Path) -> None:
-    over = [overlaid(shown, cam, SIDE) for cam in answers.cams]
-    said = [f"{name} {share:.3f}" for name, share in zip(answers.names, answers.probabilities, strict=True)][
-        : len(over)
-    ]
-    as_it_is = np.asarray(Image.fromarray(shown).resize((SIDE, SIDE)))
-    save_samples(np.stack([as_it_is, *over]), ["the picture", *said], [False] * (1 + len(over)), file)
+def _save_cam_grid(display_pixels: np.ndarray, top_classes: TopClasses, file: Path) -> None:
+    overlays = [overlay_cam(display_pixels, cam, CELL_SIDE) for cam in top_classes.cams]
+    captions = [
+        f"{name} {probability:.3f}"
+        for name, probability in zip(top_classes.names, top_classes.probabilities, strict=True)
+    ][: len(overlays)]
+    original = np.asarray(Image.fromarray(display_pixels).resize((CELL_SIDE, CELL_SIDE)))
+    save_image_grid(np.stack([original, *overlays]), ["the picture", *captions], [False] * (1 + len(overlays)), file)
 
 
-def _answered(shown: np.ndarray, answers: Answers) -> dict[str, Any]:
-    over = [thumb(overlaid(shown, cam, PICTURE), PICTURE) for cam in answers.cams]
-    said = list(zip(answers.names, answers.probabilities, strict=True))
+def _build_template_values(display_pixels: np.ndarray, top_classes: TopClasses) -> dict[str, Any]:
+    overlays = [encode_thumbnail(overlay_cam(display_pixels, cam, IMAGE_SIDE), IMAGE_SIDE) for cam in top_classes.cams]
+    class_probabilities = list(zip(top_classes.names, top_classes.probabilities, strict=True))
     return {
-        "picture": thumb(shown, WHOLE),
-        "said": said,
-        "cams": list(zip(over, said, strict=False)),
-        "cam_stage": answers.stage,
-        "no_cams": answers.reason,
+        "picture": encode_thumbnail(display_pixels, UNLIMITED_SIDE),
+        "said": class_probabilities,
+        "cams": list(zip(overlays, class_probabilities, strict=False)),
+        "cam_stage": top_classes.stage,
+        "no_cams": top_classes.reason,
     }
 
 
-def _filters(trained: Restored, file: Path) -> tuple[str, Any, int] | None:
+def _save_filters(classifier: Classifier, file: Path) -> tuple[str, Any, int] | None:
     """Path of the layer, picture, how many; None where the first layer is no convolution of colours."""
-    found = first_filters(trained.network)
-    if found is None:
+    named_filters = extract_first_filters(classifier.network)
+    if named_filters is None:
         return None
-    path, filters = found
-    grid = tiled((filters * 255).round().astype(np.uint8), columns=2 * COLUMNS)
+    path, filters = named_filters
+    grid = tile_images((filters * 255).round().astype(np.uint8), columns=2 * COLUMNS)
     Image.fromarray(grid).save(file)
-    return path, thumb(grid, WHOLE), len(filters)
+    return path, encode_thumbnail(grid, UNLIMITED_SIDE), len(filters)
 
 
-def _dream(trained: Restored, image: Tensor, shown: np.ndarray, how: Dreaming, folder: Path) -> tuple[Dreaming, Any]:
-    normalise = Normalise(trained.preprocessing)
-    least, most = (normalise(torch.full((1, 3, 1, 1), value, dtype=torch.uint8)) for value in (0, 255))
-    changed = dreamt(trained.network, image, least, most, how)
-    scaled = (changed * normalise.deviation + normalise.mean).clamp(0, 255).round().byte()
+def _save_dream(
+    classifier: Classifier, inputs: Tensor, display_pixels: np.ndarray, settings: DeepDreamSettings, folder: Path
+) -> tuple[DeepDreamSettings, Any]:
+    normalise = Normalize(classifier.preprocessing)
+    min_values, max_values = (normalise(torch.full((1, 3, 1, 1), value, dtype=torch.uint8)) for value in (0, 255))
+    dream_inputs = deep_dream(classifier.network, inputs, min_values, max_values, settings)
+    scaled = (dream_inputs * normalise.std + normalise.mean).clamp(0, 255).round().byte()
     pixels = scaled[0].permute(1, 2, 0).numpy()
-    Image.fromarray(pixels).save(folder / page_of(how.stage, ".png").replace("stage_", "dream_", 1))
-    return how, thumb(pixels, WHOLE)
+    Image.fromarray(pixels).save(folder / build_page_name(settings.stage, ".png").replace("stage_", "dream_", 1))
+    return settings, encode_thumbnail(pixels, UNLIMITED_SIDE)
 
 
-def _strip(stage: StageMaps) -> Any:
-    return thumb(sheet(stage.output.maps, COLUMNS), WHOLE) if stage.output else None
+def _render_strip(stage: StageMaps) -> Any:
+    return encode_thumbnail(render_maps(stage.output.maps, COLUMNS), UNLIMITED_SIDE) if stage.output else None
 
 
-def _described(stage: StageMaps) -> str:
+def _describe_stage(stage: StageMaps) -> str:
     count = len(stage.layers)
     layers = f"{count} convolution{'' if count == 1 else 's'}" if stage.has_convolutions else "no convolution"
     if stage.output is None:
@@ -152,27 +176,35 @@ def _described(stage: StageMaps) -> str:
     return f"{layers}; maps of {side} x {side}, {stage.output.channels:,} channels"
 
 
-def _write_stage(stage: StageMaps, stages: list[StageMaps], number: int, folder: Path, common: dict[str, str]) -> None:
+def _write_stage_page(
+    stage: StageMaps, stages: list[StageMaps], index: int, folder: Path, common: dict[str, str]
+) -> None:
     layers = [
-        (one.path or "what the stage puts out", one.kind, one.channels, one.maps.shape, thumb(sheet(one.maps), WHOLE))
-        for one in stage.layers
+        (
+            entry.path or "what the stage puts out",
+            entry.kind,
+            entry.channels,
+            entry.maps.shape,
+            encode_thumbnail(render_maps(entry.maps), UNLIMITED_SIDE),
+        )
+        for entry in stage.layers
     ]
-    before, after = stages[number - 1 : number], stages[number + 1 : number + 2]
-    text = rendered(
+    previous_stages, next_stages = stages[index - 1 : index], stages[index + 1 : index + 2]
+    html = render_template(
         "explain_stage.html",
         stage=stage,
         layers=layers,
-        most=MOST_CHANNELS,
-        before=[(one.name, page_of(one.name)) for one in before],
-        after=[(one.name, page_of(one.name)) for one in after],
+        most=MAX_CHANNELS,
+        before=[(entry.name, build_page_name(entry.name)) for entry in previous_stages],
+        after=[(entry.name, build_page_name(entry.name)) for entry in next_stages],
         **common,
     )
-    write_text(folder / page_of(stage.name), text)
+    write_text(folder / build_page_name(stage.name), html)
     if stage.layers:
-        most = MOST_CHANNELS if len(stage.layers) <= FEW_LAYERS else COLUMNS
+        max_maps = MAX_CHANNELS if len(stage.layers) <= MAX_FULL_LAYERS else COLUMNS
         labels = [
-            f"{one.path or stage.name}   {one.channels} x {one.maps.shape[1]} x {one.maps.shape[2]}"
-            for one in stage.layers
+            f"{entry.path or stage.name}   {entry.channels} x {entry.maps.shape[1]} x {entry.maps.shape[2]}"
+            for entry in stage.layers
         ]
-        strips = [(label, sheet(one.maps, most)) for label, one in zip(labels, stage.layers, strict=True)]
-        save_strips(strips, folder / page_of(stage.name, ".png"))
+        strips = [(label, render_maps(entry.maps, max_maps)) for label, entry in zip(labels, stage.layers, strict=True)]
+        save_image_strips(strips, folder / build_page_name(stage.name, ".png"))

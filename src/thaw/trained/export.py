@@ -10,40 +10,40 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from thaw.config.faults import Fault, UserFault
-from thaw.trained.export_formats import FORMATS, Logits, metadata_of, shipped
-from thaw.trained.restore import Restored
+from thaw.config.faults import Problem, UserError
+from thaw.trained.export_formats import FORMATS, LogitsFunction, build_export_metadata, build_exportable_model
+from thaw.trained.restore import Classifier
 
-BATCHES = (1, 7)  # both in every check: a batch whose number has become a constant fails
-ROUNDING = 1e-3  # of the largest logit. Measured: 1e-6 to 1e-5, float32, CPU, between torch and onnxruntime
+BATCH_SIZES = (1, 7)  # both in every check: a batch whose number has become a constant fails
+RELATIVE_TOLERANCE = 1e-3  # of the largest logit. Measured: 1e-6 to 1e-5, float32, CPU, between torch and onnxruntime
 
 
 @dataclass(frozen=True)
-class Checked:
+class ExportCheck:
     """An export beside its network on `images`: how many have the same class, and the largest differences of logits and
     of probabilities. `largest_logit` is the network's."""
 
-    images: int
-    same: int
-    of_logits: float
-    of_probabilities: float
-    largest_logit: float
+    num_images: int
+    num_same: int
+    max_logit_difference: float
+    max_probability_difference: float
+    max_logit: float
 
     @property
-    def is_rounding(self) -> bool:
+    def is_within_tolerance(self) -> bool:
         """Also says that classes differ only where two logits are as near as that."""
-        return self.of_logits <= ROUNDING * max(1.0, self.largest_logit)
+        return self.max_logit_difference <= RELATIVE_TOLERANCE * max(1.0, self.max_logit)
 
 
-class NotTheSame(Exception):
+class ExportMismatchError(Exception):
     """An export that computes something else than its network; it was deleted."""
 
-    def __init__(self, checked: Checked) -> None:
+    def __init__(self, check: ExportCheck) -> None:
         super().__init__()
-        self.checked = checked
+        self.check = check
 
 
-def exported(trained: Restored, name: str, file: Path, pixels: Tensor) -> Checked:
+def export_model(classifier: Classifier, format_name: str, file: Path, pixels: Tensor) -> ExportCheck:
     """Writes `trained` to `file` in the format `name`, having held it against the network on uint8 `pixels`
     [n, 3, size, size]. A file that was there stays as it was until the new one has passed.
 
@@ -51,48 +51,56 @@ def exported(trained: Restored, name: str, file: Path, pixels: Tensor) -> Checke
         NotTheSame: where the two differ by more than rounding can explain.
         UserFault: where the format cannot hold the network.
     """
-    form, aside = FORMATS[name], file.with_name(f".{file.stem}-{os.getpid()}{file.suffix}")
+    export_format, temporary_file = FORMATS[format_name], file.with_name(f".{file.stem}-{os.getpid()}{file.suffix}")
     try:
-        _write(trained, name, aside)
-        checked = _compared(_network(trained), form.logits_of(aside), pixels)
-        if not checked.is_rounding:
-            raise NotTheSame(checked)
-        with aside.open("rb") as stream:
+        _write_export(classifier, format_name, temporary_file)
+        check = _compare_logits(_build_reference(classifier), export_format.load(temporary_file), pixels)
+        if not check.is_within_tolerance:
+            raise ExportMismatchError(check)
+        with temporary_file.open("rb") as stream:
             os.fsync(stream.fileno())
-        aside.replace(file)
+        temporary_file.replace(file)
     finally:
-        aside.unlink(missing_ok=True)
-    return checked
+        temporary_file.unlink(missing_ok=True)
+    return check
 
 
-def _write(trained: Restored, name: str, file: Path) -> None:
+def _write_export(classifier: Classifier, format_name: str, file: Path) -> None:
     try:
-        FORMATS[name].write(trained, metadata_of(trained, normalised_inside=name != "safetensors"), file)
+        FORMATS[format_name].write(
+            classifier, build_export_metadata(classifier, has_normalisation=format_name != "safetensors"), file
+        )
     except RuntimeError as error:  # of torch's exporters, which do not take every network
-        others = " or ".join(f"--format {one}" for one in FORMATS if one != name)
+        alternatives = " or ".join(f"--format {alternative}" for alternative in FORMATS if alternative != format_name)
         got = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        fault = Fault(f"--format {name} of {trained.recipe.backbone.name}", got, fix=others)
-        raise UserFault("this network cannot be written in this format.", [fault]) from error
+        problem = Problem(f"--format {format_name} of {classifier.recipe.backbone.name}", got, fix=alternatives)
+        raise UserError("this network cannot be written in this format.", [problem]) from error
 
 
-def _network(trained: Restored) -> Logits:
-    whole = shipped(trained)
-    return torch.inference_mode()(lambda images: whole(images)[0])
+def _build_reference(classifier: Classifier) -> LogitsFunction:
+    model = build_exportable_model(classifier)
+    return torch.inference_mode()(lambda images: model(images)[0])
 
 
-def _compared(network: Logits, export: Logits, pixels: Tensor) -> Checked:
+def _compare_logits(network: LogitsFunction, export: LogitsFunction, pixels: Tensor) -> ExportCheck:
     count = len(pixels)
-    enough = pixels[torch.arange(max(count, sum(BATCHES))) % count]  # of few images some are seen again
-    pieces = list(_pieces(enough))
-    ours, theirs = (torch.cat([run(piece) for piece in pieces])[:count] for run in (network, export))
-    differs = (ours - theirs).abs().nan_to_num(torch.inf)
-    probabilities = (ours.softmax(1) - theirs.softmax(1)).abs().nan_to_num(1.0)
-    same = int((ours.argmax(1) == theirs.argmax(1)).sum())
-    return Checked(count, same, float(differs.max()), float(probabilities.max()), float(ours.abs().max()))
+    padded_pixels = pixels[torch.arange(max(count, sum(BATCH_SIZES))) % count]  # of few images some are seen again
+    batches = list(_split_batches(padded_pixels))
+    network_logits, export_logits = (torch.cat([run(batch) for batch in batches])[:count] for run in (network, export))
+    logit_differences = (network_logits - export_logits).abs().nan_to_num(torch.inf)
+    probability_differences = (network_logits.softmax(1) - export_logits.softmax(1)).abs().nan_to_num(1.0)
+    num_same = int((network_logits.argmax(1) == export_logits.argmax(1)).sum())
+    return ExportCheck(
+        count,
+        num_same,
+        float(logit_differences.max()),
+        float(probability_differences.max()),
+        float(network_logits.abs().max()),
+    )
 
 
-def _pieces(pixels: Tensor) -> Iterator[Tensor]:
+def _split_batches(pixels: Tensor) -> Iterator[Tensor]:
     """One image, then seven at a time."""
-    alone, many = BATCHES
-    yield pixels[:alone]
-    yield from torch.split(pixels[alone:], many)
+    first_size, next_size = BATCH_SIZES
+    yield pixels[:first_size]
+    yield from torch.split(pixels[first_size:], next_size)

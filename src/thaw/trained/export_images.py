@@ -10,26 +10,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thaw.config.faults import Fault, UserFault, listing
-from thaw.data.build import samples_of, still_to_fetch
-from thaw.data.cache import cache_folder
-from thaw.data.image import BrokenImage
+from thaw.config.faults import Problem, UserError, format_names
+from thaw.data.build import load_samples, missing_download
+from thaw.data.cache import resolve_cache_dir
+from thaw.data.image import BrokenImageError
 from thaw.data.preprocessing import Preprocessing
-from thaw.trained.prediction import opened, seen
-from thaw.trained.restore import Restored
+from thaw.trained.prediction import open_image, preprocess
+from thaw.trained.restore import Classifier
 
-MOST_IMAGES = 100
+MAX_IMAGES = 100
 
 
 @dataclass(frozen=True)
-class Shown:
+class CheckImages:
     """`pixels` is uint8 [n, 3, size, size]; `said` names them, and says aloud where they are not real."""
 
     pixels: Tensor
-    said: str
+    description: str
 
 
-def images_for(trained: Restored, paths: Sequence[Path], root: str | None) -> Shown:
+def load_check_images(classifier: Classifier, paths: Sequence[Path], root: str | None) -> CheckImages:
     """`paths`, all of them; else at most 100 test images of the run's data set, evenly spread over its classes, which
     may lie below `root`; else noise.
 
@@ -37,43 +37,46 @@ def images_for(trained: Restored, paths: Sequence[Path], root: str | None) -> Sh
         UserFault: where one of `paths`, or a test image, is no image, or `root` holds no data set.
     """
     if paths:
-        return Shown(
-            _pixels(paths, trained.preprocessing), f"{len(paths)} real {'image' if len(paths) == 1 else 'images'}"
+        return CheckImages(
+            _load_pixels(paths, classifier.preprocessing),
+            f"{len(paths)} real {'image' if len(paths) == 1 else 'images'}",
         )
-    found = _test_images(trained, root)
-    if not found:
-        return Shown(_noise(trained.preprocessing.size), f"{MOST_IMAGES} images of noise, NOT on real ones")
-    name = trained.recipe.dataset.name
-    kind = "drawn test images" if trained.recipe.dataset.kind == "captcha" else "real test images"
-    return Shown(_pixels(found, trained.preprocessing), f"{len(found)} {kind} of {name}")
+    test_paths = _list_test_images(classifier, root)
+    if not test_paths:
+        return CheckImages(
+            _generate_noise(classifier.preprocessing.size), f"{MAX_IMAGES} images of noise, NOT on real ones"
+        )
+    name = classifier.recipe.dataset.name
+    kind = "drawn test images" if classifier.recipe.dataset.kind == "captcha" else "real test images"
+    return CheckImages(_load_pixels(test_paths, classifier.preprocessing), f"{len(test_paths)} {kind} of {name}")
 
 
-def _test_images(trained: Restored, root: str | None) -> list[Path]:
+def _list_test_images(classifier: Classifier, root: str | None) -> list[Path]:
     """None where the data set would have to be fetched."""
-    recipe, dataset = trained.recipe, trained.recipe.dataset
+    recipe, dataset = classifier.recipe, classifier.recipe.dataset
     if root is not None:
         dataset = dataset.model_copy(update={"root": root})
-    cache = cache_folder(recipe.data.cache)
-    if still_to_fetch(dataset, cache):
+    cache_dir = resolve_cache_dir(recipe.data.cache)
+    if missing_download(dataset, cache_dir):
         return []
-    samples = samples_of(dataset, recipe.seed, cache, recipe.data.mirror)
-    positions = samples.of("test")
-    spread = np.linspace(0, len(positions) - 1, min(MOST_IMAGES, len(positions))).round().astype(int)
-    return [samples.root / samples.samples[one].path for one in positions[spread]]
+    samples = load_samples(dataset, recipe.seed, cache_dir, recipe.data.mirror)
+    positions = samples.get_positions("test")
+    sampled_indices = np.linspace(0, len(positions) - 1, min(MAX_IMAGES, len(positions))).round().astype(int)
+    return [samples.root / samples.samples[position].path for position in positions[sampled_indices]]
 
 
-def _pixels(paths: Sequence[Path], preprocessing: Preprocessing) -> Tensor:
-    images, broken = [], []
+def _load_pixels(paths: Sequence[Path], preprocessing: Preprocessing) -> Tensor:
+    images, messages = [], []
     for path in paths:
         try:
-            images.append(seen(opened(path), preprocessing))
-        except BrokenImage as error:
-            broken.append(f"{path}: {error}")
-    if broken:
-        raise UserFault("images that cannot be decoded.", [Fault(listing(broken, 5), valid="images")])
+            images.append(preprocess(open_image(path), preprocessing))
+        except BrokenImageError as error:
+            messages.append(f"{path}: {error}")
+    if messages:
+        raise UserError("images that cannot be decoded.", [Problem(format_names(messages, 5), valid="images")])
     return torch.stack(images)
 
 
-def _noise(size: int) -> Tensor:
-    chance = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (MOST_IMAGES, 3, size, size), dtype=torch.uint8, generator=chance)
+def _generate_noise(size: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (MAX_IMAGES, 3, size, size), dtype=torch.uint8, generator=generator)

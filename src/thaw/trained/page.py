@@ -7,29 +7,31 @@ from pathlib import Path
 
 import numpy as np
 
-from thaw.analysis.looks import Subject
-from thaw.config.faults import Fault, UserFault
-from thaw.data.build import samples_of
-from thaw.data.cache import cache_folder
-from thaw.data.image import BrokenImage
-from thaw.network.cost import stage_costs
-from thaw.trained.prediction import squares
-from thaw.trained.restore import Restored, restored
+from thaw.analysis.looks import ExplainedModel
+from thaw.config.faults import Problem, UserError
+from thaw.data.build import load_samples
+from thaw.data.cache import resolve_cache_dir
+from thaw.data.image import BrokenImageError
+from thaw.network.cost import compute_stage_costs
+from thaw.trained.prediction import load_pixels
+from thaw.trained.restore import Classifier, load_checkpoint
 from thaw.training.files import write_text
-from thaw.training.run import RECORD
-from thaw.training.run_report import run_page
+from thaw.training.run import RECORD_FILE
+from thaw.training.run_report import render_run_report
 
-NEEDED = (RECORD, "config.yaml", "metrics.json", "predictions.csv", "checkpoints/best.ckpt")
+REQUIRED_FILES = (RECORD_FILE, "config.yaml", "metrics.json", "predictions.csv", "checkpoints/best.ckpt")
 
 
 def check_reportable(directory: Path) -> None:
     """Raises UserFault where `directory` lacks what the page is made of."""
-    missing = [name for name in NEEDED if not (directory / name).is_file()]
+    missing = [name for name in REQUIRED_FILES if not (directory / name).is_file()]
     if missing:
         is_run = (directory / "config.yaml").is_file()
         fix = f"thaw resume {directory}" if is_run else ""
         got = f"there is no {', no '.join(missing)}"
-        raise UserFault("no report without a run that has ended.", [Fault(str(directory), got, "a run directory", fix)])
+        raise UserError(
+            "no report without a run that has ended.", [Problem(str(directory), got, "a run directory", fix)]
+        )
 
 
 def write_page(directory: Path) -> Path:
@@ -40,23 +42,23 @@ def write_page(directory: Path) -> Path:
         UserFault: where the run has not ended, or its checkpoint cannot be used.
     """
     check_reportable(directory)
-    trained = restored(directory)
+    classifier = load_checkpoint(directory)
 
-    def pixels(paths: Sequence[str]) -> np.ndarray:
-        return _pixels(trained, paths)
+    def load_run_pixels(paths: Sequence[str]) -> np.ndarray:
+        return _load_test_pixels(classifier, paths)
 
-    costs = stage_costs(trained.network, trained.preprocessing.size)
-    subject = Subject(trained.network, trained.preprocessing, trained.classes, costs, pixels)
-    page = directory / "report.html"
-    write_text(page, run_page(directory, trained.recipe, subject))
-    return page
+    costs = compute_stage_costs(classifier.network, classifier.preprocessing.size)
+    model = ExplainedModel(classifier.network, classifier.preprocessing, classifier.classes, costs, load_run_pixels)
+    report_path = directory / "report.html"
+    write_text(report_path, render_run_report(directory, classifier.recipe, model))
+    return report_path
 
 
-def _pixels(trained: Restored, paths: Sequence[str]) -> np.ndarray:
+def _load_test_pixels(classifier: Classifier, paths: Sequence[str]) -> np.ndarray:
     """Raises OSError where an image is not to be had."""
-    recipe = trained.recipe
+    recipe = classifier.recipe
     try:
-        root = samples_of(recipe.dataset, recipe.seed, cache_folder(recipe.data.cache), recipe.data.mirror).root
-        return squares([root / path for path in paths], trained.preprocessing)
-    except (UserFault, BrokenImage) as fault:
-        raise OSError(str(fault).splitlines()[0]) from fault
+        root = load_samples(recipe.dataset, recipe.seed, resolve_cache_dir(recipe.data.cache), recipe.data.mirror).root
+        return load_pixels([root / path for path in paths], classifier.preprocessing)
+    except (UserError, BrokenImageError) as error:
+        raise OSError(str(error).splitlines()[0]) from error

@@ -16,17 +16,17 @@ from PIL import Image
 from torch import Tensor
 
 from thaw.config.schema import Recipe
-from thaw.data.image import BrokenImage, decoded
-from thaw.data.preprocessing import Preprocessing, resized
-from thaw.data.store import trimmed
-from thaw.data.views import centre_crop, views_of
-from thaw.training.process import cores
+from thaw.data.image import BrokenImageError, decode_image
+from thaw.data.preprocessing import Preprocessing, resize_image
+from thaw.data.store import crop_elongated
+from thaw.data.views import build_views, center_crop
+from thaw.training.process import available_cpus
 
-BATCH = 32
-Picture = str | Path | Image.Image
+DEFAULT_BATCH_SIZE = 32
+ImageLike = str | Path | Image.Image
 
 
-class Trained(Protocol):
+class Predictor(Protocol):
     """What predicting takes of a restored network."""
 
     @property
@@ -35,7 +35,7 @@ class Trained(Protocol):
     def preprocessing(self) -> Preprocessing: ...
     @property
     def recipe(self) -> Recipe: ...
-    def logits(self, images: Tensor) -> Tensor: ...
+    def compute_logits(self, images: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Prediction:
 
     path: str
     top: tuple[tuple[str, float], ...]
-    broken: str = ""
+    error: str = ""
 
     @property
     def label(self) -> str:
@@ -56,98 +56,106 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RawPrediction:
     """Of picture `number`: uint8 `pixels` [rows, 3, size, size], or with views between, as the network saw them, and
     float32 `logits` [rows, classes]. None where the picture is `broken`, which says why."""
 
-    number: int
+    index: int
     pixels: Tensor | None
     logits: Tensor | None
-    broken: str = ""
+    error: str = ""
 
 
-Read = tuple[Tensor | None, str]
+PixelsOrError = tuple[Tensor | None, str]
 
 
-def predictions(trained: Trained, pictures: Sequence[Picture], top: int) -> Iterator[Prediction]:
+def predict_images(classifier: Predictor, images: Sequence[ImageLike], top: int) -> Iterator[Prediction]:
     """One for each of `pictures`, in their order."""
-    for answer in answers(trained, pictures):
-        yield as_prediction(answer, trained.classes, pictures[answer.number], top)
+    for raw_prediction in iter_predictions(classifier, images):
+        yield build_prediction(raw_prediction, classifier.classes, images[raw_prediction.index], top)
 
 
-def as_prediction(answer: Answer, classes: Sequence[str], picture: Picture, top: int) -> Prediction:
-    name = "" if isinstance(picture, Image.Image) else str(picture)
-    if answer.logits is None:
-        return Prediction(name, (), answer.broken)
-    best = answer.logits[0].softmax(0).topk(min(top, len(classes)))
+def build_prediction(raw_prediction: RawPrediction, classes: Sequence[str], image: ImageLike, top: int) -> Prediction:
+    name = "" if isinstance(image, Image.Image) else str(image)
+    if raw_prediction.logits is None:
+        return Prediction(name, (), raw_prediction.error)
+    best = raw_prediction.logits[0].softmax(0).topk(min(top, len(classes)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return Prediction(name, tuple((classes[index], probability) for index, probability in pairs))
 
 
-def answers(
-    trained: Trained,
-    pictures: Iterable[Picture],
-    batch: int = BATCH,
-    pieces: Callable[[Image.Image], Sequence[Image.Image]] = lambda whole: [whole],
-) -> Iterator[Answer]:
+def iter_predictions(
+    classifier: Predictor,
+    images: Iterable[ImageLike],
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    split_image: Callable[[Image.Image], Sequence[Image.Image]] = lambda whole: [whole],
+) -> Iterator[RawPrediction]:
     """One for each of `pictures`, in their order; `batch` of those that can be decoded go through the network at once.
     `pieces` cuts a picture into those that are asked for, a row each. Views are those of the recipe's
     test_time_augmentation."""
-    preprocessing, kind = trained.preprocessing, trained.recipe.trainer.test_time_augmentation
+    preprocessing, kind = classifier.preprocessing, classifier.recipe.trainer.test_time_augmentation
 
-    def read(picture: Picture) -> Read:
+    def read(image_like: ImageLike) -> PixelsOrError:
         try:
-            whole = opened(picture)
-        except BrokenImage as error:
+            image = open_image(image_like)
+        except BrokenImageError as error:
             return None, str(error)
-        return torch.stack([seen(piece, preprocessing, kind) for piece in pieces(whole)]), ""
+        return torch.stack([preprocess(piece, preprocessing, kind) for piece in split_image(image)]), ""
 
-    waiting, whole = list[tuple[int, Read]](), 0
-    for number, found in enumerate(_ahead(read, pictures, 2 * batch)):
-        waiting.append((number, found))
-        whole += found[0] is not None
-        if whole == batch:
-            yield from _answered(trained, waiting)
-            waiting, whole = [], 0
-    yield from _answered(trained, waiting)
+    pending, num_decoded = list[tuple[int, PixelsOrError]](), 0
+    for index, pixels_or_error in enumerate(_read_ahead(read, images, 2 * batch_size)):
+        pending.append((index, pixels_or_error))
+        num_decoded += pixels_or_error[0] is not None
+        if num_decoded == batch_size:
+            yield from _predict_pending(classifier, pending)
+            pending, num_decoded = [], 0
+    yield from _predict_pending(classifier, pending)
 
 
-def squares(pictures: Iterable[Picture], preprocessing: Preprocessing) -> np.ndarray:
+def load_pixels(images: Iterable[ImageLike], preprocessing: Preprocessing) -> np.ndarray:
     """uint8 [n, size, size, 3]: what a network sees of `pictures`, for people to look at.
 
     Raises:
         BrokenImage: where one cannot be decoded.
     """
-    return np.stack([seen(opened(one), preprocessing).permute(1, 2, 0).numpy() for one in pictures])
+    return np.stack([preprocess(open_image(image), preprocessing).permute(1, 2, 0).numpy() for image in images])
 
 
-def opened(picture: Picture) -> Image.Image:
-    return picture.convert("RGB") if isinstance(picture, Image.Image) else decoded(Path(picture))
+def open_image(image: ImageLike) -> Image.Image:
+    return image.convert("RGB") if isinstance(image, Image.Image) else decode_image(Path(image))
 
 
-def _answered(trained: Trained, waiting: Sequence[tuple[int, Read]]) -> Iterator[Answer]:
-    images = [pixels for _, (pixels, _) in waiting if pixels is not None]
-    found = torch.split(trained.logits(torch.cat(images)), [len(one) for one in images]) if images else ()
-    logits = iter(found)
-    for number, (pixels, broken) in waiting:
-        yield Answer(number, pixels, None if pixels is None else next(logits), broken)
+def _predict_pending(classifier: Predictor, pending: Sequence[tuple[int, PixelsOrError]]) -> Iterator[RawPrediction]:
+    decoded_images = [pixels for _, (pixels, _) in pending if pixels is not None]
+    split_logits = (
+        torch.split(classifier.compute_logits(torch.cat(decoded_images)), [len(image) for image in decoded_images])
+        if decoded_images
+        else ()
+    )
+    logits_iterator = iter(split_logits)
+    for index, (pixels, error) in pending:
+        yield RawPrediction(index, pixels, None if pixels is None else next(logits_iterator), error)
 
 
-def seen(image: Image.Image, preprocessing: Preprocessing, kind: str = "none") -> Tensor:
+def preprocess(image: Image.Image, preprocessing: Preprocessing, kind: str = "none") -> Tensor:
     """The same pixels as a run's store holds and its evaluation cuts: uint8 [3, size, size]; with views, as
     trainer.test_time_augmentation has them, [views, 3, size, size]."""
-    pixels = torch.from_numpy(resized(trimmed(image), preprocessing).copy()).permute(2, 0, 1)
+    pixels = torch.from_numpy(resize_image(crop_elongated(image), preprocessing).copy()).permute(2, 0, 1)
     size = preprocessing.size
-    return centre_crop(pixels, size) if kind == "none" else views_of(pixels, size, kind)
+    return center_crop(pixels, size) if kind == "none" else build_views(pixels, size, kind)
 
 
-def _ahead(read: Callable[[Picture], Read], pictures: Iterable[Picture], most: int) -> Iterator[Read]:
+def _read_ahead(
+    read: Callable[[ImageLike], PixelsOrError], images: Iterable[ImageLike], max_pending: int
+) -> Iterator[PixelsOrError]:
     """`read` of each, in order, in threads: Pillow decodes outside Python's lock. `most` wait at once, so that decoded
     images do not pile up in memory."""
-    rest = iter(pictures)
-    with ThreadPoolExecutor(cores()) as pool:
-        begun: deque[Future[Read]] = deque(pool.submit(read, one) for one in islice(rest, most))
-        while begun:
-            done = begun.popleft().result()
-            begun.extend(pool.submit(read, one) for one in islice(rest, 1))
-            yield done
+    remaining = iter(images)
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        futures: deque[Future[PixelsOrError]] = deque(
+            pool.submit(read, image) for image in islice(remaining, max_pending)
+        )
+        while futures:
+            result = futures.popleft().result()
+            futures.extend(pool.submit(read, image) for image in islice(remaining, 1))
+            yield result

@@ -9,141 +9,162 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thaw.config.faults import Fault, UserFault
+from thaw.config.faults import Problem, UserError
 from thaw.config.schema import Recipe
 from thaw.data.balance import class_weights
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples
-from thaw.features.decision import decisions, told
+from thaw.features.decision import decide_caching, describe_decisions
 from thaw.network.cost import StageCost
-from thaw.network.kinds import size_of
+from thaw.network.kinds import count_parameters
 from thaw.network.network import HEAD
 from thaw.strategy.plan import Plan
-from thaw.strategy.schedule import factor
-from thaw.training.checkpoint import description
-from thaw.training.feed import Feed, feed_of
-from thaw.training.hardware import Layout, hardware, memory_format_for
-from thaw.training.learner import Learner
-from thaw.training.materials import Materials, gathered
-from thaw.training.objective import built_optimizer, trained_parameters
-from thaw.training.planning import plan_of
+from thaw.strategy.schedule import compute_lr_factor
+from thaw.training.checkpoint import build_checkpoint_metadata
+from thaw.training.feed import DataLoaders, build_dataloaders
+from thaw.training.hardware import ProcessTopology, describe_hardware, resolve_memory_format
+from thaw.training.learner import ClassificationModule
+from thaw.training.materials import Components, build_components
+from thaw.training.objective import build_optimizer, collect_trainable_parameters
+from thaw.training.planning import plan_for_recipe
 from thaw.training.run import Run
-from thaw.training.supply import Supply
+from thaw.training.supply import BatchSource
 from thaw.training.tables import print_plan
 
 
 @dataclass(frozen=True)
-class Assembly:
+class TrainingSetup:
     """What training needs. `precision` is Lightning's name of it, `layout` are the processes that train together."""
 
     samples: Samples
     preprocessing: Preprocessing
     stages: list[StageCost]
-    feed: Feed
-    learner: Learner
-    supply: Supply
+    dataloaders: DataLoaders
+    module: ClassificationModule
+    batch_source: BatchSource
     accelerator: str
     precision: Any
-    layout: Layout
+    topology: ProcessTopology
 
 
-def assembled(run: Run) -> Assembly:
+def setup_training(run: Run) -> TrainingSetup:
     """Raises UserFault where data, weights or hardware are not as the recipe needs them."""
-    recipe, made = run.recipe, gathered(run.recipe)
-    samples, network = made.samples, made.network
-    _check_unchanged(run, samples)
-    plan = plan_of(recipe, network)
-    totals = {
-        "total": size_of(list(network.parameters())),
-        "trainable": size_of(trained_parameters(network, plan, [*network.stages, HEAD])),
+    recipe, components = run.recipe, build_components(run.recipe)
+    samples, network = components.samples, components.network
+    _check_dataset_unchanged(run, samples)
+    plan = plan_for_recipe(recipe, network)
+    parameter_counts = {
+        "total": count_parameters(list(network.parameters())),
+        "trainable": count_parameters(collect_trainable_parameters(network, plan, [*network.stages, HEAD])),
     }
-    print_plan([one.facts for one in made.stages], plan, totals, recipe.strategy.source_pull)
-    supply = _supply(run, made, plan)
-    features = [one.plain() for one in supply.decisions.values()]
-    run.note(
-        **made.recorded(),
-        parameters=totals,
-        plan=plan.plain(),
-        features=features,
-        hardware=hardware(),
-        processes=made.layout.plain(),
+    print_plan(
+        [stage_cost.facts for stage_cost in components.stages], plan, parameter_counts, recipe.strategy.source_pull
     )
-    feed = feed_of(recipe, samples, made.images, supply, made.on_gpu, run.rank)
-    _say_processes(made)
-    return Assembly(
+    batch_source = _build_batch_source(run, components, plan)
+    cache_decisions = [decision.to_dict() for decision in batch_source.decisions.values()]
+    run.update(
+        **components.build_run_entries(),
+        parameters=parameter_counts,
+        plan=plan.to_dicts(),
+        features=cache_decisions,
+        hardware=describe_hardware(),
+        processes=components.topology.to_dict(),
+    )
+    dataloaders = build_dataloaders(recipe, samples, components.images, batch_source, components.is_on_gpu, run.rank)
+    _print_processes(components)
+    return TrainingSetup(
         samples,
-        made.preprocessing,
-        made.stages,
-        feed,
-        _learner(made, plan, feed, supply),
-        supply,
-        made.accelerator,
-        made.precision,
-        made.layout,
+        components.preprocessing,
+        components.stages,
+        dataloaders,
+        _build_module(components, plan, dataloaders, batch_source),
+        batch_source,
+        components.accelerator,
+        components.precision,
+        components.topology,
     )
 
 
-def _say_processes(made: Materials) -> None:
-    trainer, layout = made.recipe.trainer, made.layout
-    if layout.processes == 1:
+def _print_processes(components: Components) -> None:
+    trainer, topology = components.recipe.trainer, components.topology
+    if topology.world_size == 1:
         if trainer.parallel != "auto":
             print(f"one process: trainer.parallel={trainer.parallel} has nothing to share out\n")
         return
-    where = "this machine" if layout.nodes == 1 else f"{layout.nodes} nodes, {layout.devices} on each"
-    together, what = trainer.batch_size * layout.processes, "FSDP" if trainer.parallel == "fsdp" else "DDP"
-    batch = f"batches of {layout.processes} x {trainer.batch_size} = {together} images"
-    print(f"{layout.processes} processes on {where}, {what}: {batch} at the learning rate of the recipe\n")
-
-
-def _supply(run: Run, made: Materials, plan: Plan) -> Supply:
-    recipe, views, prefixes = run.recipe, made.views(), made.prefixes()
-    averages, augmentation = recipe.trainer.averaging is not None, made.images.augmentation
-    against = "trainer.parallel=fsdp has the stages in pieces" if is_divided(made) else ""
-    decided = decisions(plan, prefixes, recipe.cache, augmentation, views.row_count, averages, against)
-    print("\n".join(told(decided, prefixes, views.row_count, augmentation, recipe.cache.views)) + "\n")
-    return Supply(
-        made.network, plan, decided, made.feature_cache(views, made.crew(run.rank)), recipe.cache.mode == "require"
+    location = "this machine" if topology.nodes == 1 else f"{topology.nodes} nodes, {topology.devices} on each"
+    global_batch_size, parallelism = (
+        trainer.batch_size * topology.world_size,
+        "FSDP" if trainer.parallel == "fsdp" else "DDP",
+    )
+    batch_description = f"batches of {topology.world_size} x {trainer.batch_size} = {global_batch_size} images"
+    print(
+        f"{topology.world_size} processes on {location}, {parallelism}: {batch_description} at the learning rate of the recipe\n"
     )
 
 
-def _learner(made: Materials, plan: Plan, feed: Feed, supply: Supply) -> Learner:
-    recipe, network = made.recipe, made.network
-    steps = -(-len(feed.train) // recipe.trainer.accumulate)
+def _build_batch_source(run: Run, components: Components, plan: Plan) -> BatchSource:
+    recipe, views, prefixes = run.recipe, components.build_views(), components.compute_prefixes()
+    has_averaging, augmentation = recipe.trainer.averaging is not None, components.images.augmentation
+    blocker = "trainer.parallel=fsdp has the stages in pieces" if is_fsdp(components) else ""
+    cache_decisions = decide_caching(plan, prefixes, recipe.cache, augmentation, views.num_rows, has_averaging, blocker)
+    print(
+        "\n".join(describe_decisions(cache_decisions, prefixes, views.num_rows, augmentation, recipe.cache.views))
+        + "\n"
+    )
+    return BatchSource(
+        components.network,
+        plan,
+        cache_decisions,
+        components.build_feature_cache(views, components.build_process_group(run.rank)),
+        recipe.cache.mode == "require",
+    )
+
+
+def _build_module(
+    components: Components, plan: Plan, dataloaders: DataLoaders, batch_source: BatchSource
+) -> ClassificationModule:
+    recipe, network = components.recipe, components.network
+    steps_per_epoch = -(-len(dataloaders.train) // recipe.trainer.accumulate)
     # A fused step hides the gradients that clipping would have to unscale, and not each can step on pieces of weights.
-    fused = made.precision != "16-mixed" and not is_divided(made)
-    facts, cached = [one.facts for one in made.stages], [one.depth for one in supply.decisions.values()]
-    return Learner(
+    fused = components.precision != "16-mixed" and not is_fsdp(components)
+    stage_facts, cached_depths = (
+        [stage_cost.facts for stage_cost in components.stages],
+        [decision.depth for decision in batch_source.decisions.values()],
+    )
+    return ClassificationModule(
         network,
         plan,
-        made.preprocessing,
-        partial(built_optimizer, recipe.optimizer, fused=fused),
-        lambda step, epochs, losses: factor(recipe.scheduler, step, steps, epochs, losses),
-        steps,
+        components.preprocessing,
+        partial(build_optimizer, recipe.optimizer, fused=fused),
+        lambda step, epochs, losses: compute_lr_factor(recipe.scheduler, step, steps_per_epoch, epochs, losses),
+        steps_per_epoch,
         seed=recipe.seed,
         label_smoothing=recipe.trainer.label_smoothing,
         decay_norms_and_biases=recipe.optimizer.decay_norms_and_biases,
-        memory_format=memory_format_for(recipe.backbone, made.accelerator),
-        about=description(recipe.plain(), made.samples.classes, made.preprocessing, facts, cached),
-        source_pull=recipe.strategy.source_pull,
-        class_weights=_class_weights(recipe, made.samples),
-        is_divided=is_divided(made),
+        memory_format=resolve_memory_format(recipe.backbone, components.accelerator),
+        metadata=build_checkpoint_metadata(
+            recipe.to_dict(), components.samples.classes, components.preprocessing, stage_facts, cached_depths
+        ),
+        l2_sp=recipe.strategy.source_pull,
+        class_weights=_compute_class_weights(recipe, components.samples),
+        is_fsdp=is_fsdp(components),
     )
 
 
-def is_divided(made: Materials) -> bool:
+def is_fsdp(components: Components) -> bool:
     """Whether each process holds a piece of every weight."""
-    return made.recipe.trainer.parallel == "fsdp" and made.layout.processes > 1
+    return components.recipe.trainer.parallel == "fsdp" and components.topology.world_size > 1
 
 
-def _class_weights(recipe: Recipe, samples: Samples) -> Tensor | None:
+def _compute_class_weights(recipe: Recipe, samples: Samples) -> Tensor | None:
     if recipe.trainer.class_balance != "weights":
         return None
-    return torch.from_numpy(class_weights(samples.labels()[samples.of("train")], len(samples.classes)))
+    return torch.from_numpy(class_weights(samples.get_labels()[samples.get_positions("train")], len(samples.classes)))
 
 
-def _check_unchanged(run: Run, samples: Samples) -> None:
-    before = run.record.get("data", {}).get("fingerprint", samples.fingerprint)
-    if before != samples.fingerprint:
+def _check_dataset_unchanged(run: Run, samples: Samples) -> None:
+    recorded_fingerprint = run.record.get("data", {}).get("fingerprint", samples.fingerprint)
+    if recorded_fingerprint != samples.fingerprint:
         fix = "restore the images, or start a new run"
-        fault = Fault(f"resume={run.directory}", f"fingerprint {samples.fingerprint}", before, fix)
-        raise UserFault("the data set is not the one that this run began with.", [fault])
+        problem = Problem(f"resume={run.directory}", f"fingerprint {samples.fingerprint}", recorded_fingerprint, fix)
+        raise UserError("the data set is not the one that this run began with.", [problem])

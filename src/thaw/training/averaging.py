@@ -16,32 +16,34 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from thaw.config.schema import ExponentialAverage, Trainer
-from thaw.network.kinds import batchnorms
+from thaw.config.schema import EMAConfig, TrainerConfig
+from thaw.network.kinds import get_batchnorm_layers
 from thaw.network.network import HEAD, Network
 from thaw.strategy.plan import Plan
-from thaw.training.learner import Learner
-from thaw.training.objective import trained_parameters
+from thaw.training.learner import ClassificationModule
+from thaw.training.objective import collect_trainable_parameters
 
 
-def averaging_of(trainer: Trainer) -> Averaging | None:
+def build_weight_averaging(trainer: TrainerConfig) -> WeightAveragingCallback | None:
     """None where the recipe asks for none."""
-    kind = trainer.averaging
-    if kind is None:
+    averaging = trainer.averaging
+    if averaging is None:
         return None
-    if isinstance(kind, ExponentialAverage):
-        return Averaging(partial(exponential_share, kind.decay), each_step=True)
-    return Averaging(lambda epochs: 1 / epochs, each_step=False, first_epoch=kind.first_epoch(trainer.epochs))
+    if isinstance(averaging, EMAConfig):
+        return WeightAveragingCallback(partial(compute_ema_lerp_weight, averaging.decay), is_per_step=True)
+    return WeightAveragingCallback(
+        lambda epochs: 1 / epochs, is_per_step=False, first_epoch=averaging.compute_first_epoch(trainer.epochs)
+    )
 
 
-def exponential_share(decay: float, steps: int) -> float:
+def compute_ema_lerp_weight(decay: float, steps: int) -> float:
     """The share of the newest weights in the average after so many steps: 1 - `decay`, and more at the start, where the
     average would else remember the untrained weights: 1 - (1 + steps) / (10 + steps), as TensorFlow's
     ExponentialMovingAverage corrects."""
     return 1 - min(decay, (1 + steps) / (10 + steps))
 
 
-class Averaging(Callback):
+class WeightAveragingCallback(Callback):
     """From `first_epoch` on the network holds the average between the last step of an epoch and the first of the next:
     it is what is validated, and the `state_dict` of checkpoints. A checkpoint to resume from has the weights themselves
     under `trained`.
@@ -54,67 +56,74 @@ class Averaging(Callback):
     0.581 without SWA; SGD 0.730, 0.734, 0.669 (a seed each, standard error 0.012).
     """
 
-    def __init__(self, share: Callable[[int], float], each_step: bool, first_epoch: int = 0) -> None:
-        self.share, self.each_step, self.first_epoch = share, each_step, first_epoch
-        self.loaded: dict[str, Tensor] = {}
+    def __init__(self, compute_lerp_weight: Callable[[int], float], is_per_step: bool, first_epoch: int = 0) -> None:
+        self.compute_lerp_weight, self.is_per_step, self.first_epoch = compute_lerp_weight, is_per_step, first_epoch
+        self.checkpoint_weights: dict[str, Tensor] = {}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self.loaded = checkpoint.get("trained", {})
+        self.checkpoint_weights = checkpoint.get("trained", {})
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, Learner)
-        self.held = what_trains(pl_module.network, pl_module.plan)
+        assert isinstance(pl_module, ClassificationModule)
+        self.network_tensors = collect_trained_tensors(pl_module.network, pl_module.plan)
         # `aside` are the averages while the network trains, the weights while it holds the averages.
-        self.aside = {
-            name: self.loaded.get(name, one).detach().to(one.device, copy=True) for name, one in self.held.items()
+        self.swapped_out_tensors = {
+            name: self.checkpoint_weights.get(name, tensor).detach().to(tensor.device, copy=True)
+            for name, tensor in self.network_tensors.items()
         }
-        self.holds_average = bool(self.loaded)
+        self.is_network_averaged = bool(self.checkpoint_weights)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.holds_average:
-            self._exchange()
+        if self.is_network_averaged:
+            self._swap_weights()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self.steps_before = trainer.global_step
+        self.global_step_before = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.each_step and trainer.global_step > self.steps_before:  # not while gradients accumulate
-            self._average(trainer.global_step)
+        if self.is_per_step and trainer.global_step > self.global_step_before:  # not while gradients accumulate
+            self._update_average(trainer.global_step)
         if batch_idx + 1 == trainer.num_training_batches and trainer.current_epoch >= self.first_epoch:
-            assert isinstance(pl_module, Learner)
-            pl_module.agree()
-            if not self.each_step:
-                self._average(trainer.current_epoch - self.first_epoch + 1)
-            self._exchange()
+            assert isinstance(pl_module, ClassificationModule)
+            pl_module.synchronize()
+            if not self.is_per_step:
+                self._update_average(trainer.current_epoch - self.first_epoch + 1)
+            self._swap_weights()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if self.holds_average:
-            checkpoint["trained"] = self.aside
+        if self.is_network_averaged:
+            checkpoint["trained"] = self.swapped_out_tensors
 
     @torch.no_grad()
-    def _average(self, count: int) -> None:
-        torch._foreach_lerp_(list(self.aside.values()), list(self.held.values()), self.share(count))
+    def _update_average(self, count: int) -> None:
+        torch._foreach_lerp_(
+            list(self.swapped_out_tensors.values()),
+            list(self.network_tensors.values()),
+            self.compute_lerp_weight(count),
+        )
 
-    def _exchange(self) -> None:
+    def _swap_weights(self) -> None:
         """Swaps storages: nothing is copied."""
-        for name, one in self.held.items():
-            one.data, self.aside[name].data = self.aside[name].data, one.data
-        self.holds_average = not self.holds_average
+        for name, tensor in self.network_tensors.items():
+            tensor.data, self.swapped_out_tensors[name].data = self.swapped_out_tensors[name].data, tensor.data
+        self.is_network_averaged = not self.is_network_averaged
 
 
-def what_trains(network: Network, plan: Plan) -> dict[str, Tensor]:
+def collect_trained_tensors(network: Network, plan: Plan) -> dict[str, Tensor]:
     """Parameters that train in some phase, and running statistics that are gathered in some phase, by name."""
-    gathering = {part.name for phase in plan.phases for part in phase.parts if part.batchnorm != "eval"}
-    layers = [layer for name in gathering for layer in batchnorms(network.part(name))]
-    statistics = [one for layer in layers for one in layer.buffers() if one.is_floating_point()]
-    wanted = {id(one) for one in (*trained_parameters(network, plan, [*network.stages, HEAD]), *statistics)}
-    everything = (*network.named_parameters(), *network.named_buffers())
-    return {name: one for name, one in everything if id(one) in wanted}
+    part_names = {part.name for phase in plan.phases for part in phase.parts if part.batchnorm != "eval"}
+    layers = [layer for name in part_names for layer in get_batchnorm_layers(network.get_part(name))]
+    statistics = [tensor for layer in layers for tensor in layer.buffers() if tensor.is_floating_point()]
+    trained_ids = {
+        id(tensor) for tensor in (*collect_trainable_parameters(network, plan, [*network.stages, HEAD]), *statistics)
+    }
+    named_tensors = (*network.named_parameters(), *network.named_buffers())
+    return {name: tensor for name, tensor in named_tensors if id(tensor) in trained_ids}

@@ -18,10 +18,16 @@ from thaw.config.schema import Recipe
 from thaw.data.samples import Samples
 from thaw.training.run import Run
 
-MOST_CURVES = 20  # classes with a precision-recall curve
-PICTURES = ("confusion_matrix.png", "worst.jpg")  # of plots/
+MAX_CURVES = 20  # classes with a precision-recall curve
+TEST_PLOT_FILES = ("confusion_matrix.png", "worst.jpg")  # of plots/
 # Five, since the HPARAMS tab shows the first five metrics by name without being asked; final/ comes before all others.
-FINALS = (("test", "accuracy"), ("test", "loss"), ("test", "macro_accuracy"), ("val", "accuracy"), ("val", "loss"))
+HPARAM_METRICS = (
+    ("test", "accuracy"),
+    ("test", "loss"),
+    ("test", "macro_accuracy"),
+    ("val", "accuracy"),
+    ("val", "loss"),
+)
 # Tags are regular expressions; every run that has them is a line. Equal layouts of many runs are shown once.
 CHARTS = {
     "strategies": {
@@ -42,70 +48,75 @@ CHARTS = {
 }
 
 
-def show_charts(trainer: pl.Trainer) -> None:
+def log_charts(trainer: pl.Trainer) -> None:
     """The CUSTOM SCALARS tab: the same charts in every run, so that scratch, fixed and fine-tune share them."""
     assert trainer.logger is not None
     writer: Any = trainer.logger.experiment  # type: ignore[attr-defined]
     writer.add_custom_scalars(CHARTS)
 
 
-def show_results(run: Run, samples: Samples, predicted: tuple[Tensor, Tensor], metrics: dict[str, Any]) -> None:
+def log_results(run: Run, samples: Samples, predictions: tuple[Tensor, Tensor], metrics: dict[str, Any]) -> None:
     """Of the test images, whose logits [n, classes] and positions [n] are `predicted`: `test/confusion_matrix` and
     `test/worst`, as they lie in plots/, and precision-recall curves; of the run the tab HPARAMS."""
-    logits, positions = predicted
-    probabilities, labels = logits.softmax(1).numpy(), samples.labels()[positions.numpy()]
+    logits, positions = predictions
+    probabilities, labels = logits.softmax(1).numpy(), samples.get_labels()[positions.numpy()]
     with SummaryWriter(run.directory / "tensorboard") as writer:
-        for file in (run.directory / "plots" / name for name in PICTURES):
-            add_picture(writer, f"test/{file.stem}", file.read_bytes())
-        for label in rarest(labels, MOST_CURVES):
+        for file in (run.directory / "plots" / name for name in TEST_PLOT_FILES):
+            add_encoded_image(writer, f"test/{file.stem}", file.read_bytes())
+        for label in find_rarest_classes(labels, MAX_CURVES):
             writer.add_pr_curve(f"test/{samples.classes[label]}", labels == label, probabilities[:, label], 0)
-        _show_hyperparameters(writer, run.recipe, metrics)
+        _log_hyperparameters(writer, run.recipe, metrics)
 
 
-def rarest(labels: np.ndarray, most: int) -> list[int]:
+def find_rarest_classes(labels: np.ndarray, max_classes: int) -> list[int]:
     """All that occur, ascending, or the `most` that do least often: the same in all runs of a data set, so that their
     curves overlay, unlike those that a network is worst at."""
-    found, counts = np.unique(labels, return_counts=True)
-    return sorted(found[np.argsort(counts, kind="stable")][:most].tolist())
+    class_indices, counts = np.unique(labels, return_counts=True)
+    return sorted(class_indices[np.argsort(counts, kind="stable")][:max_classes].tolist())
 
 
-def add_picture(writer: SummaryWriter, tag: str, content: bytes) -> None:
+def add_encoded_image(writer: SummaryWriter, tag: str, encoded_image: bytes) -> None:
     """Of a PNG or JPEG file. The writer's own `add_image` makes PNGs of photographs, 0.1 s each, and its checksum is
     Python code, 0.2 s a megabyte."""
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(encoded_image)) as image:
         (width, height), channels = image.size, len(image.getbands())
-    shown = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=content)
-    summary = Summary(value=[Summary.Value(tag=tag, image=shown)])
+    image_proto = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=encoded_image)
+    summary = Summary(value=[Summary.Value(tag=tag, image=image_proto)])
     writer._get_file_writer().add_summary(summary, 0)  # type: ignore[no-untyped-call]
 
 
-def _show_hyperparameters(writer: SummaryWriter, recipe: Recipe, metrics: dict[str, Any]) -> None:
+def _log_hyperparameters(writer: SummaryWriter, recipe: Recipe, metrics: dict[str, Any]) -> None:
     """Without torch's summary of an experiment, of which TensorBoard would take the first run's for all: so it looks at
     all runs itself, puts the keys that differ first and the final metrics before the other scalars."""
-    finals = {f"final/{split}_{name}": metrics[split][name] for split, name in FINALS if split in metrics}
-    for tag, value in finals.items():
+    final_metrics = {
+        f"final/{split}_{name}": metrics[split][name] for split, name in HPARAM_METRICS if split in metrics
+    }
+    for tag, value in final_metrics.items():
         writer.add_scalar(tag, value, 0)
-    _, started, ended = hparams(hyperparameters(recipe), finals)  # type: ignore[no-untyped-call]
-    for summary in (started, ended):
+    _, session_start, session_end = hparams(collect_hyperparameters(recipe), final_metrics)  # type: ignore[no-untyped-call]
+    for summary in (session_start, session_end):
         writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
 
 
-def hyperparameters(recipe: Recipe) -> dict[str, Any]:
+def collect_hyperparameters(recipe: Recipe) -> dict[str, Any]:
     """`group.key` -> a scalar, or text of what lies deeper. TensorBoard holds a key to differ where two runs have it
     with different values; at this depth all recipes of a kind have the same keys. Where a run writes itself is none."""
-    short = recipe.model_dump(mode="json", exclude_defaults=True)
-    found: dict[str, Any] = {}
-    for group, value in recipe.plain().items():
+    non_defaults = recipe.model_dump(mode="json", exclude_defaults=True)
+    scalars: dict[str, Any] = {}
+    for group, value in recipe.to_dict().items():
         if group in ("output_dir", "resume", "data"):
             continue
         if isinstance(value, dict):
-            found |= {f"{group}.{key}": _scalar(short.get(group, {}).get(key, one)) for key, one in value.items()}
+            scalars |= {
+                f"{group}.{key}": _to_scalar(non_defaults.get(group, {}).get(key, nested_value))
+                for key, nested_value in value.items()
+            }
         else:
-            found[group] = _scalar(value)
-    return found
+            scalars[group] = _to_scalar(value)
+    return scalars
 
 
-def _scalar(value: Any) -> bool | int | float | str:
+def _to_scalar(value: Any) -> bool | int | float | str:
     if isinstance(value, dict | list):
         return str(yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False)).strip()
     return value if isinstance(value, bool | int | float | str) else str(value)

@@ -11,8 +11,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from thaw.data.preprocessing import Preprocessing
 from thaw.network.network import StageFacts
-from thaw.training.files import write_whole
-from thaw.training.format import FORMAT
+from thaw.training.files import write_atomically
+from thaw.training.format import CHECKPOINT_FORMAT
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -21,24 +21,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, lambda stream: torch.save(checkpoint, stream))
+        write_atomically(target, lambda stream: torch.save(checkpoint, stream))
 
 
-def description(
+def build_checkpoint_metadata(
     recipe: dict[str, Any],
     classes: tuple[str, ...],
     preprocessing: Preprocessing,
     stages: list[StageFacts],
-    cached: Iterable[int],
+    cached_depths: Iterable[int],
 ) -> dict[str, Any]:
     """What a checkpoint needs to be used without its run: plain data alone. `cached` are the numbers of leading stages
     whose features the run trained on: from features computed otherwise the same weights give other roundings."""
-    rows = [{"name": one.name, "shape": list(one.shape), "parameters": one.parameters} for one in stages]
+    rows = [{"name": stage.name, "shape": list(stage.shape), "parameters": stage.num_parameters} for stage in stages]
     return {
-        "format": FORMAT,
+        "format": CHECKPOINT_FORMAT,
         "recipe": recipe,
         "classes": list(classes),
-        "preprocessing": preprocessing.plain(),
+        "preprocessing": preprocessing.to_dict(),
         "stages": rows,
-        "cached": sorted({*cached} - {0}),
+        "cached": sorted({*cached_depths} - {0}),
     }

@@ -9,52 +9,52 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-from thaw.config.faults import DONE, FAILED, FAULT, INTERRUPTED, UserFault
-from thaw.training.hardware import accelerator_for
-from thaw.training.nodes import next_opened
-from thaw.training.process import Interrupted, interruptible
-from thaw.training.ranks import backend, end_with_the_first_process
-from thaw.training.run import Pruned, Run, joined_run
+from thaw.config.faults import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_USER_ERROR, UserError
+from thaw.training.hardware import resolve_accelerator
+from thaw.training.nodes import wait_for_run
+from thaw.training.process import Interrupted, raise_on_interrupt
+from thaw.training.ranks import exit_with_parent, select_backend
+from thaw.training.run import Run, TrialPruned, open_run
 from thaw.training.train import train
 
 
 def main() -> int:
-    end_with_the_first_process()
-    return _status(joined_run(Path(sys.argv[1]), rank=int(os.environ["LOCAL_RANK"])))
+    exit_with_parent()
+    return _train_silently(open_run(Path(sys.argv[1]), rank=int(os.environ["LOCAL_RANK"])))
 
 
-def follow() -> int | None:
+def run_worker() -> int | None:
     """Trains the next run that the first process opens, and returns its exit status; None where there is none."""
-    opened = next_opened()
-    if opened is None:
+    announced_run = wait_for_run()
+    if announced_run is None:
         return None
-    exchange = backend(accelerator_for(opened.run.recipe.trainer))
+    backend_name = select_backend(resolve_accelerator(announced_run.run.recipe.trainer))
     try:
-        with opened.joined(exchange):
-            return _status(opened.run)
+        with announced_run.join_process_group(backend_name):
+            return _train_silently(announced_run.run)
     except RuntimeError:
-        if opened.is_over():
-            return FAILED
+        if announced_run.is_over():
+            return EXIT_FAILURE
         raise
 
 
-def _status(run: Run) -> int:
+def _train_silently(run: Run) -> int:
     """The first process tells what the user is to know; a bug leaves its traceback here."""
-    with _silent(), interruptible():
+    with _suppress_stdout(), raise_on_interrupt():
         try:
             train(run)
-        except Pruned:
-            return DONE
-        except UserFault:
-            return FAULT
+        except TrialPruned:
+            return EXIT_SUCCESS
+        except UserError:
+            return EXIT_USER_ERROR
         except Interrupted:
-            return INTERRUPTED
-    return DONE
+            return EXIT_INTERRUPTED
+    return EXIT_SUCCESS
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):
+def _suppress_stdout() -> Iterator[None]:
+    with Path(os.devnull).open("w") as devnull, redirect_stdout(devnull):
         yield
 
 

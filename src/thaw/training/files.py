@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
-def write_whole(file: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:
     """`file`, of what `write` puts into the stream that it is given; where it fails, `file` stays as it was."""
-    aside = file.with_name(file.name + ".partial")
+    partial_file = file.with_name(file.name + ".partial")
     try:
-        with aside.open("wb") as stream:
+        with partial_file.open("wb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        aside.replace(file)
+        partial_file.replace(file)
     finally:
-        aside.unlink(missing_ok=True)
+        partial_file.unlink(missing_ok=True)
 
 
 def write_text(file: Path, text: str) -> None:
     # A file name that is not UTF-8 is written as the bytes it has.
-    write_whole(file, lambda stream: stream.write(text.encode("utf-8", "surrogateescape")))
+    write_atomically(file, lambda stream: stream.write(text.encode("utf-8", "surrogateescape")))
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Launched:
+class LauncherEnvironment:
     """This process among the `devices` x `nodes` that `launcher` has started."""
 
-    launcher: str
+    name: str
     devices: int
     nodes: int
     node_rank: int
     local_rank: int
 
     @property
-    def world(self) -> int:
+    def world_size(self) -> int:
         return self.devices * self.nodes
 
     @property
@@ -29,25 +29,27 @@ class Launched:
 
 
 @functools.cache  # Lightning takes WORLD_SIZE away
-def launched() -> Launched | None:
+def detect_launcher() -> LauncherEnvironment | None:
     """None where thaw starts the processes of a run itself. One that is alone among SLURM's counts as none."""
-    named = os.environ
-    if "TORCHELASTIC_RUN_ID" in named:
-        world, devices, node, local = _numbers_of("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "LOCAL_RANK")
-        return Launched("torchrun", devices, world // devices, node, local)
-    if int(named.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # set by srun alone, not in a batch script
-        world, nodes, node, local = _numbers_of(
+    environment = os.environ
+    if "TORCHELASTIC_RUN_ID" in environment:
+        world_size, devices, node_rank, local_rank = _read_integers(
+            "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "LOCAL_RANK"
+        )
+        return LauncherEnvironment("torchrun", devices, world_size // devices, node_rank, local_rank)
+    if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # set by srun alone, not in a batch script
+        world_size, nodes, node_rank, local_rank = _read_integers(
             "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_NODEID", "SLURM_LOCALID"
         )
-        return Launched("srun", world // nodes, nodes, node, local)
+        return LauncherEnvironment("srun", world_size // nodes, nodes, node_rank, local_rank)
     return None
 
 
-def _numbers_of(*names: str) -> Iterator[int]:
+def _read_integers(*names: str) -> Iterator[int]:
     return (int(os.environ[name]) for name in names)
 
 
-def is_further() -> bool:
+def is_worker() -> bool:
     """Whether another process opens the runs that this one trains."""
-    here = launched()
-    return here is not None and here.rank > 0
+    launcher = detect_launcher()
+    return launcher is not None and launcher.rank > 0

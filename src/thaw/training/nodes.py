@@ -14,86 +14,90 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from thaw.config.validation import validated
-from thaw.training.launched import launched
+from thaw.config.validation import validate_recipe
+from thaw.training.launched import detect_launcher
 from thaw.training.run import Run
 
-PATIENCE = timedelta(hours=2)  # of a process that waits for another, which may be decoding a large data set
-FOREVER = timedelta(days=365)  # between the runs of a sweep
-END = "end"
-_numbers = itertools.count()  # of the runs, the same in every process
+TIMEOUT = timedelta(hours=2)  # of a process that waits for another, which may be decoding a large data set
+NEXT_RUN_TIMEOUT = timedelta(days=365)  # between the runs of a sweep
+END_MESSAGE = "end"
+_run_numbers = itertools.count()  # of the runs, the same in every process
 
 
-def lead() -> None:
+def start_leader() -> None:
     """Of the first process: the others wait for the runs that it opens, and end with it."""
-    _store()  # opened now: at the very end nothing can be imported any more
-    atexit.register(_end)
+    _get_store()  # opened now: at the very end nothing can be imported any more
+    atexit.register(_announce_end)
 
 
-def _end() -> None:
+def _announce_end() -> None:
     """Lets the others go, also where no run was opened: --help, a wrong configuration."""
-    _store().set(f"run{next(_numbers)}", END)
+    _get_store().set(f"run{next(_run_numbers)}", END_MESSAGE)
 
 
 @contextmanager
-def opened(run: Run, backend: str) -> Iterator[None]:
+def announce_run(run: Run, backend: str) -> Iterator[None]:
     """Within, all processes of the launcher train `run`, which this one, the first, has opened."""
-    number = next(_numbers)
-    content = {"directory": str(run.directory), "recipe": run.recipe.plain(), "record": run.record}
-    _store().set(f"run{number}", json.dumps(content))
-    with _group(number, backend):
+    run_number = next(_run_numbers)
+    message = {"directory": str(run.directory), "recipe": run.recipe.to_dict(), "record": run.record}
+    _get_store().set(f"run{run_number}", json.dumps(message))
+    with _create_process_group(run_number, backend):
         try:
             yield
         except BaseException:
-            _store().set(f"ended{number}", "1")  # before the group falls apart, which the others take for a failure
+            _get_store().set(
+                f"ended{run_number}", "1"
+            )  # before the group falls apart, which the others take for a failure
             raise
 
 
 @dataclass(frozen=True)
-class Opened:
+class AnnouncedRun:
     """A run of the first process, and its number."""
 
     run: Run
-    number: int
+    run_number: int
 
     def is_over(self) -> bool:
         """Whether the first process has given it up, and told why."""
-        return bool(_store().check([f"ended{self.number}"]))
+        return bool(_get_store().check([f"ended{self.run_number}"]))
 
-    def joined(self, backend: str) -> Any:
-        return _group(self.number, backend)
+    def join_process_group(self, backend: str) -> Any:
+        return _create_process_group(self.run_number, backend)
 
 
-def next_opened() -> Opened | None:
+def wait_for_run() -> AnnouncedRun | None:
     """Waits for the next run of the first process; None where that has ended."""
-    here, number = launched(), next(_numbers)
-    assert here is not None
+    launcher, run_number = detect_launcher(), next(_run_numbers)
+    assert launcher is not None
     try:
-        _store().wait([f"run{number}"], FOREVER)
-        text = _store().get(f"run{number}").decode()
+        _get_store().wait([f"run{run_number}"], NEXT_RUN_TIMEOUT)
+        message = _get_store().get(f"run{run_number}").decode()
     except RuntimeError:  # the first process holds the store
         return None
-    return None if text == END else Opened(_run(json.loads(text), here.rank), number)
+    return None if message == END_MESSAGE else AnnouncedRun(_build_run(json.loads(message), launcher.rank), run_number)
 
 
-def _run(content: Mapping[str, Any], rank: int) -> Run:
+def _build_run(message: Mapping[str, Any], rank: int) -> Run:
     """Not read from the run directory, which may be on a disk of the first node."""
-    return Run(Path(content["directory"]), validated(content["recipe"]), content["record"], rank)
+    return Run(Path(message["directory"]), validate_recipe(message["recipe"]), message["record"], rank)
 
 
 @contextmanager
-def _group(number: int, backend: str) -> Iterator[None]:
+def _create_process_group(run_number: int, backend: str) -> Iterator[None]:
     """A process group for run `number` alone: what a failed one has left does not reach the next."""
     from torch import cuda, distributed
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-    here = launched()
-    assert here is not None
-    os.environ.update(LOCAL_RANK=str(here.local_rank), NODE_RANK=str(here.node_rank))  # as Lightning reads them
+    launcher = detect_launcher()
+    assert launcher is not None
+    os.environ.update(LOCAL_RANK=str(launcher.local_rank), NODE_RANK=str(launcher.node_rank))  # as Lightning reads them
     if backend == "nccl":
-        cuda.set_device(here.local_rank)
-    store = PrefixStore(f"group{number}", _store())
-    distributed.init_process_group(backend, store=store, rank=here.rank, world_size=here.world, timeout=PATIENCE)
+        cuda.set_device(launcher.local_rank)
+    store = PrefixStore(f"group{run_number}", _get_store())
+    distributed.init_process_group(
+        backend, store=store, rank=launcher.rank, world_size=launcher.world_size, timeout=TIMEOUT
+    )
     try:
         yield
     finally:
@@ -102,25 +106,25 @@ def _group(number: int, backend: str) -> Iterator[None]:
 
 
 @functools.cache
-def _store() -> Any:
+def _get_store() -> Any:
     """What the processes write to each other."""
     from torch.distributed.rendezvous import rendezvous
 
-    here = launched()
-    assert here is not None
-    if here.launcher == "srun":
-        os.environ.update(_address())
-    store, _, _ = next(rendezvous("env://", here.rank, here.world, timeout=PATIENCE))
+    launcher = detect_launcher()
+    assert launcher is not None
+    if launcher.name == "srun":
+        os.environ.update(_resolve_leader_address())
+    store, _, _ = next(rendezvous("env://", launcher.rank, launcher.world_size, timeout=TIMEOUT))
     return store
 
 
-def _address() -> dict[str, str]:
+def _resolve_leader_address() -> dict[str, str]:
     """Of the first node, and a port that jobs on it do not share; $MASTER_ADDR and $MASTER_PORT go before."""
     from pytorch_lightning.plugins.environments import SLURMEnvironment  # type: ignore[attr-defined]
 
-    first = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
+    first_node = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
     port = 15000 + int(os.environ["SLURM_JOB_ID"]) % 10000
     return {
-        "MASTER_ADDR": os.environ.get("MASTER_ADDR", first),
+        "MASTER_ADDR": os.environ.get("MASTER_ADDR", first_node),
         "MASTER_PORT": os.environ.get("MASTER_PORT", str(port)),
     }

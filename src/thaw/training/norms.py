@@ -11,10 +11,10 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from thaw.training.sharding import whole
+from thaw.training.sharding import full_tensors
 
 
-class Norms(Callback):
+class GradientNormCallback(Callback):
     """Scalars `grad_norm/PART` and `weight_norm/PART` of all that trains: the Euclidean norm over all parameters of the
     part, at the epoch's last step, before gradients are clipped and weights move. What is frozen has none.
 
@@ -23,40 +23,47 @@ class Norms(Callback):
     """
 
     def __init__(self) -> None:
-        self.parts: list[str] = []
-        self.found: Tensor | None = None
+        self.part_names: list[str] = []
+        self.norms: Tensor | None = None
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         if trainer.is_last_batch:  # in all processes: where weights are divided, each holds a piece of every norm
-            self.parts, self.found = norms_by_part(optimizer.param_groups)
+            self.part_names, self.norms = compute_part_norms(optimizer.param_groups)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.found is None:
+        if self.norms is None:
             return
         scalars = {
             f"{kind}/{part}": value
-            for kind, values in zip(("grad_norm", "weight_norm"), self.found.tolist(), strict=True)
-            for part, value in zip(self.parts, values, strict=True)
+            for kind, values in zip(("grad_norm", "weight_norm"), self.norms.tolist(), strict=True)
+            for part, value in zip(self.part_names, values, strict=True)
         }
         assert trainer.logger is not None
         trainer.logger.log_metrics(scalars, step=trainer.current_epoch + 1)
-        self.found = None
+        self.norms = None
 
 
 @torch.no_grad()
-def norms_by_part(groups: Sequence[dict[str, Any]]) -> tuple[list[str], Tensor | None]:
+def compute_part_norms(param_groups: Sequence[dict[str, Any]]) -> tuple[list[str], Tensor | None]:
     """Names of the parts of an optimizer's `groups` that have a gradient, and float [2, parts], of gradients and of
     weights; None where no part has any."""
-    trained: dict[str, list[Tensor]] = {}
-    for group in groups:
-        with_gradient = [one for one in group["params"] if one.requires_grad and one.grad is not None]
-        if with_gradient:
-            trained.setdefault(group["part"], []).extend(with_gradient)
-    if not trained:
+    parameters_by_part: dict[str, list[Tensor]] = {}
+    for group in param_groups:
+        parameters_with_grad = [
+            parameter for parameter in group["params"] if parameter.requires_grad and parameter.grad is not None
+        ]
+        if parameters_with_grad:
+            parameters_by_part.setdefault(group["part"], []).extend(parameters_with_grad)
+    if not parameters_by_part:
         return [], None
-    rows = [[get_total_norm([one.grad for one in part if one.grad is not None]) for part in trained.values()]]
-    rows.append([get_total_norm(part) for part in trained.values()])
-    wholes = [list(whole(dict(zip(trained, row, strict=True))).values()) for row in rows]
-    return list(trained), torch.stack([torch.stack(row) for row in wholes])
+    norms = [
+        [
+            get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+            for parameters in parameters_by_part.values()
+        ]
+    ]
+    norms.append([get_total_norm(parameters) for parameters in parameters_by_part.values()])
+    full_norms = [list(full_tensors(dict(zip(parameters_by_part, row, strict=True))).values()) for row in norms]
+    return list(parameters_by_part), torch.stack([torch.stack(row) for row in full_norms])

@@ -8,43 +8,51 @@ import numpy as np
 import pytorch_lightning as pl
 from PIL import Image
 
-from thaw.analysis.dataset_plots import class_counts
-from thaw.analysis.encoded import jpeg_of, png_of
-from thaw.analysis.picked import as_they_are, as_trained_on, picked_by_class
-from thaw.data.batches import Images
+from thaw.analysis.dataset_plots import plot_class_counts
+from thaw.analysis.encoded import encode_jpeg, encode_png
+from thaw.analysis.picked import evaluation_pixels, select_class_examples, training_pixels
+from thaw.data.batches import ImageDataset
 from thaw.data.samples import Samples
-from thaw.training.board import add_picture
+from thaw.training.board import add_encoded_image
 
-MOST_SHOWN = 16
-LARGEST = 128  # pixels, a picture's side
+MAX_IMAGES_SHOWN = 16
+MAX_SIDE = 128  # pixels, a picture's side
 
 
-def show_data(trainer: pl.Trainer, samples: Samples, images: Images) -> None:
+def log_dataset(trainer: pl.Trainer, samples: Samples, images: ImageDataset) -> None:
     """Images `data/class_counts`, `data/samples` and, where training augments, `data/augmented`: the same samples in
     its first epoch. Takes less than a second, whatever the size of the data set."""
     assert trainer.logger is not None
     writer: Any = trainer.logger.experiment  # type: ignore[attr-defined]
-    add_picture(writer, "data/class_counts", png_of(class_counts(samples), dpi=100))
-    each = max(1, MOST_SHOWN // len(samples.classes))
-    picked = picked_by_class(samples, each, MOST_SHOWN).values()
-    places = [place for positions in picked for place in positions][:MOST_SHOWN]
-    add_picture(writer, "data/samples", jpeg_of(tiled(small(as_they_are(images, places)))))
+    add_encoded_image(writer, "data/class_counts", encode_png(plot_class_counts(samples), dpi=100))
+    num_per_class = max(1, MAX_IMAGES_SHOWN // len(samples.classes))
+    positions_by_class = select_class_examples(samples, num_per_class, MAX_IMAGES_SHOWN).values()
+    sample_positions = [position for class_positions in positions_by_class for position in class_positions][
+        :MAX_IMAGES_SHOWN
+    ]
+    add_encoded_image(
+        writer, "data/samples", encode_jpeg(tile_images(downscale_images(evaluation_pixels(images, sample_positions))))
+    )
     if not images.augmentation.is_empty:
-        add_picture(writer, "data/augmented", jpeg_of(tiled(small(as_trained_on(images, 0, places)))))
+        add_encoded_image(
+            writer,
+            "data/augmented",
+            encode_jpeg(tile_images(downscale_images(training_pixels(images, 0, sample_positions)))),
+        )
 
 
-def small(pictures: np.ndarray) -> np.ndarray:
+def downscale_images(images: np.ndarray) -> np.ndarray:
     """uint8 [n, side, side, 3] of uint8 [n, size, size, 3], `side` at most LARGEST."""
-    side = min(LARGEST, pictures.shape[1])
-    return np.stack([np.asarray(Image.fromarray(one).resize((side, side))) for one in pictures])
+    side = min(MAX_SIDE, images.shape[1])
+    return np.stack([np.asarray(Image.fromarray(image).resize((side, side))) for image in images])
 
 
-def tiled(pictures: np.ndarray, columns: int = 4, gap: int = 2) -> np.ndarray:
+def tile_images(images: np.ndarray, columns: int = 4, gap: int = 2) -> np.ndarray:
     """uint8 [height, width, 3] of uint8 [n, height, width, 3]: side by side on white, `gap` pixels apart."""
-    height, width = (side + gap for side in pictures[0].shape[:2])
-    rows, columns = -(-len(pictures) // columns), min(columns, len(pictures))
-    sheet = np.full((rows * height - gap, columns * width - gap, 3), 255, dtype=np.uint8)
-    for number, picture in enumerate(pictures):
-        top, left = number // columns * height, number % columns * width
-        sheet[top : top + height - gap, left : left + width - gap] = picture
-    return sheet
+    height, width = (side + gap for side in images[0].shape[:2])
+    rows, columns = -(-len(images) // columns), min(columns, len(images))
+    grid = np.full((rows * height - gap, columns * width - gap, 3), 255, dtype=np.uint8)
+    for index, image in enumerate(images):
+        top, left = index // columns * height, index % columns * width
+        grid[top : top + height - gap, left : left + width - gap] = image
+    return grid

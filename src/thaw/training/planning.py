@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from thaw.config.schema import Recipe
-from thaw.network.kinds import parameters_of, size_of
+from thaw.network.kinds import count_parameters, select_parameters
 from thaw.network.network import HEAD, Network
 from thaw.strategy.parts import Part
-from thaw.strategy.plan import Plan, planned
+from thaw.strategy.plan import Plan, build_plan
 
 
-def plan_of(recipe: Recipe, network: Network) -> Plan:
+def plan_for_recipe(recipe: Recipe, network: Network) -> Plan:
     """Raises UserFault where the strategy does not fit the network's stages or the recipe's epochs."""
     optimizer, scheduler = recipe.optimizer, recipe.scheduler
-    last_change = max([getattr(scheduler, "warmup_epochs", 0), *getattr(scheduler, "milestones", [])])
-    parts = [_part(network, name) for name in (*network.stages, HEAD)]
-    return planned(
-        recipe.strategy, parts, recipe.trainer.epochs, optimizer.learning_rate, optimizer.weight_decay, last_change
+    schedule_epochs = max([getattr(scheduler, "warmup_epochs", 0), *getattr(scheduler, "milestones", [])])
+    parts = [_build_part(network, name) for name in (*network.stages, HEAD)]
+    return build_plan(
+        recipe.strategy, parts, recipe.trainer.epochs, optimizer.learning_rate, optimizer.weight_decay, schedule_epochs
     )
 
 
-def _part(network: Network, name: str) -> Part:
-    norms, biases = (size_of(parameters_of(network.part(name), kind)) for kind in ("norms", "biases"))
-    return Part(name, norms, biases)
+def _build_part(network: Network, name: str) -> Part:
+    num_norm_parameters, num_bias_parameters = (
+        count_parameters(select_parameters(network.get_part(name), kind)) for kind in ("norms", "biases")
+    )
+    return Part(name, num_norm_parameters, num_bias_parameters)

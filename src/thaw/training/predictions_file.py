@@ -14,8 +14,8 @@ from thaw.training.files import write_text
 
 def write_predictions(file: Path, samples: Samples, logits: Tensor, positions: Tensor) -> None:
     """Path, label, prediction and its probability for each of logits [n, classes], of samples at `positions` [n]."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["path", "label", "prediction", "probability"])
     probabilities, predictions = logits.softmax(1).max(1)
     for position, prediction, probability in zip(
@@ -23,4 +23,4 @@ def write_predictions(file: Path, samples: Samples, logits: Tensor, positions: T
     ):
         sample = samples.samples[position]
         writer.writerow([sample.path, samples.classes[sample.label], samples.classes[prediction], f"{probability:.6f}"])
-    write_text(file, text.getvalue())
+    write_text(file, buffer.getvalue())

@@ -26,20 +26,22 @@ class Interrupted(BaseException):
     """Ctrl-C or SIGTERM. No KeyboardInterrupt: Lightning would answer that one by leaving the process."""
 
 
-def prepare(seed: int, deterministic: bool, threads: int | None) -> None:
+def configure_process(seed: int, deterministic: bool, threads: int | None) -> None:
     """Seeds, threads, determinism and memory, as functions of the arguments alone."""
     keep_freed_memory()
-    look_past_imports()
+    freeze_gc()
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS sums in any order
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    guards: Any = torch.utils.deterministic
-    guards.fill_uninitialized_memory = False  # it guards against bugs at the cost of a pass over each new tensor
+    deterministic_module: Any = torch.utils.deterministic
+    deterministic_module.fill_uninitialized_memory = (
+        False  # it guards against bugs at the cost of a pass over each new tensor
+    )
     torch.backends.cudnn.benchmark = not deterministic
-    torch.set_num_threads(threads or cores())
+    torch.set_num_threads(threads or available_cpus())
     torch.set_float32_matmul_precision("high")
     if not torch.cuda.is_available():  # Lightning lets torch ask the driver for a GPU in every optimizer step: 91 us
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"  # 3 us
-    reseed(seed)
+    seed_everything(seed)
 
 
 def keep_freed_memory() -> None:
@@ -53,7 +55,7 @@ def keep_freed_memory() -> None:
 
 
 @functools.cache  # once a process, so that no job of a sweep leaves anything there
-def look_past_imports() -> None:
+def freeze_gc() -> None:
     """Takes what has been imported out of the search for garbage: torch, Lightning and timm are a million objects, and
     looking through them once 0.4 s, a sixth of a run over cached features."""
     gc.collect()
@@ -61,12 +63,12 @@ def look_past_imports() -> None:
     atexit.register(gc.unfreeze)  # else triton's bindings complain of leaks when Python ends
 
 
-def cores() -> int:
+def available_cpus() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def reseed(*parts: int | str) -> None:
+def seed_everything(*parts: int | str) -> None:
     """Sets every generator from `parts`."""
     seed = int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
     random.seed(seed)
@@ -75,15 +77,15 @@ def reseed(*parts: int | str) -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def raise_on_interrupt() -> Iterator[None]:
     """Within, Ctrl-C and SIGTERM raise Interrupted; behind it, what held before holds again."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def raise_interrupted(signum: int, frame: FrameType | None) -> None:
         raise Interrupted
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_handlers = {signum: signal.signal(signum, raise_interrupted) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for signum, handler in previous_handlers.items():
+            signal.signal(signum, handler)

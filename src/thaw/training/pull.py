@@ -8,23 +8,25 @@ import torch
 from torch import Tensor, nn
 
 
-class SourcePull:
+class L2SPRegularizer:
     """Adds `strength` x (weight - source weight) to gradients: the gradient of the paper's penalty, strength / 2 times
     the squared distance (Li, Grandvalet and Davoine 2018, "Explicit inductive bias for transfer learning")."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], strength: float) -> None:
         self.parameters, self.strength = tuple(parameters), strength
-        self.source: list[Tensor] = [one.detach().clone() for one in parameters]
+        self.pretrained: list[Tensor] = [parameter.detach().clone() for parameter in parameters]
 
     def to(self, device: torch.device) -> None:
-        self.source = [one.to(device) for one in self.source]
+        self.pretrained = [weight.to(device) for weight in self.pretrained]
 
     def add_to_gradients(self) -> None:
         """Of those that have one: what is frozen in this phase has none."""
-        moving = [
-            (one, source) for one, source in zip(self.parameters, self.source, strict=True) if one.grad is not None
+        pairs = [
+            (parameter, pretrained)
+            for parameter, pretrained in zip(self.parameters, self.pretrained, strict=True)
+            if parameter.grad is not None
         ]
-        if moving:
-            weights, sources = zip(*moving, strict=True)
-            apart = torch._foreach_sub([one.detach() for one in weights], list(sources))
-            torch._foreach_add_([one.grad for one in weights], apart, alpha=self.strength)
+        if pairs:
+            weights, pretrained_weights = zip(*pairs, strict=True)
+            differences = torch._foreach_sub([parameter.detach() for parameter in weights], list(pretrained_weights))
+            torch._foreach_add_([parameter.grad for parameter in weights], differences, alpha=self.strength)

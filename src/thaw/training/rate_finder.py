@@ -9,17 +9,17 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from thaw.analysis.rate_curve import RateCurve, curve_of
-from thaw.config.faults import Fault, UserFault
+from thaw.analysis.rate_curve import LRCurve, build_lr_curve
+from thaw.config.faults import Problem, UserError
 from thaw.config.schema import Recipe
-from thaw.training.assembly import Assembly
-from thaw.training.learner import NotFinite
-from thaw.training.rehearsal import in_phase, rehearsed, trainer_for_steps
+from thaw.training.assembly import TrainingSetup
+from thaw.training.learner import NonFiniteLossError
+from thaw.training.rehearsal import build_dry_run_trainer, dry_run, restrict_to_phase
 
 STEPS_PER_CHECK = 10  # on a GPU, where asking for a loss waits for the device; what was trained too far is cut off
 
 
-def range_test(recipe: Recipe, lowest: float, highest: float, steps: int) -> tuple[RateCurve, str]:
+def range_test(recipe: Recipe, min_lr: float, max_lr: float, steps: int) -> tuple[LRCurve, str]:
     """Losses of at most `steps` optimizer steps while `optimizer.learning_rate` rises from `lowest` to `highest`, by
     the same factor at every step (Smith 2015, "Cyclical learning rates for training neural networks"), and the name of
     the phase that they are of: the first of the recipe's plan, over as many epochs as the steps take. Ends where the
@@ -32,54 +32,56 @@ def range_test(recipe: Recipe, lowest: float, highest: float, steps: int) -> tup
     Raises:
         UserFault: as training would.
     """
-    parts = rehearsed(recipe)
-    rates = [float(lowest * (highest / lowest) ** (step / (steps - 1))) for step in range(steps)]
-    phase = parts.learner.plan.phases[0]
-    in_phase(parts.learner, phase)
-    parts.supply.enter(phase)
-    return curve_of(rates, _losses(recipe, parts, rates)), phase.name
+    setup = dry_run(recipe)
+    rates = [float(min_lr * (max_lr / min_lr) ** (step / (steps - 1))) for step in range(steps)]
+    phase = setup.module.plan.phases[0]
+    restrict_to_phase(setup.module, phase)
+    setup.batch_source.prepare_phase(phase)
+    return build_lr_curve(rates, _record_losses(recipe, setup, rates)), phase.name
 
 
-def _losses(recipe: Recipe, parts: Assembly, rates: list[float]) -> list[float]:
-    learner, recorder = parts.learner, _Losses(recipe.trainer.accumulate)
-    told = recipe.optimizer.learning_rate  # of which the plan's rates are multiples
-    learner.schedule = lambda step, *_: rates[min(step, len(rates) - 1)] / told
+def _record_losses(recipe: Recipe, setup: TrainingSetup, rates: list[float]) -> list[float]:
+    module, recorder = setup.module, _LossRecorder(recipe.trainer.accumulate)
+    base_learning_rate = recipe.optimizer.learning_rate  # of which the plan's rates are multiples
+    module.schedule = lambda step, *_: rates[min(step, len(rates) - 1)] / base_learning_rate
     try:
-        trainer_for_steps(recipe, parts, len(rates), recipe.trainer.accumulate, recorder).fit(learner, parts.feed.train)
-    except NotFinite:
-        recorder.fetch()
+        build_dry_run_trainer(recipe, setup, len(rates), recipe.trainer.accumulate, recorder).fit(
+            module, setup.dataloaders.train
+        )
+    except NonFiniteLossError:
+        recorder.transfer_losses()
         recorder.losses.append(float("nan"))
     except torch.OutOfMemoryError as error:
         fix = f"trainer.batch_size={max(2, recipe.trainer.batch_size // 2)}; thaw find batch_size says what fits"
-        fault = Fault(f"trainer.batch_size={recipe.trainer.batch_size}", fix=fix)
-        raise UserFault("the GPU's memory is full.", [fault]) from error
+        problem = Problem(f"trainer.batch_size={recipe.trainer.batch_size}", fix=fix)
+        raise UserError("the GPU's memory is full.", [problem]) from error
     return recorder.losses[: len(rates)]
 
 
-class _Losses(Callback):
+class _LossRecorder(Callback):
     """Collects the mean loss of each optimizer step's batches; stops the training once it has diverged."""
 
-    def __init__(self, accumulate: int) -> None:
-        self.accumulate = accumulate
+    def __init__(self, accumulate_grad_batches: int) -> None:
+        self.accumulate_grad_batches = accumulate_grad_batches
         self.losses: list[float] = []
-        self.of_steps: list[Tensor] = []  # on the device, not asked for yet
-        self.of_batches: list[Tensor] = []
+        self.pending_step_losses: list[Tensor] = []  # on the device, not asked for yet
+        self.batch_losses: list[Tensor] = []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.of_batches.append(outputs["loss"] * self.accumulate)  # by which Lightning has divided it
-        if trainer.global_step == len(self.losses) + len(self.of_steps):
+        self.batch_losses.append(outputs["loss"] * self.accumulate_grad_batches)  # by which Lightning has divided it
+        if trainer.global_step == len(self.losses) + len(self.pending_step_losses):
             return  # the gradients of further batches are to be added
-        self.of_steps.append(torch.stack(self.of_batches).mean())
-        self.of_batches = []
-        if pl_module.device.type == "cpu" or len(self.of_steps) == STEPS_PER_CHECK:
-            self.fetch()
-            trainer.should_stop = curve_of([], self.losses).diverged
+        self.pending_step_losses.append(torch.stack(self.batch_losses).mean())
+        self.batch_losses = []
+        if pl_module.device.type == "cpu" or len(self.pending_step_losses) == STEPS_PER_CHECK:
+            self.transfer_losses()
+            trainer.should_stop = build_lr_curve([], self.losses).has_diverged
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.fetch()
+        self.transfer_losses()
 
-    def fetch(self) -> None:
-        self.losses += torch.stack(self.of_steps).tolist() if self.of_steps else []
-        self.of_steps = []
+    def transfer_losses(self) -> None:
+        self.losses += torch.stack(self.pending_step_losses).tolist() if self.pending_step_losses else []
+        self.pending_step_losses = []

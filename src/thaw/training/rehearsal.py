@@ -11,32 +11,34 @@ from pytorch_lightning.callbacks import Callback
 
 from thaw.config.schema import Recipe
 from thaw.strategy.plan import PhasePlan, Plan
-from thaw.training.assembly import Assembly, assembled
-from thaw.training.learner import Learner
+from thaw.training.assembly import TrainingSetup, setup_training
+from thaw.training.learner import ClassificationModule
 from thaw.training.run import Run
-from thaw.training.train import quieten
+from thaw.training.train import silence_lightning
 
 
-def rehearsed(recipe: Recipe) -> Assembly:
+def dry_run(recipe: Recipe) -> TrainingSetup:
     """The parts of a run of `recipe`, which leaves no run directory. Raises UserFault as training would."""
-    quieten()
-    with tempfile.TemporaryDirectory() as aside:  # for what a run records of itself
-        return assembled(Run(Path(aside), recipe))
+    silence_lightning()
+    with tempfile.TemporaryDirectory() as temporary_directory:  # for what a run records of itself
+        return setup_training(Run(Path(temporary_directory), recipe))
 
 
-def in_phase(learner: Learner, phase: PhasePlan) -> None:
+def restrict_to_phase(module: ClassificationModule, phase: PhasePlan) -> None:
     """Lets `learner` train as in `phase` alone, from its first step on and however many epochs it takes."""
-    alone = dataclasses.replace(phase, start=0, schedule=(0, phase.end), restarts_optimizer=False)
-    learner.plan = Plan((alone,))
+    single_phase = dataclasses.replace(phase, start=0, schedule=(0, phase.end), restarts_optimizer=False)
+    module.plan = Plan((single_phase,))
 
 
-def trainer_for_steps(recipe: Recipe, parts: Assembly, steps: int, accumulate: int, *callbacks: Callback) -> pl.Trainer:
+def build_dry_run_trainer(
+    recipe: Recipe, setup: TrainingSetup, steps: int, accumulate_grad_batches: int, *callbacks: Callback
+) -> pl.Trainer:
     """A Trainer that steps as the recipe's own does on one device, for `steps` optimizer steps."""
     return pl.Trainer(
-        accelerator=parts.accelerator,
+        accelerator=setup.accelerator,
         devices=1,
-        precision=parts.precision,
-        accumulate_grad_batches=accumulate,
+        precision=setup.precision,
+        accumulate_grad_batches=accumulate_grad_batches,
         gradient_clip_val=recipe.trainer.clip_norm,
         max_epochs=-1,
         max_steps=steps,

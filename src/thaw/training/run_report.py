@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from thaw.analysis.by_class import by_class, confused
-from thaw.analysis.looks import Subject, looked_at, overlaid
-from thaw.analysis.page import data_uri, rendered, thumb
-from thaw.analysis.plan_table import HEADINGS, phase_tables
-from thaw.analysis.tested import Tested, read_tested
+from thaw.analysis.by_class import compute_class_metrics, find_confused_pairs
+from thaw.analysis.looks import ExplainedModel, compute_grad_cam, overlay_cam
+from thaw.analysis.page import encode_data_uri, encode_thumbnail, render_template
+from thaw.analysis.plan_table import HEADINGS, build_phase_tables
+from thaw.analysis.tested import TestPredictions, read_test_predictions
 from thaw.config.schema import Recipe
-from thaw.strategy.plan import plan_of_plain
+from thaw.strategy.plan import build_plan_from_dicts
 from thaw.training.history_file import read_history
-from thaw.training.rank import rank_of
-from thaw.training.run import RECORD
+from thaw.training.rank import selection_score
+from thaw.training.run import RECORD_FILE
 
-PICTURES = 8
+MAX_IMAGES_PER_ROW = 8
 CAM_SIDE = 168  # pixels on the page
 Rows = list[tuple[str, str]]
-METRICS = {
+METRIC_LABELS = {
     "accuracy": "accuracy",
     "accuracy_ci95": "95 % interval",
     "top5_accuracy": "top-5 accuracy",
@@ -35,159 +35,186 @@ METRICS = {
 }
 
 
-def run_page(directory: Path, recipe: Recipe, subject: Subject) -> str:
+def render_run_report(directory: Path, recipe: Recipe, model: ExplainedModel) -> str:
     """The page, from what a run that is done has left in `directory`, and the network of its best epoch. Where the test
     images are not at hand (`subject.pixels` raises OSError) it says so in the place of pictures."""
-    record, metrics = (json.loads((directory / name).read_text("utf-8")) for name in (RECORD, "metrics.json"))
-    tested = read_tested(directory / "predictions.csv", subject.classes)
-    confusion, history = tested.confusion(), read_history(directory / "history.csv")
-    plots = {one.stem: data_uri(one.read_bytes()) for one in sorted((directory / "plots").glob("*.png"))}
-    return rendered(
+    record, metrics = (json.loads((directory / name).read_text("utf-8")) for name in (RECORD_FILE, "metrics.json"))
+    test_predictions = read_test_predictions(directory / "predictions.csv", model.classes)
+    confusion, history = test_predictions.compute_confusion_matrix(), read_history(directory / "history.csv")
+    plots = {item.stem: encode_data_uri(item.read_bytes()) for item in sorted((directory / "plots").glob("*.png"))}
+    return render_template(
         "run_report.html",
         name=directory.name,
         dataset=recipe.dataset.name,
         backbone=recipe.backbone.name,
         strategy="probe" if "probe" in record else recipe.strategy.name,
         metrics=metrics,
-        told=list(_told(metrics, record, tested, history)),
+        told=list(_describe_results(metrics, record, test_predictions, history)),
         notes=recipe.notes,
-        metric_rows=list(_metric_rows(metrics)),
+        metric_rows=list(_build_metric_rows(metrics)),
         plots=plots,
-        pairs=confused(confusion, subject.classes),
-        classes=by_class(confusion, subject.classes),
-        **_pictures(subject, tested),
+        pairs=find_confused_pairs(confusion, model.classes),
+        classes=compute_class_metrics(confusion, model.classes),
+        **_build_image_section(model, test_predictions),
         headings=HEADINGS,
-        phases=list(phase_tables([one.facts for one in subject.stages], plan_of_plain(record.get("plan", ())))),
+        phases=list(
+            build_phase_tables([item.facts for item in model.stages], build_plan_from_dicts(record.get("plan", ())))
+        ),
         parameters=record["parameters"],
         features=record.get("features", []),
-        stages=[one.facts.name for one in subject.stages],
+        stages=[item.facts.name for item in model.stages],
         data=record["data"],
-        groups=_groups(record, recipe, metrics, subject),
+        groups=_build_groups(record, recipe, metrics, model),
         config=(directory / "config.yaml").read_text("utf-8", errors="replace"),
-        commands=_commands(directory, record),
+        commands=_build_command_rows(directory, record),
     )
 
 
-def _told(
-    metrics: Mapping[str, Any], record: Mapping[str, Any], tested: Tested, history: list[dict[str, str]]
+def _describe_results(
+    metrics: Mapping[str, Any],
+    record: Mapping[str, Any],
+    test_predictions: TestPredictions,
+    history: list[dict[str, str]],
 ) -> Iterator[str]:
     """What the numbers mean, in sentences."""
-    test, count = metrics["test"], len(tested.labels)
+    test, count = metrics["test"], len(test_predictions.labels)
     low, high = test["accuracy_ci95"]
     yield (
-        f"Of {count:,} test images, which chose nothing in this run, the network names {int(tested.right.sum()):,} "
+        f"Of {count:,} test images, which chose nothing in this run, the network names {int(test_predictions.correct.sum()):,} "
         f"right: {test['accuracy']:.1%}. Of other images of this kind it would name between {low:.1%} and {high:.1%} "
         "right, with 95 % confidence."
     )
-    frequent = np.bincount(tested.labels, minlength=len(tested.classes))
-    chance, name = frequent.max() / count, tested.classes[int(frequent.argmax())]
-    beats = "better than" if low > chance else "not clearly better than"
-    yield f"That is {beats} answering {name} to every image, which would be right for {chance:.1%}."
+    class_counts = np.bincount(test_predictions.labels, minlength=len(test_predictions.classes))
+    majority_share, majority_class = class_counts.max() / count, test_predictions.classes[int(class_counts.argmax())]
+    verdict = "better than" if low > majority_share else "not clearly better than"
+    yield f"That is {verdict} answering {majority_class} to every image, which would be right for {majority_share:.1%}."
     if "probe" in record:
         yield f"Its head is the best of many that were tried on frozen features: {record['probe']['method']}."
     if history and "val" in metrics:
-        best = max(history, key=lambda row: rank_of(float(row["val_accuracy"]), float(row["val_loss"])))
+        best_row = max(history, key=lambda row: selection_score(float(row["val_accuracy"]), float(row["val_loss"])))
         yield (
-            f"Epoch {best['epoch']} of {len(history)} had the best validation accuracy, "
-            f"{float(best['val_accuracy']):.1%} of {metrics['val']['count']:,} images; its weights are the ones kept."
+            f"Epoch {best_row['epoch']} of {len(history)} had the best validation accuracy, "
+            f"{float(best_row['val_accuracy']):.1%} of {metrics['val']['count']:,} images; its weights are the ones kept."
         )
     elif history:
         yield "Without validation images there was nothing to choose an epoch by: the last one is kept."
 
 
-def _metric_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    for key, label in METRICS.items():
-        yield label, [_number(metrics[split][key]) for split in ("test", "val") if split in metrics]
+def _build_metric_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    for key, label in METRIC_LABELS.items():
+        yield label, [_format_value(metrics[split][key]) for split in ("test", "val") if split in metrics]
 
 
-def _number(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, list):
-        return " to ".join(f"{one:.3f}" for one in value)
+        return " to ".join(f"{bound:.3f}" for bound in value)
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
 
 
-def _pictures(subject: Subject, tested: Tested) -> dict[str, Any]:
+def _build_image_section(model: ExplainedModel, test_predictions: TestPredictions) -> dict[str, Any]:
     """Rows of test images by what they show, and Grad-CAM of the first ones of each."""
-    right = tested.right
-    chosen = {
-        "Surest mistakes": tested.surest(~right, PICTURES),
-        "Right, but least sure": tested.least_sure(right, PICTURES),
-        "Surest and right": tested.surest(right, PICTURES),
+    correct = test_predictions.correct
+    indices_by_title = {
+        "Surest mistakes": test_predictions.most_confident(~correct, MAX_IMAGES_PER_ROW),
+        "Right, but least sure": test_predictions.least_confident(correct, MAX_IMAGES_PER_ROW),
+        "Surest and right": test_predictions.most_confident(correct, MAX_IMAGES_PER_ROW),
     }
-    places = list(dict.fromkeys(place for row in chosen.values() for place in row))
+    indices = list(dict.fromkeys(index for row in indices_by_title.values() for index in row))
     try:
-        pixels = dict(zip(places, subject.pixels([tested.paths[place] for place in places]), strict=True))
+        pixels = dict(
+            zip(indices, model.load_pixels([test_predictions.paths[index] for index in indices]), strict=True)
+        )
     except OSError as error:
         return {"rows": {}, "cams": [], "cam_stage": "", "no_pictures": str(error), "no_cams": ""}
-    rows = {title: [_shown(tested, one, pixels[one]) for one in row] for title, row in chosen.items() if row}
-    cams, stage, reason = _cams(subject, tested, pixels, _alternating(list(chosen.values())[::2])[: subject.affordable])
+    rows = {
+        title: [_describe_image(test_predictions, image_index, pixels[image_index]) for image_index in row]
+        for title, row in indices_by_title.items()
+        if row
+    }
+    cams, stage, reason = _compute_cams(
+        model, test_predictions, pixels, _interleave(list(indices_by_title.values())[::2])[: model.max_images]
+    )
     return {"rows": rows, "cams": cams, "cam_stage": stage, "no_pictures": "", "no_cams": reason}
 
 
-def _alternating(rows: list[list[int]]) -> list[int]:
-    longest = max(map(len, rows))
-    return [row[place] for place in range(longest) for row in rows if place < len(row)]
+def _interleave(rows: list[list[int]]) -> list[int]:
+    max_length = max(map(len, rows))
+    return [row[index] for index in range(max_length) for row in rows if index < len(row)]
 
 
-def _shown(tested: Tested, place: int, pixels: np.ndarray, side: int = 128) -> dict[str, Any]:
-    label, guess = (tested.classes[int(one[place])] for one in (tested.labels, tested.guesses))
+def _describe_image(
+    test_predictions: TestPredictions, index: int, pixels: np.ndarray, side: int = 128
+) -> dict[str, Any]:
+    label, predicted_label = (
+        test_predictions.classes[int(class_indices[index])]
+        for class_indices in (test_predictions.labels, test_predictions.predictions)
+    )
     return {
-        "picture": thumb(pixels, side),
+        "picture": encode_thumbnail(pixels, side),
         "label": label,
-        "guess": guess,
-        "probability": float(tested.probabilities[place]),
-        "path": tested.paths[place].encode("utf-8", "replace").decode(),
+        "guess": predicted_label,
+        "probability": float(test_predictions.probabilities[index]),
+        "path": test_predictions.paths[index].encode("utf-8", "replace").decode(),
     }
 
 
-def _cams(
-    subject: Subject, tested: Tested, pixels: Mapping[int, np.ndarray], places: list[int]
+def _compute_cams(
+    model: ExplainedModel, test_predictions: TestPredictions, pixels: Mapping[int, np.ndarray], indices: list[int]
 ) -> tuple[list[dict[str, Any]], str, str]:
     """By picture, what spoke for the answer, and for the label where that is another; the stage; else why not."""
-    targets = np.stack([tested.guesses[places], tested.labels[places]], 1)
+    targets = np.stack([test_predictions.predictions[indices], test_predictions.labels[indices]], 1)
     try:
-        found = looked_at(subject, np.stack([pixels[place] for place in places]), targets)
+        grad_cam = compute_grad_cam(model, np.stack([pixels[index] for index in indices]), targets)
     except ValueError as error:
         return [], "", str(error)
     cams = []
-    for place, maps in zip(places, found.maps, strict=True):
-        shown = _shown(tested, place, pixels[place], CAM_SIDE)
-        wanted = maps if shown["label"] != shown["guess"] else maps[:1]
-        over = [thumb(overlaid(pixels[place], one, CAM_SIDE), CAM_SIDE) for one in wanted]
-        cams.append({**shown, "for_guess": over[0], "for_label": over[1] if len(over) > 1 else None})
-    return cams, found.stage, ""
+    for index, maps in zip(indices, grad_cam.maps, strict=True):
+        image_description = _describe_image(test_predictions, index, pixels[index], CAM_SIDE)
+        shown_maps = maps if image_description["label"] != image_description["guess"] else maps[:1]
+        overlays = [
+            encode_thumbnail(overlay_cam(pixels[index], class_map, CAM_SIDE), CAM_SIDE) for class_map in shown_maps
+        ]
+        cams.append(
+            {**image_description, "for_guess": overlays[0], "for_label": overlays[1] if len(overlays) > 1 else None}
+        )
+    return cams, grad_cam.stage, ""
 
 
-def _groups(record: Mapping[str, Any], recipe: Recipe, metrics: Mapping[str, Any], subject: Subject) -> dict[str, Rows]:
-    how = _how_probed(record["probe"]) if "probe" in record else _how_trained(recipe)
+def _build_groups(
+    record: Mapping[str, Any], recipe: Recipe, metrics: Mapping[str, Any], model: ExplainedModel
+) -> dict[str, Rows]:
+    method_rows = _build_probe_rows(record["probe"]) if "probe" in record else _build_training_rows(recipe)
     return {
-        "Data and source": _what(record, recipe, subject),
-        "How it was trained": how,
-        "Time": _time(metrics["timing"], "probe" in record),
-        "Environment": _environment(record),
+        "Data and source": _build_data_rows(record, recipe, model),
+        "How it was trained": method_rows,
+        "Time": _build_timing_rows(metrics["timing"], "probe" in record),
+        "Environment": _build_environment_rows(record),
     }
 
 
-def _what(record: Mapping[str, Any], recipe: Recipe, subject: Subject) -> Rows:
-    data, source, view = record["data"], record["source"], subject.preprocessing
-    skipped = [("broken, left out", f"{len(data['skipped'])}")] if data["skipped"] else []
-    problems = [(one["kind"], f"{one['count']}") for one in data["problems"] if "count" in one]
+def _build_data_rows(record: Mapping[str, Any], recipe: Recipe, model: ExplainedModel) -> Rows:
+    data, source, preprocessing = record["data"], record["source"], model.preprocessing
+    skipped_rows = [("broken, left out", f"{len(data['skipped'])}")] if data["skipped"] else []
+    problem_rows = [(problem["kind"], f"{problem['count']}") for problem in data["problems"] if "count" in problem]
     return [
         ("data set", f"{recipe.dataset.name}, {data['classes']} classes"),
         *((f"{split} images", f"{count:,}") for split, count in data["images"].items()),
-        *(skipped or []),
-        *problems,
+        *(skipped_rows or []),
+        *problem_rows,
         ("fingerprint", data["fingerprint"]),
         ("backbone", f"{recipe.backbone.library} {recipe.backbone.name}"),
         ("source weights", str(source["name"]) if source else "none: random"),
         *([("SHA-256", str(source["hash"]))] if source and source.get("hash") else []),
-        ("image size", f"{view.size} x {view.size}, cut from the centre after resizing to {view.resize}"),
+        (
+            "image size",
+            f"{preprocessing.size} x {preprocessing.size}, cut from the centre after resizing to {preprocessing.resize}",
+        ),
     ]
 
 
-def _how_trained(recipe: Recipe) -> Rows:
+def _build_training_rows(recipe: Recipe) -> Rows:
     trainer, optimizer = recipe.trainer, recipe.optimizer
-    augmented = {name: value for name, value in recipe.augment.model_dump().items() if value}
+    augmentation = {name: value for name, value in recipe.augment.model_dump().items() if value}
     return [
         ("strategy", f"{recipe.strategy.name}, from {recipe.strategy.start} weights"),
         ("head", recipe.head.kind),
@@ -195,24 +222,24 @@ def _how_trained(recipe: Recipe) -> Rows:
         ("weight decay", f"{optimizer.weight_decay:g}"),
         ("schedule", recipe.scheduler.name),
         ("epochs, batch size", f"{trainer.epochs}, {trainer.batch_size}"),
-        ("augmentation", ", ".join(augmented) or "none"),
+        ("augmentation", ", ".join(augmentation) or "none"),
         ("seed", str(recipe.seed)),
     ]
 
 
-def _how_probed(probe: Mapping[str, Any]) -> Rows:
+def _build_probe_rows(probe: Mapping[str, Any]) -> Rows:
     setting = ", ".join(f"{name} {value}" for name, value in probe["setting"].items())
     return [("method", str(probe["method"])), ("setting", setting or "none"), ("all that was tried", "probe.csv")]
 
 
-def _time(timing: Mapping[str, float], is_probe: bool) -> Rows:
+def _build_timing_rows(timing: Mapping[str, float], is_probe: bool) -> Rows:
     rows = [("in all, with reading and testing", f"{timing['wall_s']:.1f} s")]
     rows.append(("trying classifiers" if is_probe else "epochs", f"{timing['train_s']:.1f} s"))
     rows += [("computing frozen features", f"{timing['cache_s']:.1f} s")] if timing["cache_s"] else []
     return rows + ([("in training", f"{timing['images_per_s']:,.0f} images/s")] if timing["images_per_s"] else [])
 
 
-def _environment(record: Mapping[str, Any]) -> Rows:
+def _build_environment_rows(record: Mapping[str, Any]) -> Rows:
     hardware, git = record["hardware"], record["git"]
     revision = f"{git['commit'][:12]}{', with changes' if git['changed'] else ''}" if git else "not in a checkout"
     return [
@@ -226,12 +253,12 @@ def _environment(record: Mapping[str, Any]) -> Rows:
     ]
 
 
-def _commands(directory: Path, record: Mapping[str, Any]) -> Rows:
-    place = shlex.quote(str(directory))
+def _build_command_rows(directory: Path, record: Mapping[str, Any]) -> Rows:
+    quoted_directory = shlex.quote(str(directory))
     return [
         ("the same run again", str(record["command"])),
-        ("measure it on its test images, or others", f"thaw evaluate {place}"),
-        ("what it says of a picture", f"thaw predict {place} IMAGE"),
-        ("what it sees in a picture", f"thaw explain {place} IMAGE"),
-        ("its curves in TensorBoard", f"thaw dashboard {place}"),
+        ("measure it on its test images, or others", f"thaw evaluate {quoted_directory}"),
+        ("what it says of a picture", f"thaw predict {quoted_directory} IMAGE"),
+        ("what it sees in a picture", f"thaw explain {quoted_directory} IMAGE"),
+        ("its curves in TensorBoard", f"thaw dashboard {quoted_directory}"),
     ]

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from thaw.network.network import HEAD, Network
 
 
-class Sharding(ModelParallelStrategy):
+class FSDP2Strategy(ModelParallelStrategy):
     """Lightning's, with the network divided by `Learner.configure_model`, and checkpoints as a single process has
     them. Lightning's own way through the optimizer's state (2.6.6) needs one of every weight that could train, and a
     phase has them for what it trains."""
@@ -35,27 +35,30 @@ class Sharding(ModelParallelStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         assert self.lightning_module is not None
-        return whole(self.lightning_module.state_dict())
+        return full_tensors(self.lightning_module.state_dict())
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         state = optimizer.state_dict()
-        return {**state, "state": {number: whole(one) for number, one in state["state"].items()}}
+        return {
+            **state,
+            "state": {index: full_tensors(parameter_state) for index, parameter_state in state["state"].items()},
+        }
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         return ParallelStrategy.load_checkpoint(self, checkpoint_path, weights_only=weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         assert self.lightning_module is not None
-        load_state(self.lightning_module, checkpoint["state_dict"])
+        load_full_state_dict(self.lightning_module, checkpoint["state_dict"])
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            parameters = [one for group in optimizer.param_groups for one in group["params"]]
-            pieces = {
-                number: {key: _like(value, parameters[number]) for key, value in entries.items()}
-                for number, entries in state["state"].items()
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            sharded_state = {
+                index: {key: _shard_like(value, parameters[index]) for key, value in entries.items()}
+                for index, entries in state["state"].items()
             }
-            optimizer.load_state_dict({**state, "state": pieces})
+            optimizer.load_state_dict({**state, "state": sharded_state})
 
 
 def shard(network: Network, mesh: DeviceMesh) -> None:
@@ -65,41 +68,44 @@ def shard(network: Network, mesh: DeviceMesh) -> None:
 
     network.to(memory_format=torch.contiguous_format)
     for name in (*network.stages, HEAD):
-        network.part(name).register_forward_hook(_owned)
-        fully_shard(network.part(name), mesh=mesh, reshard_after_forward=True)
+        network.get_part(name).register_forward_hook(_clone_if_view)
+        fully_shard(network.get_part(name), mesh=mesh, reshard_after_forward=True)
 
 
-def _owned(part: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+def _clone_if_view(part: nn.Module, inputs: Any, output: Tensor) -> Tensor:
     """No view: where the next stage changed one in place, FSDP2 would lose the hook that puts this stage's weights
     together for the backward pass, and gradients would be wrong."""
     return output.clone() if output._is_view() else output
 
 
 def is_sharded(module: nn.Module) -> bool:
-    return any(isinstance(one, DTensor) for one in module.parameters())
+    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
-def whole(values: Mapping[str, Any]) -> dict[str, Any]:
+def full_tensors(values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with every tensor that is divided put together, in every process; all have to ask for it."""
-    return {name: one.full_tensor() if isinstance(one, DTensor) else one for name, one in values.items()}
+    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in values.items()}
 
 
-def undivided(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def replicated(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Those of which every process has its own copy."""
-    return {name: one for name, one in values.items() if not isinstance(one, DTensor)}
+    return {name: tensor for name, tensor in values.items() if not isinstance(tensor, DTensor)}
 
 
 @torch.no_grad()
-def load_state(module: nn.Module, values: Mapping[str, Tensor]) -> None:
+def load_full_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """As `load_state_dict` of whole tensors, into a module that may be divided."""
-    held = module.state_dict()
+    current_state = module.state_dict()
     module.load_state_dict(
-        {name: _like(value, held[name]) if name in held else value for name, value in values.items()}
+        {
+            name: _shard_like(value, current_state[name]) if name in current_state else value
+            for name, value in state_dict.items()
+        }
     )
 
 
-def _like(value: Any, model: Tensor) -> Any:
+def _shard_like(value: Any, reference: Tensor) -> Any:
     """`value`, divided as `model` is where it is of the same shape: a step count stays whole."""
-    if not isinstance(model, DTensor) or not isinstance(value, Tensor) or value.shape != model.shape:
+    if not isinstance(reference, DTensor) or not isinstance(value, Tensor) or value.shape != reference.shape:
         return value
-    return distribute_tensor(value.to(model.device), model.device_mesh, model.placements)
+    return distribute_tensor(value.to(reference.device), reference.device_mesh, reference.placements)

@@ -7,52 +7,52 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from thaw.config.faults import DONE, FAULT, INTERRUPTED, UserFault
+from thaw.config.faults import EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_USER_ERROR, UserError
 from thaw.config.schema import Recipe
-from thaw.training.companion import follow
-from thaw.training.hardware import accelerator_for, layout_of
-from thaw.training.launched import is_further, launched
-from thaw.training.nodes import opened
-from thaw.training.process import Interrupted, interruptible
-from thaw.training.ranks import backend, started
-from thaw.training.run import Run, claimed, interrupted_run, new_run, recorded
-from thaw.training.train import explaining, train
+from thaw.training.companion import run_worker
+from thaw.training.hardware import resolve_accelerator, resolve_process_topology
+from thaw.training.launched import detect_launcher, is_worker
+from thaw.training.nodes import announce_run
+from thaw.training.process import Interrupted, raise_on_interrupt
+from thaw.training.ranks import select_backend, spawn_workers
+from thaw.training.run import Run, create_run, lock_run, record_status, resume_run
+from thaw.training.train import call_with_error_hints, train
 
 
 def start(recipe: Recipe, directory: Path) -> int:
     """Trains `recipe` in a new run directory and returns the exit status. Where an outside launcher has started several
     processes, the first one's recipe and directory count in all."""
-    if is_further():
-        return follow() or DONE
-    return _to_its_end(directory, lambda: new_run(recipe, directory))
+    if is_worker():
+        return run_worker() or EXIT_SUCCESS
+    return _run_to_completion(directory, lambda: create_run(recipe, directory))
 
 
 def resume(directory: Path) -> int:
     """Continues the run in `directory` from its last whole epoch and returns the exit status."""
-    return _to_its_end(directory, lambda: interrupted_run(directory))
+    return _run_to_completion(directory, lambda: resume_run(directory))
 
 
-def _to_its_end(directory: Path, begun: Callable[[], Run]) -> int:
+def _run_to_completion(directory: Path, run_factory: Callable[[], Run]) -> int:
     try:
-        with interruptible(), claimed(directory):
-            run = begun()
-            with recorded(run), _accompanied(run):
-                explaining(train, run)
+        with raise_on_interrupt(), lock_run(directory):
+            run = run_factory()
+            with record_status(run), _launch_processes(run):
+                call_with_error_hints(train, run)
         if "pruned" in run.record:
             print(f"pruned: {run.record['pruned']}")
-    except UserFault as fault:
-        print(f"thaw: {fault}", file=sys.stderr)
-        return FAULT
+    except UserError as error:
+        print(f"thaw: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
     except Interrupted:
         print(f"\ninterrupted; go on with: python train.py resume={directory}", file=sys.stderr)
-        return INTERRUPTED
-    return DONE
+        return EXIT_INTERRUPTED
+    return EXIT_SUCCESS
 
 
-def _accompanied(run: Run) -> AbstractContextManager[None]:
+def _launch_processes(run: Run) -> AbstractContextManager[None]:
     """Within, the other processes of the run train along."""
-    trainer, here = run.recipe.trainer, launched()
-    layout = layout_of(trainer)
-    if here is None or here.world == 1:
-        return started(run.directory, layout.processes)
-    return opened(run, backend(accelerator_for(trainer)))
+    trainer, launch_info = run.recipe.trainer, detect_launcher()
+    topology = resolve_process_topology(trainer)
+    if launch_info is None or launch_info.world_size == 1:
+        return spawn_workers(run.directory, topology.world_size)
+    return announce_run(run, select_backend(resolve_accelerator(trainer)))

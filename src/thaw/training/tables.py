@@ -8,30 +8,30 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from thaw.analysis.plan_table import HEADINGS, PhaseTable, phase_tables
+from thaw.analysis.plan_table import HEADINGS, PhaseTable, build_phase_tables
 from thaw.network.network import StageFacts
 from thaw.strategy.plan import Plan
 
 
-def print_plan(facts: Sequence[StageFacts], plan: Plan, parameters: dict[str, int], source_pull: float = 0.0) -> None:
+def print_plan(facts: Sequence[StageFacts], plan: Plan, parameters: dict[str, int], l2_sp: float = 0.0) -> None:
     """A table a phase: stage, output shape, parameters, trainable, learning rate, weight decay, BatchNorm. Of a later
     phase what differs from the one before. `parameters`: `total` and `trainable`."""
     console = Console(highlight=False, width=None if Console().is_terminal else 110)
-    for phase in phase_tables(facts, plan):
+    for phase in build_phase_tables(facts, plan):
         console.print(phase.title, style="italic", markup=False)  # no title of the table, which would fill it up
-        console.print(_rich(phase))
-    if source_pull:
-        console.print(f"trained weights of the backbone are pulled towards the source's, strength {source_pull:g}")
+        console.print(_build_table(phase))
+    if l2_sp:
+        console.print(f"trained weights of the backbone are pulled towards the source's, strength {l2_sp:g}")
     total, trainable = parameters["total"], parameters["trainable"]
     console.print(f"{total:,} parameters, {trainable:,} trainable ({trainable / total:.1%})\n")
 
 
-def _rich(phase: PhaseTable) -> Table:
+def _build_table(phase: PhaseTable) -> Table:
     table = Table(box=None, pad_edge=False)
-    for place, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if place in (0, 1, 3) else "right")
-    for cells, trains in zip(phase.rows, phase.trains, strict=True):
-        table.add_row(*cells, style=None if trains else "dim")
+    for index, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if index in (0, 1, 3) else "right")
+    for cells, is_trainable in zip(phase.rows, phase.is_trainable, strict=True):
+        table.add_row(*cells, style=None if is_trainable else "dim")
     return table
 
 

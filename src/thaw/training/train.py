@@ -17,164 +17,186 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
-from thaw.config.faults import Fault, UserFault
-from thaw.training.assembly import Assembly, assembled
-from thaw.training.averaging import averaging_of
-from thaw.training.board import show_charts, show_results
+from thaw.config.faults import Problem, UserError
+from thaw.training.assembly import TrainingSetup, setup_training
+from thaw.training.averaging import build_weight_averaging
+from thaw.training.board import log_charts, log_results
 from thaw.training.checkpoint import AtomicCheckpointIO
 from thaw.training.files import write_json
-from thaw.training.hardware import devices_for
-from thaw.training.history import History
-from thaw.training.learner import NotFinite
-from thaw.training.nodes import PATIENCE
-from thaw.training.norms import Norms
+from thaw.training.hardware import resolve_devices
+from thaw.training.history import HistoryCallback
+from thaw.training.learner import NonFiniteLossError
+from thaw.training.nodes import TIMEOUT
+from thaw.training.norms import GradientNormCallback
 from thaw.training.outcome import (
-    Predicted,
-    draw,
-    metrics_by_split,
-    predicted,
-    timing,
+    SplitPredictions,
+    compute_split_metrics,
+    compute_timing,
+    predict_splits,
+    save_plots,
 )
-from thaw.training.page import write_page
-from thaw.training.pictures import show_data
+from thaw.training.page import write_report
+from thaw.training.pictures import log_dataset
 from thaw.training.predictions_file import write_predictions
-from thaw.training.pruning import Pruning
-from thaw.training.ranks import backend, together
-from thaw.training.run import Pruned, Run
-from thaw.training.saving import Checkpoints
-from thaw.training.sharding import Sharding
-from thaw.training.supply import Entering
+from thaw.training.pruning import PruningCallback
+from thaw.training.ranks import raise_on_all_ranks, select_backend
+from thaw.training.run import Run, TrialPruned
+from thaw.training.saving import CheckpointCallback
+from thaw.training.sharding import FSDP2Strategy
+from thaw.training.supply import PhasePreparation
 from thaw.training.tables import print_summary
 from thaw.training.trials import is_trial
 
 
 def train(run: Run) -> None:
     """Fetch, index and split, build, plan, train, record. A resumed run goes the same way from its last checkpoint."""
-    began = time.perf_counter()
-    quieten()
-    parts = together(partial(assembled, run))
-    trainer = trainer_for(run, parts)
-    if run.rank == 0 and not run.last.is_file():  # a resumed run has shown them
-        show_data(trainer, parts.samples, parts.feed.images)
-        show_charts(trainer)
-    _fit(trainer, parts, run)
-    predictions = predicted(trainer, parts.learner, parts.feed, parts.supply, run.best)
+    start_time = time.perf_counter()
+    silence_lightning()
+    setup = raise_on_all_ranks(partial(setup_training, run))
+    trainer = build_trainer(run, setup)
+    if run.rank == 0 and not run.last_checkpoint.is_file():  # a resumed run has shown them
+        log_dataset(trainer, setup.samples, setup.dataloaders.images)
+        log_charts(trainer)
+    _fit(trainer, setup, run)
+    predictions = predict_splits(trainer, setup.module, setup.dataloaders, setup.batch_source, run.best_checkpoint)
     if run.rank == 0:
-        _record(trainer, parts, run, predictions, began)
+        _write_results(trainer, setup, run, predictions, start_time)
 
 
-def trainer_for(run: Run, parts: Assembly, callbacks: Sequence[Callback] = ()) -> pl.Trainer:
+def build_trainer(run: Run, setup: TrainingSetup, callbacks: Sequence[Callback] = ()) -> pl.Trainer:
     """A Trainer that writes into the run directory; `callbacks` are heard before its own."""
-    settings, on_screen = run.recipe.trainer, sys.stderr.isatty() and run.rank == 0
+    settings, has_progress_bar = run.recipe.trainer, sys.stderr.isatty() and run.rank == 0
     return pl.Trainer(
-        accelerator=parts.accelerator,
-        devices=devices_for(parts.accelerator, parts.layout.devices),
-        num_nodes=parts.layout.nodes,
-        strategy=_exchange(parts),
-        precision=parts.precision,
+        accelerator=setup.accelerator,
+        devices=resolve_devices(setup.accelerator, setup.topology.devices),
+        num_nodes=setup.topology.nodes,
+        strategy=_build_strategy(setup),
+        precision=setup.precision,
         max_epochs=settings.epochs,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip_norm,
-        callbacks=[*callbacks, *_callbacks(run, parts), *([TQDMProgressBar(leave=False)] if on_screen else [])],
-        enable_progress_bar=on_screen,
+        callbacks=[
+            *callbacks,
+            *_build_callbacks(run, setup),
+            *([TQDMProgressBar(leave=False)] if has_progress_bar else []),
+        ],
+        enable_progress_bar=has_progress_bar,
         logger=TensorBoardLogger(run.directory, name="", version="tensorboard"),
         plugins=[AtomicCheckpointIO()],
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        inference_mode=not parts.learner.is_divided,  # what it puts together in evaluation, training is to use again
+        inference_mode=not setup.module.is_fsdp,  # what it puts together in evaluation, training is to use again
         default_root_dir=run.directory,
     )
 
 
-def _exchange(parts: Assembly) -> Strategy | str:
+def _build_strategy(setup: TrainingSetup) -> Strategy | str:
     """How several processes exchange gradients. `find_unused_parameters`: later phases train other parts, and one that
     is frozen in this phase has no gradient to wait for. BatchNorm's statistics are averaged once an epoch."""
-    if parts.layout.processes == 1:
+    if setup.topology.world_size == 1:
         return "auto"
-    if parts.learner.is_divided:
-        return Sharding(parts.layout.processes, backend(parts.accelerator))
+    if setup.module.is_fsdp:
+        return FSDP2Strategy(setup.topology.world_size, select_backend(setup.accelerator))
     return DDPStrategy(
         cluster_environment=LightningEnvironment(),
-        process_group_backend=backend(parts.accelerator),
-        timeout=PATIENCE,
-        find_unused_parameters=len(parts.learner.plan.phases) > 1,
+        process_group_backend=select_backend(setup.accelerator),
+        timeout=TIMEOUT,
+        find_unused_parameters=len(setup.module.plan.phases) > 1,
         broadcast_buffers=False,
     )
 
 
-def _callbacks(run: Run, parts: Assembly) -> list[Callback]:
-    patience = run.recipe.trainer.early_stopping
-    watching = ["trainer.early_stopping"] if patience else []
-    watching += ["scheduler"] if run.recipe.scheduler.name == "plateau" else []
-    watching += ["sweep=search"] if is_trial(run.directory) else []
-    if watching and parts.feed.val is None:
+def _build_callbacks(run: Run, setup: TrainingSetup) -> list[Callback]:
+    early_stopping = run.recipe.trainer.early_stopping
+    settings_needing_val = ["trainer.early_stopping"] if early_stopping else []
+    settings_needing_val += ["scheduler"] if run.recipe.scheduler.name == "plateau" else []
+    settings_needing_val += ["sweep=search"] if is_trial(run.directory) else []
+    if settings_needing_val and setup.dataloaders.val is None:
         fix = "dataset.fractions.val=0.15, or trainer.early_stopping=null, another scheduler and no search"
-        raise UserFault("nothing to watch.", [Fault(one, "no validation images", fix=fix) for one in watching])
-    stopping = [EarlyStopping("val/accuracy", mode="max", patience=patience.patience)] if patience else []
-    averaging = averaging_of(run.recipe.trainer)
-    averages = [averaging] if averaging else []
-    history = History(run.directory / "history.csv", writes=run.rank == 0)
-    pruning = [Pruning(run.directory)] if is_trial(run.directory) else []  # by the history's last row
-    return [*averages, Entering(parts.supply), history, Norms(), *pruning, *stopping, Checkpoints(run.best.parent)]
+        raise UserError(
+            "nothing to watch.", [Problem(setting, "no validation images", fix=fix) for setting in settings_needing_val]
+        )
+    early_stopping_callbacks = (
+        [EarlyStopping("val/accuracy", mode="max", patience=early_stopping.patience)] if early_stopping else []
+    )
+    averaging = build_weight_averaging(run.recipe.trainer)
+    averaging_callbacks = [averaging] if averaging else []
+    history = HistoryCallback(run.directory / "history.csv", is_writer=run.rank == 0)
+    pruning_callbacks = [PruningCallback(run.directory)] if is_trial(run.directory) else []  # by the history's last row
+    return [
+        *averaging_callbacks,
+        PhasePreparation(setup.batch_source),
+        history,
+        GradientNormCallback(),
+        *pruning_callbacks,
+        *early_stopping_callbacks,
+        CheckpointCallback(run.best_checkpoint.parent),
+    ]
 
 
-def _fit(trainer: pl.Trainer, parts: Assembly, run: Run) -> None:
-    checkpoint = run.last if run.last.is_file() else None
+def _fit(trainer: pl.Trainer, setup: TrainingSetup, run: Run) -> None:
+    checkpoint_path = run.last_checkpoint if run.last_checkpoint.is_file() else None
     try:
-        trainer.fit(parts.learner, parts.feed.train, parts.feed.val, ckpt_path=checkpoint, weights_only=True)
-    except NotFinite as error:
+        trainer.fit(
+            setup.module, setup.dataloaders.train, setup.dataloaders.val, ckpt_path=checkpoint_path, weights_only=True
+        )
+    except NonFiniteLossError as error:
         if is_trial(run.directory):
-            raise Pruned(f"the loss is not finite any more in {error}") from error
-        rates = ", ".join(f"{part} {rate:.3g}" for part, rate in error.rates.items())
-        lower = f"optimizer.learning_rate={run.recipe.optimizer.learning_rate / 10:g}"
-        fix = f"{lower}, trainer.clip_norm=1.0, scheduler=cosine (it warms up), or trainer.precision=32-true"
-        raise UserFault(
-            "the loss is not finite any more.", [Fault(str(error), f"learning rates: {rates}", fix=fix)]
+            raise TrialPruned(f"the loss is not finite any more in {error}") from error
+        rates_text = ", ".join(f"{part} {rate:.3g}" for part, rate in error.learning_rates.items())
+        lower_rate_override = f"optimizer.learning_rate={run.recipe.optimizer.learning_rate / 10:g}"
+        fix = f"{lower_rate_override}, trainer.clip_norm=1.0, scheduler=cosine (it warms up), or trainer.precision=32-true"
+        raise UserError(
+            "the loss is not finite any more.", [Problem(str(error), f"learning rates: {rates_text}", fix=fix)]
         ) from error
 
 
-def _record(trainer: pl.Trainer, parts: Assembly, run: Run, predictions: Predicted, began: float) -> None:
-    samples = parts.samples
-    metrics = metrics_by_split(predictions, samples.labels())
+def _write_results(
+    trainer: pl.Trainer, setup: TrainingSetup, run: Run, predictions: SplitPredictions, start_time: float
+) -> None:
+    samples = setup.samples
+    metrics = compute_split_metrics(predictions, samples.get_labels())
     write_predictions(run.directory / "predictions.csv", samples, *predictions["test"])
-    draw(run, samples, parts.feed.images, predictions)
-    metrics["timing"] = timing(run, samples.counts()["train"], time.perf_counter() - began, parts.supply.seconds)
+    save_plots(run, samples, setup.dataloaders.images, predictions)
+    metrics["timing"] = compute_timing(
+        run, samples.count_per_split()["train"], time.perf_counter() - start_time, setup.batch_source.seconds
+    )
     write_json(run.directory / "metrics.json", metrics)
-    show_results(run, samples, predictions["test"], metrics)
-    write_page(run, parts.learner.network, samples, parts.feed.images, parts.preprocessing, parts.stages)
+    log_results(run, samples, predictions["test"], metrics)
+    write_report(run, setup.module.network, samples, setup.dataloaders.images, setup.preprocessing, setup.stages)
     print_summary(metrics, str(run.directory), run.recipe.notes)
 
 
-def explaining(function: Callable[[Run], None], run: Run) -> None:
+def call_with_error_hints(function: Callable[[Run], None], run: Run) -> None:
     """Turns a full disk or a full GPU into what the user can do about it."""
     try:
         function(run)
     except torch.cuda.OutOfMemoryError as error:
-        half = max(2, run.recipe.trainer.batch_size // 2)
-        fix = f"trainer.batch_size={half} trainer.accumulate={2 * run.recipe.trainer.accumulate}, which trains alike"
-        raise UserFault(
-            "the GPU's memory is full.", [Fault(f"trainer.batch_size={run.recipe.trainer.batch_size}", fix=fix)]
+        half_batch_size = max(2, run.recipe.trainer.batch_size // 2)
+        fix = f"trainer.batch_size={half_batch_size} trainer.accumulate={2 * run.recipe.trainer.accumulate}, which trains alike"
+        raise UserError(
+            "the GPU's memory is full.", [Problem(f"trainer.batch_size={run.recipe.trainer.batch_size}", fix=fix)]
         ) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         fix = f"free some space, then resume={run.directory}"
-        raise UserFault("the disk is full.", [Fault(str(run.directory), str(error), fix=fix)]) from error
+        raise UserError("the disk is full.", [Problem(str(run.directory), str(error), fix=fix)]) from error
 
 
-def quieten() -> None:
+def silence_lightning() -> None:
     """Silences what Lightning says about choices that thaw has made on purpose."""
-    for library in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    for about in (
+    for logger_name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(logger_name).setLevel(logging.WARNING)
+    for message in (
         "does not have many workers",  # batches are cut from memory
         "exists and is not empty",  # a resumed run's checkpoints
         "smaller than the logging interval",  # scalars are logged by the epoch
-        "custom batch sampler `InOrder`",
+        "custom batch sampler `SequentialBatchSampler`",
         "have no `val_dataloader`",
         "It is recommended to use `self.log",  # what is logged is the same in all processes
         "`broadcast_buffers` is deprecated",  # its successor is not in torch 2.6
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on torch 2.15
     ):
-        warnings.filterwarnings("ignore", f".*{about}.*")
+        warnings.filterwarnings("ignore", f".*{message}.*")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thaw.training.files import write_json
-from thaw.training.rank import rank_of
-from thaw.training.run import RECORD, status_in
+from thaw.training.rank import selection_score
+from thaw.training.run import RECORD_FILE, read_status
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import Trial as LiveTrial
 
-SEARCH = "search.json"
+SEARCH_FILE = "search.json"
 
 
 @dataclass(frozen=True)
-class Trial:
+class SearchTrial:
     """`values` by key, as they are typed. The results of the first `known` trials are what it was chosen by and is
     compared with, however many run beside it: so each trial is a function of those."""
 
@@ -42,51 +42,51 @@ class Search:
     spared_trials: int
     spared_epochs: int
     space: dict[str, str]
-    trials: tuple[Trial, ...] = field(default=())
+    trials: tuple[SearchTrial, ...] = field(default=())
 
-    def with_trial(self, trial: Trial) -> Search:
+    def with_trial(self, trial: SearchTrial) -> Search:
         return replace(self, trials=(*self.trials, trial))
 
 
 def write_search(directory: Path, search: Search, **results: Any) -> None:
-    write_json(directory / SEARCH, {**asdict(search), **results})
+    write_json(directory / SEARCH_FILE, {**asdict(search), **results})
 
 
 def read_search(directory: Path) -> Search | None:
     """The search in the sweep's `directory`; None where there is none."""
-    if not (directory / SEARCH).is_file():
+    if not (directory / SEARCH_FILE).is_file():
         return None
-    content = json.loads((directory / SEARCH).read_text(encoding="utf-8"))
-    trials = tuple(Trial(one["values"], one["known"]) for one in content["trials"])
-    named = {key: content[key] for key in Search.__dataclass_fields__ if key != "trials"}
-    return Search(**named, trials=trials)
+    content = json.loads((directory / SEARCH_FILE).read_text(encoding="utf-8"))
+    trials = tuple(SearchTrial(trial["values"], trial["known"]) for trial in content["trials"])
+    settings = {key: content[key] for key in Search.__dataclass_fields__ if key != "trials"}
+    return Search(**settings, trials=trials)
 
 
-def is_trial(run: Path) -> bool:
+def is_trial(run_directory: Path) -> bool:
     """Whether the run in directory `run` is one of a search."""
-    return (run.parent / SEARCH).is_file()
+    return (run_directory.parent / SEARCH_FILE).is_file()
 
 
-def runs_of(directory: Path) -> dict[int, Path]:
+def find_runs(directory: Path) -> dict[int, Path]:
     """Run directories in the sweep's `directory`, by the number of the job."""
-    found = [file.parent for file in directory.glob(f"*/{RECORD}")]
-    return {int(run.name.partition("_")[0]): run for run in found}
+    run_directories = [file.parent for file in directory.glob(f"*/{RECORD_FILE}")]
+    return {int(run_directory.name.partition("_")[0]): run_directory for run_directory in run_directories}
 
 
-def metrics_of_run(run: Path) -> dict[str, Any]:
-    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+def read_metrics(run_directory: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((run_directory / "metrics.json").read_text(encoding="utf-8"))
     return metrics
 
 
-def trial_under_way(run: Path) -> LiveTrial:
+def create_optuna_trial(run_directory: Path) -> LiveTrial:
     """Optuna's trial for the run in directory `run`, which has reported nothing yet."""
-    search, number = read_search(run.parent), int(run.name.partition("_")[0])
+    search, number = read_search(run_directory.parent), int(run_directory.name.partition("_")[0])
     assert search is not None
-    return study_before(run.parent, search, number, search.trials[number].known).ask()
+    return study_up_to(run_directory.parent, search, number, search.trials[number].known).ask()
 
 
-def study_before(
-    directory: Path, search: Search, number: int, known: int, space: Mapping[str, BaseDistribution] | None = None
+def study_up_to(
+    directory: Path, search: Search, number: int, n_completed: int, space: Mapping[str, BaseDistribution] | None = None
 ) -> Study:
     """A study in memory of the trials before `number`, of which the first `known` have their results and the others are
     under way. They are told anew, epoch by epoch: pruners keep accounts of their own. With `space`, their values too.
@@ -94,48 +94,48 @@ def study_before(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    evenly = optuna.samplers.RandomSampler(seed=0)  # of no effect: all values are given
-    study = optuna.create_study(study_name="thaw", direction="maximize", sampler=evenly, pruner=_pruner(search))
-    runs = runs_of(directory)
-    for place, trial in enumerate(search.trials[:number]):
+    sampler = optuna.samplers.RandomSampler(seed=0)  # of no effect: all values are given
+    study = optuna.create_study(study_name="thaw", direction="maximize", sampler=sampler, pruner=_build_pruner(search))
+    runs = find_runs(directory)
+    for index, trial in enumerate(search.trials[:number]):
         if space:
             study.enqueue_trial(trial.values)
-        live = study.ask(dict(space or {}))
-        if place < known:
-            _tell(study, live, runs.get(place))
+        optuna_trial = study.ask(dict(space or {}))
+        if index < n_completed:
+            _tell_result(study, optuna_trial, runs.get(index))
     return study
 
 
-def _pruner(search: Search) -> BasePruner:
+def _build_pruner(search: Search) -> BasePruner:
     from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
 
-    first_epoch = search.spared_epochs + 1
+    n_warmup_steps = search.spared_epochs + 1
     if search.pruner == "median":
-        return MedianPruner(n_startup_trials=search.spared_trials, n_warmup_steps=first_epoch)
-    return HyperbandPruner(min_resource=first_epoch) if search.pruner == "hyperband" else NopPruner()
+        return MedianPruner(n_startup_trials=search.spared_trials, n_warmup_steps=n_warmup_steps)
+    return HyperbandPruner(min_resource=n_warmup_steps) if search.pruner == "hyperband" else NopPruner()
 
 
-def _tell(study: Study, live: LiveTrial, run: Path | None) -> None:
+def _tell_result(study: Study, optuna_trial: LiveTrial, run_directory: Path | None) -> None:
     from optuna.trial import TrialState
 
     from thaw.training.history_file import read_history
 
-    status = status_in(run) if run else None
-    if run is None or status not in ("done", "pruned"):
-        study.tell(live, state=TrialState.FAIL)
+    status = read_status(run_directory) if run_directory else None
+    if run_directory is None or status not in ("done", "pruned"):
+        study.tell(optuna_trial, state=TrialState.FAIL)
         return
-    report(live, read_history(run / "history.csv"))
+    report_epochs(optuna_trial, read_history(run_directory / "history.csv"))
     if status == "pruned":
-        study.tell(live, state=TrialState.PRUNED)
+        study.tell(optuna_trial, state=TrialState.PRUNED)
     else:
-        val = metrics_of_run(run)["val"]
-        study.tell(live, rank_of(val["accuracy"], val["loss"]))
+        val_metrics = read_metrics(run_directory)["val"]
+        study.tell(optuna_trial, selection_score(val_metrics["accuracy"], val_metrics["loss"]))
 
 
-def report(live: LiveTrial, rows: Sequence[Mapping[str, str]]) -> bool:
+def report_epochs(optuna_trial: LiveTrial, rows: Sequence[Mapping[str, str]]) -> bool:
     """Tells the epochs in `rows` of a `history.csv`; whether the last of them is one to stop after."""
-    is_bad = False
+    should_prune = False
     for row in rows:
-        live.report(float(row["val_accuracy"]), int(row["epoch"]))
-        is_bad = live.should_prune()
-    return is_bad
+        optuna_trial.report(float(row["val_accuracy"]), int(row["epoch"]))
+        should_prune = optuna_trial.should_prune()
+    return should_prune
