@@ -9,7 +9,7 @@ python train.py resume=outputs/RUN
 
 import sys
 
-from thaw.launch import launch
+from thaw.cli.train import launch
 
 if __name__ == "__main__":
     sys.exit(launch(sys.argv[1:]))

@@ -22,13 +22,13 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.nn import functional as F
 
-from thaw.config.command import compose_recipe
+from thaw.config.compose import compose_recipe
 from thaw.config.schema import Recipe
+from thaw.runs.run import create_run
 from thaw.strategy.plan import PartPlan
-from thaw.training.assembly import TrainingSetup, setup_training
-from thaw.training.learner import ClassificationModule
-from thaw.training.objective import parameter_groups
-from thaw.training.run import create_run
+from thaw.training.module import ClassificationModule
+from thaw.training.optimizers import parameter_groups
+from thaw.training.setup import TrainingSetup, setup_training
 from thaw.training.train import build_trainer, silence_lightning
 
 

@@ -30,13 +30,13 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from thaw.analysis.metrics import classification_metrics
-from thaw.config.command import compose_recipe
+from thaw.cli.train import launch
+from thaw.config.compose import compose_recipe
 from thaw.config.schema import Recipe
-from thaw.launch import launch
-from thaw.network.network import Network
-from thaw.training.materials import Components, build_components
-from thaw.training.process import available_cpus
+from thaw.metrics.classification import classification_metrics
+from thaw.models.network import Network
+from thaw.system.process import available_cpus
+from thaw.training.setup import Components, build_components
 
 ROUNDS = 3
 WARM_UP = ("dataset=captcha", "dataset.characters=AB", "dataset.train=4", "dataset.val=2", "dataset.test=2")

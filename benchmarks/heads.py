@@ -18,12 +18,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from thaw.analysis.metrics import classification_metrics
-from thaw.commands.probe import FIXED_OVERRIDES
-from thaw.config.command import compose_recipe
-from thaw.features.heads import Grid, fit_linear_heads
-from thaw.features.scaling import Scaling, fit_scaling
-from thaw.features.trial import FeatureSet, ProbeTrial, select_most_accurate
+from thaw.cli.probe import FIXED_OVERRIDES
+from thaw.config.compose import compose_recipe
+from thaw.metrics.classification import classification_metrics
+from thaw.probing.linear_heads import Grid, fit_linear_heads
+from thaw.probing.trial import FeatureSet, ProbeTrial, Scaling, fit_scaling, select_most_accurate
 from thaw.training.extraction import ExtractedFeatures, extract_features
 
 MANY, ONE = Grid(), Grid(learning_rates=(0.01,), weight_decays=(0.001,), seeds=1)

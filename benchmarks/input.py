@@ -27,15 +27,15 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from thaw.config.command import compose_recipe
+from thaw.config.compose import compose_recipe
 from thaw.data.augmentation import Augmentation
 from thaw.data.batches import EpochBatchSampler, ImageDataset, build_dataloader
-from thaw.data.changes import apply_augmentation
+from thaw.data.image_store import open_image_store
 from thaw.data.samples import load_folder_samples
-from thaw.data.store import open_image_store
-from thaw.network.build import load_seeded_pretrained, uninitialized_network
-from thaw.training.feed import MAX_WORKERS
-from thaw.training.process import available_cpus, configure_process
+from thaw.data.transforms import apply_augmentation
+from thaw.models.factory import load_seeded_pretrained, uninitialized_network
+from thaw.system.process import available_cpus, configure_process
+from thaw.training.dataloaders import MAX_WORKERS
 
 SIZE, BATCH, EPOCHS = 224, 32, 3
 SCALE, FLIP = (0.35, 1.0), 0.5

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thaw.analysis.metrics import wilson_interval
-from thaw.config.command import compose_recipe, get_config_folder
+from thaw.cli.train import launch
+from thaw.config.compose import compose_recipe, get_config_folder
 from thaw.config.schema import Recipe
-from thaw.data.build import missing_download
-from thaw.data.cache import resolve_cache_dir
-from thaw.launch import launch
-from thaw.network.known import describe_missing_weights
+from thaw.data.factory import missing_download
+from thaw.metrics.classification import wilson_interval
+from thaw.models.catalog import describe_missing_weights
+from thaw.system.cache_folder import resolve_cache_dir
 
 LITE = ("backbone=efficientnet_lite0", "backbone.weights=default")
 PARTS = ("Published", "Expect", "Differs")

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import torch
 
-from thaw.config.command import compose_recipe
+from thaw.config.compose import compose_recipe
 from thaw.data.batches import Batch
-from thaw.training.assembly import TrainingSetup, setup_training
-from thaw.training.learner import ClassificationModule
-from thaw.training.objective import apply_phase, set_weight_decay
-from thaw.training.run import create_run
+from thaw.runs.run import create_run
+from thaw.training.module import ClassificationModule
+from thaw.training.optimizers import apply_phase, set_weight_decay
+from thaw.training.setup import TrainingSetup, setup_training
 from thaw.training.train import silence_lightning
 
 STRATEGIES = {

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from thaw.launch import launch
+from thaw.cli.train import launch
 
 STRATEGIES = (
     "scratch",

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-COMMAND = (sys.executable, "-m", "thaw.cli", "train", "-m", "sweep=strategies")
+COMMAND = (sys.executable, "-m", "thaw.cli.main", "train", "-m", "sweep=strategies")
 
 
 def main(overrides: Sequence[str]) -> None:

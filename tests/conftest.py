@@ -59,7 +59,7 @@ def typed(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]
 
 def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Runs `thaw ARGUMENTS` in this process and returns the exit status."""
-    from thaw import cli
+    from thaw.cli import main as cli
 
     monkeypatch.setattr(sys, "argv", ["thaw", *arguments])
     return cli.main()
@@ -74,7 +74,7 @@ def only_run(outputs: Path) -> Path:
 @pytest.fixture(scope="session")
 def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one epoch, for what comes after a training; no test changes it."""
-    from thaw.launch import launch
+    from thaw.cli.train import launch
 
     outputs = tmp_path_factory.mktemp("short_run")
     assert launch([*TINY, "trainer.epochs=1", f"output_dir={outputs}"]) == 0

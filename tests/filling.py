@@ -3,7 +3,7 @@
 FILLS_FOR_EVER = """
 import sys, time
 from pathlib import Path
-from thaw.data.cache import complete_folder
+from thaw.system.cache_folder import complete_folder
 
 def fill(folder):
     (folder / "first").write_text("half of it")

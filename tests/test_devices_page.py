@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from tests.conftest import ROOT
-from thaw.config.command import check_command, parse_command
+from thaw.config.compose import check_command, parse_command
 
 PAGE = (ROOT / "docs" / "devices.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]

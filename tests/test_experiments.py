@@ -14,11 +14,11 @@ from benchmarks.reproduce import LITE, PARTS, Published, header, published_in
 from tests.conftest import ROOT, TINY, only_run
 from tests.data import official
 from tests.data.official import written
-from thaw import cli
-from thaw.commands import probe
-from thaw.config.command import check_command, compose_recipe, parse_command
+from thaw.cli import main as cli
+from thaw.cli import probe
+from thaw.cli.train import launch
+from thaw.config.compose import check_command, compose_recipe, parse_command
 from thaw.config.schema import MlpHeadConfig
-from thaw.launch import launch
 
 FILES = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
 COMMANDS = [(file.stem, line.split("  ")[0]) for file in FILES for line in header(file)["Commands"].splitlines()]
@@ -107,7 +107,7 @@ def test_the_caltech_head_is_the_tutorials() -> None:
 
 
 def test_caltechs_faces_are_one_class(data: dict[str, Path], tmp_path: Path) -> None:
-    from thaw.data.build import load_samples
+    from thaw.data.factory import load_samples
 
     recipe = compose_recipe(["experiment=caltech101_vgg16", f"dataset.root={data['caltech101']}"])
     assert load_samples(recipe.dataset, 0, tmp_path, None).classes == ("Faces", "chair")

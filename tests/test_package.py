@@ -25,7 +25,7 @@ def test_the_wheel_holds_the_package_and_every_config(tmp_path: Path) -> None:
 def test_a_wheel_finds_its_own_configs(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True)
-    help_of = [sys.executable, "-m", "thaw.cli", "train", "--help"]
+    help_of = [sys.executable, "-m", "thaw.cli.main", "train", "--help"]
     environment = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
     told = subprocess.run(help_of, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr

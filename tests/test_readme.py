@@ -12,8 +12,8 @@ import pytest
 from tests.comparison.records import write_run
 from tests.conftest import ROOT, TINY, only_run, thaw, typed
 from tests.images import image_folder
-from thaw.config.command import check_command, parse_command
-from thaw.launch import launch
+from thaw.cli.train import launch
+from thaw.config.compose import check_command, parse_command
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))

@@ -36,7 +36,7 @@ def test_captchas_of_four_characters_are_read(tmp_path: Path) -> None:
 
 
 def thaw(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "thaw.cli", *arguments]
+    command = [sys.executable, "-m", "thaw.cli.main", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thaw.trained.restore import load as load
+    from thaw.inference.load import load as load
 
 __all__ = ["load"]
 
@@ -19,7 +19,7 @@ __all__ = ["load"]
 def __getattr__(name: str) -> Any:
     """Late: torch takes seconds, and `thaw --help` is to take none."""
     if name == "load":
-        from thaw.trained.restore import load
+        from thaw.inference.load import load
 
         return load
     raise AttributeError(f"module 'thaw' has no attribute {name!r}")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from thaw.analysis.metrics import wilson_interval
-from thaw.config.command import compose_recipe
+from thaw.config.compose import compose_recipe
+from thaw.metrics.classification import wilson_interval
 
 CLASSES = ("ants", "bees")
 HARDWARE = {"cpu": "one", "cores": 2, "gpus": [], "platform": "Linux"}

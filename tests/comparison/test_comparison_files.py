@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from tests.comparison.records import rights, write_failed, write_run
-from thaw.comparison.build import compare
-from thaw.comparison.compared import Comparison
+from thaw.comparison.compare import compare
+from thaw.comparison.comparison import Comparison
 from thaw.comparison.figures import MAX_CLASSES, select_most_different_classes, stack_curves
-from thaw.comparison.runs import read_runs
-from thaw.comparison.terminal import print_comparison
+from thaw.comparison.records import read_runs
+from thaw.comparison.tables import print_comparison
 
 PICTURES = ["accuracy", "classes", "loss", "time"]
 

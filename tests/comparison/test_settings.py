@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.comparison.records import recipe_of
-from thaw.comparison.runs import EMPTY_PREDICTIONS, Record
+from thaw.comparison.records import EMPTY_PREDICTIONS, Record
 from thaw.comparison.settings import (
     ABSENT,
     build_labels,

@@ -10,7 +10,6 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
-from thaw.analysis.metrics import wilson_interval
 from thaw.comparison.significance import (
     PairedPredictions,
     compute_paired_test,
@@ -18,6 +17,7 @@ from thaw.comparison.significance import (
     estimate_mean,
     holm,
 )
+from thaw.metrics.classification import wilson_interval
 
 OURS, THEIRS = [0.91, 0.94, 0.92, 0.95], [0.90, 0.91, 0.93, 0.91]
 

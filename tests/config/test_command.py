@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from thaw.config.command import check_command, get_config_folder, parse_command, register_resolvers
-from thaw.config.faults import UserError
+from thaw.config.compose import check_command, get_config_folder, parse_command, register_resolvers
+from thaw.config.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,7 +56,7 @@ def test_asking_for_help_or_the_configuration_trains_nothing() -> None:
 
 
 def thaw(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "import sys; from thaw.cli import main; sys.exit(main())", *arguments]
+    command = [sys.executable, "-c", "import sys; from thaw.cli.main import main; sys.exit(main())", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from thaw.config.command import check_command, parse_command
-from thaw.config.faults import UserError
+from thaw.config.compose import check_command, parse_command
+from thaw.config.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 GLOBAL = ("experiment", "sweep", "launcher")  # groups whose files set keys of others

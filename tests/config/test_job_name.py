@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thaw.config.job_name import MAX_JOB_NAME_LENGTH, build_job_name
+from thaw.config.compose import MAX_JOB_NAME_LENGTH, build_job_name
 
 
 def test_what_is_swept_over_tells_the_jobs_apart() -> None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.data.server import Server, running_server
-from thaw.data import fetch
+from thaw.data import download as fetch
 
 
 @pytest.fixture

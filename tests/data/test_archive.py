@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from thaw.config.faults import UserError
+from thaw.config.errors import UserError
 from thaw.data.archive import extract_archive
 
 TREE = {"birds/train/crow/1.png": b"one", "birds/test/crow/2.png": b"two", "birds/read me.txt": b""}

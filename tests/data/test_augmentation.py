@@ -8,10 +8,17 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from thaw.data.augmentation import ANGLE, FLIP, NUM_COLUMNS, Augmentation, _compute_crop_boxes, apply_policy
+from thaw.data.augmentation import (
+    ANGLE,
+    FLIP,
+    NUM_COLUMNS,
+    Augmentation,
+    _compute_crop_boxes,
+    apply_policy,
+    counter_uniform,
+)
 from thaw.data.batches import pad_to_canvas
-from thaw.data.chance import counter_uniform
-from thaw.data.changes import LUMA_WEIGHTS, apply_augmentation
+from thaw.data.transforms import LUMA_WEIGHTS, apply_augmentation
 
 SIDES = [(64, 90), (80, 64), (64, 64), (64, 120)]
 SIZE = 56

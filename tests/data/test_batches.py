@@ -12,9 +12,9 @@ from torchvision.transforms.v2 import functional as F
 from tests.data.pictures import pixels_of
 from thaw.data.augmentation import Augmentation
 from thaw.data.batches import Batch, EpochBatchSampler, ImageDataset, SequentialBatchSampler, build_dataloader
-from thaw.data.changes import apply_augmentation
-from thaw.data.store import ImageStore
-from thaw.data.views import center_crop
+from thaw.data.image_store import ImageStore
+from thaw.data.test_time_augmentation import center_crop
+from thaw.data.transforms import apply_augmentation
 
 SIZE = 16
 AUGMENTATION = Augmentation(scale=(0.3, 1.0), flip=0.5)

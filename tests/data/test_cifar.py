@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.data import official
 from tests.data.official import CIFAR_CLASSES, written
-from thaw.config.faults import UserError
+from thaw.config.errors import UserError
 from thaw.data.cifar import build_cifar_folder
 
 

@@ -16,12 +16,12 @@ from tests.conftest import only_run
 from tests.data import official
 from tests.data.official import BREEDS, CIFAR_CLASSES, written
 from tests.data.server import Server
-from thaw.config.command import compose_recipe
-from thaw.config.faults import UserError
+from thaw.cli.train import launch
+from thaw.config.compose import compose_recipe
+from thaw.config.errors import UserError
 from thaw.config.schema import CsvDatasetConfig
-from thaw.data.build import load_samples
+from thaw.data.factory import load_samples
 from thaw.data.samples import Samples
-from thaw.launch import launch
 
 CALTECH = {"Faces": 12, "Faces_easy": 8, "chair": 40}
 SMALL = (

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from tests.data.hostile import BLUE, BROKEN, EXPECTED, RED, hostile_folder, kind_of
-from thaw.config.faults import UserError
-from thaw.data import store
+from thaw.config.errors import UserError
+from thaw.data import image_store as store
 from thaw.data.image import decode_image
-from thaw.data.inspected import inspect_dataset
+from thaw.data.inspection import inspect_dataset
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples, load_folder_samples
 

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.data import official
-from thaw.config.command import compose_recipe
-from thaw.config.faults import UserError
-from thaw.data.build import load_samples
+from thaw.config.compose import compose_recipe
+from thaw.config.errors import UserError
+from thaw.data.factory import load_samples
 from thaw.data.samples import Samples
 
 COMPETITION = "dog-breed-identification"

@@ -11,7 +11,7 @@ from torchvision.transforms import functional as F
 
 from tests.data.pictures import picture, pixels_of
 from thaw.data.preprocessing import Preprocessing, resize_image
-from thaw.data.views import center_crop
+from thaw.data.test_time_augmentation import center_crop
 
 SIZES = [
     (333, 500),

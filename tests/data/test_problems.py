@@ -11,10 +11,10 @@ from PIL import Image
 
 from tests.data.pictures import class_folders, picture
 from thaw.data.image import decode_image
-from thaw.data.lookalike import compute_difference_hash, compute_difference_hashes, find_near_duplicates
+from thaw.data.inspection import verify_dataset
+from thaw.data.near_duplicates import compute_difference_hash, compute_difference_hashes, find_near_duplicates
 from thaw.data.problems import DatasetProblem, find_problems
 from thaw.data.samples import Samples, load_folder_samples
-from thaw.data.verified import verify_dataset
 
 
 def table(root: Path) -> Samples:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.pictures import class_folders, picture
-from thaw.config.faults import UserError
+from thaw.config.errors import UserError
 from thaw.data.samples import SPLITS, Samples, load_folder_samples
 
 NAMED = {"train": "train", "val": "val", "test": "test"}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.data.pictures import class_folders
-from thaw.config.faults import UserError
-from thaw.data.rows import Row
+from thaw.config.errors import UserError
+from thaw.data.readers import Row
 from thaw.data.samples import load_folder_samples
 from thaw.data.splits import split_per_class
 

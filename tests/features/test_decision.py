@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from thaw.config.faults import UserError
+from thaw.config.errors import UserError
 from thaw.config.schema import FeatureCacheConfig, StrategyConfig
 from thaw.data.augmentation import Augmentation
-from thaw.features.decision import Prefix, decide_caching, describe_decisions
-from thaw.strategy.parts import Part
+from thaw.features.cache_policy import Prefix, decide_caching, describe_decisions
 from thaw.strategy.plan import Plan, build_plan
+from thaw.strategy.selection import Part
 
 PARTS = [Part(name, 10, 10) for name in ("stem", "layer1", "layer2", "head")]
 PREFIXES = [

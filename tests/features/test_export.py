@@ -12,8 +12,8 @@ import torch
 
 from thaw.data.samples import Sample, Samples
 from thaw.features.export import Export, build_writers, pool_features
-from thaw.network.network import pool
-from thaw.training.files import write_atomically
+from thaw.models.network import pool
+from thaw.system.files import write_atomically
 
 SAMPLES = (
     Sample("train/ants/0.png", 0, "train"),

@@ -16,19 +16,18 @@ import pytest
 import torch
 from torch import nn
 
-import thaw.features.build
-from thaw.config.faults import UserError
+import thaw.features.extract
+from thaw.config.errors import UserError
 from thaw.data.augmentation import Augmentation
 from thaw.data.batches import EpochBatchSampler, ImageDataset, SequentialBatchSampler
-from thaw.data.contents import list_complete_entries
+from thaw.data.image_store import ImageStore
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Sample, Samples
-from thaw.data.store import ImageStore
-from thaw.features.build import ExecutionConfig
 from thaw.features.cache import CacheResult, FeatureCache
+from thaw.features.extract import ExecutionConfig
 from thaw.features.views import Views, build_views
-from thaw.network.network import Network
-from thaw.network.normalise import Normalize
+from thaw.models.network import Network, Normalize
+from thaw.system.cache_entries import list_complete_entries
 
 SIZE, CLASSES = 8, ("ant", "bee")
 PREPROCESSING = Preprocessing(SIZE, SIZE, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
@@ -219,7 +218,7 @@ def test_batches_are_those_of_the_images(tmp_path: Path, augmentation: Augmentat
 
 
 def shown(of: ImageDataset, wanted: list[tuple[int, int]]) -> torch.Tensor:
-    from thaw.data.changes import apply_augmentation
+    from thaw.data.transforms import apply_augmentation
 
     batch = of.__getitems__(wanted)
     return (
@@ -272,7 +271,7 @@ def test_features_larger_than_the_bound_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thaw.features.build, "VALUES_FILE", "/dev/full")  # every write to it finds no space
+    monkeypatch.setattr(thaw.features.extract, "VALUES_FILE", "/dev/full")  # every write to it finds no space
     with pytest.raises(UserError, match="No space left on device"):
         find(feature_cache(tmp_path), network(), [2])
     assert everything(tmp_path) == []

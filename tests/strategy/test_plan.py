@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 import yaml
 
-from thaw.config.faults import Problem, UserError
+from thaw.config.errors import Problem, UserError
 from thaw.config.schema import StrategyConfig
-from thaw.strategy.parts import Part
 from thaw.strategy.plan import PhasePlan, Plan, build_plan
+from thaw.strategy.selection import Part
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "strategy"
 NAMES = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]

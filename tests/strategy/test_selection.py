@@ -1,6 +1,6 @@
 import pytest
 
-from thaw.config.faults import UserError
+from thaw.config.errors import UserError
 from thaw.strategy.selection import select_parts
 
 PARTS = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.sweep.runs import SMALL, STRATEGIES
-from thaw.launch import launch
+from thaw.cli.train import launch
 
 
 @pytest.fixture(scope="session")

@@ -17,12 +17,12 @@ import pytest
 
 from tests.conftest import ROOT, command, typed
 from tests.sweep.runs import SMALL, jobs_of, same, sweep_in
-from thaw.config.command import check_command, parse_command
-from thaw.config.faults import UserError
-from thaw.sweep.directory import Sweep, read_jobs, write_sweep
-from thaw.sweep.share import count_gpus_per_job, count_parallel_jobs, register_resource_resolvers
-from thaw.sweep.watching import monitor_jobs
-from thaw.training.process import available_cpus
+from thaw.config.compose import check_command, parse_command
+from thaw.config.errors import UserError
+from thaw.sweep.monitor import monitor_jobs
+from thaw.sweep.record import Sweep, read_jobs, write_sweep
+from thaw.sweep.resources import count_gpus_per_job, count_parallel_jobs, register_resource_resolvers
+from thaw.system.process import available_cpus
 
 NINE = ("strategy=lp_ft,scratch,fixed", "seed=2,0,1")
 PATIENCE = 500  # each process imports for 10 s, on a machine that other tests use too
@@ -155,7 +155,7 @@ def test_each_of_nine_jobs_equals_its_solo_run_to_the_last_bit(
 WITHOUT_PLUGINS = """
 import sys, hydra_plugins
 hydra_plugins.__path__ = []
-from thaw.launch import launch
+from thaw.cli.train import launch
 status = launch(sys.argv[1:])
 sys.exit(status if "torch" not in sys.modules else "torch was imported")
 """

@@ -13,14 +13,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import TINY, only_run
 from tests.training.killed import killed_in_epoch
-from thaw.config.command import check_command, parse_command
-from thaw.config.faults import UserError
-from thaw.config.search import Dimension, parse_search_space
-from thaw.launch import launch
-from thaw.sweep.directory import read_jobs, read_sweep
-from thaw.sweep.space import suggest_values
-from thaw.training.history_file import read_history
-from thaw.training.trials import Search, SearchTrial, find_runs, read_search, report_epochs, study_up_to
+from thaw.cli.train import launch
+from thaw.config.compose import check_command, parse_command
+from thaw.config.errors import UserError
+from thaw.config.search_space import Dimension, parse_search_space
+from thaw.runs.history import read_history
+from thaw.runs.search import Search, SearchTrial, find_runs, read_search, report_epochs, study_up_to
+from thaw.sweep.record import read_jobs, read_sweep
+from thaw.sweep.sampling import suggest_values
 
 RATES = "optimizer.learning_rate=tag(log,interval(1e-12,1e-2))"
 SMALL = (*TINY, "strategy=fixed", "trainer.epochs=3")

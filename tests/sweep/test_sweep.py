@@ -13,9 +13,9 @@ import pytorch_lightning as pl
 from tests.conftest import TINY
 from tests.sweep.runs import SMALL, jobs_of, same, sweep_in
 from tests.training.killed import killed_in_epoch
-from thaw.launch import launch
-from thaw.sweep.directory import read_jobs, read_sweep
-from thaw.training.outcome import predict_splits
+from thaw.cli.train import launch
+from thaw.sweep.record import read_jobs, read_sweep
+from thaw.training.evaluation import predict_splits
 
 
 @pytest.mark.parametrize("order", ["lp_ft,scratch,fixed", pytest.param("fixed,lp_ft,scratch", marks=pytest.mark.long)])

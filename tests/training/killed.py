@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from thaw.launch import launch
-from thaw.training.learner import ClassificationModule
+from thaw.cli.train import launch
+from thaw.training.module import ClassificationModule
 
 PROCESSES = multiprocessing.get_context("forkserver")  # forked from one that has imported everything, once
-PROCESSES.set_forkserver_preload(["thaw.launch", "thaw.training.start"])
+PROCESSES.set_forkserver_preload(["thaw.cli.train", "thaw.training.start"])
 
 
 def killed_in_epoch(epoch: int, arguments: Sequence[str], job: str = "") -> None:

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-import thaw.features.build
 import thaw.features.cache
+import thaw.features.extract
 from tests.conftest import TINY, only_run
 from tests.training.killed import PROCESSES
-from thaw.config.command import compose_recipe
-from thaw.launch import launch
-from thaw.trained.restore import load_checkpoint
+from thaw.cli.train import launch
+from thaw.config.compose import compose_recipe
+from thaw.inference.load import load_checkpoint
+from thaw.runs.history import read_history
 from thaw.training.extraction import extract_features
-from thaw.training.history_file import read_history
-from thaw.training.learner import ClassificationModule
+from thaw.training.module import ClassificationModule
 
 # BatchNorm of single pixels in batches of 8 makes much of little: in float32 rounding grows to per cents in an epoch,
 # cached or not. So it trains in float64 here, or follows no batches.
@@ -140,7 +140,7 @@ def test_an_export_and_a_run_at_the_same_precision_use_one_cache(
 def test_a_full_disk_is_told_and_training_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thaw.features.build, "VALUES_FILE", "/dev/full")  # every write to it finds no space
+    monkeypatch.setattr(thaw.features.extract, "VALUES_FILE", "/dev/full")  # every write to it finds no space
     cache = f"data.cache={tmp_path / 'cache'}"
     full = run(tmp_path / "full", "strategy=fixed", cache)
     said = capsys.readouterr().out
@@ -190,13 +190,13 @@ def test_a_run_killed_while_computing_leaves_nothing_that_is_taken_for_whole(
 
 
 def _run_and_die(folder: Path) -> None:
-    outputs = thaw.features.build.iter_stage_outputs
+    outputs = thaw.features.extract.iter_stage_outputs
 
     def last(*arguments: Any) -> Iterator[Any]:
         yield from outputs(*arguments)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    thaw.features.build.iter_stage_outputs = last
+    thaw.features.extract.iter_stage_outputs = last
     launch([*RECIPE, "strategy=fixed", f"data.cache={folder / 'cache'}", f"output_dir={folder / 'killed'}"])
 
 

@@ -14,8 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.conftest import TINY, only_run
 from tests.images import image_folder
-from thaw.launch import launch
-from thaw.training.pictures import tile_images
+from thaw.cli.train import launch
+from thaw.training.tensorboard import tile_images
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import TINY
-from thaw.launch import launch
+from thaw.cli.train import launch
 
 
 def weights_of_each_run(outputs: Path) -> list[dict[str, torch.Tensor]]:

@@ -18,9 +18,9 @@ import torch
 
 from tests.conftest import ROOT, TINY, command, only_run, typed
 from tests.training.killed import killed_in_epoch
+from thaw.cli.train import launch
 from thaw.data.batches import EpochBatchSampler, SequentialBatchSampler
-from thaw.launch import launch
-from thaw.training.ranks import _find_free_port, mismatched_tensors
+from thaw.training.distributed.collectives import _find_free_port, mismatched_tensors
 
 # BatchNorm with the source's statistics: with the batch's own, two halves of a batch are not the batch.
 GRADUAL = (

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import TINY, only_run
 from tests.images import image_folder
-from thaw.launch import launch
+from thaw.cli.train import launch
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_epoch_rates_and_what_to_try(

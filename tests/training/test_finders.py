@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from tests.conftest import TINY
-from thaw.config.command import compose_recipe
-from thaw.config.faults import UserError
+from thaw.config.compose import compose_recipe
+from thaw.config.errors import UserError
 from thaw.config.schema import Recipe
-from thaw.data.memory import get_available_in_cgroup, get_available_memory, get_peak_memory, reset_peak_memory
-from thaw.network.network import Network
-from thaw.training import batch_finder
-from thaw.training.batch_finder import BatchSizeResult, BatchSizeTrial, find_batch_size
-from thaw.training.learner import ClassificationModule
-from thaw.training.rate_finder import range_test
+from thaw.models.network import Network
+from thaw.system.memory import get_available_in_cgroup, get_available_memory, get_peak_memory, reset_peak_memory
+from thaw.training.module import ClassificationModule
+from thaw.training.tuner import batch_size_finder as batch_finder
+from thaw.training.tuner.batch_size_finder import BatchSizeResult, BatchSizeTrial, find_batch_size
+from thaw.training.tuner.lr_finder import range_test
 
 Seen = list[dict[str, float]]
 

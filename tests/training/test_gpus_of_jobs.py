@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from thaw.training.hardware import assign_gpus_from, compute_gpu_index, get_gpu_index, resolve_devices
+from thaw.system.devices import assign_gpus_from, compute_gpu_index, get_gpu_index, resolve_devices
 
 
 @pytest.mark.parametrize(

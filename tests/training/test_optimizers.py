@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests.conftest import TINY, only_run
+from thaw.cli.train import launch
 from thaw.config.catalog import list_optimizer_files, read_optimizer_arguments
-from thaw.config.faults import UserError
+from thaw.config.errors import UserError
 from thaw.config.optimizer_rules import UNSUPPORTED_OPTIMIZERS
 from thaw.config.schema import OptimizerConfig
-from thaw.launch import launch
-from thaw.training.objective import build_optimizer
+from thaw.training.optimizers import build_optimizer
 
 FIT = [name for name in list_optimizer_files() if name not in UNSUPPORTED_OPTIMIZERS]
 MINE = """

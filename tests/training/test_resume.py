@@ -14,7 +14,7 @@ import torch
 
 from tests.conftest import TINY, command, only_run
 from tests.training.killed import killed_in_epoch
-from thaw.launch import launch
+from thaw.cli.train import launch
 
 # Dropout, a moving schedule and augmentation: whatever draws by chance must draw the same again.
 RECIPE = (

@@ -10,8 +10,8 @@ import torch
 
 from tests.conftest import TINY, only_run
 from tests.training.killed import killed_in_epoch
-from thaw.launch import launch
-from thaw.training.history_file import read_history
+from thaw.cli.train import launch
+from thaw.runs.history import read_history
 
 RECIPE = (*TINY, "dataset.train=24", "head.dropout=0.3", "trainer.epochs=4")
 GRADUAL = ("strategy=gradual", "strategy.phases.head.share=0.25", "strategy.phases.unfreeze.unfreeze=['last:3']")

@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 
 from tests.conftest import TINY, only_run
+from thaw.cli.train import launch
 from thaw.config.schema import Recipe
-from thaw.launch import launch
 
 
 @pytest.fixture(scope="module")

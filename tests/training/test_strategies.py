@@ -16,13 +16,13 @@ import torch
 from torch import nn
 
 from tests.conftest import ROOT, TINY, only_run
+from thaw.cli.train import launch
 from thaw.config.schema import Recipe
-from thaw.data.cache import resolve_cache_dir
-from thaw.launch import launch
-from thaw.network.build import build_network, load_seeded_pretrained
-from thaw.network.kinds import select_parameters
-from thaw.network.network import Network
-from thaw.training.history_file import read_history
+from thaw.models.factory import build_network, load_seeded_pretrained
+from thaw.models.network import Network
+from thaw.models.parameters import select_parameters
+from thaw.runs.history import read_history
+from thaw.system.cache_folder import resolve_cache_dir
 
 STRATEGIES = sorted(path.stem for path in (ROOT / "conf" / "strategy").glob("*.yaml"))
 RECIPE = (*(one for one in TINY if not one.startswith("trainer.epochs")), "trainer.epochs=3", "scheduler=constant")
@@ -152,7 +152,7 @@ def test_l2_sp_keeps_weights_nearer_to_the_source(tmp_path: Path) -> None:
 
 
 def test_a_pull_adds_the_gradient_of_half_its_strength_times_the_squared_distance() -> None:
-    from thaw.training.pull import L2SPRegularizer
+    from thaw.training.l2_sp import L2SPRegularizer
 
     torch.manual_seed(0)
     layer = nn.Linear(3, 2)

@@ -13,13 +13,12 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from tests.conftest import TINY, only_run
-from thaw.data.build import load_samples
-from thaw.data.cache import resolve_cache_dir
+from thaw.cli.train import launch
+from thaw.data.factory import load_samples
 from thaw.data.preprocessing import resize_image
-from thaw.data.views import build_views
-from thaw.launch import launch
-from thaw.trained.restore import Classifier, load_checkpoint
-from thaw.training.views import average_over_views
+from thaw.data.test_time_augmentation import average_over_views, build_views
+from thaw.inference.load import Classifier, load_checkpoint
+from thaw.system.cache_folder import resolve_cache_dir
 
 CROPPED = (*TINY, "trainer.epochs=1", "dataset.train=4", "dataset.side=40", "dataset.crop=0.8")
 

@@ -1,1 +1,1 @@
-"""Runs side by side: what differs, by how much, and whether chance would do."""
+"""Compare run directories: statistics, tables, HTML page. Imports no torch."""

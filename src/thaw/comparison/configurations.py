@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from thaw.comparison.runs import Record
+from thaw.comparison.records import Record
 from thaw.comparison.settings import TRAINING, Key, build_labels, extract_settings, format_value, get_value
 from thaw.comparison.significance import Estimate, PairedTest, compute_paired_test, estimate_mean, holm
 

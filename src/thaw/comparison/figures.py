@@ -12,10 +12,10 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from thaw.analysis.dataset_plots import FIGURE_WIDTH, TEXT_COLOUR, shorten_name, style_axes
-from thaw.analysis.encoded import encode_png
 from thaw.comparison.configurations import Configuration
-from thaw.comparison.runs import Record
+from thaw.comparison.records import Record
+from thaw.visualization.plots.dataset import FIGURE_WIDTH, TEXT_COLOUR, shorten_name, style_axes
+from thaw.visualization.plots.encode import encode_png
 
 # Of the configurations in the table's order; the reds and greens differ in lightness too.
 COLOURS = ("#2f6fad", "#e58a2e", "#2c8a57", "#b8336a", "#8067b7", "#8c6d31", "#1aa3b5", "#c9a227", "#d8573c", "#44525f")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thaw.analysis.page import encode_data_uri, render_template
-from thaw.comparison.compared import Comparison
+from thaw.comparison.comparison import Comparison
 from thaw.comparison.configurations import Configuration
 from thaw.comparison.figures import get_colour
 from thaw.comparison.tables import build_cells, build_headings, format_accuracy
+from thaw.visualization.reports.html import encode_data_uri, render_template
 
 DRAWING_WIDTH = 200  # units of an interval's drawing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from thaw.comparison.runs import Record
+from thaw.comparison.records import Record
 
 # Keys that decide no result, so that runs which differ in them alone are one configuration.
 IGNORED_KEYS = {

@@ -1,1 +1,1 @@
-"""The recipe's schema, and the faults that a person can act on. Imports no torch: a fault is told in under a second."""
+"""The schema of a recipe, its composition from YAML, and the problems that a user can fix. Imports no torch."""

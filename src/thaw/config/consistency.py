@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from thaw.config.catalog import list_backbones, resolve_torch_optimizer
-from thaw.config.faults import Problem, find_closest_name, format_names
+from thaw.config.errors import Problem, find_closest_name, format_names
 from thaw.config.optimizer_rules import OPTIMIZER_RULES
 from thaw.config.schema import (
     Archive,

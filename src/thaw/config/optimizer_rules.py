@@ -13,7 +13,7 @@ from thaw.config.catalog import (
     read_optimizer_arguments,
     resolve_torch_optimizer,
 )
-from thaw.config.faults import Problem, find_closest_name, format_names
+from thaw.config.errors import Problem, find_closest_name, format_names
 from thaw.config.schema import OptimizerConfig, Recipe
 from thaw.config.signature import describe_argument_type, is_valid_value
 

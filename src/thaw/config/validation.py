@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from thaw.config.catalog import read_optimizer_arguments, resolve_torch_optimizer
 from thaw.config.consistency import Rule, find_contradictions
-from thaw.config.faults import Problem, UserError, find_closest_name, format_names
+from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.schema import Recipe
 
 KeyPath = tuple[str | int, ...]

@@ -1,1 +1,1 @@
-"""Sources -> samples -> splits -> decoded images -> batches. Knows no network: preprocessing is handed in as values."""
+"""Sources -> samples -> splits -> decoded images -> batches."""

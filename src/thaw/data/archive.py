@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Collection
 from pathlib import Path
 
-from thaw.config.faults import Problem, UserError
-from thaw.data.cache import build_folder_once
+from thaw.config.errors import Problem, UserError
+from thaw.system.cache_folder import build_folder_once
 
 MAX_UNPACKED_BYTES = 200 << 30  # unpacked; ImageNet is 150 GiB
 MAX_COMPRESSION_RATIO = 200  # unpacked to packed; images hardly shrink, a bomb shrinks a thousandfold

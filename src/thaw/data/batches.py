@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from thaw.data.augmentation import Augmentation, apply_policy
-from thaw.data.balance import balanced_sample
-from thaw.data.live import LazyImageStore
-from thaw.data.store import ImageStore
-from thaw.data.views import build_views, center_crop
+from thaw.data.class_balance import balanced_sample
+from thaw.data.image_store import ImageStore, LazyImageStore
+from thaw.data.test_time_augmentation import build_views, center_crop
 
 EVALUATION_EPOCH = -1  # the epoch of images that are not augmented
 

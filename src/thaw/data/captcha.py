@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from thaw.data.cache import build_folder_once, compute_cache_key
+from thaw.system.cache_folder import build_folder_once, compute_cache_key
 
 
 def build_captcha_folder(characters: str, counts: Mapping[str, int], side: int, seed: int, cache_dir: Path) -> Path:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from thaw.config.faults import Problem, UserError, format_names
-from thaw.data.cache import build_folder_once, compute_cache_key
+from thaw.config.errors import Problem, UserError, format_names
+from thaw.system.cache_folder import build_folder_once, compute_cache_key
 
 META_FILE = "batches.meta"
 BATCH_FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}

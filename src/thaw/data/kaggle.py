@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from thaw.config.faults import Problem, UserError
+from thaw.config.errors import Problem, UserError
 
 KAGGLE_URL_PREFIX = "kaggle://competitions/"
 DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)

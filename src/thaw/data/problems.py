@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from thaw.config.faults import format_names
-from thaw.data.rows import escape_paths
+from thaw.config.errors import format_names
+from thaw.data.readers import escape_paths
 from thaw.data.samples import Samples
 
 MIN_TRAIN_IMAGES = 2  # of one image, nothing tells what its class has in common
@@ -53,7 +53,7 @@ def find_problems(samples: Samples, sizes: np.ndarray, hashes: np.ndarray | None
         *find_odd_sizes(samples, sizes),
     ]
     if hashes is not None:
-        from thaw.data.lookalike import find_near_duplicates
+        from thaw.data.near_duplicates import find_near_duplicates
 
         near_duplicate_names = tuple(
             " ~ ".join(map(escape_path, pair)) for pair in find_near_duplicates(samples, hashes)

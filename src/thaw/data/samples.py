@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from thaw.config.faults import Problem, UserError, format_names
-from thaw.data.rows import SPLITS as SPLITS
-from thaw.data.rows import SUFFIXES as SUFFIXES
-from thaw.data.rows import ReaderResult, Row, escape_paths, read_image_folder
+from thaw.config.errors import Problem, UserError, format_names
+from thaw.data.readers import SPLITS as SPLITS
+from thaw.data.readers import SUFFIXES as SUFFIXES
+from thaw.data.readers import ReaderResult, Row, escape_paths, read_image_folder
 from thaw.data.splits import split_per_class, split_stratified
 
 
@@ -170,3 +170,26 @@ def _check_splits(samples: Samples, reader_result: ReaderResult) -> None:
         got = ", ".join(f"{count} {split}" for split, count in counts.items())
         fix = f"{reader_result.missing_split_hint.format(split=empty_splits[0])}, or dataset.fractions.{empty_splits[0]}=0.15"
         raise UserError(f"the data set has no {empty_splits[0]} images.", [Problem(str(samples.root), got, fix=fix)])
+
+
+UNUSED_SPLIT = "unused"  # the split of train images that are left aside; still one table, so that caches are shared
+
+
+def limit_per_class(samples: Samples, per_class: int, seed: int) -> Samples:
+    """At most `per_class` train images a class, drawn by (seed, class); those of a smaller number are among those of a
+    larger one. The others are in the split `unused`, val and test stay as they are."""
+    kept_positions = set(_sample_positions(samples, per_class, seed))
+    new_samples = [
+        replace(sample, split=UNUSED_SPLIT) if sample.split == "train" and position not in kept_positions else sample
+        for position, sample in enumerate(samples.samples)
+    ]
+    return samples.replace_splits(new_samples)
+
+
+def _sample_positions(samples: Samples, per_class: int, seed: int) -> Iterator[int]:
+    labels, train_positions = samples.get_labels(), samples.get_positions("train")
+    for label in range(len(samples.classes)):
+        class_positions = train_positions[labels[train_positions] == label]
+        yield from class_positions[
+            np.random.default_rng((seed, label)).permutation(len(class_positions))[:per_class]
+        ].tolist()

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from thaw.config.faults import Problem, UserError, format_names
-from thaw.data.rows import Row
+from thaw.config.errors import Problem, UserError, format_names
+from thaw.data.readers import Row
 
 
 def split_stratified(rows: Iterable[Row], fractions: Mapping[str, float], seed: int) -> list[Row]:

@@ -1,1 +1,1 @@
-"""Features of a whole data set: made once, exported, classified."""
+"""Outputs of frozen stages: computed once, cached, exported."""

@@ -7,24 +7,28 @@ so none waits for one that has gone another way.
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from thaw.config.faults import Problem, UserError
+import torch
+from PIL import __version__ as pillow_version
+from torch import nn
+
+from thaw.config.errors import Problem, UserError
 from thaw.data.batches import ImageDataset
-from thaw.data.cache import build_folders_once, cache_write_error
-from thaw.data.contents import CacheEntry
 from thaw.data.preprocessing import Preprocessing
-from thaw.features.build import ExecutionConfig, Shard, concatenate_shards, extract_features
-from thaw.features.crew import SINGLE_PROCESS, ProcessGroup
-from thaw.features.inference import MEMORY_FORMATS, find_fastest_memory_format
-from thaw.features.key import compute_feature_keys
-from thaw.features.shelf import evict_least_recently_used
-from thaw.features.table import CachedFeatures, read_features
+from thaw.features.cached_features import CachedFeatures, read_features
+from thaw.features.extract import ExecutionConfig, Shard, concatenate_shards, extract_features
+from thaw.features.forward import MEMORY_FORMATS, find_fastest_memory_format
+from thaw.features.process_group import SINGLE_PROCESS, ProcessGroup
 from thaw.features.views import Views
-from thaw.network.network import Network
+from thaw.models.network import Network
+from thaw.system.cache_entries import CacheEntry, evict_least_recently_used
+from thaw.system.cache_folder import build_folders_once, cache_write_error, compute_cache_key
 
 MAX_ATTEMPTS = 3  # another process may make room by taking away what was just found
 
@@ -197,3 +201,46 @@ class FeatureCache:
                 selected_depths.append(depth)
                 remaining_bytes -= self._compute_num_bytes(depth)
         return selected_depths
+
+
+FORMAT_VERSION = 2  # of the files; a cache of another layout is built anew
+
+
+def compute_feature_keys(
+    network: Network,
+    depths: Iterable[int],
+    architecture: str,
+    preprocessing: Preprocessing,
+    precision: str,
+    image_identity: dict[str, Any],
+) -> dict[int, str]:
+    """By depth, of the output of the leading so many stages of `network`: for `images` (`Views.identity`), as
+    `preprocessing` cuts and scales them, at Lightning's `precision`. `architecture` names library, version and
+    backbone, as other wiring may hold the same weights. The weights count by their bits, wherever they come from."""
+    requested_depths = list(depths)
+    hashes = {
+        name: hash_weights(network.get_part(name)) for name in list(network.stages)[: max(requested_depths, default=0)]
+    }
+    common_fields = {"architecture": architecture, "preprocessing": preprocessing.to_dict(), "precision": precision}
+    common_fields |= {
+        "pillow": pillow_version,
+        "images": image_identity,
+    }  # another Pillow may decode and resize otherwise
+    return {
+        depth: _compute_key(hashes, depth, depth == len(network.stages), common_fields) for depth in requested_depths
+    }
+
+
+def _compute_key(hashes: dict[str, str], depth: int, is_pooled: bool, common_fields: dict[str, Any]) -> str:
+    return compute_cache_key(
+        layout=FORMAT_VERSION, stages=list(hashes.items())[:depth], pooled=is_pooled, **common_fields
+    )
+
+
+def hash_weights(stage: nn.Module) -> str:
+    """SHA-256 of parameters and buffers, with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, value in stage.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -15,7 +15,7 @@ import torch
 
 from thaw.data.problems import escape_path
 from thaw.data.samples import Samples
-from thaw.network.network import pool
+from thaw.models.network import pool
 
 ROWS_PER_CHUNK = 1024
 Writer = Callable[[BinaryIO], object]

@@ -1,1 +1,1 @@
-"""Phases + stages -> plan. Plain data and pure functions; knows no Lightning and no torch."""
+"""Phases and stages -> plan: what trains when, and how fast. Imports no torch."""

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from thaw.config.faults import UserError
+from thaw.config.errors import UserError
 from thaw.config.schema import PhaseConfig, StrategyConfig
-from thaw.strategy.misfits import check_strategy
-from thaw.strategy.parts import Part, map_to_parts, resolve_selectors, resolve_trained_kinds
+from thaw.strategy.checks import check_strategy
+from thaw.strategy.selection import Part, map_to_parts, resolve_selectors, resolve_trained_kinds
 
 Spans = dict[str, tuple[int, int]]
 

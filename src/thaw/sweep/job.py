@@ -10,13 +10,13 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from thaw.config.command import resolve_values
-from thaw.config.faults import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_USER_ERROR, UserError
+from thaw.config.compose import resolve_values
+from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_USER_ERROR, UserError
 from thaw.config.schema import Recipe
 from thaw.config.validation import validate_recipe
-from thaw.sweep.directory import is_sweep, read_sweep
-from thaw.sweep.process import OUTPUT_FILE, is_in_process_launcher, is_local_parallel_launcher, redirect_output
-from thaw.training.run import FINISHED_STATUSES, read_status, record_failure
+from thaw.runs.run import FINISHED_STATUSES, read_status, record_failure
+from thaw.sweep.launchers import OUTPUT_FILE, is_in_process_launcher, is_local_parallel_launcher, redirect_output
+from thaw.sweep.record import is_sweep, read_sweep
 
 
 def run_job(config: DictConfig) -> int:
@@ -71,7 +71,7 @@ def _train(config: DictConfig, directory: Path) -> int:
         print(f"{previous_status} before")
         return EXIT_SUCCESS
     recipe = validate_recipe(resolve_values(config))
-    from thaw.training.hardware import assign_gpus_from
+    from thaw.system.devices import assign_gpus_from
     from thaw.training.start import resume, start
 
     with assign_gpus_from(_get_first_gpu(recipe)):

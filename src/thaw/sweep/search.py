@@ -15,11 +15,11 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from thaw.config.faults import Problem, UserError
-from thaw.config.search import Dimension, SearchSettings, get_search_settings, parse_search_space
-from thaw.sweep.space import suggest_values
-from thaw.training.run import FINISHED_STATUSES, read_status
-from thaw.training.trials import Search, SearchTrial, find_runs, read_search, write_search
+from thaw.config.errors import Problem, UserError
+from thaw.config.search_space import Dimension, SearchSettings, get_search_settings, parse_search_space
+from thaw.runs.run import FINISHED_STATUSES, read_status
+from thaw.runs.search import Search, SearchTrial, find_runs, read_search, write_search
+from thaw.sweep.sampling import suggest_values
 
 
 def run_search(config: DictConfig, context: HydraContext, task: TaskFunction, arguments: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ def run_search(config: DictConfig, context: HydraContext, task: TaskFunction, ar
     settings = SearchSettings.model_validate(get_search_settings(config))
     search_run = SearchRun(Path(config.hydra.sweep.dir), space, fixed_overrides, launcher)
     finished_search = search_run.run(settings, settings.batch or _count_parallel_trials(config))
-    from thaw.sweep.found import report_search
+    from thaw.sweep.search_report import report_search
 
     report_search(search_run.directory, finished_search, space, fixed_overrides)
 

@@ -1,1 +1,1 @@
-"""The LightningModule, the Trainer, the run directory."""
+"""Train one run: setup, LightningModule, data loaders, evaluation."""

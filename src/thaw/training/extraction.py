@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from thaw.config.faults import Problem, UserError, find_closest_name, format_names
+from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.schema import Recipe
 from thaw.data.batches import ImageDataset
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples
 from thaw.features.views import build_plain_views
-from thaw.network.network import Network, StageFacts
-from thaw.training.materials import Components, build_components
+from thaw.models.network import Network, StageFacts
+from thaw.training.setup import Components, build_components
 
 
 @dataclass(frozen=True)

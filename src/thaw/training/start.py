@@ -7,16 +7,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from thaw.config.faults import EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_USER_ERROR, UserError
+from thaw.config.errors import EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_USER_ERROR, UserError
 from thaw.config.schema import Recipe
-from thaw.training.companion import run_worker
-from thaw.training.hardware import resolve_accelerator, resolve_process_topology
-from thaw.training.launched import detect_launcher, is_worker
-from thaw.training.nodes import announce_run
-from thaw.training.process import Interrupted, raise_on_interrupt
-from thaw.training.ranks import select_backend, spawn_workers
-from thaw.training.run import Run, create_run, lock_run, record_status, resume_run
+from thaw.runs.run import Run, create_run, lock_run, record_status, resume_run
+from thaw.system.devices import resolve_accelerator, resolve_process_topology
+from thaw.system.launcher import detect_launcher, is_worker
+from thaw.system.process import Interrupted, raise_on_interrupt
+from thaw.training.distributed.collectives import select_backend, spawn_workers
+from thaw.training.distributed.rendezvous import announce_run
 from thaw.training.train import call_with_error_hints, train
+from thaw.training.worker import run_worker
 
 
 def start(recipe: Recipe, directory: Path) -> int:

@@ -17,35 +17,33 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
-from thaw.config.faults import Problem, UserError
-from thaw.training.assembly import TrainingSetup, setup_training
-from thaw.training.averaging import build_weight_averaging
-from thaw.training.board import log_charts, log_results
-from thaw.training.checkpoint import AtomicCheckpointIO
-from thaw.training.files import write_json
-from thaw.training.hardware import resolve_devices
-from thaw.training.history import HistoryCallback
-from thaw.training.learner import NonFiniteLossError
-from thaw.training.nodes import TIMEOUT
-from thaw.training.norms import GradientNormCallback
-from thaw.training.outcome import (
+from thaw.config.errors import Problem, UserError
+from thaw.runs.predictions import write_predictions
+from thaw.runs.run import Run, TrialPruned
+from thaw.runs.search import is_trial
+from thaw.system.devices import resolve_devices
+from thaw.system.files import write_json
+from thaw.training.callbacks.checkpointing import AtomicCheckpointIO, CheckpointCallback
+from thaw.training.callbacks.gradient_norms import GradientNormCallback
+from thaw.training.callbacks.history import HistoryCallback
+from thaw.training.callbacks.pruning import PruningCallback
+from thaw.training.callbacks.weight_averaging import build_weight_averaging
+from thaw.training.dataloaders import PhasePreparation
+from thaw.training.distributed.collectives import raise_on_all_ranks, select_backend
+from thaw.training.distributed.fsdp import FSDP2Strategy
+from thaw.training.distributed.rendezvous import TIMEOUT
+from thaw.training.evaluation import (
     SplitPredictions,
     compute_split_metrics,
     compute_timing,
     predict_splits,
     save_plots,
+    write_report,
 )
-from thaw.training.page import write_report
-from thaw.training.pictures import log_dataset
-from thaw.training.predictions_file import write_predictions
-from thaw.training.pruning import PruningCallback
-from thaw.training.ranks import raise_on_all_ranks, select_backend
-from thaw.training.run import Run, TrialPruned
-from thaw.training.saving import CheckpointCallback
-from thaw.training.sharding import FSDP2Strategy
-from thaw.training.supply import PhasePreparation
-from thaw.training.tables import print_summary
-from thaw.training.trials import is_trial
+from thaw.training.module import NonFiniteLossError
+from thaw.training.setup import TrainingSetup, setup_training
+from thaw.training.tensorboard import log_charts, log_dataset, log_results
+from thaw.visualization.reports.console import print_summary
 
 
 def train(run: Run) -> None:

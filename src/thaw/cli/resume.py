@@ -1,0 +1,57 @@
+"""`thaw resume DIR`: goes on with a run, or with the jobs of a sweep that are not done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from thaw.cli.arguments import is_help_request
+from thaw.config.errors import Problem, UserError
+from thaw.runs.run import check_resumable
+from thaw.sweep.record import is_sweep
+
+HELP = """thaw resume DIR
+
+  Of a run: goes on from its last whole epoch, as python train.py resume=DIR does. Of a sweep: what is done stays as it
+  is, what was interrupted goes on, what failed or is missing runs; then all of it is compared anew.
+
+    thaw resume outputs/RUN
+    thaw resume outputs/SWEEP
+
+Exit status: 0 done, 1 where a job failed again, 2 where there is something for you to change, 130 interrupted."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Goes on with what lies in the one folder that `arguments` name and returns the exit status.
+
+    Raises:
+        UserFault: where it holds neither run nor sweep, or a run that is done.
+    """
+    if is_help_request(arguments):
+        print(HELP)
+        return 0
+    if len(arguments) > 1:
+        problem = Problem("thaw resume", " ".join(arguments), "one folder", f"thaw resume {arguments[0]}")
+        raise UserError("one at a time.", [problem])
+    return resume(Path(arguments[0]).expanduser())
+
+
+def resume(directory: Path) -> int:
+    """Raises UserFault where there is no run or sweep in `directory`, or the run is done."""
+    set_environment()
+    if is_sweep(directory):
+        from thaw.sweep.sweep import resume_sweep
+
+        return resume_sweep(directory)
+    check_resumable(directory)  # before torch is imported
+    from thaw.training import start
+
+    return start.resume(directory)
+
+
+def set_environment() -> None:
+    """What has to stand before torch and Hydra are imported, in this process and those that it starts."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a traceback that we show is a bug of ours, wanted whole
+    # Else torch warns of a setting that strategies of several phases need on several devices. It is read at the import.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

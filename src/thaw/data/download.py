@@ -1,0 +1,158 @@
+"""Files from the network, a mirror or a folder: verified, resumed, fetched once by all processes."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from thaw.config.errors import Problem, UserError
+from thaw.system.cache_folder import cache_write_error
+
+MAX_ATTEMPTS = 4
+TIMEOUT_S = 20.0
+BLOCK_BYTES = 1 << 20
+NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, EOFError)
+
+
+class DownloadError(Exception):
+    """No address gave the file whole; the message says what each of them answered."""
+
+
+def download(url: str, checksum: str, target: Path, mirror: str | None = None) -> Path:
+    """`target`, holding the file at `url` whose `checksum` ("sha256:HEX"; a prefix of the digits will do) is right.
+
+    A mirror is asked first, for the file of the same name. What broke off is continued where it stopped; a wrong file
+    is fetched anew from its start.
+
+    Raises:
+        NotFetched: where no address gives it.
+        UserFault: where the disk is full or the folder cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f".{target.name}.lock")):
+            if not (target.is_file() and has_checksum(target, checksum)):
+                _download_from_any(list_urls(url, mirror), checksum, target)
+    except OSError as error:
+        raise cache_write_error(target, error) from error
+    return target
+
+
+def list_urls(url: str, mirror: str | None) -> list[str]:
+    """Where the file is looked for, in order."""
+    name = Path(urlsplit(url).path).name
+    return [f"{mirror.rstrip('/')}/{name}", url] if mirror else [url]
+
+
+def has_checksum(file: Path, checksum: str) -> bool:
+    """Whether the digest of `file` begins with the digits of `checksum`."""
+    algorithm, digits = checksum.split(":", 1)
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest().startswith(digits)
+
+
+def _download_from_any(urls: list[str], checksum: str, target: Path) -> None:
+    partial_file = target.with_name(target.name + ".part")
+    failures = []
+    for url in urls:
+        for attempt in range(MAX_ATTEMPTS):
+            try:
+                _resume_download(url, partial_file)
+            except urllib.error.HTTPError as error:
+                failures.append(f"{url}: {error.code} {error.reason}")
+                if error.code < 500:
+                    break
+            except NETWORK_ERRORS as error:
+                failures.append(f"{url}: {getattr(error, 'reason', error)}")
+                if _is_unreachable(error):
+                    break
+            else:
+                if has_checksum(partial_file, checksum):
+                    partial_file.replace(target)
+                    return
+                failures.append(f"{url}: a file with another checksum than {checksum}")
+                partial_file.unlink()
+            time.sleep(0.2 * 2**attempt)
+    raise DownloadError("; ".join(dict.fromkeys(failures)))
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """No name, no route, nobody listening: asking again in a second changes nothing."""
+    reason = getattr(error, "reason", error)
+    return isinstance(reason, OSError) and not isinstance(reason, TimeoutError | ConnectionResetError)
+
+
+def _resume_download(url: str, partial_file: Path) -> None:
+    """Appends to `partial` what is missing of it; raises EOFError where the connection ends before the file does."""
+    existing_bytes = partial_file.stat().st_size if partial_file.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={existing_bytes}-"} if existing_bytes else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # nothing lies beyond what we have: it is whole, or not what is served now
+            raise
+        return
+    with response:
+        is_resumed = getattr(response, "status", None) == 206
+        content_length = int(response.headers.get("Content-Length") or 0)
+        start = existing_bytes if is_resumed else 0
+        with (
+            partial_file.open("ab" if is_resumed else "wb") as stream,
+            _show_progress(url, start, start + content_length) as advance,
+        ):
+            for block in _iter_blocks(response):
+                stream.write(block)
+                advance(len(block))
+            stream.flush()
+            os.fsync(stream.fileno())
+    if content_length and partial_file.stat().st_size < start + content_length:
+        raise EOFError(f"broke off after {partial_file.stat().st_size} of {start + content_length} bytes")
+
+
+def _iter_blocks(response: BinaryIO) -> Iterator[bytes]:
+    try:
+        while block := response.read(BLOCK_BYTES):
+            yield block
+    except OSError as error:  # the network's or a mirror's: only writing says anything about the cache
+        raise ConnectionResetError(f"broke off: {error}") from error
+
+
+@contextmanager
+def _show_progress(url: str, start: int, total: int) -> Iterator[Callable[[int], None]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, transient=True, console=console, disable=not console.is_terminal) as progress:
+        task_id = progress.add_task(Path(urlsplit(url).path).name, completed=start, total=total or None)
+        yield lambda size: progress.advance(task_id, size)
+
+
+def manual_download_error(
+    description: str, url: str, checksum: str, instruction: str, reason: str, alternative: str
+) -> UserError:
+    """The one message of a file that could not be fetched."""
+    problem = Problem(
+        f"{description} from {url}",
+        reason,
+        f"a file with checksum {checksum}",
+        f"{instruction}; or data.mirror=URL; or {alternative}",
+    )
+    return UserError(f"{description} could not be fetched.", [problem])

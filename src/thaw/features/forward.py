@@ -1,0 +1,100 @@
+"""A network's stages as they run fastest where nothing is to be learned from them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from thaw.models.network import Network, pool
+from thaw.system.cache_folder import compute_cache_key
+
+AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by Lightning's name of the precision
+DOUBLE_PRECISION = "64-true"
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+NUM_TIMING_IMAGES, NUM_TIMING_RUNS = 4, 2
+
+
+def get_dtype(precision: str) -> torch.dtype:
+    """What stages give at Lightning's `precision`."""
+    return AUTOCAST_DTYPES.get(precision, torch.float64 if precision == DOUBLE_PRECISION else torch.float32)
+
+
+@contextmanager
+def evaluation_mode(network: Network, memory_format: torch.memory_format, precision: str) -> Iterator[None]:
+    """Within, `network` is in evaluation mode, its weights lie in `layout`, under inference mode and the autocast of
+    `precision`; behind it, all is as it was."""
+    training_modes, previous_format = (
+        {module: module.training for module in network.modules()},
+        memory_format_of(network),
+    )
+    network.eval().to(memory_format=memory_format)  # outside inference mode, whose tensors cannot be trained
+    try:
+        with torch.inference_mode(), autocast(network, precision):
+            yield
+    finally:
+        network.to(memory_format=previous_format)
+        for module, mode in training_modes.items():
+            module.training = mode
+
+
+def memory_format_of(network: Network) -> torch.memory_format:
+    is_contiguous = all(parameter.is_contiguous() for parameter in network.parameters())
+    return torch.contiguous_format if is_contiguous else torch.channels_last
+
+
+def autocast(network: Network, precision: str) -> AbstractContextManager[object]:
+    if precision not in AUTOCAST_DTYPES:
+        return nullcontext()
+    return torch.autocast(next(network.parameters()).device.type, dtype=AUTOCAST_DTYPES[precision])
+
+
+def iter_stage_outputs(network: Network, images: Tensor, depths: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+    """The output of the leading `depths` stages (ascending) for normalised `images`, each from the one before; of all
+    stages pooled to vectors, as the head takes it."""
+    start = 0
+    for depth in depths:
+        images = network.forward_stages(images, start, depth)
+        start = depth
+        yield depth, pool(images) if depth == len(network.stages) else images
+
+
+def find_fastest_memory_format(
+    network: Network, size: int, architecture: str, measurements_dir: Path, device: torch.device
+) -> torch.memory_format:
+    """Of contiguous and channels last. A GPU's tensor cores want the latter. On a CPU it is up to the network: faster
+    for EfficientNet-Lite0 (18 ms an image instead of 48, batches of 8), slower for others. So it is measured there,
+    once, and remembered in the folder `remembered`: another layout rounds differently, and a run is to repeat to the
+    last bit."""
+    if device.type != "cpu":
+        return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    file = measurements_dir / f"{compute_cache_key(architecture=architecture, size=size, torch=torch.__version__)}.json"
+    if not file.is_file():
+        seconds = {
+            name: _measure_seconds(network, size, memory_format) for name, memory_format in MEMORY_FORMATS.items()
+        }
+        measurements_dir.mkdir(parents=True, exist_ok=True)
+        partial_file = file.with_suffix(f".partial-{os.getpid()}")
+        partial_file.write_text(json.dumps({"architecture": architecture, "size": size, "seconds": seconds}))
+        partial_file.replace(file)
+    measured_seconds: dict[str, float] = json.loads(file.read_text())["seconds"]
+    return MEMORY_FORMATS[min(measured_seconds, key=lambda name: measured_seconds[name])]
+
+
+def _measure_seconds(network: Network, size: int, memory_format: torch.memory_format) -> float:
+    """Of the fastest trial; the first, which prepares, does not count."""
+    dtype = next(network.parameters()).dtype
+    images = torch.zeros(NUM_TIMING_IMAGES, 3, size, size, dtype=dtype).contiguous(memory_format=memory_format)
+    times = []
+    with evaluation_mode(network, memory_format, ""):
+        for _ in range(1 + NUM_TIMING_RUNS):
+            start_time = time.perf_counter()
+            network.forward_stages(images, 0, len(network.stages))
+            times.append(time.perf_counter() - start_time)
+    return min(times[1:])

@@ -1,0 +1,1 @@
+"""Use a checkpoint: load, predict, evaluate, explain, export."""

@@ -1,0 +1,233 @@
+"""The formats of an export: how each is written, and run by itself, to be held against the network."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thaw.config.errors import Problem, UserError
+from thaw.data.preprocessing import Preprocessing
+from thaw.inference.load import Classifier
+from thaw.models.network import Network, Normalize, collect_stage_facts
+from thaw.training.callbacks.checkpointing import build_checkpoint_metadata
+
+INPUT_NAME, OUTPUT_NAMES = "images", ("logits", "probabilities")
+EXAMPLE_BATCH_SIZE = 2  # images: of one, torch takes the number for a constant
+MAX_ONNX_BYTES = 2**31  # of one file: its format's limit
+Metadata = dict[str, str]
+LogitsFunction = Callable[[Tensor], Tensor]  # float32 [n, classes] for uint8 [n, 3, size, size]
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """`write(trained, metadata, file)` and `logits_of(file)`. `notes(file)` says what a user is to know of it."""
+
+    write: Callable[[Classifier, Metadata, Path], None]
+    load: Callable[[Path], LogitsFunction]
+    describe: Callable[[Path], str]
+
+
+class ExportableModel(nn.Module):
+    """uint8 [n, 3, size, size] -> logits and probabilities, both float32 [n, classes]. Integers leave no doubt whether
+    0..1 or 0..255 is meant, and the mean and deviation of the source's images are taken off in here."""
+
+    def __init__(self, network: Network, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.normalise, self.network = Normalize(preprocessing), network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.network(self.normalise(images))
+        return logits, logits.softmax(1)
+
+
+def build_exportable_model(classifier: Classifier) -> ExportableModel:
+    return ExportableModel(classifier.network, classifier.preprocessing).eval()
+
+
+def build_export_metadata(classifier: Classifier, has_normalisation: bool) -> Metadata:
+    """JSON by key: what a checkpoint says of itself, and how images become the input."""
+    rows = collect_stage_facts(classifier.network, classifier.preprocessing.size)
+    metadata = build_checkpoint_metadata(
+        classifier.recipe.to_dict(), classifier.classes, classifier.preprocessing, rows, classifier.cached_depths
+    )
+    metadata["thaw_format"] = metadata.pop("format")
+    metadata["thaw"] = importlib.metadata.version("thaw")
+    metadata["input"] = _describe_input(classifier.preprocessing, has_normalisation)
+    names = OUTPUT_NAMES if has_normalisation else OUTPUT_NAMES[:1]
+    metadata["output"] = {name: {"type": "float32", "shape": ["batch", len(classifier.classes)]} for name in names}
+    return {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
+
+
+def _describe_input(preprocessing: Preprocessing, has_normalisation: bool) -> dict[str, Any]:
+    size, resize, interpolation = preprocessing.size, preprocessing.resize, preprocessing.interpolation
+    sides = "both sides" if preprocessing.squash else "the shorter side"
+    steps = [
+        "decode to RGB, upright as EXIF says, transparency on white",
+        f"resize {sides} to {resize} pixels, {interpolation} with antialiasing as Pillow does it",
+        f"cut {size} x {size} pixels out of the centre",
+    ]
+    normalise_step = "divide by 255, subtract preprocessing.mean, divide by preprocessing.deviation, channel by channel"
+    return {
+        "name": INPUT_NAME,
+        "type": "uint8" if has_normalisation else "float32",
+        "shape": ["batch", 3, size, size],
+        "values": "0 to 255; mean and deviation are taken off inside" if has_normalisation else "normalised",
+        "steps": steps if has_normalisation else [*steps, normalise_step],
+    }
+
+
+def _build_example(classifier: Classifier) -> Tensor:
+    size = classifier.preprocessing.size
+    return torch.zeros(EXAMPLE_BATCH_SIZE, 3, size, size, dtype=torch.uint8)
+
+
+def _write_onnx(classifier: Classifier, metadata: Metadata, file: Path) -> None:
+    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in classifier.network.state_dict().values())
+    if num_bytes >= MAX_ONNX_BYTES:
+        fix = "--format torch_export, or --format safetensors"
+        raise UserError("too large for ONNX.", [Problem("--format onnx", f"{num_bytes / 2**30:.1f} GiB", "2 GiB", fix)])
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # of onnxscript and torch about one another
+        program = torch.onnx.export(
+            build_exportable_model(classifier),
+            (_build_example(classifier),),
+            dynamo=True,
+            input_names=[INPUT_NAME],
+            output_names=OUTPUT_NAMES,
+            dynamic_shapes=({0: "batch"},),
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props.update(metadata)
+    program.save(file, external_data=False)
+
+
+def _load_onnx(file: Path) -> LogitsFunction:
+    import onnx
+    import onnxruntime
+
+    onnx.checker.check_model(file, full_check=True)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(OUTPUT_NAMES[:1], {INPUT_NAME: images.numpy()})[0])
+
+
+def _describe_onnx(file: Path) -> str:
+    import onnx
+
+    model = onnx.load(file)
+    (opset,) = [opset_entry.version for opset_entry in model.opset_import if opset_entry.domain in ("", "ai.onnx")]
+    return (
+        f"opset {opset}, {INPUT_NAME} uint8 [batch, 3, size, size] -> {' and '.join(OUTPUT_NAMES)}; onnx.checker passes"
+    )
+
+
+def _write_torch_export(classifier: Classifier, metadata: Metadata, file: Path) -> None:
+    with torch.no_grad():
+        batch_dim = torch.export.Dim("batch")
+        program = torch.export.export(
+            build_exportable_model(classifier), (_build_example(classifier),), dynamic_shapes=({0: batch_dim},)
+        )
+    with file.open("wb") as stream:  # by name it would insist on the ending
+        torch.export.save(program, stream, extra_files=_build_extra_files(metadata))
+
+
+def _load_torch_export(file: Path) -> LogitsFunction:
+    with file.open("rb") as stream:
+        module = torch.export.load(stream).module()
+    return _select_logits(module)
+
+
+def _write_torchscript(classifier: Classifier, metadata: Metadata, file: Path) -> None:
+    with _ignore_deprecation_warnings():
+        script = torch.jit.trace(build_exportable_model(classifier), _build_example(classifier))  # type: ignore[no-untyped-call]
+        torch.jit.save(script, str(file), _extra_files=_build_extra_files(metadata))
+
+
+def _load_torchscript(file: Path) -> LogitsFunction:
+    with _ignore_deprecation_warnings():
+        return _select_logits(torch.jit.load(str(file)))  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _ignore_deprecation_warnings() -> Iterator[None]:
+    """torch.jit says in every call that it is going away, where `notes` says it once; that the size of the images is a
+    constant of the trace is meant so."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*torch.jit.*", FutureWarning)
+        warnings.filterwarnings("ignore", ".*torch.jit.*", DeprecationWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        yield
+
+
+def _select_logits(module: Callable[[Tensor], tuple[Tensor, Tensor]]) -> LogitsFunction:
+    @torch.no_grad()
+    def compute_logits(images: Tensor) -> Tensor:
+        return module(images)[0]
+
+    return compute_logits
+
+
+def _build_extra_files(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {f"{key}.json": text for key, text in metadata.items()}
+
+
+def _write_safetensors(classifier: Classifier, metadata: Metadata, file: Path) -> None:
+    from safetensors.torch import save
+
+    from thaw.models.state_dict import to_library_state_dict
+
+    tensors = to_library_state_dict(classifier.network, build_library_model(classifier), classifier.recipe.head)
+    contiguous_tensors = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    file.write_bytes(
+        save(contiguous_tensors, {"format": "pt", **metadata})
+    )  # save_file leaves a file that others cannot read
+
+
+def _load_safetensors(file: Path) -> LogitsFunction:
+    from thaw.inference.load import load_checkpoint
+
+    classifier = load_checkpoint(file)
+    return _select_logits(build_exportable_model(classifier))
+
+
+def build_library_model(classifier: Classifier) -> nn.Module:
+    """The library's classifier that `trained` was cut from, without values."""
+    from thaw.models.factory import load_seeded_pretrained
+
+    recipe = classifier.recipe
+    with torch.device("meta"):
+        return load_seeded_pretrained(recipe.backbone, True, recipe.seed, Path(), None, recipe.dataset.image_size).model
+
+
+FORMATS = {
+    "onnx": ExportFormat(_write_onnx, _load_onnx, _describe_onnx),
+    "torch_export": ExportFormat(
+        _write_torch_export,
+        _load_torch_export,
+        lambda _: (
+            "torch.export.load(FILE).module(), without thaw; torch unpickles parts of such files: trust their origin"
+        ),
+    ),
+    "safetensors": ExportFormat(
+        _write_safetensors,
+        _load_safetensors,
+        lambda file: f"weights alone, under the library's names; again in thaw: backbone.weights={file}",
+    ),
+    "torchscript": ExportFormat(
+        _write_torchscript,
+        _load_torchscript,
+        lambda _: (
+            "torch.jit.load(FILE); torch has deprecated TorchScript and will drop it: prefer --format torch_export"
+        ),
+    ),
+}

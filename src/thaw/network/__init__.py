@@ -1,1 +1,0 @@
-"""Source weights -> backbone -> stages + head."""

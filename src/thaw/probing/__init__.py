@@ -1,0 +1,1 @@
+"""Linear classifiers and k-NN on frozen features."""

@@ -1,0 +1,251 @@
+"""A file -> what a checkpoint of thaw's holds, or a refusal that says what it is instead. Nothing in it is executed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from thaw.config.errors import Problem, UserError, find_closest_name, format_names
+from thaw.config.schema import StrictModel
+from thaw.data.preprocessing import INTERPOLATIONS
+
+BEST_CHECKPOINT = "checkpoints/best.ckpt"
+EXPECTED_INPUT = "a run directory, or its checkpoints/best.ckpt"
+WEIGHTS_HINT = "python train.py backbone.weights=FILE starts a training from weights alone"
+FOREIGN_FORMATS = (  # first bytes, what they are of
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes it"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"GGUF", "a GGUF file"),
+)
+Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+class _Preprocessing(StrictModel):
+    size: int
+    resize: int
+    interpolation: Literal[tuple(INTERPOLATIONS)]  # type: ignore[valid-type]
+    mean: Triple
+    deviation: Triple
+    squash: bool
+
+
+class CheckpointMetadata(StrictModel):
+    """What `training.checkpoint.description` writes, as it comes back."""
+
+    format: int
+    recipe: dict[str, Any]
+    classes: Annotated[list[str], Field(min_length=2)]
+    preprocessing: _Preprocessing
+    stages: list[dict[str, Any]]
+    cached: list[int] = Field(default=[])
+
+
+def resolve_checkpoint(path: Path) -> Path:
+    """The file that `place` names: itself, or of a run directory the best epoch's.
+
+    Raises:
+        UserFault: where there is none.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        suggestion = (
+            find_closest_name(path.name, [candidate.name for candidate in path.parent.glob("*")])
+            if path.parent.is_dir()
+            else None
+        )
+        raise checkpoint_error(
+            path, "no such file", EXPECTED_INPUT, str(path.parent / suggestion) if suggestion else ""
+        )
+    checkpoints = [path / name for name in (BEST_CHECKPOINT, Path(BEST_CHECKPOINT).name) if (path / name).is_file()]
+    if not checkpoints:
+        run_folders = sorted(str(candidate.parents[1]) for candidate in path.glob(f"*/{BEST_CHECKPOINT}"))
+        got = f"a folder of {len(run_folders)} runs" if run_folders else "a folder without checkpoints/best.ckpt"
+        raise checkpoint_error(
+            path,
+            got,
+            f"one of {format_names(run_folders, 5)}" if run_folders else EXPECTED_INPUT,
+            run_folders[0] if run_folders else "",
+        )
+    return checkpoints[0]
+
+
+def read_checkpoint(file: Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
+    """What `file` says of itself, and the network's tensors by name; of an export to safetensors by the library's.
+
+    Raises:
+        UserFault: for a file that is no whole checkpoint of thaw's, is of a newer thaw, or holds more than tensors and
+            plain data.
+    """
+    if is_exported(file):
+        return _read_export(file)
+    if foreign_format := _identify_foreign_file(file):
+        raise checkpoint_error(
+            file, foreign_format, EXPECTED_INPUT, WEIGHTS_HINT if "tensors" in foreign_format else ""
+        )
+    content = _load_file(file)
+    metadata = content.get("thaw") if isinstance(content, Mapping) else None
+    if not isinstance(metadata, Mapping):
+        raise checkpoint_error(
+            file, _describe_content(content), f"a checkpoint of thaw's, {EXPECTED_INPUT}", WEIGHTS_HINT
+        )
+    if metadata.get("format") != CHECKPOINT_FORMAT:
+        is_newer = isinstance(metadata.get("format"), int) and metadata["format"] > CHECKPOINT_FORMAT
+        got = f"format {metadata.get('format')}{', of a newer thaw' if is_newer else ''}"
+        raise checkpoint_error(
+            file, got, f"format {CHECKPOINT_FORMAT}", "pip install --upgrade thaw" if is_newer else ""
+        )
+    state_dict = content.get("state_dict")
+    if not isinstance(state_dict, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state_dict.values()):
+        raise checkpoint_error(file, "state_dict holds something else than tensors", "tensors by name")
+    return _parse_metadata(file, metadata), {
+        str(name).removeprefix("network."): tensor for name, tensor in state_dict.items()
+    }
+
+
+def is_exported(file: Path) -> bool:
+    """Whether `thaw export --format safetensors` has written it, by its metadata."""
+    try:
+        with safe_open(file, "pt") as handle:
+            return "thaw_format" in (handle.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def _read_export(file: Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
+    with safe_open(file, "pt") as handle:
+        raw_metadata, tensors = handle.metadata(), {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    if raw_metadata["thaw_format"] != str(CHECKPOINT_FORMAT):
+        raise checkpoint_error(
+            file, f"format {raw_metadata['thaw_format']}", f"format {CHECKPOINT_FORMAT}", "pip install --upgrade thaw"
+        )
+    keys = [
+        field_name
+        for field_name in CheckpointMetadata.model_fields
+        if field_name != "format" and field_name in raw_metadata
+    ]
+    try:
+        metadata = {key: json.loads(raw_metadata[key]) for key in keys}
+    except ValueError as error:
+        raise checkpoint_error(
+            file, f"metadata that are no JSON: {error}", "a description as thaw writes it"
+        ) from error
+    return _parse_metadata(file, {"format": CHECKPOINT_FORMAT, **metadata}), tensors
+
+
+def check_fit(file: Path, state_dict: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raises UserFault naming the tensors of `state` that are missing, unknown or of another shape than `wanted`'s."""
+    if got := "; ".join(_find_mismatches(state_dict, expected)):
+        unknown = [name for name in state_dict if name not in expected]
+        pairs = ((name, find_closest_name(name, unknown)) for name in expected if name not in state_dict)
+        renames = [f"{suggestion} -> {name}" for name, suggestion in pairs if suggestion]
+        fix = f"the file as it was trained{f'; renamed? {format_names(renames, 3)}' if renames else ''}"
+        raise checkpoint_error(file, got, f"the {len(expected)} tensors of its own recipe's network", fix)
+
+
+def checkpoint_error(file: Path, got: str, valid: str, fix: str = "") -> UserError:
+    return UserError("the checkpoint cannot be used.", [Problem(str(file), got, valid, fix)])
+
+
+def _find_mismatches(state_dict: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Iterator[str]:
+    missing, unknown = (
+        [name for name in expected if name not in state_dict],
+        [name for name in state_dict if name not in expected],
+    )
+    shape_mismatches = [
+        f"{name} {list(state_dict[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state_dict and state_dict[name].shape != tensor.shape
+    ]
+    for kind, names in (("missing", missing), ("not in the network", unknown), ("of another shape", shape_mismatches)):
+        if names:
+            yield f"{len(names)} tensor{'s' * (len(names) > 1)} {kind}: {format_names(names, 3)}"
+
+
+def _identify_foreign_file(file: Path) -> str:
+    """What the file is by its first bytes, where that is nothing that torch.save writes."""
+    with file.open("rb") as stream:
+        first_bytes = stream.read(4096)
+    if not first_bytes:
+        return "the file is empty"
+    for magic, description in FOREIGN_FORMATS:
+        if first_bytes.startswith(magic):
+            return description
+    if first_bytes[8:9] == b"{" and int.from_bytes(first_bytes[:8], "little") < file.stat().st_size:
+        return _identify_safetensors(file)
+    if file.suffix == ".onnx":
+        return "an ONNX file"
+    if first_bytes.startswith(b"PK"):
+        return _identify_archive(file)
+    return "text" if not re.search(rb"[\x00-\x08\x0e-\x1a\x80-\xff]", first_bytes) else ""
+
+
+def _identify_safetensors(file: Path) -> str:
+    try:
+        with safe_open(file, "pt"):
+            return "a safetensors file: tensors without classes, preprocessing and recipe"
+    except SafetensorError as error:
+        return f"a truncated or damaged safetensors file: {error}"
+
+
+def _identify_archive(file: Path) -> str:
+    if not zipfile.is_zipfile(file):
+        return "a truncated file: the end of its archive is missing"
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in names):
+        return "a TorchScript program, which would have to be executed"
+    if not any(name.endswith("/data.pkl") for name in names):
+        return "a Keras model" if "model.weights.h5" in names else f"a zip archive of {format_names(names, 3)}"
+    return ""
+
+
+def _load_file(file: Path) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        global_match = re.search(r"GLOBAL ([\w.]+)", str(error))
+        objects = f"pickled objects{f' ({global_match[1]})' if global_match else ''}, which would have to be executed"
+        is_pickle = global_match or "Unsupported" in str(error) or "weights_only" in str(error).lower()
+        raise checkpoint_error(
+            file, f"it holds {objects}" if is_pickle else "no file of torch.save's", EXPECTED_INPUT
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise checkpoint_error(file, str(error).strip().splitlines()[0], "a whole checkpoint") from error
+
+
+def _describe_content(content: Any) -> str:
+    """What torch.save has written, if it is no checkpoint of thaw's."""
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}"
+    if "pytorch-lightning_version" in content:
+        return "a checkpoint of PyTorch Lightning, without thaw's classes, preprocessing and recipe"
+    num_tensors = sum(isinstance(value, Tensor) for value in content.values())
+    if num_tensors:
+        return (
+            f"{num_tensors} tensors by name, as torchvision's and timm's files hold: no classes, preprocessing, recipe"
+        )
+    return f"entries {format_names(map(str, content), 5) or 'none'}, and no `thaw` among them"
+
+
+def _parse_metadata(file: Path, metadata: Mapping[str, Any]) -> CheckpointMetadata:
+    try:
+        return CheckpointMetadata.model_validate(dict(metadata))
+    except ValidationError as error:
+        messages = [
+            f"thaw.{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors(include_url=False)
+        ]
+        raise checkpoint_error(file, format_names(messages, 3), "a description as thaw writes it") from error
+
+
+CHECKPOINT_FORMAT = 1  # raised when a checkpoint of an older thaw can no longer be read

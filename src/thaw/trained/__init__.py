@@ -1,1 +1,0 @@
-"""What a trained network is good for, from its checkpoint alone: evaluated, asked, explained, exported."""

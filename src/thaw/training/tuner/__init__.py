@@ -1,0 +1,1 @@
+"""Find a learning rate or a batch size by measuring."""

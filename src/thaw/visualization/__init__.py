@@ -1,0 +1,1 @@
+"""Plots, explanations of a network, and HTML pages."""

@@ -1,0 +1,1 @@
+"""What a network responds to: Grad-CAM, feature maps, DeepDream."""

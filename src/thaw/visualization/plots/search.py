@@ -1,0 +1,99 @@
+"""The picture of a search: how good its trials were, in their order and by each value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from thaw.visualization.plots.training import TRAIN_COLOUR, VAL_COLOUR
+
+BEST_COLOUR = "#c22020"
+COLUMNS = 3
+
+
+@dataclass(frozen=True)
+class TrialPoint:
+    """A trial, numbered from 1, with its validation accuracy: in its last epoch where it was pruned."""
+
+    number: int
+    params: Mapping[str, Any]
+    accuracy: float
+    is_pruned: bool
+
+
+@dataclass(frozen=True)
+class SearchParameter:
+    """A key that was searched; `importance` is the share of variance it explains, None where that is not known."""
+
+    key: str
+    is_categorical: bool
+    is_log: bool
+    importance: float | None
+
+
+def save_search_plot(
+    points: Sequence[TrialPoint], best: TrialPoint, parameters: Sequence[SearchParameter], file: Path
+) -> None:
+    """One panel over the trials, one for each key; `best` of `points` is ringed."""
+    columns = min(COLUMNS, 1 + len(parameters))
+    rows = math.ceil((1 + len(parameters)) / columns)
+    figure = Figure(figsize=(4.4 * columns, 3.6 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    panels = list(grid.flat)
+    _draw_history(panels[0], points, best)
+    for panel, parameter in zip(panels[1:], parameters, strict=False):
+        _draw_parameter(panel, points, parameter, best)
+    for panel in grid[:, 0]:
+        panel.set_ylabel("validation accuracy")
+    for panel in panels[1 + len(parameters) :]:
+        panel.set_visible(False)
+    figure.savefig(file, dpi=110)
+
+
+def _draw_history(panel: Axes, points: Sequence[TrialPoint], best: TrialPoint) -> None:
+    completed = [point for point in points if not point.is_pruned]
+    best_so_far = list(accumulate((point.accuracy for point in completed), max))
+    xs, ys = [*(point.number for point in completed), points[-1].number], [*best_so_far, best_so_far[-1]]
+    panel.step(xs, ys, where="post", color=BEST_COLOUR, linewidth=0.9, label="best so far")
+    _draw_points(panel, points, [point.number for point in points], best)
+    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    panel.legend(frameon=False, fontsize=8)
+    _style_axes(panel, "Trials in their order", "trial")
+
+
+def _draw_parameter(panel: Axes, points: Sequence[TrialPoint], parameter: SearchParameter, best: TrialPoint) -> None:
+    values = [point.params[parameter.key] for point in points]
+    if parameter.is_categorical:
+        names = list(dict.fromkeys(sorted(map(str, values))))
+        panel.set_xticks(range(len(names)), names)
+        panel.set_xlim(-0.5, len(names) - 0.5)
+        values = [names.index(str(value)) for value in values]
+    elif parameter.is_log:
+        panel.set_xscale("log")
+    _draw_points(panel, points, values, best)
+    title = f"explains {parameter.importance:.0%} (fANOVA)" if parameter.importance is not None else ""
+    _style_axes(panel, title, parameter.key)
+
+
+def _draw_points(panel: Axes, points: Sequence[TrialPoint], positions: Sequence[float], best: TrialPoint) -> None:
+    for is_pruned, colour, marker, label in ((False, VAL_COLOUR, "o", "done"), (True, TRAIN_COLOUR, "x", "pruned")):
+        shown_points = [(x, point) for x, point in zip(positions, points, strict=True) if point.is_pruned == is_pruned]
+        xs, ys = [x for x, _ in shown_points], [point.accuracy for _, point in shown_points]
+        panel.scatter(xs, ys, s=18, color=colour, marker=marker, label=label if shown_points else None, alpha=0.8)
+    x = positions[points.index(best)]
+    panel.scatter([x], [best.accuracy], s=70, facecolors="none", edgecolors=BEST_COLOUR, label="best")
+
+
+def _style_axes(panel: Axes, title: str, xlabel: str) -> None:
+    panel.set_title(title, loc="left", fontsize=11)
+    panel.set_xlabel(xlabel)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(alpha=0.25)

@@ -1,0 +1,224 @@
+"""`thaw cache`, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import thaw
+from tests.filling import FILLS_FOR_EVER
+from thaw.system.cache_folder import build_folder_once
+
+DATASET, STORE, FEATURES, FILLED = "bees-0123456789abcdef", "0" * 16, "f" * 16, "a" * 16
+
+
+def fill_dataset(folder: Path) -> None:
+    (folder / "train").mkdir()
+    (folder / "train" / "bee.png").write_bytes(b"0" * 3000)
+
+
+def fill_store(folder: Path) -> None:
+    (folder / "pixels.bin").write_bytes(b"0" * 50_000)
+    np.save(folder / "table.npy", np.zeros((7, 5), dtype=np.int64))
+
+
+def fill_features(folder: Path) -> None:
+    about = {
+        "dataset": "bees",
+        "backbone": "resnet18",
+        "stage": "layer3",
+        "rows": 7,
+        "shape": [4, 2],
+        "dtype": "float32",
+    }
+    (folder / "values.bin").write_bytes(b"0" * 7 * 4 * 2 * 4)
+    (folder / "meta.json").write_text(json.dumps(about))
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """An entry of most kinds, among things of the user's own."""
+    cache = tmp_path / "cache"
+    build_folder_once(cache / "datasets" / DATASET, fill_dataset)
+    build_folder_once(cache / "decoded" / STORE, fill_store)
+    build_folder_once(cache / "features" / FEATURES, fill_features)
+    for name in ("bees.zip", "wasps.zip.part"):
+        file = cache / "downloads" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"0" * 2000)
+        file.with_name(f".{name.removesuffix('.part')}.lock").touch()
+    for own in ("downloads/thesis.zip", "datasets/mine/bee.png", "notes/todo.txt"):
+        (cache / own).parent.mkdir(exist_ok=True)
+        (cache / own).write_text("mine")
+    return cache
+
+
+def kept(cache: Path) -> set[str]:
+    """Keys, by name alone."""
+    folders = [cache / kind for kind in ("downloads", "datasets", "decoded", "features")]
+    names = {path.name for folder in folders for path in folder.iterdir() if not path.name.endswith(".lock")}
+    return names - {"thesis.zip", "mine"}
+
+
+def own_things_are_there(cache: Path) -> bool:
+    return all((cache / own).is_file() for own in ("downloads/thesis.zip", "datasets/mine/bee.png", "notes/todo.txt"))
+
+
+def test_what_is_kept_is_listed_with_kind_size_and_what_it_is(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.utime(cache / "features" / FEATURES / "meta.json", (0, 86_400 * 366))  # used last in January 1971
+    assert thaw(monkeypatch, "cache", f"data.cache={cache}") == 0
+    rows = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()[1:] if len(line.split()) > 2}
+    assert {DATASET, STORE, FEATURES, "bees.zip", "wasps.zip.part"} <= set(rows)
+    assert rows[FEATURES].split()[0] == "features"
+    assert "bees, resnet18, layer3, 7 x 4 x 2, float32" in rows[FEATURES]
+    assert "1971-01-0" in rows[FEATURES]
+    assert "7 images" in rows[STORE]
+    assert "49.2 KiB" in rows[STORE]  # 50,000 bytes of pixels and 408 of the table
+    assert "1 file" in rows[DATASET]
+    assert "broken off" in rows["wasps.zip.part"]
+    assert not {"thesis.zip", "mine"} & set(rows)
+    assert "5 entries" in " ".join(rows.values())
+
+
+def test_an_empty_or_absent_cache_is_said_to_be_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("THAW_CACHE", str(tmp_path / "absent"))
+    assert thaw(monkeypatch, "cache") == 0
+    assert "nothing is kept" in capsys.readouterr().out
+    assert thaw(monkeypatch, "cache", "clear") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        ((), set()),
+        (("decoded", "features"), {DATASET, "bees.zip", "wasps.zip.part"}),
+        ((DATASET,), {STORE, FEATURES, "bees.zip", "wasps.zip.part"}),
+        (("downloads", STORE), {DATASET, FEATURES}),
+    ],
+)
+def test_what_is_named_is_removed_and_nothing_else(
+    words: tuple[str, ...],
+    left: set[str],
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert thaw(monkeypatch, "cache", "clear", *words, f"data.cache={cache}") == 0
+    assert kept(cache) == left
+    assert own_things_are_there(cache)
+    assert f"{5 - len(left)} of 5 entries removed" in capsys.readouterr().out
+
+
+def test_what_was_freed_is_said(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert thaw(monkeypatch, "cache", "clear", "downloads", f"data.cache={cache}") == 0
+    assert "3.9 KiB freed" in capsys.readouterr().out
+
+
+def test_what_was_cleared_can_be_made_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert thaw(monkeypatch, "cache", "clear", f"data.cache={cache}") == 0
+    assert (build_folder_once(cache / "datasets" / DATASET, fill_dataset) / "train" / "bee.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("claer",), "thaw cache clear"),
+        (("clear", "decodd"), "thaw cache clear decoded"),
+        (("clear", "bees-0123456789abcdee"), f"thaw cache clear {DATASET}"),
+        (("clear", "decoded", "nothing-like-it"), "thaw cache, which lists"),
+        (("dta.cache=x",), "data.cache=x"),
+        (("clear", "--all"), "not understood"),
+        (("data.cache=nowhere",), "no folder"),
+    ],
+)
+def test_wrong_commands_end_with_2_and_remove_nothing(
+    words: tuple[str, ...],
+    message: str,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("THAW_CACHE", str(cache))
+    before = kept(cache)
+    assert thaw(monkeypatch, "cache", *words) == 2
+    assert message in capsys.readouterr().err
+    assert kept(cache) == before
+
+
+@pytest.fixture
+def filling(cache: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process in the middle of filling a folder."""
+    target = cache / "decoded" / FILLED
+    process = subprocess.Popen([sys.executable, "-c", FILLS_FOR_EVER, target], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "filling\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_what_a_process_is_filling_is_listed_so_and_stays(
+    filling: subprocess.Popen[str], cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert thaw(monkeypatch, "cache", f"data.cache={cache}") == 0
+    assert "being filled" in capsys.readouterr().out
+    assert thaw(monkeypatch, "cache", "clear", f"data.cache={cache}") == 1
+    said = capsys.readouterr()
+    assert "5 of 6 entries removed" in said.out
+    assert "a process is filling it" in said.err
+    (left,) = kept(cache)
+    assert left.startswith(f".{FILLED}.partial-")
+
+
+def test_what_a_killed_process_left_is_listed_so_and_removed(
+    filling: subprocess.Popen[str], cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filling.kill()
+    filling.wait()
+    assert thaw(monkeypatch, "cache", f"data.cache={cache}") == 0
+    assert "abandoned, half filled" in capsys.readouterr().out
+    assert thaw(monkeypatch, "cache", "clear", "decoded", f"data.cache={cache}") == 0
+    assert kept(cache) == {DATASET, FEATURES, "bees.zip", "wasps.zip.part"}
+
+
+def test_a_process_that_has_opened_a_file_goes_on_reading_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.memmap(cache / "decoded" / STORE / "pixels.bin", np.uint8, "r")
+    assert thaw(monkeypatch, "cache", "clear", "decoded", f"data.cache={cache}") == 0
+    assert (pixels == ord("0")).all()
+
+
+def test_a_repository_of_timm_is_one_entry(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub = cache / "weights" / "timm" / "models--timm--resnet18.a1_in1k"
+    (hub / "blobs").mkdir(parents=True)
+    (hub / "blobs" / "abc").write_bytes(b"0" * 5000)
+    (hub / "snapshots").mkdir()
+    (hub / "snapshots" / "model.safetensors").symlink_to(hub / "blobs" / "abc")
+    assert thaw(monkeypatch, "cache", f"data.cache={cache}") == 0
+    assert "4.9 KiB" in next(line for line in capsys.readouterr().out.splitlines() if hub.name in line)
+    assert thaw(monkeypatch, "cache", "clear", hub.name, f"data.cache={cache}") == 0
+    assert not hub.exists()
+    assert list((cache / "weights" / "timm").iterdir()) == []
+
+
+def test_nothing_of_torch_is_needed() -> None:
+    program = (
+        "import sys; sys.argv[1:] = ['cache']; from thaw.cli.main import main; main(); print('torch' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "False"

@@ -1,0 +1,203 @@
+"""`thaw probe`, as a user types it, and the run that it leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import TINY, thaw
+from tests.data import official
+from tests.data.official import written
+from tests.images import image_folder
+from thaw.config.compose import compose_recipe
+from thaw.inference.load import load_checkpoint
+from thaw.training.extraction import extract_features
+
+SMALL = tuple(one for one in TINY if not one.startswith("trainer.epochs"))
+GRID = ("heads.learning_rates=1e-3,1e-2", "heads.weight_decays=0,0.1", "heads.seeds=2", "heads.epochs=3")
+NO_VAL = ("dataset.splits.val=null", "dataset.fractions.val=0")
+FOLDER = ("dataset=folder", "dataset.image_size=32", *SMALL[6:], *GRID)
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run, and what was said."""
+    run = tmp_path_factory.mktemp("outputs") / "run"
+    with pytest.MonkeyPatch.context() as patch, (run.parent / "said").open("w") as said:
+        patch.setattr(sys, "stdout", said)
+        assert thaw(patch, "probe", *SMALL, *GRID, f"out={run}") == 0
+    return run, (run.parent / "said").read_text()
+
+
+def test_help_says_how_it_chooses(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert thaw(monkeypatch, "probe", "--help") == 0
+    assert "highest\n  accuracy; of equal ones the lowest cross-entropy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (("head=mlp",), ("head=mlp", "leave it out")),
+        (("head.dropout=0.5",), ("head.dropout=0.5", "leave it out")),
+        (("strategy=finetune",), ("features are frozen",)),
+        (("optimizer.learning_rate=1e-3",), ("heads.learning_rates", "leave it out")),
+        (("scheduler=cosine",), ("scheduler=cosine",)),
+        (("augment=flip",), ("images as they are",)),
+        (("trainer.epochs=9",), ("heads.epochs=9",)),
+        (("trainer.averaging.kind=ema",), ("trainer.averaging.kind=ema",)),
+        (("trainer.devices=2",), ("one device",)),
+        (("trainer=ddp",), ("one process",)),
+        (("trainer.nodes=2",), ("one process",)),
+        (("experiment=captcha",), ("experiment=captcha",)),
+        (("resume=outputs/run",), ("resume=outputs/run",)),
+        (("hydra.run.dir=mine",), ("hydra.run.dir=mine",)),
+        (("heads.learning_rate=1e-3",), ("heads.learning_rates=1e-3",)),
+        (("heads.epochs",), ("heads.epochs=VALUE",)),
+        (("heads.learning_rates=1e-3,0",), ("above 0",)),
+        (("heads.learning_rates=fast",), ("above 0",)),
+        (("heads.weight_decays=-1",), ("at least 0",)),
+        (("heads.seeds=0",), ("at least 1",)),
+        (("heads.epochs=1.5",), ("whole number",)),
+        (("dataset.val=0",), ("dataset.val=10",)),
+        (("dataset=folder", "dataset.root=.", *NO_VAL), ("dataset.fractions.val=0.15",)),
+        (("-m", "seed=0,1"), ("one recipe",)),
+        (("datset=captcha",), ("dataset=captcha",)),
+        (("head=mlp", "strategy=finetune", "heads.seeds=x"), ("head=mlp", "strategy=finetune", "heads.seeds=x")),
+    ],
+)
+def test_wrong_commands_end_with_2_and_what_to_type(
+    arguments: tuple[str, ...],
+    messages: Sequence[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert thaw(monkeypatch, "probe", *arguments) == 2
+    said = capsys.readouterr().err
+    assert [one for one in messages if one not in said] == []
+
+
+def test_validation_folders_that_are_not_there_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = image_folder(tmp_path / "data", {"train": 3, "test": 2}, ("ants", "bees"))
+    without = ("dataset.splits.val=val", "dataset.fractions.val=0", f"output_dir={tmp_path}")
+    assert thaw(monkeypatch, "probe", *FOLDER, f"dataset.root={root}", *without) == 2
+    said = capsys.readouterr().err
+    assert "6 train, 0 val, 4 test" in said
+    assert "dataset.fractions.val=0.15" in said
+
+
+def test_the_run_directory_is_complete(probed: tuple[Path, str]) -> None:
+    run, _ = probed
+    names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert {name for name in names if "tfevents" not in name} == {
+        *(
+            "config.yaml",
+            "run.json",
+            "metrics.json",
+            "probe.csv",
+            "predictions.csv",
+            "report.html",
+            "checkpoints/best.ckpt",
+        ),
+        *("plots/probe.png", "plots/confusion_matrix.png", "plots/samples.jpg", "plots/worst.jpg"),
+    }
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "done"
+    assert record["data"]["images"] == {"train": 36, "val": 16, "test": 20}
+    assert record["parameters"]["trainable"] == 1280 * 4 + 4
+    with Image.open(run / "plots" / "probe.png") as picture:
+        assert min(picture.size) > 300
+
+
+def test_all_that_was_tried_is_in_the_table_and_one_is_chosen_by_the_rule(probed: tuple[Path, str]) -> None:
+    run, said = probed
+    rows = rows_of(run / "probe.csv")
+    methods = ["nearest centroid", "k-NN", "logistic regression", "linear SVM", "linear head"]
+    assert list(dict.fromkeys(row["method"] for row in rows)) == methods
+    assert [one for one in methods if f"\n{one} " not in said] == []
+    assert sum(row["method"] == "linear head" for row in rows) == 2 * 2 * 2
+    assert all((row["can_be_a_head"] == "no") == (row["method"] == "k-NN") for row in rows)
+    best = max(
+        (row for row in rows if row["val_loss"]), key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"]))
+    )
+    assert [row for row in rows if row["chosen"] == "yes"] == [best]
+    assert f"chosen on 16 validation images: {best['method']}, {best['setting']}\n" in said
+
+
+def test_k_nn_is_named_as_no_head(probed: tuple[Path, str]) -> None:
+    (line,) = [line for line in probed[1].splitlines() if line.startswith("k-NN ")]
+    assert "not a head" in line
+
+
+def test_the_figures_are_those_of_the_chosen_one_alone(probed: tuple[Path, str]) -> None:
+    run, said = probed
+    metrics = json.loads((run / "metrics.json").read_text())
+    rows = rows_of(run / "predictions.csv")
+    (best,) = [row for row in rows_of(run / "probe.csv") if row["chosen"] == "yes"]
+    assert metrics["test"]["accuracy"] == sum(row["label"] == row["prediction"] for row in rows) / len(rows)
+    assert metrics["val"]["accuracy"] == pytest.approx(float(best["val_accuracy"]))
+    assert metrics["val"]["loss"] == pytest.approx(float(best["val_loss"]), rel=1e-3)
+    low, high = metrics["test"]["accuracy_ci95"]
+    assert f"test accuracy {metrics['test']['accuracy']:.3f}   95 % interval {low:.3f} to {high:.3f}" in said
+    assert said.count("test accuracy") == 1
+
+
+def test_the_network_that_is_restored_says_of_images_what_the_probe_said_of_features(probed: tuple[Path, str]) -> None:
+    run, _ = probed
+    trained, found = load_checkpoint(run), extract_features(compose_recipe([*SMALL, "strategy=fixed"]))
+    places = found.samples.get_positions("test")
+    images = found.images.__getitems__([(-1, int(place)) for place in places]).images
+    best = trained.predict_proba(images).max(1)
+    rows = rows_of(run / "predictions.csv")
+    assert [trained.classes[index] for index in best.indices] == [row["prediction"] for row in rows]
+    assert best.values.tolist() == pytest.approx([float(row["probability"]) for row in rows], abs=1e-3)
+    assert len({row["prediction"] for row in rows}) > 1
+
+
+def test_test_images_choose_nothing(probed: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With features of the test images that are all wrong, the same is chosen and the same weights are kept."""
+    from thaw.probing import probe as probing
+
+    def spoiled(recipe: object) -> object:
+        found = extract_features(recipe)  # type: ignore[arg-type]
+        found.values[found.samples.get_positions("test")] = 1e3
+        return found
+
+    monkeypatch.setattr(probing, "extracted", spoiled)
+    assert thaw(monkeypatch, "probe", *SMALL, *GRID, f"out={tmp_path / 'run'}") == 0
+    one, other = (torch.load(run / "checkpoints/best.ckpt")["state_dict"] for run in (probed[0], tmp_path / "run"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_taken_folder_is_told_and_left_alone(
+    probed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = probed
+    before = (run / "run.json").read_text()
+    assert thaw(monkeypatch, "probe", *SMALL, *GRID, f"out={run}") == 2
+    assert "the run directory is taken" in capsys.readouterr().err
+    assert (run / "run.json").read_text() == before
+
+
+def test_a_probe_of_dog_breeds_can_be_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = written(tmp_path / "dogs", official.dog_breeds(unlabelled=3))
+    dogs = ("dataset=dog_breeds", f"dataset.root={root}", "dataset.image_size=32", *SMALL[6:], *GRID)
+    assert thaw(monkeypatch, "probe", *dogs, f"out={tmp_path / 'run'}") == 0
+    assert thaw(monkeypatch, "submit", str(tmp_path / "run"), f"out={tmp_path / 'mine.csv'}") == 0
+    rows = rows_of(tmp_path / "mine.csv")
+    assert len(rows) == 3
+    assert np.allclose([sum(float(value) for key, value in row.items() if key != "id") for row in rows], 1, atol=1e-4)

@@ -1,0 +1,90 @@
+"""A submission for Kaggle, from a run alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import TINY, only_run, thaw
+from tests.data import official
+from tests.data.official import written
+from thaw.cli.train import launch
+from thaw.inference.load import load_checkpoint
+
+SMALL = ("dataset.image_size=32", *TINY[6:], "trainer.epochs=1")
+
+
+@pytest.fixture(scope="module")
+def dogs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run on dog breeds in Kaggle's layout, and the data."""
+    root, outputs = tmp_path_factory.mktemp("dogs"), tmp_path_factory.mktemp("outputs")
+    written(root, official.dog_breeds(unlabelled=5))
+    assert launch(["dataset=dog_breeds", f"dataset.root={root}", *SMALL, f"output_dir={outputs}"]) == 0
+    return only_run(outputs), root
+
+
+def test_each_unlabelled_image_gets_a_row_as_in_kaggles_sample(
+    dogs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, root = dogs
+    assert thaw(monkeypatch, "submit", str(run), f"out={tmp_path / 'mine.csv'}") == 0
+    with (tmp_path / "mine.csv").open(newline="") as ours, (root / "sample_submission.csv").open(newline="") as sample:
+        rows, wanted = list(csv.reader(ours)), list(csv.reader(sample))
+    assert rows[0] == wanted[0]
+    assert sorted(row[0] for row in rows[1:]) == sorted(row[0] for row in wanted[1:])
+    for row in rows[1:]:
+        assert sum(map(float, row[1:])) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_data_set_that_has_moved_is_found_by_its_root(
+    dogs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = dogs
+    moved = written(tmp_path / "moved", official.dog_breeds(unlabelled=2))
+    assert thaw(monkeypatch, "submit", str(run), f"dataset.root={moved}", f"out={tmp_path / 'mine.csv'}") == 0
+    assert len((tmp_path / "mine.csv").read_text().splitlines()) == 3
+
+
+def test_a_restored_network_says_what_the_run_recorded(dogs: tuple[Path, Path]) -> None:
+    from thaw.data.image import decode_image
+    from thaw.data.preprocessing import resize_image
+    from thaw.data.test_time_augmentation import center_crop
+
+    run, root = dogs
+    trained = load_checkpoint(run)
+    with (run / "predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    pixels = [
+        torch.from_numpy(resize_image(decode_image(root / row["path"]), trained.preprocessing).copy()) for row in rows
+    ]
+    images = torch.stack([center_crop(one.permute(2, 0, 1), trained.preprocessing.size) for one in pixels])
+    best = trained.predict_proba(images).max(1)
+    assert [trained.classes[index] for index in best.indices] == [row["prediction"] for row in rows]
+    assert best.values.tolist() == pytest.approx([float(row["probability"]) for row in rows], abs=1e-4)
+
+
+def test_a_run_without_unlabelled_images_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch([*TINY, "trainer.epochs=1", f"output_dir={tmp_path}"]) == 0
+    assert thaw(monkeypatch, "submit", str(only_run(tmp_path))) == 2
+    assert "dataset=captcha" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["absent", "foreign", "truncated"])
+def test_what_is_no_checkpoint_is_told(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "some.ckpt"
+    if kind != "absent":
+        torch.save({"state_dict": {"weight": torch.zeros(1000)}}, file)
+    if kind == "truncated":
+        file.write_bytes(file.read_bytes()[:1000])
+    assert thaw(monkeypatch, "submit", str(file)) == 2
+    said = capsys.readouterr().err
+    assert "the checkpoint cannot be used" in said
+    assert json.dumps(str(file))[1:-1] in said

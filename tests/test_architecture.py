@@ -1,0 +1,85 @@
+"""Import direction: a package imports only from the packages below it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+PACKAGE = SOURCE / "thaw"
+FILES = sorted(PACKAGE.rglob("*.py"))
+PACKAGES = ["config", "metrics", "system", "strategy", "data", "models", "runs", "features", "visualization"]
+PACKAGES += ["training", "probing", "inference", "comparison", "sweep", "cli", "__main__"]
+MAX_LINES = 400
+
+
+def imported_by(file: Path) -> Iterator[str]:
+    """Full names of the modules that `file` imports anywhere, inside functions too; no relative import has one."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import hides the package it comes from"
+            yield from (f"{node.module}.{one.name}" for one in node.names)
+
+
+def package_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def thaw_packages_imported_by(file: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported_by(file) if name.startswith("thaw.")}
+
+
+def libraries_imported_in(package: str) -> set[str]:
+    return {name.split(".")[0] for file in (PACKAGE / package).rglob("*.py") for name in imported_by(file)}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_package_imports_only_from_packages_below_it(file: Path) -> None:
+    if package_of(file) == "__init__":
+        assert thaw_packages_imported_by(file) <= {"inference"}  # the Python interface
+        return
+    before = set(PACKAGES[: PACKAGES.index(package_of(file)) + 1])
+    assert thaw_packages_imported_by(file) <= before
+
+
+@pytest.mark.parametrize(
+    ("package", "library"),
+    [
+        ("config", "torch"),
+        ("config", "torchvision"),
+        ("config", "timm"),
+        ("config", "pytorch_lightning"),
+        ("strategy", "torch"),
+        ("strategy", "pytorch_lightning"),
+        ("data", "timm"),
+        ("data", "pytorch_lightning"),
+        ("models", "pytorch_lightning"),
+        ("comparison", "torch"),
+        ("comparison", "pytorch_lightning"),
+    ],
+)
+def test_a_package_does_not_import_the_library(package: str, library: str) -> None:
+    assert library not in libraries_imported_in(package)
+
+
+def test_data_does_not_import_models() -> None:
+    assert not any("models" in thaw_packages_imported_by(file) for file in (PACKAGE / "data").rglob("*.py"))
+
+
+def test_importing_thaw_loads_none_of_its_packages() -> None:
+    asked = "import sys, thaw; print([name for name in sys.modules if name.startswith('thaw.') or name == 'torch'])"
+    assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_the_test_sees_imports_inside_functions() -> None:
+    assert "training" in thaw_packages_imported_by(PACKAGE / "cli" / "train.py")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_no_file_is_too_long(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
