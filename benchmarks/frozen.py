@@ -67,7 +67,7 @@ def ours(name: str, given: Sequence[str], folder: Path) -> float:
     """Seconds of one run; runs of the same name share a cache."""
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
-        status = launch([*given, f"output_dir={folder / name}", f"data.cache={folder / 'caches' / name}"])
+        status = launch([*given, f"output_dir={folder / name}", f"data.cache_dir={folder / 'caches' / name}"])
     assert status == 0
     return time.perf_counter() - began
 

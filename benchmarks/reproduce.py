@@ -119,8 +119,8 @@ def _reproduced(name: str, asked: argparse.Namespace, outputs: Path) -> tuple[li
 
 
 def _missing(recipe: Recipe) -> str:
-    cache = resolve_cache_dir(recipe.data.cache)
-    weights = describe_missing_weights(recipe.backbone, cache) if recipe.strategy.start == "source" else ""
+    cache = resolve_cache_dir(recipe.data.cache_dir)
+    weights = describe_missing_weights(recipe.backbone, cache) if recipe.strategy.init == "source" else ""
     return " and ".join(filter(None, [missing_download(recipe.dataset, cache), weights]))
 
 

@@ -29,14 +29,14 @@ from thaw.training.setup import TrainingSetup, setup_training
 from thaw.training.train import silence_lightning
 
 STRATEGIES = {
-    "finetune": ("strategy=finetune", "cache=off"),
-    "first_layers": ("strategy=first_layers", "cache=off"),
-    "norm_only": ("strategy=norm_only", "cache=off"),
-    "bias_only": ("strategy=bias_only", "cache=off"),
-    "partial": ("strategy=partial", "cache=off"),
-    "partial, cached": ("strategy=partial", "cache=require"),
-    "fixed": ("strategy=fixed", "cache=off"),
-    "fixed, cached": ("strategy=fixed", "cache=require"),
+    "finetune": ("strategy=finetune", "feature_cache=off"),
+    "first_layers": ("strategy=first_layers", "feature_cache=off"),
+    "norm_only": ("strategy=norm_only", "feature_cache=off"),
+    "bias_only": ("strategy=bias_only", "feature_cache=off"),
+    "partial": ("strategy=partial", "feature_cache=off"),
+    "partial, cached": ("strategy=partial", "feature_cache=require"),
+    "fixed": ("strategy=fixed", "feature_cache=off"),
+    "fixed, cached": ("strategy=fixed", "feature_cache=require"),
 }
 WARM_UP, STEPS = 3, 15
 

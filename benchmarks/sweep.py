@@ -23,7 +23,7 @@ COMMAND = (sys.executable, "-m", "thaw.cli.main", "train", "-m", "sweep=strategi
 
 def main(overrides: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        places = [f"output_dir={folder}/outputs", f"data.cache={folder}/cache"]
+        places = [f"output_dir={folder}/outputs", f"data.cache_dir={folder}/cache"]
         began = time.perf_counter()
         subprocess.run([*COMMAND, *overrides, *places], check=True, stdout=subprocess.DEVNULL)
         report(time.perf_counter() - began, timings(Path(folder)))

@@ -75,7 +75,7 @@ def test_what_is_kept_is_listed_with_kind_size_and_what_it_is(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.utime(cache / "features" / FEATURES / "meta.json", (0, 86_400 * 366))  # used last in January 1971
-    assert thaw(monkeypatch, "cache", f"data.cache={cache}") == 0
+    assert thaw(monkeypatch, "cache", f"data.cache_dir={cache}") == 0
     rows = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()[1:] if len(line.split()) > 2}
     assert {DATASET, STORE, FEATURES, "bees.zip", "wasps.zip.part"} <= set(rows)
     assert rows[FEATURES].split()[0] == "features"
@@ -114,7 +114,7 @@ def test_what_is_named_is_removed_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert thaw(monkeypatch, "cache", "clear", *words, f"data.cache={cache}") == 0
+    assert thaw(monkeypatch, "cache", "clear", *words, f"data.cache_dir={cache}") == 0
     assert kept(cache) == left
     assert own_things_are_there(cache)
     assert f"{5 - len(left)} of 5 entries removed" in capsys.readouterr().out
@@ -123,12 +123,12 @@ def test_what_is_named_is_removed_and_nothing_else(
 def test_what_was_freed_is_said(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "cache", "clear", "downloads", f"data.cache={cache}") == 0
+    assert thaw(monkeypatch, "cache", "clear", "downloads", f"data.cache_dir={cache}") == 0
     assert "3.9 KiB freed" in capsys.readouterr().out
 
 
 def test_what_was_cleared_can_be_made_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert thaw(monkeypatch, "cache", "clear", f"data.cache={cache}") == 0
+    assert thaw(monkeypatch, "cache", "clear", f"data.cache_dir={cache}") == 0
     assert (build_folder_once(cache / "datasets" / DATASET, fill_dataset) / "train" / "bee.png").is_file()
 
 
@@ -139,9 +139,9 @@ def test_what_was_cleared_can_be_made_again(cache: Path, monkeypatch: pytest.Mon
         (("clear", "decodd"), "thaw cache clear decoded"),
         (("clear", "bees-0123456789abcdee"), f"thaw cache clear {DATASET}"),
         (("clear", "decoded", "nothing-like-it"), "thaw cache, which lists"),
-        (("dta.cache=x",), "data.cache=x"),
+        (("dta.cache=x",), "data.cache_dir=x"),
         (("clear", "--all"), "not understood"),
-        (("data.cache=nowhere",), "no folder"),
+        (("data.cache_dir=nowhere",), "no folder"),
     ],
 )
 def test_wrong_commands_end_with_2_and_remove_nothing(
@@ -174,9 +174,9 @@ def filling(cache: Path) -> Iterator[subprocess.Popen[str]]:
 def test_what_a_process_is_filling_is_listed_so_and_stays(
     filling: subprocess.Popen[str], cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "cache", f"data.cache={cache}") == 0
+    assert thaw(monkeypatch, "cache", f"data.cache_dir={cache}") == 0
     assert "being filled" in capsys.readouterr().out
-    assert thaw(monkeypatch, "cache", "clear", f"data.cache={cache}") == 1
+    assert thaw(monkeypatch, "cache", "clear", f"data.cache_dir={cache}") == 1
     said = capsys.readouterr()
     assert "5 of 6 entries removed" in said.out
     assert "a process is filling it" in said.err
@@ -189,15 +189,15 @@ def test_what_a_killed_process_left_is_listed_so_and_removed(
 ) -> None:
     filling.kill()
     filling.wait()
-    assert thaw(monkeypatch, "cache", f"data.cache={cache}") == 0
+    assert thaw(monkeypatch, "cache", f"data.cache_dir={cache}") == 0
     assert "abandoned, half filled" in capsys.readouterr().out
-    assert thaw(monkeypatch, "cache", "clear", "decoded", f"data.cache={cache}") == 0
+    assert thaw(monkeypatch, "cache", "clear", "decoded", f"data.cache_dir={cache}") == 0
     assert kept(cache) == {DATASET, FEATURES, "bees.zip", "wasps.zip.part"}
 
 
 def test_a_process_that_has_opened_a_file_goes_on_reading_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.memmap(cache / "decoded" / STORE / "pixels.bin", np.uint8, "r")
-    assert thaw(monkeypatch, "cache", "clear", "decoded", f"data.cache={cache}") == 0
+    assert thaw(monkeypatch, "cache", "clear", "decoded", f"data.cache_dir={cache}") == 0
     assert (pixels == ord("0")).all()
 
 
@@ -209,9 +209,9 @@ def test_a_repository_of_timm_is_one_entry(
     (hub / "blobs" / "abc").write_bytes(b"0" * 5000)
     (hub / "snapshots").mkdir()
     (hub / "snapshots" / "model.safetensors").symlink_to(hub / "blobs" / "abc")
-    assert thaw(monkeypatch, "cache", f"data.cache={cache}") == 0
+    assert thaw(monkeypatch, "cache", f"data.cache_dir={cache}") == 0
     assert "4.9 KiB" in next(line for line in capsys.readouterr().out.splitlines() if hub.name in line)
-    assert thaw(monkeypatch, "cache", "clear", hub.name, f"data.cache={cache}") == 0
+    assert thaw(monkeypatch, "cache", "clear", hub.name, f"data.cache_dir={cache}") == 0
     assert not hub.exists()
     assert list((cache / "weights" / "timm").iterdir()) == []
 

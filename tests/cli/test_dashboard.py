@@ -80,7 +80,7 @@ def test_every_job_of_the_sweep_is_a_run_named_by_what_it_sets(address: str) -> 
 def test_hparams_puts_the_keys_that_differ_and_the_final_metrics_first(address: str) -> None:
     experiment = hparams(address)
     differing = [one["name"] for one in experiment["hparamInfos"] if one["differs"]]
-    assert differing == ["strategy.name", "strategy.phases", "strategy.start"]
+    assert differing == ["strategy.name", "strategy.phases", "strategy.init"]
     assert [one["name"] for one in experiment["hparamInfos"][:3]] == differing
     metrics = [one["name"]["tag"] for one in experiment["metricInfos"][:5]]
     assert metrics == [f"final/{one}" for one in

@@ -91,7 +91,7 @@ def test_verify_checks_the_archive_that_lies_in_the_cache(
     folder = image_folder(tmp_path / "official", {"train": 6, "val": 3}, classes=("ants", "bees"))
     (tmp_path / "cache" / "downloads").mkdir(parents=True)
     (tmp_path / "cache" / "downloads" / "hymenoptera_data.zip").write_bytes(b"rotten")
-    copy = ("dataset=hymenoptera", f"dataset.root={folder}", f"data.cache={tmp_path / 'cache'}")
+    copy = ("dataset=hymenoptera", f"dataset.root={folder}", f"data.cache_dir={tmp_path / 'cache'}")
     assert thaw(monkeypatch, "data", "verify", *copy) == 1
     assert "another checksum" in capsys.readouterr().out
 

@@ -56,7 +56,7 @@ def test_a_checkpoint_alone_gives_the_runs_numbers_to_the_last_digit(
 def test_without_the_kept_features_the_numbers_differ_by_rounding_alone(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert thaw(monkeypatch, "evaluate", str(runs["fixed"]), "cache.mode=off", f"out={tmp_path / 'found'}") == 0
+    assert thaw(monkeypatch, "evaluate", str(runs["fixed"]), "feature_cache.mode=off", f"out={tmp_path / 'found'}") == 0
     recorded, found = metrics_in(runs["fixed"])["test"], metrics_in(tmp_path / "found")["test"]
     assert found["accuracy"] == recorded["accuracy"]
     assert found["loss"] == pytest.approx(recorded["loss"], rel=1e-4)

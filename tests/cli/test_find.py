@@ -36,7 +36,7 @@ def test_help_names_the_finders(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         (("learning_rate", "optimzer=sgd"), "optimizer=sgd"),
         (("learning_rate", "-m", "seed=0,1"), "one recipe"),
         (("learning_rate", "resume=outputs/run"), "resume"),
-        (("learning_rate", "trainer.devices=2"), "trainer.accumulate=2"),
+        (("learning_rate", "trainer.devices=2"), "trainer.accumulate_grad_batches=2"),
         (("batch_size", "lowest=1"), "at least 2"),
         (("batch_size", "lowest=2.5"), "whole number"),
         (("batch_size", "lowest=64", "highest=32"), "nothing lies between"),

@@ -60,7 +60,7 @@ def test_help_says_how_it_chooses(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (("trainer.averaging.kind=ema",), ("trainer.averaging.kind=ema",)),
         (("trainer.devices=2",), ("one device",)),
         (("trainer=ddp",), ("one process",)),
-        (("trainer.nodes=2",), ("one process",)),
+        (("trainer.num_nodes=2",), ("one process",)),
         (("experiment=captcha",), ("experiment=captcha",)),
         (("resume=outputs/run",), ("resume=outputs/run",)),
         (("hydra.run.dir=mine",), ("hydra.run.dir=mine",)),

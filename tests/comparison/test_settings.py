@@ -30,7 +30,7 @@ def of(*overrides: str, probe: dict[str, Any] | None = None) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("first", "second", "keys"),
     [
-        ([], ["seed=1", "output_dir=there", "data.cache=here", "trainer.threads=1", "notes=[beware]"], []),
+        ([], ["seed=1", "output_dir=there", "data.cache_dir=here", "trainer.threads=1", "notes=[beware]"], []),
         ([], ["optimizer.learning_rate=0.1"], ["optimizer.learning_rate"]),
         (["strategy=scratch"], ["strategy=lp_ft"], ["strategy"]),
         (["backbone=resnet18"], ["backbone=vgg16"], ["backbone"]),

@@ -72,7 +72,7 @@ def arguments(served: Official) -> dict[str, Callable[[], list[str]]]:
 @pytest.mark.parametrize("choice", ["hotdog", "hymenoptera", "dog_breeds", "caltech101", "cifar10"])
 def test_a_data_set_trains_from_its_official_archive(choice: str, served: Official, tmp_path: Path) -> None:
     recipe = arguments(served)[choice]()
-    places = [f"data.cache={tmp_path / 'cache'}", f"output_dir={tmp_path / 'outputs'}"]
+    places = [f"data.cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path / 'outputs'}"]
     assert launch([*recipe, *SMALL, *places]) == 0
     metrics = json.loads((only_run(tmp_path / "outputs") / "metrics.json").read_text())
     assert metrics["test"]["count"] > 0

@@ -50,7 +50,7 @@ def test_a_class_with_fewer_images_keeps_them_all(samples: Samples) -> None:
 
 def test_a_sweep_over_numbers_computes_features_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["-m", *TINY, "sweep=images_per_class", "data.train_per_class=2,5", "strategy=fixed", "seed=0"]
-    assert launch([*words, f"data.cache={tmp_path / 'cache'}", f"output_dir={tmp_path}"]) == 0
+    assert launch([*words, f"data.cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path}"]) == 0
     said = capsys.readouterr().out
     assert said.count("features of 72 images computed") == 1
     assert said.count("features of 72 images found in the cache") == 1

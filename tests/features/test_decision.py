@@ -23,7 +23,7 @@ FIRST = {"train": ["stem", "head"], "learning_rate": {"all": 1.0}}
 
 
 def plan(epochs: int = 6, **phases: dict[str, Any]) -> Plan:
-    strategy = StrategyConfig.model_validate({"name": "test", "start": "source", "phases": phases})
+    strategy = StrategyConfig.model_validate({"name": "test", "init": "pretrained", "phases": phases})
     return build_plan(strategy, PARTS, epochs, 0.1, 0.0)
 
 
@@ -52,11 +52,11 @@ def test_it_ends_where_batchnorm_follows_the_batches() -> None:
 @pytest.mark.parametrize(
     ("of", "settings", "why"),
     [
-        (plan(head=HEAD), {"mode": "off"}, "cache=off"),
+        (plan(head=HEAD), {"mode": "off"}, "feature_cache=off"),
         (plan(first=FIRST), {}, "nothing before the first trained stage is frozen"),
-        (plan(head=HEAD), {"augmentation": Augmentation(rotation=5.0)}, "cache.views=8"),
+        (plan(head=HEAD), {"augmentation": Augmentation(rotation=5.0)}, "feature_cache.views=8"),
         (plan(head=HEAD), {"augmentation": Augmentation(mixup=0.2), "views": 8}, "mixup and CutMix"),
-        (plan(head=HEAD), {"rows": 2 * 10**6}, "would take 1.86 GiB, more than cache.gib=1"),
+        (plan(head=HEAD), {"rows": 2 * 10**6}, "would take 1.86 GiB, more than feature_cache.gib=1"),
         (plan(1, head=HEAD), {}, "1 view of each image, 1 epoch: nothing would be saved"),
         (plan(2, head=HEAD), {"augmentation": Augmentation(flip=0.5)}, "2 views of each image, 2 epochs"),
         (plan(6, head=HEAD), {"augmentation": Augmentation(shift=True), "views": 6}, "6 views of each image, 6 epochs"),
@@ -94,7 +94,7 @@ def test_require_refuses_with_all_reasons_at_once() -> None:
     said = str(caught.value)
     assert "phase head" in said
     assert "phase all" in said
-    assert "cache=auto" in said
+    assert "feature_cache=auto" in said
 
 
 def test_phases_alike_are_told_in_one_line() -> None:
@@ -106,4 +106,6 @@ def test_phases_alike_are_told_in_one_line() -> None:
         "features in phase upper: up to layer1, the 2 stages run once per image, not once per epoch (1,000.0 MiB)",
     ]
     off = decide_caching(of, PREFIXES, FeatureCacheConfig(mode="off", views=None, gib=1.0), Augmentation(), 10, False)
-    assert list(describe_decisions(off, PREFIXES, 10, Augmentation(), None)) == ["features: not cached: cache=off"]
+    assert list(describe_decisions(off, PREFIXES, 10, Augmentation(), None)) == [
+        "features: not cached: feature_cache=off"
+    ]

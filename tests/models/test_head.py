@@ -46,7 +46,7 @@ def head(kind: str, **values: Any) -> Any:
         "cosine": {"scale": 10.0, "learn_scale": True},
         "source_rows": {"rows": {}, "rest": "torch"},
     }
-    start = {} if kind == "source_rows" else {"initialisation": "torch"}
+    start = {} if kind == "source_rows" else {"initialization": "torch"}
     return TypeAdapter(HeadConfig).validate_python(
         {"kind": kind, "dropout": 0.0, "replaces": "last", **start, **defaults[kind], **values}
     )

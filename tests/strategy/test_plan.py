@@ -23,7 +23,7 @@ def strategy_of(**phases: dict[str, Any]) -> StrategyConfig:
     """Phases that train everything, but for what is said."""
     usual = {"train": ["all"], "learning_rate": {"all": 1.0}}
     return StrategyConfig.model_validate(
-        {"name": "mine", "start": "source", "phases": {name: {**usual, **phase} for name, phase in phases.items()}}
+        {"name": "mine", "init": "pretrained", "phases": {name: {**usual, **phase} for name, phase in phases.items()}}
     )
 
 
@@ -48,19 +48,19 @@ def spans(plan: Plan) -> list[tuple[int, int]]:
 
 def test_scratch_trains_every_part_at_the_same_rate() -> None:
     assert [part.learning_rate for part in only_phase("scratch").parts] == [RATE] * len(PARTS)
-    assert shipped("scratch").start == "random"
+    assert shipped("scratch").init == "random"
 
 
 def test_finetune_trains_every_part_and_the_head_ten_times_as_fast() -> None:
     assert [part.learning_rate for part in only_phase("finetune").parts] == [RATE] * 5 + [pytest.approx(10 * RATE)]
-    assert shipped("finetune").start == "source"
+    assert shipped("finetune").init == "pretrained"
 
 
 def test_fixed_trains_the_head_alone() -> None:
     phase = only_phase("fixed")
     assert [part.name for part in phase.parts if part.trainable] == ["head"]
     assert [part.learning_rate for part in phase.parts[:-1]] == [0.0] * 5
-    assert shipped("fixed").start == "source"
+    assert shipped("fixed").init == "pretrained"
 
 
 @pytest.mark.parametrize(("name", "frozen"), [("scratch", 0), ("finetune", 0), ("fixed", 5)])
@@ -98,10 +98,10 @@ def test_a_rate_of_zero_freezes_a_part_that_is_to_be_trained() -> None:
         ({"a": {}}, [(0, 10)]),
         ({"a": {"epochs": 3}, "b": {}}, [(0, 3), (3, 10)]),
         ({"a": {}, "b": {"epochs": 3}}, [(0, 7), (7, 10)]),
-        ({"a": {"share": 0.3}, "b": {}}, [(0, 3), (3, 10)]),
-        ({"a": {"share": 0.01}, "b": {}}, [(0, 1), (1, 10)]),  # a phase lasts an epoch at least
-        ({"a": {"epochs": 2}, "b": {}, "c": {"share": 0.2}}, [(0, 2), (2, 8), (8, 10)]),
-        ({"a": {"share": 0.33}, "b": {"share": 0.33}, "c": {"share": 0.34}}, [(0, 3), (3, 6), (6, 10)]),
+        ({"a": {"fraction": 0.3}, "b": {}}, [(0, 3), (3, 10)]),
+        ({"a": {"fraction": 0.01}, "b": {}}, [(0, 1), (1, 10)]),  # a phase lasts an epoch at least
+        ({"a": {"epochs": 2}, "b": {}, "c": {"fraction": 0.2}}, [(0, 2), (2, 8), (8, 10)]),
+        ({"a": {"fraction": 0.33}, "b": {"fraction": 0.33}, "c": {"fraction": 0.34}}, [(0, 3), (3, 6), (6, 10)]),
         ({"a": {"epochs": 4}}, [(0, 10)]),  # nobody else takes what is left
     ],
 )

@@ -31,20 +31,20 @@ LENGTHS = [(7, 4), (1, 30), (13, 1), (100, 9)]  # steps an epoch, epochs
 EVERY_KIND = [
     ConstantSchedule(name="constant", interval="step", warmup_epochs=0),
     ConstantSchedule(name="constant", interval="step", warmup_epochs=0.5),
-    StepSchedule(name="step", interval="step", warmup_epochs=0, every_epochs=2, factor=0.1),
-    StepSchedule(name="step", interval="step", warmup_epochs=0.5, every_epochs=1, factor=0.5),
-    CosineSchedule(name="cosine", interval="step", warmup_epochs=0, final=0.0),
-    CosineSchedule(name="cosine", interval="step", warmup_epochs=0.5, final=0.1),
-    CosineSchedule(name="cosine", interval="epoch", warmup_epochs=0.5, final=0.0),
-    MultiStepSchedule(name="multi_step", interval="step", warmup_epochs=0.5, milestones=[1, 3], factor=0.1),
-    PolynomialSchedule(name="polynomial", interval="step", warmup_epochs=0, power=2.0, final=0.0),
-    PolynomialSchedule(name="polynomial", interval="epoch", warmup_epochs=0.5, power=0.5, final=0.2),
+    StepSchedule(name="step", interval="step", warmup_epochs=0, step_size=2, gamma=0.1),
+    StepSchedule(name="step", interval="step", warmup_epochs=0.5, step_size=1, gamma=0.5),
+    CosineSchedule(name="cosine", interval="step", warmup_epochs=0, min_lr_ratio=0.0),
+    CosineSchedule(name="cosine", interval="step", warmup_epochs=0.5, min_lr_ratio=0.1),
+    CosineSchedule(name="cosine", interval="epoch", warmup_epochs=0.5, min_lr_ratio=0.0),
+    MultiStepSchedule(name="multi_step", interval="step", warmup_epochs=0.5, milestones=[1, 3], gamma=0.1),
+    PolynomialSchedule(name="polynomial", interval="step", warmup_epochs=0, power=2.0, min_lr_ratio=0.0),
+    PolynomialSchedule(name="polynomial", interval="epoch", warmup_epochs=0.5, power=0.5, min_lr_ratio=0.2),
     PlateauSchedule(
-        name="plateau", interval="step", warmup_epochs=0.5, patience=0, factor=0.5, threshold=0.0, floor=0.0
+        name="plateau", interval="step", warmup_epochs=0.5, patience=0, gamma=0.5, threshold=0.0, min_lr_ratio=0.0
     ),
-    OneCycleSchedule(name="one_cycle", interval="epoch", rise=0.3, start_divisor=25.0, end_divisor=1e4),
-    OneCycleSchedule(name="one_cycle", interval="step", rise=0.3, start_divisor=25.0, end_divisor=1e4),
-    OneCycleSchedule(name="one_cycle", interval="step", rise=0.9, start_divisor=1.0, end_divisor=1.0),
+    OneCycleSchedule(name="one_cycle", interval="epoch", pct_start=0.3, div_factor=25.0, final_div_factor=400.0),
+    OneCycleSchedule(name="one_cycle", interval="step", pct_start=0.3, div_factor=25.0, final_div_factor=400.0),
+    OneCycleSchedule(name="one_cycle", interval="step", pct_start=0.9, div_factor=1.0, final_div_factor=1.0),
 ]
 
 
@@ -69,10 +69,8 @@ def factors(scheduler: Scheduler, per_epoch: int, epochs: int) -> list[float]:
 @pytest.mark.parametrize(("per_epoch", "epochs"), LENGTHS)
 @pytest.mark.parametrize("rise", [0.15, 0.3, 0.75])
 def test_one_cycle_is_that_of_torch(rise: float, per_epoch: int, epochs: int) -> None:
-    ours = OneCycleSchedule(name="one_cycle", interval="step", rise=rise, start_divisor=25.0, end_divisor=1e4)
-    theirs = OneCycleLR(  # its final divisor is counted from the start's rate, ours from the highest
-        optimizer(), RATE, per_epoch * epochs, pct_start=rise, div_factor=25, final_div_factor=1e4 / 25
-    )
+    ours = OneCycleSchedule(name="one_cycle", interval="step", pct_start=rise, div_factor=25.0, final_div_factor=400.0)
+    theirs = OneCycleLR(optimizer(), RATE, per_epoch * epochs, pct_start=rise, div_factor=25, final_div_factor=400)
     assert factors(ours, per_epoch, epochs) == pytest.approx(torchs_factors(theirs, per_epoch * epochs), abs=1e-12)
 
 
@@ -80,7 +78,7 @@ def test_one_cycle_is_that_of_torch(rise: float, per_epoch: int, epochs: int) ->
 def test_step_is_that_of_torch_stepped_once_an_epoch(per_epoch: int, epochs: int) -> None:
     by_epoch = torchs_factors(StepLR(optimizer(), step_size=3, gamma=0.1), epochs)
     ours = factors(
-        StepSchedule(name="step", interval="step", warmup_epochs=0, every_epochs=3, factor=0.1), per_epoch, epochs
+        StepSchedule(name="step", interval="step", warmup_epochs=0, step_size=3, gamma=0.1), per_epoch, epochs
     )
     assert ours == pytest.approx([by_epoch[step // per_epoch] for step in range(per_epoch * epochs)])
 
@@ -89,14 +87,14 @@ def test_step_is_that_of_torch_stepped_once_an_epoch(per_epoch: int, epochs: int
 def test_cosine_without_warmup_is_that_of_torch_down_to_the_last_step(per_epoch: int, epochs: int) -> None:
     total = per_epoch * epochs
     theirs = CosineAnnealingLR(optimizer(), T_max=total - 1, eta_min=0.1 * RATE)
-    ours = factors(CosineSchedule(name="cosine", interval="step", warmup_epochs=0, final=0.1), per_epoch, epochs)
+    ours = factors(CosineSchedule(name="cosine", interval="step", warmup_epochs=0, min_lr_ratio=0.1), per_epoch, epochs)
     assert ours == pytest.approx(torchs_factors(theirs, total))
 
 
 @pytest.mark.parametrize(("per_epoch", "epochs"), LENGTHS)
 def test_multi_step_is_that_of_torch_stepped_once_an_epoch(per_epoch: int, epochs: int) -> None:
     by_epoch = torchs_factors(MultiStepLR(optimizer(), [2, 5, 6], gamma=0.3), epochs)
-    ours = MultiStepSchedule(name="multi_step", interval="step", warmup_epochs=0, milestones=[6, 2, 5], factor=0.3)
+    ours = MultiStepSchedule(name="multi_step", interval="step", warmup_epochs=0, milestones=[6, 2, 5], gamma=0.3)
     expected = [by_epoch[step // per_epoch] for step in range(per_epoch * epochs)]
     assert factors(ours, per_epoch, epochs) == pytest.approx(expected)
 
@@ -106,13 +104,13 @@ def test_multi_step_is_that_of_torch_stepped_once_an_epoch(per_epoch: int, epoch
 def test_polynomial_is_that_of_torch_down_to_the_last_step(power: float, per_epoch: int, epochs: int) -> None:
     total = per_epoch * epochs
     theirs = torchs_factors(PolynomialLR(optimizer(), total_iters=total - 1, power=power), total)
-    ours = PolynomialSchedule(name="polynomial", interval="step", warmup_epochs=0, power=power, final=0.0)
+    ours = PolynomialSchedule(name="polynomial", interval="step", warmup_epochs=0, power=power, min_lr_ratio=0.0)
     # torch multiplies from step to step, which loses digits where the power is below 1 and the rate near 0
     assert factors(ours, per_epoch, epochs) == pytest.approx(theirs, abs=1e-6)
 
 
 def test_polynomial_ends_at_its_end_after_a_warmup() -> None:
-    ours = PolynomialSchedule(name="polynomial", interval="step", warmup_epochs=1, power=1.0, final=0.1)
+    ours = PolynomialSchedule(name="polynomial", interval="step", warmup_epochs=1, power=1.0, min_lr_ratio=0.1)
     assert factors(ours, 4, 3) == pytest.approx([0.2, 0.4, 0.6, 0.8, *(1.0 - 0.9 * step / 7 for step in range(8))])
 
 
@@ -134,9 +132,9 @@ def test_plateau_is_that_of_torch(patience: int, threshold: float, floor: float,
         interval="step",
         warmup_epochs=0,
         patience=patience,
-        factor=0.5,
+        gamma=0.5,
         threshold=threshold,
-        floor=floor,
+        min_lr_ratio=floor,
     )
     theirs = ReduceLROnPlateau(
         optimizer(), factor=0.5, patience=patience, threshold=threshold, min_lr=floor * RATE, eps=0.0
@@ -149,7 +147,7 @@ def test_plateau_is_that_of_torch(patience: int, threshold: float, floor: float,
 
 def test_plateau_without_a_loss_yet_is_at_the_full_rate_after_its_warmup() -> None:
     ours = PlateauSchedule(
-        name="plateau", interval="step", warmup_epochs=1, patience=0, factor=0.5, threshold=0.0, floor=0.0
+        name="plateau", interval="step", warmup_epochs=1, patience=0, gamma=0.5, threshold=0.0, min_lr_ratio=0.0
     )
     assert factors(ours, 4, 2) == pytest.approx([0.2, 0.4, 0.6, 0.8] + [1.0] * 4)
 
@@ -166,7 +164,9 @@ def test_by_the_epoch_the_first_steps_factor_holds_for_the_whole_epoch(scheduler
 
 
 def test_cosine_rises_in_a_line_and_then_only_falls_to_its_end() -> None:
-    rates = factors(CosineSchedule(name="cosine", interval="step", warmup_epochs=2, final=0.05), per_epoch=10, epochs=8)
+    rates = factors(
+        CosineSchedule(name="cosine", interval="step", warmup_epochs=2, min_lr_ratio=0.05), per_epoch=10, epochs=8
+    )
     rises = [later - earlier for earlier, later in pairwise(rates[:21])]
     assert rises == pytest.approx([rates[0]] * 20)
     assert rates[20] == 1.0

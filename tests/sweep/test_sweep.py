@@ -84,7 +84,7 @@ def fails_with_four_epochs(trainer: pl.Trainer, *rest: Any) -> Any:
 def test_a_job_that_cannot_begin_has_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     taken = tmp_path / "file"
     taken.write_text("no folder")
-    sweep = ["-m", *TINY, "trainer.epochs=1", f"data.cache={taken},{tmp_path / 'cache'}", f"output_dir={tmp_path}"]
+    sweep = ["-m", *TINY, "trainer.epochs=1", f"data.cache_dir={taken},{tmp_path / 'cache'}", f"output_dir={tmp_path}"]
     assert launch(sweep) == 1
     assert [job.status for job in read_jobs(sweep_in(tmp_path))] == ["failed", "done"]
     assert "job 1 failed" in capsys.readouterr().err

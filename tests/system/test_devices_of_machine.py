@@ -66,7 +66,7 @@ def test_all_gpus_have_a_process_each(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_several_nodes_need_a_launcher() -> None:
     with pytest.raises(UserError, match="torchrun --nnodes=2"):
-        resolve_process_topology(trainer("trainer=ddp", "trainer.devices=2", "trainer.nodes=2"))
+        resolve_process_topology(trainer("trainer=ddp", "trainer.devices=2", "trainer.num_nodes=2"))
 
 
 @pytest.mark.parametrize("launcher", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
@@ -76,12 +76,12 @@ def test_a_launcher_says_how_many(launcher: dict[str, str], monkeypatch: pytest.
     assert here is not None
     assert (here.world_size, here.rank) == (8, 6)
     assert resolve_process_topology(trainer("trainer=ddp", "trainer.accelerator=cpu")) == ProcessTopology(4, 2)
-    assert resolve_process_topology(trainer("trainer=fsdp", "trainer.devices=4", "trainer.nodes=2")) == ProcessTopology(
-        4, 2
-    )
+    assert resolve_process_topology(
+        trainer("trainer=fsdp", "trainer.devices=4", "trainer.num_nodes=2")
+    ) == ProcessTopology(4, 2)
 
 
-@pytest.mark.parametrize("asked", [(), ("trainer=ddp", "trainer.devices=2"), ("trainer=ddp", "trainer.nodes=3")])
+@pytest.mark.parametrize("asked", [(), ("trainer=ddp", "trainer.devices=2"), ("trainer=ddp", "trainer.num_nodes=3")])
 def test_other_processes_than_a_launcher_has_started_are_refused(
     asked: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,7 @@ STRATEGIES: dict[str, tuple[str, ...]] = {
     "partial with BatchNorm": ("strategy=partial", "trainer.precision=64-true", "trainer.epochs=2", "dataset.train=6"),
     "gradual": (
         "strategy=gradual",
-        "strategy.phases.head.share=0.34",
+        "strategy.phases.head.fraction=0.34",
         "strategy.phases.unfreeze.unfreeze=['last:2']",
         "trainer.epochs=6",
     ),
@@ -75,18 +75,18 @@ def test_the_weights_are_those_of_training_on_images(
     strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = STRATEGIES[strategy]
-    slow = run(tmp_path / "slow", *chosen, "cache=off")
+    slow = run(tmp_path / "slow", *chosen, "feature_cache=off")
     monkeypatch.setattr(ClassificationModule, "forward", refused)  # no image, in training, validation or at the end
-    fast = run(tmp_path / "fast", *chosen, "cache=require")
+    fast = run(tmp_path / "fast", *chosen, "feature_cache=require")
     assert_alike(fast, slow)
     cached = json.loads((fast / "run.json").read_text())["features"]
     assert all(phase["depth"] > 0 for phase in cached)
 
 
 def test_mirror_images_are_cached_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = run(tmp_path / "slow", "strategy=fixed", "augment=flip", "cache=off")
+    slow = run(tmp_path / "slow", "strategy=fixed", "augment=flip", "feature_cache=off")
     monkeypatch.setattr(ClassificationModule, "forward", refused)
-    fast = run(tmp_path / "fast", "strategy=fixed", "augment=flip", "cache=require")
+    fast = run(tmp_path / "fast", "strategy=fixed", "augment=flip", "feature_cache=require")
     assert_alike(fast, slow)
     plain, mirrored = (read_history(one / "history.csv") for one in (run(tmp_path / "plain", "strategy=fixed"), fast))
     assert plain[-1]["train_loss"] != mirrored[-1]["train_loss"]
@@ -96,24 +96,26 @@ def test_views_take_the_place_of_drawing_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ClassificationModule, "forward", refused)
-    run(tmp_path, "strategy=fixed", "augment=crop_flip", "cache.views=3")
+    run(tmp_path, "strategy=fixed", "augment=crop_flip", "feature_cache.views=3")
     said = capsys.readouterr().out
     assert "once per image in 3 views; an approximation, as every epoch would draw anew" in said
 
 
 def test_classes_drawn_equally_often_are_cached_too(tmp_path: Path) -> None:
     unequal = ("strategy=fixed", "augment=flip", "trainer.class_balance=sampling")
-    assert_alike(run(tmp_path / "fast", *unequal, "cache=require"), run(tmp_path / "slow", *unequal, "cache=off"))
+    assert_alike(
+        run(tmp_path / "fast", *unequal, "feature_cache=require"), run(tmp_path / "slow", *unequal, "feature_cache=off")
+    )
 
 
 def test_the_checkpoint_is_a_whole_network(tmp_path: Path) -> None:
-    found = run(tmp_path, "strategy=fixed", "cache=require")
+    found = run(tmp_path, "strategy=fixed", "feature_cache=require")
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     assert torch.allclose(load_checkpoint(found).predict_proba(images).sum(1), torch.ones(2))
 
 
 def test_a_second_run_finds_the_features_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cache = f"data.cache={tmp_path / 'cache'}"
+    cache = f"data.cache_dir={tmp_path / 'cache'}"
     first = run(tmp_path / "first", "strategy=fixed", cache)
     assert "images computed in" in capsys.readouterr().out
     second = run(tmp_path / "second", "strategy=fixed", cache, "seed=1")
@@ -127,7 +129,7 @@ def test_a_second_run_finds_the_features_and_says_so(tmp_path: Path, capsys: pyt
 def test_an_export_and_a_run_at_the_same_precision_use_one_cache(
     precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chosen = ("strategy=fixed", f"trainer.precision={precision}", f"data.cache={tmp_path / 'cache'}")
+    chosen = ("strategy=fixed", f"trainer.precision={precision}", f"data.cache_dir={tmp_path / 'cache'}")
     found = extract_features(compose_recipe([*RECIPE, *chosen]))
     assert found.values.shape == (4 * (12 + 4 + 5), 1280)
     assert np.isfinite(found.values).all()
@@ -141,13 +143,15 @@ def test_a_full_disk_is_told_and_training_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(thaw.features.extract, "VALUES_FILE", "/dev/full")  # every write to it finds no space
-    cache = f"data.cache={tmp_path / 'cache'}"
+    cache = f"data.cache_dir={tmp_path / 'cache'}"
     full = run(tmp_path / "full", "strategy=fixed", cache)
     said = capsys.readouterr().out
     assert "phase head computes its frozen stages in every epoch, since the cache cannot be written" in said
     assert "No space left on device" in said
-    assert_alike(full, run(tmp_path / "slow", "strategy=fixed", cache, "cache=off"))
-    assert launch([*RECIPE, "strategy=fixed", cache, "cache=require", f"output_dir={tmp_path / 'refused'}"]) == 2
+    assert_alike(full, run(tmp_path / "slow", "strategy=fixed", cache, "feature_cache=off"))
+    assert (
+        launch([*RECIPE, "strategy=fixed", cache, "feature_cache=require", f"output_dir={tmp_path / 'refused'}"]) == 2
+    )
     assert "No space left on device" in capsys.readouterr().err
 
 
@@ -167,7 +171,12 @@ def test_two_runs_started_together_compute_them_once(tmp_path: Path) -> None:
 def _run_and_tell(together: Any, folder: Path, said: Path) -> None:
     with said.open("w") as stream, contextlib.redirect_stdout(stream):
         together.wait()
-        arguments = [*RECIPE, "strategy=fixed", f"data.cache={folder / 'cache'}", f"output_dir={folder / said.stem}"]
+        arguments = [
+            *RECIPE,
+            "strategy=fixed",
+            f"data.cache_dir={folder / 'cache'}",
+            f"output_dir={folder / said.stem}",
+        ]
         raise SystemExit(launch(arguments))
 
 
@@ -185,7 +194,7 @@ def test_a_run_killed_while_computing_leaves_nothing_that_is_taken_for_whole(
     assert launch([f"resume={only_run(tmp_path / 'killed')}"]) == 0
     assert "images computed in" in capsys.readouterr().out
     assert not half.exists()
-    whole = run(tmp_path / "whole", "strategy=fixed", "cache=off")
+    whole = run(tmp_path / "whole", "strategy=fixed", "feature_cache=off")
     assert_alike(only_run(tmp_path / "killed"), whole)
 
 
@@ -197,15 +206,15 @@ def _run_and_die(folder: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     thaw.features.extract.iter_stage_outputs = last
-    launch([*RECIPE, "strategy=fixed", f"data.cache={folder / 'cache'}", f"output_dir={folder / 'killed'}"])
+    launch([*RECIPE, "strategy=fixed", f"data.cache_dir={folder / 'cache'}", f"output_dir={folder / 'killed'}"])
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu_the_features_lie_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     on_gpu = ("strategy=fixed", "trainer.accelerator=gpu", "trainer.precision=32-true")
-    fast = run(tmp_path / "fast", *on_gpu, "cache=require")
+    fast = run(tmp_path / "fast", *on_gpu, "feature_cache=require")
     assert "held on the GPU" in capsys.readouterr().out
-    slow = run(tmp_path / "slow", *on_gpu, "cache=off")
+    slow = run(tmp_path / "slow", *on_gpu, "feature_cache=off")
     rows = [read_history(one / "history.csv")[-1] for one in (fast, slow)]
     assert float(rows[0]["train_loss"]) == pytest.approx(float(rows[1]["train_loss"]), rel=1e-3)

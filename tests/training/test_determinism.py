@@ -23,8 +23,8 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("workers", [1])
 def test_workers_change_nothing(tmp_path: Path, workers: int) -> None:
     recipe = (*TINY, "augment=crop_flip", "head.dropout=0.2")
-    assert launch([*recipe, "trainer.workers=0", f"output_dir={tmp_path / 'none'}"]) == 0
-    assert launch([*recipe, f"trainer.workers={workers}", f"output_dir={tmp_path / 'some'}"]) == 0
+    assert launch([*recipe, "trainer.num_workers=0", f"output_dir={tmp_path / 'none'}"]) == 0
+    assert launch([*recipe, f"trainer.num_workers={workers}", f"output_dir={tmp_path / 'some'}"]) == 0
     assert same(*weights_of_each_run(tmp_path / "none"), *weights_of_each_run(tmp_path / "some"))
 
 

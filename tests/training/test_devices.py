@@ -29,8 +29,8 @@ GRADUAL = (
     "dataset.train=12",  # 36 images: whole batches of 8, and a last one of 4
     "dataset.test=51",  # 153 images, as hymenoptera has: no number of processes but 3, 9, 17 or 51 divides them evenly
     "strategy=gradual",
-    "strategy.source_pull=0.01",
-    "trainer.clip_norm=1.0",
+    "strategy.l2_sp=0.01",
+    "trainer.gradient_clip_val=1.0",
     "strategy.phases.unfreeze.batchnorm={all: eval}",
     "strategy.phases.unfreeze.unfreeze=['last:2']",
     "trainer.epochs=3",
@@ -66,7 +66,9 @@ def runs(outputs: Path) -> dict[int, Path]:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """What one process trains, from seeds 0 and 1."""
     outputs = tmp_path_factory.mktemp("alone")
-    assert launch(["-m", *GRADUAL, "seed=0,1", "cache=off", "trainer.batch_size=8", f"output_dir={outputs}"]) == 0
+    assert (
+        launch(["-m", *GRADUAL, "seed=0,1", "feature_cache=off", "trainer.batch_size=8", f"output_dir={outputs}"]) == 0
+    )
     return runs(outputs)
 
 
@@ -85,7 +87,7 @@ def assert_same(one: Path, other: Path) -> None:
 
 def test_two_processes_train_as_one_with_the_same_global_batch(alone: dict[int, Path], tmp_path: Path) -> None:
     half = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.batch_size=4")
-    shared = ("cache=require", f"output_dir={tmp_path}")  # the features are computed by both, a half each
+    shared = ("feature_cache=require", f"output_dir={tmp_path}")  # the features are computed by both, a half each
     two = typed(*GRADUAL, *half, *shared)
     assert two.returncode == 0, two.stderr
     assert two.stderr == ""
@@ -107,7 +109,7 @@ def test_two_processes_train_each_job_of_a_sweep(alone: dict[int, Path], tmp_pat
 def test_two_nodes_under_torchrun_train_each_job_of_a_sweep(alone: dict[int, Path], tmp_path: Path) -> None:
     """The nodes share no cache, so each computes the features; node 1 makes no run directory."""
     half = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.batch_size=4")
-    recipe = ("-m", *GRADUAL, *half, "cache=require", "seed=0,1")
+    recipe = ("-m", *GRADUAL, *half, "feature_cache=require", "seed=0,1")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
     torchrun += ["--master_addr=127.0.0.1", f"--master_port={_find_free_port()}"]
     nodes = []

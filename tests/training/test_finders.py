@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_losses_and_another_seed_others() -> None:
 
 def test_a_step_of_several_batches_has_their_mean_loss() -> None:
     """At rates at which no weight moves."""
-    whole, _ = range_test(tiny("trainer.accumulate=2"), 1e-14, 1e-13, 2)
+    whole, _ = range_test(tiny("trainer.accumulate_grad_batches=2"), 1e-14, 1e-13, 2)
     parts, _ = range_test(tiny(), 1e-14, 1e-13, 4)
     assert whole.losses[0] == pytest.approx((parts.losses[0] + parts.losses[1]) / 2, rel=1e-4)
     assert whole.losses[1] == pytest.approx((parts.losses[2] + parts.losses[3]) / 2, rel=1e-4)

@@ -22,7 +22,7 @@ RECIPE = (
     "trainer.epochs=4",
     "head.dropout=0.3",
     "augment=crop_flip",
-    "trainer.clip_norm=5.0",
+    "trainer.gradient_clip_val=5.0",
 )
 
 

@@ -14,13 +14,13 @@ from thaw.cli.train import launch
 from thaw.runs.history import read_history
 
 RECIPE = (*TINY, "dataset.train=24", "head.dropout=0.3", "trainer.epochs=4")
-GRADUAL = ("strategy=gradual", "strategy.phases.head.share=0.25", "strategy.phases.unfreeze.unfreeze=['last:3']")
-LP_FT = ("strategy=lp_ft", "strategy.phases.probe.share=0.5")
+GRADUAL = ("strategy=gradual", "strategy.phases.head.fraction=0.25", "strategy.phases.unfreeze.unfreeze=['last:3']")
+LP_FT = ("strategy=lp_ft", "strategy.phases.probe.fraction=0.5")
 COSINE = ("scheduler=cosine", "scheduler.warmup_epochs=0.5")
 CASES = {
     "gradual": (4, ("augment=crop_flip", *GRADUAL)),
     "gradual, cosine": (4, ("augment=crop_flip", *GRADUAL, *COSINE)),
-    "gradual, cached": (4, ("cache=require", *GRADUAL)),
+    "gradual, cached": (4, ("feature_cache=require", *GRADUAL)),
     "lp_ft": (2, ("augment=crop_flip", *LP_FT)),
     "lp_ft, cosine": (2, ("augment=crop_flip", *LP_FT, *COSINE)),
 }

@@ -53,7 +53,7 @@ def plan_of(run: Path) -> list[dict[str, Any]]:
 def network_at_the_start(run: Path) -> Network:
     about = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["thaw"]
     recipe = Recipe.model_validate(about["recipe"])
-    random = recipe.strategy.start == "random"
+    random = recipe.strategy.init == "random"
     source = load_seeded_pretrained(recipe.backbone, random, recipe.seed, resolve_cache_dir(None), None)
     preprocessing = source.preprocessing.with_size(recipe.dataset.image_size, recipe.dataset.crop)
     return build_network(source, recipe.head, about["classes"], preprocessing)
@@ -140,7 +140,7 @@ def test_batchnorm_of_a_trained_stage_can_keep_the_sources_statistics(tmp_path: 
 def test_l2_sp_keeps_weights_nearer_to_the_source(tmp_path: Path) -> None:
     def distance(strength: float) -> float:
         outputs = tmp_path / str(strength)
-        recipe = [*RECIPE, "strategy=l2_sp", f"strategy.source_pull={strength}", "optimizer=sgd"]
+        recipe = [*RECIPE, "strategy=l2_sp", f"strategy.l2_sp={strength}", "optimizer=sgd"]
         assert launch([*recipe, f"output_dir={outputs}"]) == 0
         run = only_run(outputs)
         after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
@@ -170,7 +170,7 @@ def test_a_pull_adds_the_gradient_of_half_its_strength_times_the_squared_distanc
 
 def test_an_optimizer_that_restarts_has_forgotten_the_phase_before(tmp_path: Path) -> None:
     """Adam counts the steps of each parameter: after the restart those of the last phase alone."""
-    recipe = [*RECIPE, "strategy=lp_ft", "strategy.phases.probe.share=0.34"]
+    recipe = [*RECIPE, "strategy=lp_ft", "strategy.phases.probe.fraction=0.34"]
     assert launch([*recipe, f"output_dir={tmp_path}"]) == 0
     state = torch.load(only_run(tmp_path) / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0][
         "state"

@@ -101,7 +101,9 @@ def test_an_exponential_average_forgets_the_start_faster_than_its_decay() -> Non
 def test_ema_follows_every_optimizer_step_validates_and_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorder, run = recorded_run((*SMALL, EMA, "trainer.epochs=2", "trainer.accumulate=2"), tmp_path, monkeypatch)
+    recorder, run = recorded_run(
+        (*SMALL, EMA, "trainer.epochs=2", "trainer.accumulate_grad_batches=2"), tmp_path, monkeypatch
+    )
     assert len(recorder.states) == 1 + 2 * 3, "5 batches an epoch are 3 steps"
     last, best, row = checkpoint(run, "last"), checkpoint(run, "best"), best_row(run)
     assert_close(last["state_dict"], exponential(recorder.states, 0.7))

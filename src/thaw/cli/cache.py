@@ -14,7 +14,7 @@ from thaw.system.cache_entries import ENTRY_LISTERS, PARTIAL_NAME_PATTERN, Cache
 from thaw.system.cache_folder import resolve_cache_dir
 
 EXIT_NOT_REMOVED = 1
-CACHE_DIR_KEY = "data.cache"
+CACHE_DIR_KEY = "data.cache_dir"
 COLUMNS = [
     Column("kind", no_wrap=True),
     Column("key"),
@@ -22,7 +22,7 @@ COLUMNS = [
     Column("last use", no_wrap=True),
     Column("what"),
 ]
-HELP = """thaw cache [clear [KIND|KEY ...]] [data.cache=DIR]
+HELP = """thaw cache [clear [KIND|KEY ...]] [data.cache_dir=DIR]
 
   What thaw keeps so as not to make or fetch it again: its kind, key, size and last use. Kinds are
 
@@ -35,7 +35,7 @@ HELP = """thaw cache [clear [KIND|KEY ...]] [data.cache=DIR]
 
   clear       remove everything, or all of some kinds, or what some keys name; what a killed process has left half
               filled, too. What a process is filling stays. Other files in the folder are not touched.
-  data.cache  the folder; $THAW_CACHE, or the user's own, where nothing is said
+  data.cache_dir  the folder; $THAW_CACHE, or the user's own, where nothing is said
 
     thaw cache
     thaw cache clear decoded features

@@ -63,7 +63,7 @@ def _download_dataset(recipe: Recipe, _: Settings) -> int:
     from thaw.system.cache_folder import resolve_cache_dir
     from thaw.visualization.reports.console import print_dataset_summary
 
-    samples = load_samples(recipe.dataset, recipe.seed, resolve_cache_dir(recipe.data.cache), recipe.data.mirror)
+    samples = load_samples(recipe.dataset, recipe.seed, resolve_cache_dir(recipe.data.cache_dir), recipe.data.mirror)
     print_dataset_summary(recipe.dataset.name, samples, {})
     print(f"it lies in {samples.root}")
     return EXIT_CLEAN
@@ -76,7 +76,7 @@ def _verify_dataset(recipe: Recipe, _: Settings) -> int:
     from thaw.system.cache_folder import resolve_cache_dir
     from thaw.visualization.reports.console import print_dataset_summary, print_problems
 
-    cache_dir = resolve_cache_dir(recipe.data.cache)
+    cache_dir = resolve_cache_dir(recipe.data.cache_dir)
     archive_problems = list(_find_corrupt_archives(recipe, cache_dir))
     samples = load_samples(recipe.dataset, recipe.seed, cache_dir, recipe.data.mirror)
     problems = [*archive_problems, *verify_dataset(samples, recipe.data.near_duplicates)]
@@ -121,7 +121,7 @@ def _write_report(recipe: Recipe, settings: Settings) -> int:
     from thaw.visualization.reports.console import print_dataset_summary, print_problems
     from thaw.visualization.reports.dataset import write_report
 
-    name, cache_dir = recipe.dataset.name, resolve_cache_dir(recipe.data.cache)
+    name, cache_dir = recipe.dataset.name, resolve_cache_dir(recipe.data.cache_dir)
     preprocessing = IMAGENET_PREPROCESSING.with_size(recipe.dataset.image_size, recipe.dataset.crop)
     samples = load_samples(recipe.dataset, recipe.seed, cache_dir, recipe.data.mirror)
     max_bytes = recipe.data.store_gib * 2**30

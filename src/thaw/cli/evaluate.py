@@ -43,7 +43,7 @@ HELP = """thaw evaluate RUN|CKPT [dataset=NAME] [dataset.KEY=VALUE ...] [split=S
     thaw evaluate best.ckpt dataset.root=DIR
     thaw evaluate best.ckpt dataset=folder dataset.root=DIR split=all
 
-data.*, cache.mode, and trainer.batch_size, accelerator, precision, threads and test_time_augmentation can be set as for
+data.*, feature_cache.mode, and trainer.batch_size, accelerator, precision, threads and test_time_augmentation can be set as for
 train.py. Intervals are of 95 %. Exit status: 0, or 2 where there is something for you to change."""
 
 

@@ -145,7 +145,7 @@ def _write_outputs(recipe: Recipe, feature_arguments: FeatureArguments) -> int:
     if feature_arguments.has_maps and extraction.values.ndim == 2:
         problem = Problem("--maps", f"the stage {extraction.stage}, which puts out vectors", fix="leave --maps out")
         raise UserError("nothing was written.", [problem])
-    if recipe.strategy.start == "random":
+    if recipe.strategy.init == "random":
         print(f"the weights are random, as strategy={recipe.strategy.name} has it")
     timing = f"computed in {extraction.seconds:.1f} s" if extraction.seconds else "from the cache"
     print(f"{recipe.backbone.name}, stage {extraction.stage}: {_format_shape(extraction.values)}, {timing}")

@@ -117,7 +117,7 @@ def _find_recipe_problems(recipe: Recipe) -> Iterator[Problem]:
             f"trainer.parallel={recipe.trainer.parallel}", "processes", "a finder runs in one", "trainer=default"
         )
     if isinstance(devices, int) and devices > 1:
-        equivalent = f"trainer.devices=1 trainer.accumulate={devices * recipe.trainer.accumulate}, which trains alike"
+        equivalent = f"trainer.devices=1 trainer.accumulate_grad_batches={devices * recipe.trainer.accumulate_grad_batches}, which trains alike"
         yield Problem(f"trainer.devices={devices}", "several devices", "a finder runs on one", equivalent)
 
 

@@ -110,7 +110,7 @@ def _inspect_network(
     from thaw.system.cache_folder import resolve_cache_dir
 
     pretrained_model = load_seeded_pretrained(
-        recipe.backbone, True, recipe.seed, resolve_cache_dir(recipe.data.cache), None, image_size
+        recipe.backbone, True, recipe.seed, resolve_cache_dir(recipe.data.cache_dir), None, image_size
     )
     preprocessing = pretrained_model.preprocessing.with_size(image_size, recipe.dataset.crop)
     network = uninitialized_network(pretrained_model, recipe.head, num_classes, preprocessing)
@@ -196,4 +196,4 @@ def _print_plan(recipe: Recipe, summary: NetworkSummary, plan: Plan) -> None:
     total = sum(stage.facts.num_parameters for stage in summary.stages)
     build_console().print()
     facts = [stage.facts for stage in summary.stages]
-    print_plan(facts, plan, {"total": total, "trainable": summary.num_trainable}, recipe.strategy.source_pull)
+    print_plan(facts, plan, {"total": total, "trainable": summary.num_trainable}, recipe.strategy.l2_sp)

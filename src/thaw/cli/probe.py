@@ -53,10 +53,18 @@ UNSUPPORTED_GROUPS = {
     "hydra": "a probe is one job",
 }
 EPOCH_KEYS = (
-    *("epochs", "label_smoothing", "accumulate", "clip_norm", "early_stopping", "averaging", "class_balance"),
+    *(
+        "epochs",
+        "label_smoothing",
+        "accumulate_grad_batches",
+        "gradient_clip_val",
+        "early_stopping",
+        "averaging",
+        "class_balance",
+    ),
     "test_time_augmentation",
 )
-PROCESS_KEYS = ("parallel", "devices", "nodes", "sync_batchnorm")
+PROCESS_KEYS = ("parallel", "devices", "num_nodes", "sync_batchnorm")
 Numbers = tuple[float, ...]
 
 

@@ -58,7 +58,7 @@ def _find_unlabelled_images(classifier: Classifier, root: str | None) -> tuple[C
         )
         raise UserError("nothing to predict.", [problem])
     dataset = dataset.model_copy(update={"root": root}) if root else dataset
-    samples = load_samples(dataset, recipe.seed, resolve_cache_dir(recipe.data.cache), recipe.data.mirror)
+    samples = load_samples(dataset, recipe.seed, resolve_cache_dir(recipe.data.cache_dir), recipe.data.mirror)
     folder = samples.root / str(dataset.unlabelled)
     paths = sorted(folder.glob(f"*{dataset.suffix}"))
     if not paths:

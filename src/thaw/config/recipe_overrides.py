@@ -16,7 +16,7 @@ from thaw.config.overrides import get_first_line
 from thaw.config.schema import Recipe
 from thaw.config.validation import find_problems
 
-OVERRIDABLE_DATA_KEYS = ("dataset", "data", "cache.mode", "cache.gib")
+OVERRIDABLE_DATA_KEYS = ("dataset", "data", "feature_cache.mode", "feature_cache.gib")
 OVERRIDABLE_TRAINER_KEYS = ("batch_size", "accelerator", "precision", "threads", "test_time_augmentation")
 OVERRIDABLE_KEYS = (*OVERRIDABLE_DATA_KEYS, *(f"trainer.{name}" for name in OVERRIDABLE_TRAINER_KEYS))
 

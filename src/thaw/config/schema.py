@@ -14,7 +14,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Checksum = Annotated[str, Text(pattern=r"^(md5|sha1|sha256):[0-9a-f]+$")]
 Interval = Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]
 ReplacedLayers = Literal["last", "classifier"]
-Initialisation = Literal["torch", "xavier", "kaiming", "zero"]
+Initialization = Literal["torch", "xavier", "kaiming", "zero"]
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh"]
 
 
@@ -98,7 +98,7 @@ class WeightsPackage(StrictModel):
 
 
 class DataConfig(StrictModel):
-    cache: NonEmptyStr | None
+    cache_dir: NonEmptyStr | None
     mirror: Annotated[str, Text(pattern=r"^(https?|file)://")] | None
     broken: Literal["error", "skip"]
     store_gib: NonNegativeFloat
@@ -128,7 +128,7 @@ class LinearHeadConfig(StrictModel):
     kind: Literal["linear"]
     dropout: Fraction
     replaces: ReplacedLayers = "last"
-    initialisation: Initialisation = "torch"
+    initialization: Initialization = "torch"
 
 
 class MlpHeadConfig(StrictModel):
@@ -137,7 +137,7 @@ class MlpHeadConfig(StrictModel):
     activation: Activation
     dropout: Fraction
     replaces: ReplacedLayers
-    initialisation: Initialisation
+    initialization: Initialization
 
 
 class CosineHeadConfig(StrictModel):
@@ -148,7 +148,7 @@ class CosineHeadConfig(StrictModel):
     learn_scale: bool
     dropout: Fraction
     replaces: ReplacedLayers
-    initialisation: Literal["torch", "xavier", "kaiming"]
+    initialization: Literal["torch", "xavier", "kaiming"]
 
 
 class SourceRowsHeadConfig(StrictModel):
@@ -156,7 +156,7 @@ class SourceRowsHeadConfig(StrictModel):
 
     kind: Literal["source_rows"]
     rows: dict[NonEmptyStr, NonEmptyStr | None]
-    rest: Initialisation
+    rest: Initialization
     dropout: Fraction
     replaces: ReplacedLayers
 
@@ -184,7 +184,7 @@ class PhaseConfig(StrictModel):
     train: Annotated[list[NonEmptyStr], Field(min_length=1)]
     learning_rate: dict[NonEmptyStr, NonNegativeFloat]
     epochs: PositiveInt | None = None
-    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     unfreeze: list[NonEmptyStr] = []
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     parameters: dict[NonEmptyStr, ParameterKind] = {}
@@ -194,13 +194,13 @@ class PhaseConfig(StrictModel):
 
 
 class StrategyConfig(StrictModel):
-    """`source_pull`: L2-SP (Li et al. 2018), the strength of a pull of trained backbone weights towards the source's;
+    """`l2_sp`: L2-SP (Li et al. 2018), the strength of a pull of trained backbone weights towards the source's;
     it takes the place of weight decay there."""
 
     name: NonEmptyStr
-    start: Literal["source", "random"]
+    init: Literal["pretrained", "random"]
     phases: Annotated[dict[NonEmptyStr, PhaseConfig], Field(min_length=1)]
-    source_pull: NonNegativeFloat = 0.0
+    l2_sp: NonNegativeFloat = 0.0
 
 
 class OptimizerConfig(StrictModel):
@@ -229,46 +229,46 @@ class ConstantSchedule(WarmupSchedule):
 
 class StepSchedule(WarmupSchedule):
     name: Literal["step"]
-    every_epochs: PositiveInt
-    factor: Annotated[float, Field(gt=0, le=1)]
+    step_size: PositiveInt
+    gamma: Annotated[float, Field(gt=0, le=1)]
 
 
 class MultiStepSchedule(WarmupSchedule):
     name: Literal["multi_step"]
     milestones: Annotated[list[PositiveInt], Field(min_length=1)]
-    factor: Annotated[float, Field(gt=0, le=1)]
+    gamma: Annotated[float, Field(gt=0, le=1)]
 
 
 class CosineSchedule(WarmupSchedule):
     name: Literal["cosine"]
-    final: Probability
+    min_lr_ratio: Probability
 
 
 class PolynomialSchedule(WarmupSchedule):
     name: Literal["polynomial"]
     power: PositiveFloat
-    final: Probability
+    min_lr_ratio: Probability
 
 
 class PlateauSchedule(WarmupSchedule):
     name: Literal["plateau"]
     patience: NonNegativeInt
-    factor: Annotated[float, Field(gt=0, lt=1)]
+    gamma: Annotated[float, Field(gt=0, lt=1)]
     threshold: Fraction
-    floor: Probability
+    min_lr_ratio: Probability
 
 
 class OneCycleSchedule(Schedule):
     name: Literal["one_cycle"]
-    rise: Annotated[float, Field(gt=0, lt=1)]
-    start_divisor: Annotated[float, Field(ge=1)]
-    end_divisor: Annotated[float, Field(ge=1)]
+    pct_start: Annotated[float, Field(gt=0, lt=1)]
+    div_factor: Annotated[float, Field(ge=1)]
+    final_div_factor: Annotated[float, Field(ge=1)]
 
 
 class RandomResizedCropConfig(StrictModel):
     scale: Interval
     ratio: Interval
-    centre: Annotated[float, Field(gt=0, le=1)] = 1.0
+    center: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class HorizontalFlipConfig(StrictModel):
@@ -279,7 +279,7 @@ class RotationConfig(StrictModel):
     degrees: Annotated[float, Field(ge=0, le=180)]
 
 
-class ColourJitterConfig(StrictModel):
+class ColorJitterConfig(StrictModel):
     brightness: Probability
     contrast: Probability
     saturation: Probability
@@ -302,7 +302,7 @@ class AugmentConfig(StrictModel):
     random_crop: bool = False
     horizontal_flip: HorizontalFlipConfig | None = None
     rotation: RotationConfig | None = None
-    colour_jitter: ColourJitterConfig | None = None
+    color_jitter: ColorJitterConfig | None = None
     random_erasing: RandomErasingConfig | None = None
     mixup: MixingConfig | None = None
     cutmix: MixingConfig | None = None
@@ -338,17 +338,17 @@ class TrainerConfig(StrictModel):
     epochs: PositiveInt
     batch_size: Annotated[int, Field(ge=2)]
     label_smoothing: Fraction
-    accumulate: PositiveInt
-    clip_norm: PositiveFloat | None
+    accumulate_grad_batches: PositiveInt
+    gradient_clip_val: PositiveFloat | None
     accelerator: Literal["auto", "cpu", "gpu"]
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     devices: PositiveInt | Literal["auto"]
-    nodes: PositiveInt | Literal["auto"] = "auto"
+    num_nodes: PositiveInt | Literal["auto"] = "auto"
     sync_batchnorm: bool = False
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed", "64-true"]
     deterministic: bool
     threads: PositiveInt | None
-    workers: NonNegativeInt | None
+    num_workers: NonNegativeInt | None
     early_stopping: EarlyStoppingConfig | None
     averaging: AveragingConfig | None = None
     class_balance: Literal["none", "weights", "sampling"] = "none"
@@ -378,7 +378,7 @@ class Recipe(StrictModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     output_dir: NonEmptyStr
     data: DataConfig
-    cache: FeatureCacheConfig = FeatureCacheConfig(mode="auto", views=None, gib=50)
+    feature_cache: FeatureCacheConfig = FeatureCacheConfig(mode="auto", views=None, gib=50)
     resume: NonEmptyStr | None
     notes: list[NonEmptyStr] = []
 

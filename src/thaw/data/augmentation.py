@@ -124,11 +124,11 @@ class Augmentation:
 
 
 def build_augmentation(augment: AugmentConfig) -> Augmentation:
-    crop, jitter, flip = augment.random_resized_crop, augment.colour_jitter, augment.horizontal_flip
+    crop, jitter, flip = augment.random_resized_crop, augment.color_jitter, augment.horizontal_flip
     return Augmentation(
         scale=(crop.scale[0], crop.scale[1]) if crop else None,
         ratio=(crop.ratio[0], crop.ratio[1]) if crop else Augmentation.ratio,
-        centre=crop.centre if crop else Augmentation.centre,
+        centre=crop.center if crop else Augmentation.centre,
         shift=augment.random_crop,
         flip=flip.probability if flip else 0.0,
         rotation=augment.rotation.degrees if augment.rotation else 0.0,

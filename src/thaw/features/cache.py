@@ -47,7 +47,7 @@ class CacheResult:
         if self.evicted:
             size_mib = sum(entry.size for entry in self.evicted) / 2**20
             caches_text = "a feature cache" if len(self.evicted) == 1 else f"{len(self.evicted)} feature caches"
-            yield f"{caches_text}, used longest ago, made room: {size_mib:,.0f} MiB (cache.gib)"
+            yield f"{caches_text}, used longest ago, made room: {size_mib:,.0f} MiB (feature_cache.gib)"
         if self.seconds:
             origin = f"computed in {self.seconds:.1f} s"
         yield f"features of {num_images:,} images {origin}, held {self.features.location}"
@@ -193,7 +193,9 @@ class FeatureCache:
         first_depth, *other_depths = depths
         if self._compute_num_bytes(first_depth) > self.max_bytes:
             size_gib = self._compute_num_bytes(first_depth) / 2**30
-            problem = Problem("cache.gib", f"{self.max_bytes / 2**30:g}", fix=f"cache.gib={2 * size_gib:.2g}")
+            problem = Problem(
+                "feature_cache.gib", f"{self.max_bytes / 2**30:g}", fix=f"feature_cache.gib={2 * size_gib:.2g}"
+            )
             raise UserError(f"the features would take {size_gib:.3g} GiB of the disk.", [problem])
         selected_depths, remaining_bytes = [first_depth], self.max_bytes - self._compute_num_bytes(first_depth)
         for depth in other_depths:

@@ -51,7 +51,7 @@ def decide_caching(
     `averages`: weights are averaged, and validated as averages. `against` is a reason of the run's for none at all.
 
     Raises:
-        UserFault: with cache=require, naming the phases that cannot be cached and why.
+        UserFault: with feature_cache=require, naming the phases that cannot be cached and why.
     """
     decision_by_phase = {
         phase.name: Decision(phase.name, 0, blocker)
@@ -62,7 +62,7 @@ def decide_caching(
     uncached_decisions = [decision for decision in decision_by_phase.values() if not decision.depth]
     if cache_config.mode == "require" and uncached_decisions:
         problems = [
-            Problem(f"cache=require, phase {decision.phase}", decision.why, fix="cache=auto")
+            Problem(f"feature_cache=require, phase {decision.phase}", decision.why, fix="feature_cache=auto")
             for decision in uncached_decisions
         ]
         raise UserError("features cannot be cached.", problems)
@@ -82,7 +82,7 @@ def _decide_phase(
     reason = _find_blocker(plan, phase, cache_config, augmentation, has_weight_averaging)
     if not reason and num_rows * prefixes[depth - 1].bytes_per_image > cache_config.gib * 2**30:
         size_gib = num_rows * prefixes[depth - 1].bytes_per_image / 2**30
-        reason = f"the output of {prefixes[depth - 1].stage} would take {size_gib:.3g} GiB, more than cache.gib={cache_config.gib:g}"
+        reason = f"the output of {prefixes[depth - 1].stage} would take {size_gib:.3g} GiB, more than feature_cache.gib={cache_config.gib:g}"
     if not reason and cache_config.mode == "auto":
         reason = _not_worthwhile(plan, phase, prefixes[depth - 1], cache_config, augmentation)
     return Decision(phase.name, 0 if reason else depth, reason)
@@ -97,7 +97,7 @@ def _find_blocker(
 ) -> str:
     depth = phase.num_static_stages
     if cache_config.mode == "off":
-        return "cache=off"
+        return "feature_cache=off"
     if not phase.num_frozen_stages:
         return "nothing before the first trained stage is frozen"
     if not depth:
@@ -105,7 +105,9 @@ def _find_blocker(
     if augmentation.has_mixing:
         return "mixup and CutMix mix images anew in every epoch"
     if not augmentation.is_empty and cache_config.views is None and not augmentation.is_flip_only:
-        return "augmentation changes images anew in every epoch; cache.views=8 trains on 8 views of each instead"
+        return (
+            "augmentation changes images anew in every epoch; feature_cache.views=8 trains on 8 views of each instead"
+        )
     if has_weight_averaging and not plan.is_pretrained_until(depth, phase):
         return "validation sees averaged weights of its frozen stages, training others"
     return ""

@@ -80,7 +80,7 @@ def evaluate_splits(classifier: Classifier, recipe: Recipe, splits: Sequence[str
     Raises:
         UserFault: where the data cannot be had, is of other classes than the network, or has none of the splits.
     """
-    samples = load_samples(recipe.dataset, recipe.seed, resolve_cache_dir(recipe.data.cache), recipe.data.mirror)
+    samples = load_samples(recipe.dataset, recipe.seed, resolve_cache_dir(recipe.data.cache_dir), recipe.data.mirror)
     if recipe.data.train_per_class:
         samples = limit_per_class(samples, recipe.data.train_per_class, recipe.seed)
     _check_classes(samples, classifier.classes)
@@ -143,16 +143,16 @@ def _compute_cached_logits(
 ) -> Tensor | None:
     """By the features of the run itself, the deepest that the cache still has, if any: its own numbers come from them,
     and computing anew would round otherwise."""
-    if recipe.cache.mode == "off" or recipe.trainer.test_time_augmentation != "none":
+    if recipe.feature_cache.mode == "off" or recipe.trainer.test_time_augmentation != "none":
         return None
-    views = build_views(samples, build_augmentation(recipe.augment), recipe.seed, recipe.cache.views)
+    views = build_views(samples, build_augmentation(recipe.augment), recipe.seed, recipe.feature_cache.views)
     backbone, network = recipe.backbone, classifier.network
     architecture = f"{backbone.library} {version(backbone.library)} {backbone.name}"
     depths = classifier.cached_depths[::-1]
     keys = compute_feature_keys(
         network, depths, architecture, classifier.preprocessing, classifier.precision, views.identity
     )
-    folder = resolve_cache_dir(recipe.data.cache) / "features"
+    folder = resolve_cache_dir(recipe.data.cache_dir) / "features"
     cached_depth = next((depth for depth in depths if (folder / keys[depth]).is_dir()), None)
     if cached_depth is None or (views.rows[EVALUATION_VIEW, positions] < 0).any():
         return None

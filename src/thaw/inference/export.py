@@ -150,7 +150,7 @@ def _list_test_images(classifier: Classifier, root: str | None) -> list[Path]:
     recipe, dataset = classifier.recipe, classifier.recipe.dataset
     if root is not None:
         dataset = dataset.model_copy(update={"root": root})
-    cache_dir = resolve_cache_dir(recipe.data.cache)
+    cache_dir = resolve_cache_dir(recipe.data.cache_dir)
     if missing_download(dataset, cache_dir):
         return []
     samples = load_samples(dataset, recipe.seed, cache_dir, recipe.data.mirror)

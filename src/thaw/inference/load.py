@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from thaw.config.catalog import list_backbones
 from thaw.config.errors import UserError, find_closest_name
+from thaw.config.renamed_keys import upgrade_recipe
 from thaw.config.schema import Recipe, TrainerConfig
 from thaw.config.validation import validate_recipe
 from thaw.data.preprocessing import Preprocessing
@@ -122,7 +123,7 @@ def load_checkpoint(checkpoint: Path) -> Classifier:
 
 def _validate_recipe(file: Path, metadata: CheckpointMetadata) -> Recipe:
     try:
-        recipe = validate_recipe(metadata.recipe, rules=())
+        recipe = validate_recipe(upgrade_recipe(metadata.recipe), rules=())
     except UserError as error:
         raise UserError(f"the recipe in {file} is not valid.", error.problems) from error
     library, name = recipe.backbone.library, recipe.backbone.name

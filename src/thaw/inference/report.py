@@ -57,7 +57,9 @@ def _load_test_pixels(classifier: Classifier, paths: Sequence[str]) -> np.ndarra
     """Raises OSError where an image is not to be had."""
     recipe = classifier.recipe
     try:
-        root = load_samples(recipe.dataset, recipe.seed, resolve_cache_dir(recipe.data.cache), recipe.data.mirror).root
+        root = load_samples(
+            recipe.dataset, recipe.seed, resolve_cache_dir(recipe.data.cache_dir), recipe.data.mirror
+        ).root
         return load_pixels([root / path for path in paths], classifier.preprocessing)
     except (UserError, BrokenImageError) as error:
         raise OSError(str(error).splitlines()[0]) from error

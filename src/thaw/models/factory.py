@@ -30,7 +30,7 @@ def build_network(
     if isinstance(head, SourceRowsHeadConfig):
         _init_head_from_pretrained(network.head, pretrained, stage_split.classifier_path, head, classes)
     else:
-        init_head(network.head, head.initialisation)
+        init_head(network.head, head.initialization)
     return network
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thaw.config.schema import Activation, CosineHeadConfig, HeadConfig, Initialisation, MlpHeadConfig
+from thaw.config.schema import Activation, CosineHeadConfig, HeadConfig, Initialization, MlpHeadConfig
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -20,7 +20,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 
 
 def build_head(head: HeadConfig, width: int, num_classes: int) -> nn.Module:
-    """[n, width] -> [n, classes], in torch's own initialisation: what a checkpoint's weights are loaded into."""
+    """[n, width] -> [n, classes], in torch's own initialization: what a checkpoint's weights are loaded into."""
     if isinstance(head, MlpHeadConfig):
         return build_mlp_head(width, head.hidden, num_classes, head.activation, head.dropout)
     if isinstance(head, CosineHeadConfig):
@@ -63,21 +63,21 @@ class CosineLinear(nn.Module):
         return self.scale * F.linear(F.normalize(features, dim=1), F.normalize(self.vectors.weight, dim=1))
 
 
-def init_head(module: nn.Module, initialisation: Initialisation) -> None:
+def init_head(module: nn.Module, initialization: Initialization) -> None:
     """Draws the weights of the linear layers in `module` anew, biases 0; `torch` leaves them as torch drew them. `zero`
     is for the last layer alone: a hidden layer of zeros would pass no gradient on."""
     layers = get_linear_layers(module)
-    for layer in layers[-1:] if initialisation == "zero" else layers:
-        init_weights(layer, initialisation)
+    for layer in layers[-1:] if initialization == "zero" else layers:
+        init_weights(layer, initialization)
 
 
-def init_weights(layer: nn.Linear, initialisation: Initialisation) -> None:
+def init_weights(layer: nn.Linear, initialization: Initialization) -> None:
     """`xavier` is uniform (Glorot and Bengio 2010), `kaiming` normal with ReLU's gain (He et al. 2015)."""
-    if initialisation == "torch":
+    if initialization == "torch":
         return
-    if initialisation == "xavier":
+    if initialization == "xavier":
         nn.init.xavier_uniform_(layer.weight)
-    elif initialisation == "kaiming":
+    elif initialization == "kaiming":
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     else:
         nn.init.zeros_(layer.weight)

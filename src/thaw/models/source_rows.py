@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
-from thaw.config.schema import Initialisation, SourceRowsHeadConfig
+from thaw.config.schema import Initialization, SourceRowsHeadConfig
 from thaw.models.head import init_weights
 
 
@@ -44,7 +44,7 @@ def match_rows_to_classes(
 
 
 def init_from_rows(
-    layer: nn.Linear, rows: Mapping[int, int], last_layer: nn.Module, remaining_init: Initialisation
+    layer: nn.Linear, rows: Mapping[int, int], last_layer: nn.Module, remaining_init: Initialization
 ) -> None:
     """Copies row `rows[class]` of `last`, the source's last layer (linear, or a 1x1 convolution), with its bias into
     `layer`. The other rows are drawn as `rest` says and scaled to the standard deviation of all of `last`'s weights, so

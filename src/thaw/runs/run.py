@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
+from thaw.config.renamed_keys import upgrade_recipe
 from thaw.config.schema import Recipe
 from thaw.config.validation import validate_recipe
 from thaw.system.files import write_json, write_text
@@ -102,7 +103,7 @@ def resume_run(directory: Path) -> Run:
 def open_run(directory: Path, rank: int) -> Run:
     """The run in `directory`, as it stands."""
     with (directory / "config.yaml").open(encoding="utf-8") as stream:
-        recipe = validate_recipe(yaml.safe_load(stream))
+        recipe = validate_recipe(upgrade_recipe(yaml.safe_load(stream)))
     return Run(directory, recipe, _read_record(directory), rank)
 
 

@@ -119,7 +119,7 @@ def build_plan(
     problems = list(check_strategy(strategy, parts, phase_spans, schedule_spans, epochs, schedule_epochs))
     if problems:
         raise UserError("the strategy does not fit the backbone, or the epochs.", problems)
-    weight_decays = {part.name: 0.0 if strategy.source_pull else weight_decay for part in parts[:-1]} | {
+    weight_decays = {part.name: 0.0 if strategy.l2_sp else weight_decay for part in parts[:-1]} | {
         parts[-1].name: weight_decay
     }
     phases: list[PhasePlan] = []
@@ -184,8 +184,8 @@ def _build_part_plan(
 
 def _compute_phase_spans(phases: Mapping[str, PhaseConfig], epochs: int) -> Spans:
     """Start and end of each phase; the phase with neither epochs nor share, else the last, takes what is left."""
-    lengths = {name: phase.epochs or max(1, round((phase.share or 0) * epochs)) for name, phase in phases.items()}
-    open_ended_phases = [name for name, phase in phases.items() if not phase.epochs and not phase.share]
+    lengths = {name: phase.epochs or max(1, round((phase.fraction or 0) * epochs)) for name, phase in phases.items()}
+    open_ended_phases = [name for name, phase in phases.items() if not phase.epochs and not phase.fraction]
     filler_phase = open_ended_phases[0] if open_ended_phases else list(phases)[-1]
     lengths[filler_phase] = epochs - sum(length for name, length in lengths.items() if name != filler_phase)
     spans, start = {}, 0

@@ -60,13 +60,13 @@ def _compute_factor_after_warmup(
         case ConstantSchedule():
             return 1.0
         case StepSchedule():
-            return float(scheduler.factor ** (epoch // scheduler.every_epochs))
+            return float(scheduler.gamma ** (epoch // scheduler.step_size))
         case MultiStepSchedule():
-            return float(scheduler.factor ** sum(milestone <= epoch for milestone in scheduler.milestones))
+            return float(scheduler.gamma ** sum(milestone <= epoch for milestone in scheduler.milestones))
         case CosineSchedule():
-            return _anneal_cosine(1.0, scheduler.final, progress)
+            return _anneal_cosine(1.0, scheduler.min_lr_ratio, progress)
         case PolynomialSchedule():
-            return float(scheduler.final + (1 - scheduler.final) * (1 - progress) ** scheduler.power)
+            return float(scheduler.min_lr_ratio + (1 - scheduler.min_lr_ratio) * (1 - progress) ** scheduler.power)
         case PlateauSchedule():
             return _compute_plateau_factor(scheduler, losses)
 
@@ -80,13 +80,13 @@ def _compute_plateau_factor(scheduler: PlateauSchedule, losses: Sequence[float])
         else:
             num_bad_epochs += 1
         if num_bad_epochs > scheduler.patience:
-            lr_factor, num_bad_epochs = max(lr_factor * scheduler.factor, scheduler.floor), 0
+            lr_factor, num_bad_epochs = max(lr_factor * scheduler.gamma, scheduler.min_lr_ratio), 0
     return lr_factor
 
 
 def _compute_one_cycle_factor(scheduler: OneCycleSchedule, step: int, total_steps: int) -> float:
-    start, end = 1 / scheduler.start_divisor, 1 / scheduler.end_divisor
-    peak_step = scheduler.rise * total_steps - 1
+    start, end = 1 / scheduler.div_factor, 1 / (scheduler.div_factor * scheduler.final_div_factor)
+    peak_step = scheduler.pct_start * total_steps - 1
     if step <= peak_step:
         return _anneal_cosine(start, 1.0, step / max(peak_step, 1e-9))
     return _anneal_cosine(1.0, end, (step - peak_step) / max(1e-9, total_steps - 1 - peak_step))

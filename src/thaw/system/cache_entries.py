@@ -41,7 +41,7 @@ class CacheEntry:
 
 
 def list_entries(cache_dir: Path) -> list[CacheEntry]:
-    """All that thaw has put into `cache`, by kind and last use. Other files there are left out: `data.cache` may be a
+    """All that thaw has put into `cache`, by kind and last use. Other files there are left out: `data.cache_dir` may be a
     folder with things of its user, who has named some as thaw does."""
     entries = [entry for kind, list_kind in ENTRY_LISTERS.items() for entry in list_kind(kind, cache_dir / kind)]
     return sorted(entries, key=lambda entry: (list(ENTRY_LISTERS).index(entry.kind), entry.last_used))

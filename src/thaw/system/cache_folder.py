@@ -80,5 +80,5 @@ def _fill_temporary_folders(targets: Sequence[Path], fill: Callable[[dict[Path, 
 
 
 def cache_write_error(target: Path, error: OSError) -> UserError:
-    fix = "free some space, or data.cache=DIR (also $THAW_CACHE) on another disk"
+    fix = "free some space, or data.cache_dir=DIR (also $THAW_CACHE) on another disk"
     return UserError("the cache cannot be written.", [Problem(str(target), error.strerror or str(error), fix=fix)])

@@ -36,25 +36,27 @@ class ProcessTopology:
 
 
 def resolve_process_topology(trainer: TrainerConfig) -> ProcessTopology:
-    """What `trainer.devices` and `trainer.nodes` mean here.
+    """What `trainer.devices` and `trainer.num_nodes` mean here.
 
     Raises:
         UserFault: where there are no GPUs to count, or a launcher has started other processes than the recipe asks for.
     """
     launcher = detect_launcher()
     if launcher is None:
-        if trainer.nodes not in ("auto", 1):
-            fix = f"torchrun --nnodes={trainer.nodes} ... train.py ..., or srun (docs/devices.md)"
-            problem = Problem(f"trainer.nodes={trainer.nodes}", "a process that no launcher has started", fix=fix)
+        if trainer.num_nodes not in ("auto", 1):
+            fix = f"torchrun --nnodes={trainer.num_nodes} ... train.py ..., or srun (docs/devices.md)"
+            problem = Problem(
+                f"trainer.num_nodes={trainer.num_nodes}", "a process that no launcher has started", fix=fix
+            )
             raise UserError("one machine alone.", [problem])
         return ProcessTopology(_count_devices(trainer))
     requested = ProcessTopology(
         _resolve_auto(trainer.devices, 1 if trainer.parallel == "auto" else launcher.devices),
-        _resolve_auto(trainer.nodes, 1 if trainer.parallel == "auto" else launcher.nodes),
+        _resolve_auto(trainer.num_nodes, 1 if trainer.parallel == "auto" else launcher.nodes),
     )
     if requested != ProcessTopology(launcher.devices, launcher.nodes):
         got = f"{launcher.name} has started {launcher.devices} on each of {launcher.nodes} nodes"
-        valid = f"trainer.devices={requested.devices} trainer.nodes={requested.nodes}"
+        valid = f"trainer.devices={requested.devices} trainer.num_nodes={requested.nodes}"
         raise UserError("other processes than asked for.", [Problem(valid, got, fix="trainer=ddp, or trainer=fsdp")])
     return requested
 

@@ -79,8 +79,8 @@ def build_dataloaders(
 
 def resolve_num_workers(trainer: TrainerConfig, is_on_gpu: bool) -> int:
     """On a CPU they would take the cores of the step itself."""
-    if trainer.workers is not None:
-        return trainer.workers
+    if trainer.num_workers is not None:
+        return trainer.num_workers
     return min(MAX_WORKERS, available_cpus()) if is_on_gpu else 0
 
 

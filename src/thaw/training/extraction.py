@@ -38,14 +38,14 @@ class ExtractedFeatures:
 
 
 def extract_features(recipe: Recipe, stage: str | None = None) -> ExtractedFeatures:
-    """The features after `stage`, by default the last, found in or left to the feature cache; with cache=off neither.
+    """The features after `stage`, by default the last, found in or left to the feature cache; with feature_cache=off neither.
 
     Raises:
         UserFault: where there is no such stage, or data, weights or hardware are not as the recipe needs them.
     """
     components = build_components(recipe)
     depth = _resolve_depth(components, stage)
-    is_cache_off = recipe.cache.mode == "off"
+    is_cache_off = recipe.feature_cache.mode == "off"
     with tempfile.TemporaryDirectory() if is_cache_off else nullcontext() as temporary_folder:
         cache = components.build_feature_cache(build_plain_views(components.samples))
         cache = replace(cache, root=Path(temporary_folder)) if temporary_folder else cache

@@ -81,9 +81,7 @@ def setup_training(run: Run) -> TrainingSetup:
         "total": count_parameters(list(network.parameters())),
         "trainable": count_parameters(collect_trainable_parameters(network, plan, [*network.stages, HEAD])),
     }
-    print_plan(
-        [stage_cost.facts for stage_cost in components.stages], plan, parameter_counts, recipe.strategy.source_pull
-    )
+    print_plan([stage_cost.facts for stage_cost in components.stages], plan, parameter_counts, recipe.strategy.l2_sp)
     batch_source = _build_batch_source(run, components, plan)
     cache_decisions = [decision.to_dict() for decision in batch_source.decisions.values()]
     run.update(
@@ -130,9 +128,13 @@ def _build_batch_source(run: Run, components: Components, plan: Plan) -> BatchSo
     recipe, views, prefixes = run.recipe, components.build_views(), components.compute_prefixes()
     has_averaging, augmentation = recipe.trainer.averaging is not None, components.images.augmentation
     blocker = "trainer.parallel=fsdp has the stages in pieces" if is_fsdp(components) else ""
-    cache_decisions = decide_caching(plan, prefixes, recipe.cache, augmentation, views.num_rows, has_averaging, blocker)
+    cache_decisions = decide_caching(
+        plan, prefixes, recipe.feature_cache, augmentation, views.num_rows, has_averaging, blocker
+    )
     print(
-        "\n".join(describe_decisions(cache_decisions, prefixes, views.num_rows, augmentation, recipe.cache.views))
+        "\n".join(
+            describe_decisions(cache_decisions, prefixes, views.num_rows, augmentation, recipe.feature_cache.views)
+        )
         + "\n"
     )
     return BatchSource(
@@ -140,7 +142,7 @@ def _build_batch_source(run: Run, components: Components, plan: Plan) -> BatchSo
         plan,
         cache_decisions,
         components.build_feature_cache(views, components.build_process_group(run.rank)),
-        recipe.cache.mode == "require",
+        recipe.feature_cache.mode == "require",
     )
 
 
@@ -148,7 +150,7 @@ def _build_module(
     components: Components, plan: Plan, dataloaders: DataLoaders, batch_source: BatchSource
 ) -> ClassificationModule:
     recipe, network = components.recipe, components.network
-    steps_per_epoch = -(-len(dataloaders.train) // recipe.trainer.accumulate)
+    steps_per_epoch = -(-len(dataloaders.train) // recipe.trainer.accumulate_grad_batches)
     # A fused step hides the gradients that clipping would have to unscale, and not each can step on pieces of weights.
     fused = components.precision != "16-mixed" and not is_fsdp(components)
     stage_facts, cached_depths = (
@@ -169,7 +171,7 @@ def _build_module(
         metadata=build_checkpoint_metadata(
             recipe.to_dict(), components.samples.classes, components.preprocessing, stage_facts, cached_depths
         ),
-        l2_sp=recipe.strategy.source_pull,
+        l2_sp=recipe.strategy.l2_sp,
         class_weights=_compute_class_weights(recipe, components.samples),
         is_fsdp=is_fsdp(components),
     )
@@ -238,14 +240,14 @@ class Components:
         return prefixes
 
     def build_views(self) -> Views:
-        return build_views(self.samples, self.images.augmentation, self.recipe.seed, self.recipe.cache.views)
+        return build_views(self.samples, self.images.augmentation, self.recipe.seed, self.recipe.feature_cache.views)
 
     def build_feature_cache(self, views: Views, process_group: ProcessGroup = SINGLE_PROCESS) -> FeatureCache:
         recipe, backbone = self.recipe, self.recipe.backbone
         device = get_device(self.accelerator, process_group.rank % self.topology.devices)
         return FeatureCache(
-            resolve_cache_dir(recipe.data.cache),
-            recipe.cache.gib * 2**30,
+            resolve_cache_dir(recipe.data.cache_dir),
+            recipe.feature_cache.gib * 2**30,
             self.images,
             views,
             self.preprocessing,
@@ -270,12 +272,12 @@ def build_components(recipe: Recipe) -> Components:
     topology = resolve_process_topology(recipe.trainer)
     threads = recipe.trainer.threads or max(1, available_cpus() // topology.devices)
     configure_process(recipe.seed, recipe.trainer.deterministic, threads)
-    cache_dir, accelerator = resolve_cache_dir(recipe.data.cache), resolve_accelerator(recipe.trainer)
+    cache_dir, accelerator = resolve_cache_dir(recipe.data.cache_dir), resolve_accelerator(recipe.trainer)
     check_sync_batchnorm(recipe.trainer, accelerator)
     precision = resolve_precision(recipe.trainer, accelerator)
 
     all_samples = load_samples(recipe.dataset, recipe.seed, cache_dir, recipe.data.mirror)
-    image_size, is_random = recipe.dataset.image_size, recipe.strategy.start == "random"
+    image_size, is_random = recipe.dataset.image_size, recipe.strategy.init == "random"
     pretrained = load_seeded_pretrained(
         recipe.backbone, is_random, recipe.seed, cache_dir, recipe.data.mirror, image_size
     )

@@ -71,8 +71,8 @@ def build_trainer(run: Run, setup: TrainingSetup, callbacks: Sequence[Callback] 
         strategy=_build_strategy(setup),
         precision=setup.precision,
         max_epochs=settings.epochs,
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=settings.clip_norm,
+        accumulate_grad_batches=settings.accumulate_grad_batches,
+        gradient_clip_val=settings.gradient_clip_val,
         callbacks=[
             *callbacks,
             *_build_callbacks(run, setup),
@@ -144,7 +144,7 @@ def _fit(trainer: pl.Trainer, setup: TrainingSetup, run: Run) -> None:
             raise TrialPruned(f"the loss is not finite any more in {error}") from error
         rates_text = ", ".join(f"{part} {rate:.3g}" for part, rate in error.learning_rates.items())
         lower_rate_override = f"optimizer.learning_rate={run.recipe.optimizer.learning_rate / 10:g}"
-        fix = f"{lower_rate_override}, trainer.clip_norm=1.0, scheduler=cosine (it warms up), or trainer.precision=32-true"
+        fix = f"{lower_rate_override}, trainer.gradient_clip_val=1.0, scheduler=cosine (it warms up), or trainer.precision=32-true"
         raise UserError(
             "the loss is not finite any more.", [Problem(str(error), f"learning rates: {rates_text}", fix=fix)]
         ) from error
@@ -172,7 +172,7 @@ def call_with_error_hints(function: Callable[[Run], None], run: Run) -> None:
         function(run)
     except torch.cuda.OutOfMemoryError as error:
         half_batch_size = max(2, run.recipe.trainer.batch_size // 2)
-        fix = f"trainer.batch_size={half_batch_size} trainer.accumulate={2 * run.recipe.trainer.accumulate}, which trains alike"
+        fix = f"trainer.batch_size={half_batch_size} trainer.accumulate_grad_batches={2 * run.recipe.trainer.accumulate_grad_batches}, which trains alike"
         raise UserError(
             "the GPU's memory is full.", [Problem(f"trainer.batch_size={run.recipe.trainer.batch_size}", fix=fix)]
         ) from error

@@ -39,7 +39,7 @@ def build_dry_run_trainer(
         devices=1,
         precision=setup.precision,
         accumulate_grad_batches=accumulate_grad_batches,
-        gradient_clip_val=recipe.trainer.clip_norm,
+        gradient_clip_val=recipe.trainer.gradient_clip_val,
         max_epochs=-1,
         max_steps=steps,
         callbacks=list(callbacks),

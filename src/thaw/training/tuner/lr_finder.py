@@ -43,11 +43,11 @@ def range_test(recipe: Recipe, min_lr: float, max_lr: float, steps: int) -> tupl
 
 
 def _record_losses(recipe: Recipe, setup: TrainingSetup, rates: list[float]) -> list[float]:
-    module, recorder = setup.module, _LossRecorder(recipe.trainer.accumulate)
+    module, recorder = setup.module, _LossRecorder(recipe.trainer.accumulate_grad_batches)
     base_learning_rate = recipe.optimizer.learning_rate  # of which the plan's rates are multiples
     module.schedule = lambda step, *_: rates[min(step, len(rates) - 1)] / base_learning_rate
     try:
-        build_dry_run_trainer(recipe, setup, len(rates), recipe.trainer.accumulate, recorder).fit(
+        build_dry_run_trainer(recipe, setup, len(rates), recipe.trainer.accumulate_grad_batches, recorder).fit(
             module, setup.dataloaders.train
         )
     except NonFiniteLossError:

@@ -223,7 +223,7 @@ def _build_training_rows(recipe: Recipe) -> Rows:
     trainer, optimizer = recipe.trainer, recipe.optimizer
     augmentation = {name: value for name, value in recipe.augment.model_dump().items() if value}
     return [
-        ("strategy", f"{recipe.strategy.name}, from {recipe.strategy.start} weights"),
+        ("strategy", f"{recipe.strategy.name}, from {recipe.strategy.init} weights"),
         ("head", recipe.head.kind),
         ("optimizer", f"{optimizer.name}, learning rate {optimizer.learning_rate:g}"),
         ("weight decay", f"{optimizer.weight_decay:g}"),

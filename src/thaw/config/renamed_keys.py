@@ -1,0 +1,60 @@
+"""Keys that version 0.1 had under other names: rejected on the command line with the new name, upgraded in old files."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+# Old dotted key -> new dotted key. `*` stands for any one part of the key. A group is renamed with all keys below it.
+RENAMED_KEYS = {
+    "cache": "feature_cache",
+    "data.cache": "data.cache_dir",
+    "trainer.accumulate": "trainer.accumulate_grad_batches",
+    "trainer.clip_norm": "trainer.gradient_clip_val",
+    "trainer.workers": "trainer.num_workers",
+    "trainer.nodes": "trainer.num_nodes",
+    "strategy.start": "strategy.init",
+    "strategy.source_pull": "strategy.l2_sp",
+    "strategy.phases.*.share": "strategy.phases.*.fraction",
+    "scheduler.rise": "scheduler.pct_start",
+    "scheduler.start_divisor": "scheduler.div_factor",
+    "scheduler.end_divisor": "scheduler.final_div_factor",
+    "scheduler.every_epochs": "scheduler.step_size",
+    "scheduler.factor": "scheduler.gamma",
+    "scheduler.floor": "scheduler.min_lr_ratio",
+    "scheduler.final": "scheduler.min_lr_ratio",
+    "head.initialisation": "head.initialization",
+    "augment.colour_jitter": "augment.color_jitter",
+    "augment.random_resized_crop.centre": "augment.random_resized_crop.center",
+}
+RENAMED_VALUES = {"strategy.init": {"source": "pretrained"}}
+
+
+def upgrade_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values`, the nested dict of a recipe, with the keys and values of version 0.1 renamed."""
+    upgraded: dict[str, Any] = copy.deepcopy(dict(values))
+    for old_key, new_key in RENAMED_KEYS.items():
+        _rename(upgraded, old_key.split("."), new_key.split("."))
+    for key, new_values in RENAMED_VALUES.items():
+        group, name = key.split(".")
+        section = upgraded.get(group)
+        if isinstance(section, dict) and section.get(name) in new_values:
+            section[name] = new_values[section[name]]
+    return upgraded
+
+
+def _rename(section: Any, old_parts: list[str], new_parts: list[str]) -> None:
+    if not isinstance(section, dict):
+        return
+    part, *deeper_parts = old_parts
+    if deeper_parts:
+        for key in list(section) if part == "*" else [part]:
+            _rename(section.get(key), deeper_parts, new_parts[1:])
+    elif part in section:
+        value = section[part]
+        if part == "end_divisor":  # 0.1 counted it from the highest rate, torch counts from the rate of the first step
+            value = value / section.get("div_factor", 1.0)
+        renamed = {new_parts[-1] if key == part else key: entry for key, entry in section.items()}
+        section.clear()
+        section.update({**renamed, new_parts[-1]: value})
