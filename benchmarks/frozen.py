@@ -96,7 +96,7 @@ class Plain:
         preprocessing = made.preprocessing
         steps = [v2.Resize(preprocessing.resize, v2.InterpolationMode(preprocessing.interpolation))]
         steps += [v2.CenterCrop(preprocessing.size), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-        transform = v2.Compose([*steps, v2.Normalize(preprocessing.mean, preprocessing.deviation)])
+        transform = v2.Compose([*steps, v2.Normalize(preprocessing.mean, preprocessing.std)])
         splits = {split: made.samples.get_positions(split).tolist() for split in ("train", "val", "test")}
         train, test = [*splits["train"], *splits["val"]], splits["test"]
         size, count = recipe.trainer.batch_size, recipe.trainer.epochs

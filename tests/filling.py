@@ -3,12 +3,12 @@
 FILLS_FOR_EVER = """
 import sys, time
 from pathlib import Path
-from thaw.system.cache_folder import complete_folder
+from thaw.system.cache_folder import build_folder_once
 
 def fill(folder):
     (folder / "first").write_text("half of it")
     print("filling", flush=True)
     time.sleep(60)
 
-complete_folder(Path(sys.argv[1]), fill)
+build_folder_once(Path(sys.argv[1]), fill)
 """

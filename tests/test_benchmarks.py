@@ -51,7 +51,7 @@ def test_every_strategy_file_is_in_the_table() -> None:
 def test_input_is_timed_beside_a_training_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = {"SIZE": 32, "BATCH": 4, "EPOCHS": 1, "prepare": lambda *_: None}
+    small = {"SIZE": 32, "BATCH": 4, "EPOCHS": 1, "configure_process": lambda *_: None}
     for name, value in small.items():
         monkeypatch.setattr(benchmark_input, name, value)
     root = image_folder(tmp_path, {"train": 10}, classes=("ants", "bees")) / "train"

@@ -105,6 +105,6 @@ def test_an_export_that_is_not_the_network_ends_with_1_and_the_differences(
 
 
 def test_a_wrong_format_is_told_before_torch_is_imported() -> None:
-    program = "import sys; from thaw.commands import export; from thaw.config.errors import UserFault\n"
-    program += "try: export.run(['RUN', '--format', 'onxx'])\nexcept UserFault: print('torch' in sys.modules)"
+    program = "import sys; from thaw.cli import export; from thaw.config.errors import UserError\n"
+    program += "try: export.run(['RUN', '--format', 'onxx'])\nexcept UserError: print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"

@@ -84,8 +84,8 @@ def test_parquet_without_pyarrow_says_how_to_install_it(
 
 
 def test_a_wrong_ending_is_told_before_torch_is_imported() -> None:
-    program = "import sys; from thaw.commands import features; from thaw.config.errors import UserFault\n"
-    program += "try: features.run(['--out', 'f.npzz'])\nexcept UserFault: print('torch' in sys.modules)"
+    program = "import sys; from thaw.cli import features; from thaw.config.errors import UserError\n"
+    program += "try: features.run(['--out', 'f.npzz'])\nexcept UserError: print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
 
@@ -120,9 +120,7 @@ def test_the_features_are_those_of_the_images_that_they_stand_beside(
         assert str(read["backbone"]) == "resnet18"
         assert str(read["fingerprint"]) == found.samples.fingerprint
         features = read["features"]
-    mean, deviation = (
-        torch.tensor(one).view(3, 1, 1) for one in (found.preprocessing.mean, found.preprocessing.deviation)
-    )
+    mean, deviation = (torch.tensor(one).view(3, 1, 1) for one in (found.preprocessing.mean, found.preprocessing.std))
     for position in (0, 30, len(features) - 1):
         with Image.open(found.samples.root / found.samples.samples[position].path) as opened:
             assert opened.size == (32, 32)

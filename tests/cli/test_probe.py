@@ -177,7 +177,7 @@ def test_test_images_choose_nothing(probed: tuple[Path, str], tmp_path: Path, mo
         found.values[found.samples.get_positions("test")] = 1e3
         return found
 
-    monkeypatch.setattr(probing, "extracted", spoiled)
+    monkeypatch.setattr(probing, "extract_features", spoiled)
     assert thaw(monkeypatch, "probe", *SMALL, *GRID, f"out={tmp_path / 'run'}") == 0
     one, other = (torch.load(run / "checkpoints/best.ckpt")["state_dict"] for run in (probed[0], tmp_path / "run"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())

@@ -20,8 +20,8 @@ from thaw.data.captcha import build_captcha_folder, draw_captcha, generate_captc
 
 PRINTS_A_DIGEST = """
 import hashlib
-from thaw.data.captcha import drawn
-print(hashlib.sha256(drawn("AB", 48, "7/train/A/0").tobytes()).hexdigest())
+from thaw.data.captcha import draw_captcha
+print(hashlib.sha256(draw_captcha("AB", 48, "7/train/A/0").tobytes()).hexdigest())
 """
 IS_KILLED_AT_ITS_FOURTH_IMAGE = """
 import os, signal, sys
@@ -33,8 +33,8 @@ def draw(text, side, seed):
         os.kill(os.getpid(), signal.SIGKILL)
     return drawn(text, side, seed)
 
-drawn, captcha.drawn = captcha.drawn, draw
-captcha.captcha_folder("AB", {"train": 6}, 32, 0, Path(sys.argv[1]))
+drawn, captcha.draw_captcha = captcha.draw_captcha, draw
+captcha.build_captcha_folder("AB", {"train": 6}, 32, 0, Path(sys.argv[1]))
 """
 
 

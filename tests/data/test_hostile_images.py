@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.data.hostile import BLUE, BROKEN, EXPECTED, RED, hostile_folder, kind_of
 from thaw.config.errors import UserError
-from thaw.data import image_store as store
+from thaw.data import image_store
 from thaw.data.image import decode_image
 from thaw.data.inspection import inspect_dataset
 from thaw.data.preprocessing import Preprocessing
@@ -78,7 +78,7 @@ def test_skipping_decodes_every_image_once(hostile: Samples, tmp_path: Path, mon
         seen.append(path)
         return decode_image(path)
 
-    monkeypatch.setattr(store, "decoded", counted)
+    monkeypatch.setattr(image_store, "decode_image", counted)
     inspect_dataset(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=True)
     contents = {hostile.root / sample.path: one for sample, one in zip(hostile.samples, hostile.hashes, strict=True)}
     assert sorted(contents[path] for path in seen) == sorted(set(hostile.hashes)), "files of equal bytes are one image"

@@ -81,7 +81,7 @@ def test_another_preprocessing_is_another_store(samples: Samples, tmp_path: Path
     assert np.array_equal(second[0], resize_image(decode_image(samples.root / samples.samples[0].path), changed))
 
 
-@pytest.mark.parametrize("change", [{"size": 16}, {"mean": (0.1,) * 3}, {"deviation": (0.1,) * 3}], ids=str)
+@pytest.mark.parametrize("change", [{"size": 16}, {"mean": (0.1,) * 3}, {"std": (0.1,) * 3}], ids=str)
 def test_what_is_done_after_the_store_does_not_build_another(
     samples: Samples, tmp_path: Path, change: dict[str, object]
 ) -> None:

@@ -35,12 +35,12 @@ def of_weights(weights: WeightsEnum) -> Preprocessing:
         resize=preset.resize_size[0],
         interpolation=preset.interpolation.value,
         mean=tuple(preset.mean),
-        deviation=tuple(preset.std),
+        std=tuple(preset.std),
     )
 
 
 def small(**changes: object) -> Preprocessing:
-    values = {"size": 24, "resize": 32, "interpolation": "bilinear", "mean": (0.5,) * 3, "deviation": (0.5,) * 3}
+    values = {"size": 24, "resize": 32, "interpolation": "bilinear", "mean": (0.5,) * 3, "std": (0.5,) * 3}
     return Preprocessing(**{**values, **changes})
 
 
@@ -51,7 +51,7 @@ def test_resized_cropped_and_scaled_is_to_the_last_bit_what_the_weights_transfor
 ) -> None:
     image, preprocessing = picture(*size), of_weights(weights)
     crop = center_crop(torch.from_numpy(resize_image(image, preprocessing).copy()).permute(2, 0, 1), preprocessing.size)
-    ours = F.normalize(F.convert_image_dtype(crop), preprocessing.mean, preprocessing.deviation)
+    ours = F.normalize(F.convert_image_dtype(crop), preprocessing.mean, preprocessing.std)
     assert torch.equal(ours, weights.transforms()(image))
 
 

@@ -117,7 +117,7 @@ def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:
 def test_they_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = find(feature_cache(tmp_path), network(), [2])
     assert first.seconds > 0
-    monkeypatch.setattr(thaw.features.cache, "compute", pytest.fail)
+    monkeypatch.setattr(thaw.features.cache, "extract_features", pytest.fail)
     again = find(feature_cache(tmp_path), network(), [2])
     assert again.seconds == 0
     assert torch.equal(first.features.values, again.features.values)
@@ -128,7 +128,7 @@ def test_one_pass_serves_several_stages(tmp_path: Path, monkeypatch: pytest.Monk
     both = find(cache, net, [2, 1])
     assert both.features.depth == 2
     assert len(everything(tmp_path)) == 2
-    monkeypatch.setattr(thaw.features.cache, "compute", pytest.fail)
+    monkeypatch.setattr(thaw.features.cache, "extract_features", pytest.fail)
     maps = find(cache, net, [1]).features
     expected = by_hand(net, 1, torch.from_numpy(pixels()[:1]).permute(0, 3, 1, 2))
     assert torch.allclose(maps.get_evaluation_features(np.array([0])), expected, atol=1e-5)
@@ -246,7 +246,7 @@ def test_the_oldest_make_room(tmp_path: Path) -> None:
     other = network()
     a_weight(other)
     size = sum(file.stat().st_size for file in first.iterdir())
-    found = find(dataclasses.replace(kept, bound=size + 10), other, [2])
+    found = find(dataclasses.replace(kept, max_bytes=size + 10), other, [2])
     assert [one.path for one in found.evicted] == [first]
     assert everything(tmp_path) == [tmp_path / "features" / key(kept, other, 2)]
     assert "a feature cache, used longest ago, made room" in next(found.describe())
@@ -261,13 +261,13 @@ def test_what_was_used_last_stays(tmp_path: Path) -> None:
         os.utime(cache.folder / key(cache, net, 2) / "meta.json", (time.time() - age,) * 2)
     find(cache, nets[0], [2])  # used again
     size = sum(file.stat().st_size for file in everything(tmp_path)[0].iterdir())
-    find(dataclasses.replace(cache, bound=2 * size + 60), nets[2], [2])
+    find(dataclasses.replace(cache, max_bytes=2 * size + 60), nets[2], [2])
     assert [cache.has_key(key(cache, net, 2)) for net in nets] == [True, False, True]
 
 
 def test_features_larger_than_the_bound_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cache\.gib="):
-        find(feature_cache(tmp_path, bound=10.0), network(), [2])
+        find(feature_cache(tmp_path, max_bytes=10.0), network(), [2])
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def found(cache: FeatureCache) -> CacheResult:
 @pytest.fixture(autouse=True)
 def batches_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five images are then five batches to share out."""
-    monkeypatch.setitem(thaw.features.extract.BATCH, "cpu", 1)
+    monkeypatch.setitem(thaw.features.extract.BATCH_SIZES, "cpu", 1)
     monkeypatch.setattr(thaw.features.cache, "fastest_layout", lambda *_: torch.contiguous_format)  # not measured
 
 
@@ -82,7 +82,9 @@ def test_what_many_compute_is_what_one_computes(tmp_path: Path, size: int, augme
 def test_each_computes_its_share_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shares: list[Shard] = []
     compute = thaw.features.cache.extract_features
-    monkeypatch.setattr(thaw.features.cache, "compute", lambda *what: (shares.append(what[-1]), compute(*what)))
+    monkeypatch.setattr(
+        thaw.features.cache, "extract_features", lambda *what: (shares.append(what[-1]), compute(*what))
+    )
     together([feature_cache(tmp_path) for _ in range(3)], found)
     assert sorted((one.index, one.num_shards) for one in shares) == [(0, 3), (1, 3), (2, 3)]
 

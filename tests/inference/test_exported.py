@@ -124,9 +124,7 @@ def test_safetensors_of_a_linear_head_load_into_the_librarys_own_network(
     export_model(tiny, "safetensors", file, images)
     model = timm.create_model("test_resnet", num_classes=3).eval()
     model.load_state_dict(load_file(file))
-    mean, deviation = (
-        torch.tensor(one).view(3, 1, 1) for one in (tiny.preprocessing.mean, tiny.preprocessing.deviation)
-    )
+    mean, deviation = (torch.tensor(one).view(3, 1, 1) for one in (tiny.preprocessing.mean, tiny.preprocessing.std))
     with torch.no_grad():
         theirs = model((images / 255 - mean) / deviation).softmax(1)
     assert torch.allclose(theirs, tiny.predict_proba(images), atol=1e-5)

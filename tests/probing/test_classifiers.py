@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.svm import LinearSVC
-from tests.features.test_heads import clusters
 
+from tests.probing.test_heads import clusters
 from thaw.probing import classifiers
 from thaw.probing.classifiers import (
     count_votes,

@@ -50,7 +50,7 @@ def test_a_failed_and_a_killed_job_are_made_up_for(
     untouched = (directory / "0_trainer.epochs=2" / "metrics.json").stat().st_mtime_ns
 
     with monkeypatch.context() as broken:
-        broken.setattr("thaw.training.train.predicted", fails_with_four_epochs)
+        broken.setattr("thaw.training.train.predict_splits", fails_with_four_epochs)
         assert launch([f"resume={directory}"]) == 1
     assert [job.status for job in read_jobs(directory)] == ["done", "done", "failed"]
     told = capsys.readouterr().err

@@ -60,7 +60,7 @@ def test_a_bug_leaves_its_traceback_in_the_record(tmp_path: Path, monkeypatch: p
     def broken(*_: object) -> None:
         raise ZeroDivisionError("made by the test")
 
-    monkeypatch.setattr("thaw.training.train.predicted", broken)
+    monkeypatch.setattr("thaw.training.train.predict_splits", broken)
     assert launch([*TINY, "trainer.epochs=1", f"output_dir={tmp_path}"]) == 1
     record = json.loads((only_run(tmp_path) / "run.json").read_text())
     assert record["status"] == "failed"

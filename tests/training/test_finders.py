@@ -16,7 +16,7 @@ from thaw.config.schema import Recipe
 from thaw.models.network import Network
 from thaw.system.memory import get_available_in_cgroup, get_available_memory, get_peak_memory, reset_peak_memory
 from thaw.training.module import ClassificationModule
-from thaw.training.tuner import batch_size_finder as batch_finder
+from thaw.training.tuner import batch_size_finder
 from thaw.training.tuner.batch_size_finder import BatchSizeResult, BatchSizeTrial, find_batch_size
 from thaw.training.tuner.lr_finder import range_test
 
@@ -145,7 +145,7 @@ def test_a_full_memory_in_the_range_test_is_the_users_to_mend(monkeypatch: pytes
 
 
 def test_on_a_cpu_no_batch_is_tried_that_would_take_most_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_finder, "available", lambda: 2**20)
+    monkeypatch.setattr(batch_size_finder, "get_available_memory", lambda: 2**20)
     found = find_batch_size(tiny(), 8, 32)
     assert len(found.trials) < 3
     assert "GiB of 0.0 available" in found.stop_reason

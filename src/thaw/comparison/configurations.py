@@ -140,7 +140,7 @@ def _test_against(configuration: Configuration, reference: Configuration) -> Pai
         for compared_run, reference_run in run_pairs
     ):
         return None
-    accuracies = [[run.score("test", "accuracy") for run in runs] for runs in zip(*run_pairs, strict=True)]
+    accuracies = [[run.get_score("test", "accuracy") for run in runs] for runs in zip(*run_pairs, strict=True)]
     paired_predictions = [
         (compared_run.predictions.paths, compared_run.predictions.right, reference_run.predictions.right)
         for compared_run, reference_run in run_pairs

@@ -16,13 +16,13 @@ INTERPOLATIONS = {name.lower(): method for name, method in Image.Resampling.__me
 @dataclass(frozen=True)
 class Preprocessing:
     """Resize the shorter side to `resize` pixels (`squash`: both sides), crop `size` x `size` from the centre, scale
-    to 0..1, subtract `mean`, divide by `deviation` (RGB)."""
+    to 0..1, subtract `mean`, divide by `std` (RGB)."""
 
     size: int
     resize: int
     interpolation: str
     mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
+    std: tuple[float, float, float]
     squash: bool = False
 
     def to_dict(self) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def _describe_input(preprocessing: Preprocessing, has_normalisation: bool) -> di
         f"resize {sides} to {resize} pixels, {interpolation} with antialiasing as Pillow does it",
         f"cut {size} x {size} pixels out of the centre",
     ]
-    normalise_step = "divide by 255, subtract preprocessing.mean, divide by preprocessing.deviation, channel by channel"
+    normalise_step = "divide by 255, subtract preprocessing.mean, divide by preprocessing.std, channel by channel"
     return {
         "name": INPUT_NAME,
         "type": "uint8" if has_normalisation else "float32",

@@ -112,7 +112,7 @@ class Normalize(nn.Module):
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.register_buffer("mean", _to_channel_tensor(preprocessing.mean), persistent=False)
-        self.register_buffer("deviation", _to_channel_tensor(preprocessing.deviation), persistent=False)
+        self.register_buffer("std", _to_channel_tensor(preprocessing.std), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         return (images.to(self.mean.dtype) - self.mean) / self.std

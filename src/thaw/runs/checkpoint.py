@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -35,7 +35,7 @@ class _Preprocessing(StrictModel):
     resize: int
     interpolation: Literal[tuple(INTERPOLATIONS)]  # type: ignore[valid-type]
     mean: Triple
-    deviation: Triple
+    std: Triple = Field(validation_alias=AliasChoices("std", "deviation"))  # the second name is version 0.1's
     squash: bool
 
 

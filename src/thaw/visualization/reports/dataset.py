@@ -132,7 +132,7 @@ def _count_by_class(data: DatasetInspection) -> list[tuple[str, list[int]]]:
 def _compute_channel_rows(images: ImageDataset, data: DatasetInspection) -> dict[str, Any]:
     mean, std, count = compute_channel_statistics(images, data.samples)
     rows = zip(
-        ("red", "green", "blue"), mean, std, IMAGENET_PREPROCESSING.mean, IMAGENET_PREPROCESSING.deviation, strict=True
+        ("red", "green", "blue"), mean, std, IMAGENET_PREPROCESSING.mean, IMAGENET_PREPROCESSING.std, strict=True
     )
     return {"rows": list(rows), "count": count}
 
