@@ -79,9 +79,9 @@ class Augmentation:
         return self == Augmentation()
 
     def plan_cached_views(self, num_samples: int | None) -> CachedViews:
-        """Decide which views of each train image a feature cache can hold, or why it can hold none.
+        """Decide which views of each train image a feature cache can hold, or why none.
 
-        `num_samples` is the number of random views that may stand for a new one per epoch; None allows exact views only.
+        `num_samples` is the number of random views that may replace a new one per epoch; None allows exact views only.
         """
         if self.is_empty:
             return CachedViews("plain", 1)
@@ -135,7 +135,7 @@ class Augmentation:
         return affine_matrices(center, extent, flip_sign, angle, image_sizes)
 
     def _compute_erase_boxes(self, size: int, random_values: np.ndarray) -> np.ndarray:
-        """Return float32 [n, 4]: top, left, bottom, right in pixels of the output; the box is empty if nothing is erased."""
+        """Return float32 [n, 4]: top, left, bottom, right in pixels of the output; an empty box erases nothing."""
         area = size**2 * (0.02 + 0.31 * random_values[:, ERASED_AREA])
         aspect = np.exp(np.log(0.3) + np.log(3.3 / 0.3) * random_values[:, ERASED_ASPECT])
         extent = np.minimum(size, np.sqrt(np.stack([area / aspect, area * aspect], 1)))
@@ -144,7 +144,7 @@ class Augmentation:
         return np.concatenate([corner, corner + extent * is_erased[:, None]], 1).astype(np.float32)
 
     def _sample_mixing_params(self, size: int, rng: np.random.Generator, count: int) -> dict[str, Tensor]:
-        """Sample a partner for each image and the fraction that stays its own; if both methods are enabled, choose one."""
+        """Sample a partner for each image and the fraction that stays its own; if both methods are on, choose one."""
         is_cutmix = bool(self.cutmix) and (not self.mixup or rng.random() < 0.5)
         lam = rng.beta(self.cutmix, self.cutmix) if is_cutmix else rng.beta(self.mixup, self.mixup)
         params = {"partner": torch.from_numpy(rng.permutation(count))}
@@ -180,7 +180,7 @@ def _compute_color_params(random_values: np.ndarray, jitter: tuple[float, float,
 
 
 def _sample_cutmix_box(size: int, lam: float, rng: np.random.Generator) -> tuple[list[int], float]:
-    """Return a box of about 1 - `lam` of the area (top, left, bottom, right) and the fraction that it really leaves."""
+    """Return a box of about 1 - `lam` of the area (top, left, bottom, right) and the fraction that it leaves."""
     half_side = size * math.sqrt(1 - lam) / 2
     row, column = rng.integers(size), rng.integers(size)
     top, left = (max(0, round(center - half_side)) for center in (row, column))

@@ -21,7 +21,7 @@ FLAT_IMAGE_HASH = np.zeros(2, dtype=np.uint64)
 
 
 def compute_difference_hash(image: Image.Image) -> np.ndarray:
-    """Return 128 bits as uint64 [2]: whether each cell of a 9 x 9 grid is brighter than its right and its lower neighbor.
+    """Return 128 bits, uint64 [2]: whether each cell of a 9 x 9 grid is brighter than its right and lower neighbors.
 
     An image without contrast has the hash 0 and is not compared with any other: it would resemble all of its kind.
     """

@@ -12,7 +12,7 @@ from thaw.data.readers import Row
 
 
 def split_stratified(rows: Iterable[Row], fractions: Mapping[str, float], seed: int) -> list[Row]:
-    """Move the fraction `fractions[split]` of the train rows of each class to `split`; at least one row stays in train."""
+    """Move the fraction `fractions[split]` of each class's train rows to `split`; at least one stays in train."""
 
     def assign_splits(members: Sequence[Row]) -> list[Row]:
         counts = {split: round(fraction * len(members)) for split, fraction in fractions.items()}

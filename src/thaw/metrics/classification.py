@@ -18,8 +18,8 @@ Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 def classification_metrics(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     """Compute accuracy, top-5 accuracy, macro accuracy, macro F1, cross-entropy, expected calibration error and count.
 
-    `logits` are float [n, classes], `labels` int64 [n]. Macro accuracy is the mean recall; it and macro F1 are means over
-    the classes that occur. Keys ending with `_ci95` are 95 % confidence intervals.
+    `logits` are float [n, classes], `labels` int64 [n]. Macro accuracy is the mean recall; it and macro F1 are means
+    over the classes that occur. Keys ending with `_ci95` are 95 % confidence intervals.
     """
     predictions = logits.argmax(1)
     correct = int((predictions == labels).sum())

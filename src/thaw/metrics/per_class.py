@@ -17,8 +17,8 @@ Interval = tuple[float, float]
 class ClassMetrics:
     """Metrics of one class, with 95 % confidence intervals.
 
-    `count` is the number of its images, `predicted` the number of predictions of it. Without images recall is 0, without
-    predictions precision is 0, each with the interval 0..1.
+    `count` is the number of its images, `predicted` the number of predictions of it. Without images recall is 0,
+    without predictions precision is 0, each with the interval 0..1.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ConfusedPair:
 
 
 def compute_class_metrics(confusion: np.ndarray, classes: Sequence[str]) -> list[ClassMetrics]:
-    """Compute the metrics of each class from `confusion`, int64 [classes, classes]: row the label, column the prediction."""
+    """Compute the metrics of each class from `confusion`, int64 [classes, classes]: labels by predictions."""
     true_positives, label_counts, prediction_counts = np.diagonal(confusion), confusion.sum(1), confusion.sum(0)
     _, resampled_f1 = _bootstrap_f1(confusion)
     rows = []
