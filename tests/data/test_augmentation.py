@@ -34,7 +34,7 @@ def make_images() -> list[Tensor]:
 
 
 def augment(augmentation: Augmentation, epoch: int = 1, seed: int = 0) -> tuple[Tensor, np.ndarray]:
-    """Return the augment batch and the random numbers that determined it."""
+    """Return the augmented batch and the random numbers that determined it."""
     canvas, image_sizes = pad_to_canvas(make_images())
     params = augmentation.sample_params(image_sizes, SIZE, seed, epoch, POSITIONS)
     return apply_augmentation(canvas, params, SIZE), counter_uniform(seed, epoch, POSITIONS, NUM_COLUMNS)

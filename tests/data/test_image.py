@@ -50,7 +50,7 @@ def test_gray_is_the_same_in_all_three_channels(tmp_path: Path) -> None:
 def test_one_bit_images_are_black_and_white(tmp_path: Path) -> None:
     is_white = PIXELS[:, :, 0] > 128
     expected = np.stack([is_white * np.uint8(255)] * 3, axis=2)
-    assert np.array_equal(read(save(Image.fromarray(is_white), tmp_path / "is_white.png")), expected)
+    assert np.array_equal(read(save(Image.fromarray(is_white), tmp_path / "bits.png")), expected)
 
 
 def test_palette_colors_are_looked_up(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_suffixes_may_be_uppercase(tmp_path: Path) -> None:
 
 @pytest.fixture
 def dataset_folder(tmp_path: Path) -> Path:
-    return write_split_folders(tmp_path / "dataset_folder", train=4, test=2)
+    return write_split_folders(tmp_path / "dataset", train=4, test=2)
 
 
 def test_the_fingerprint_does_not_depend_on_the_location(dataset_folder: Path) -> None:
