@@ -54,7 +54,7 @@ def test_crop_and_flip_match_torchvision() -> None:
     for result_image, picture, box, value in zip(result, make_images(), boxes, random_values[:, FLIP], strict=True):
         expected = F.resized_crop(picture.float(), *map(int, box), [SIZE, SIZE], antialias=False)
         expected = F.horizontal_flip(expected) if value < 0.5 else expected
-        # torchvision's crop ends at its box, result_image interpolates beyond it: only the outermost pixels differ.
+        # torchvision's crop ends at its box, ours interpolates beyond it: only the outermost pixels differ.
         assert (result_image - expected)[:, 1:-1, 1:-1].abs().max() < 0.5
 
 
