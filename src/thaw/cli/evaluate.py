@@ -241,7 +241,7 @@ def _format_cells(values: Sequence[Any]) -> Iterator[Any]:
 
 def _save_top_losses(file: Path, classifier: Classifier, evaluation: Evaluation) -> None:
     from thaw.inference.predict import load_pixels
-    from thaw.metrics.top_losses import captions, top_losses
+    from thaw.metrics.classification import captions, top_losses
     from thaw.visualization.plots.image_grid import save_image_grid
 
     indices = top_losses(evaluation.logits, evaluation.labels, MAX_SHOWN_IMAGES)

@@ -1,4 +1,4 @@
-"""The user's cache folder, and folders in it that are complete or absent, never half."""
+"""Locate the user's cache folder, and build folders in it that are complete or absent."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from thaw.config.errors import Problem, UserError
 
 
 def resolve_cache_dir(configured: str | None) -> Path:
-    """`configured`, else $THAW_CACHE, else the user's cache folder."""
+    """Return `configured`, else $THAW_CACHE, else the user's cache folder."""
     configured_dir = configured or os.environ.get("THAW_CACHE")
     return Path(configured_dir).expanduser().absolute() if configured_dir else user_cache_path("thaw")
 
 
 def compute_cache_key(**parts: Any) -> str:
-    """16 hex digits that change whenever any of the plain values does."""
+    """Return 16 hex digits that change with any of the plain values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def build_folder_once(target: Path, fill: Callable[[Path], None]) -> Path:
-    """Return `target`, filled by `fill(folder)` unless it exists. Processes that ask together fill it once; a process
-    that is killed leaves no `target`.
+    """Fill the folder `target` by `fill(folder)` if it does not exist, and return it.
+
+    Concurrent processes fill it once; a process that is killed meanwhile leaves no `target`.
 
     Raises:
-        UserError: if the disk is full or the folder cannot be written.
+        UserError: if the disk is full or the folder is not writable.
     """
     with raise_write_errors(target), closing(FolderTransaction([target])) as transaction:
         if temporary_folders := transaction.begin():
@@ -62,12 +63,13 @@ class FolderTransaction:
         """
         if all(target.is_dir() for target in self._targets):
             return {}
-        for target in sorted(self._targets):  # all processes lock in this order, so that no two wait for each other
+        for target in sorted(self._targets):  # all processes lock in the same order, which avoids deadlocks
             target.parent.mkdir(parents=True, exist_ok=True)
             self._locks.enter_context(FileLock(target.with_name(f".{target.name}.lock")))
         missing_targets = [target for target in self._targets if not target.is_dir()]
         for target in missing_targets:
-            for abandoned_folder in target.parent.glob(f".{target.name}.partial-*"):  # under our lock nobody fills them
+            # This process holds the lock, so no other one is filling these.
+            for abandoned_folder in target.parent.glob(f".{target.name}.partial-*"):
                 shutil.rmtree(abandoned_folder)
         for target in missing_targets:
             temporary_folder = tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent)
@@ -81,7 +83,7 @@ class FolderTransaction:
             OSError: if a folder cannot be moved.
         """
         for target, temporary_folder in self._temporary_folders.items():
-            temporary_folder.chmod(0o755)  # mkdtemp's 0700 would hide a shared cache from its other users
+            temporary_folder.chmod(0o755)  # mkdtemp's 0700 would lock other users of a shared cache out
             temporary_folder.replace(target)
 
     def close(self) -> None:
@@ -101,5 +103,6 @@ def raise_write_errors(target: Path) -> Iterator[None]:
 
 
 def cache_write_error(target: Path, error: OSError) -> UserError:
+    """Build the error for a cache folder that is full or not writable."""
     fix = "free some space, or data.cache_dir=DIR (also $THAW_CACHE) on another disk"
     return UserError("the cache cannot be written.", [Problem(str(target), error.strerror or str(error), fix=fix)])
