@@ -21,7 +21,7 @@ from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples, limit_per_class
 from thaw.features.cache import FeatureCache, open_feature_cache
 from thaw.features.cache_key import build_feature_spec
-from thaw.features.cache_policy import Prefix, decide_caching, describe_decisions
+from thaw.features.cache_policy import CachingConditions, Prefix, decide_caching, describe_decisions
 from thaw.features.extract import ExecutionConfig
 from thaw.features.forward import get_dtype
 from thaw.features.process_group import SINGLE_PROCESS, ProcessGroup
@@ -127,17 +127,16 @@ def _print_processes(components: Components) -> None:
 
 def _build_batch_source(run: Run, components: Components, plan: Plan) -> BatchSource:
     recipe, views, prefixes = run.recipe, components.build_views(), components.compute_prefixes()
-    has_averaging, augmentation = recipe.trainer.averaging is not None, components.images.augmentation
     blocker = "trainer.parallel=fsdp has the stages in pieces" if is_fsdp(components) else ""
-    cache_decisions = decide_caching(
-        plan, prefixes, recipe.feature_cache, augmentation, views.num_rows, has_averaging, blocker
+    conditions = CachingConditions(
+        recipe.feature_cache,
+        components.images.augmentation,
+        views.num_rows,
+        recipe.trainer.averaging is not None,
+        blocker,
     )
-    print(
-        "\n".join(
-            describe_decisions(cache_decisions, prefixes, views.num_rows, augmentation, recipe.feature_cache.views)
-        )
-        + "\n"
-    )
+    cache_decisions = decide_caching(plan, prefixes, conditions)
+    print("\n".join(describe_decisions(cache_decisions, prefixes, conditions)) + "\n")
     return BatchSource(
         components.network,
         plan,
