@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from thaw.data.batches import SequentialBatchSampler
 from thaw.data.factory import load_samples
 from thaw.data.image_store import MAX_LISTED_IMAGES
 from thaw.data.samples import SPLITS, Samples, limit_per_class
-from thaw.features.cache import compute_feature_keys
-from thaw.features.cached_features import read_features
+from thaw.features.cache import find_cached_features
+from thaw.features.cache_key import build_feature_spec
 from thaw.features.views import EVALUATION_VIEW, build_views
 from thaw.inference.load import Classifier
 from thaw.inference.predict import iter_predictions
@@ -146,18 +145,14 @@ def _compute_cached_logits(
     if recipe.feature_cache.mode == "off" or recipe.trainer.test_time_augmentation != "none":
         return None
     views = build_views(samples, build_augmentation(recipe.augment), recipe.seed, recipe.feature_cache.views)
-    backbone, network = recipe.backbone, classifier.network
-    architecture = f"{backbone.library} {version(backbone.library)} {backbone.name}"
-    depths = classifier.cached_depths[::-1]
-    keys = compute_feature_keys(
-        network, depths, architecture, classifier.preprocessing, classifier.precision, views.identity
-    )
-    folder = resolve_cache_dir(recipe.data.cache_dir) / "features"
-    cached_depth = next((depth for depth in depths if (folder / keys[depth]).is_dir()), None)
-    if cached_depth is None or (views.rows[EVALUATION_VIEW, positions] < 0).any():
+    if (views.rows[EVALUATION_VIEW, positions] < 0).any():
         return None
-    features = read_features(folder / keys[cached_depth], cached_depth, views, samples.get_labels(), classifier.device)
+    spec = build_feature_spec(recipe.backbone, classifier.preprocessing, classifier.precision, views)
+    depths, labels = classifier.cached_depths[::-1], samples.get_labels()
+    features = find_cached_features(recipe, spec, classifier.network, depths, labels, classifier.device)
+    if features is None:
+        return None
     batches = SequentialBatchSampler(positions, recipe.trainer.batch_size).iter_positions()
     return torch.cat(
-        [classifier.compute_logits(features.get_evaluation_features(batch), cached_depth) for batch in batches]
+        [classifier.compute_logits(features.get_evaluation_features(batch), features.depth) for batch in batches]
     )

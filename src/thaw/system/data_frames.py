@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def build_frame(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Return `rows` as a pandas data frame, or as a list of dicts if pandas is not installed. Text that is a number
-    becomes one; empty text becomes None."""
-    values = [{key: _parse_number(value) for key, value in row.items()} for row in rows]
+def build_frame(rows: Sequence[Mapping[str, Any]], parse_numbers: bool = True) -> Any:
+    """Return `rows` as a pandas data frame, or as a list of dicts if pandas is not installed. With `parse_numbers`,
+    text that is a number becomes one and empty text becomes None."""
+    values = [{key: _parse_number(value) if parse_numbers else value for key, value in row.items()} for row in rows]
     if importlib.util.find_spec("pandas") is None:
         return values
     import pandas

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -20,8 +19,9 @@ from thaw.data.image_store import LazyImageStore
 from thaw.data.inspection import DatasetInspection, inspect_dataset
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples, limit_per_class
-from thaw.features.cache import FeatureCache
-from thaw.features.cache_policy import Prefix, decide_caching, describe_decisions
+from thaw.features.cache import FeatureCache, open_feature_cache
+from thaw.features.cache_key import build_feature_spec
+from thaw.features.cache_policy import CachingConditions, Prefix, decide_caching, describe_decisions
 from thaw.features.extract import ExecutionConfig
 from thaw.features.forward import get_dtype
 from thaw.features.process_group import SINGLE_PROCESS, ProcessGroup
@@ -47,6 +47,7 @@ from thaw.system.devices import (
     resolve_process_topology,
 )
 from thaw.system.process import available_cpus, configure_process
+from thaw.system.reporter import SILENT, Reporter
 from thaw.training.callbacks.checkpointing import build_checkpoint_metadata
 from thaw.training.dataloaders import BatchSource, DataLoaders, build_dataloaders, resolve_num_workers
 from thaw.training.distributed import collectives as ranks
@@ -126,17 +127,16 @@ def _print_processes(components: Components) -> None:
 
 def _build_batch_source(run: Run, components: Components, plan: Plan) -> BatchSource:
     recipe, views, prefixes = run.recipe, components.build_views(), components.compute_prefixes()
-    has_averaging, augmentation = recipe.trainer.averaging is not None, components.images.augmentation
     blocker = "trainer.parallel=fsdp has the stages in pieces" if is_fsdp(components) else ""
-    cache_decisions = decide_caching(
-        plan, prefixes, recipe.feature_cache, augmentation, views.num_rows, has_averaging, blocker
+    conditions = CachingConditions(
+        recipe.feature_cache,
+        components.images.augmentation,
+        views.num_rows,
+        recipe.trainer.averaging is not None,
+        blocker,
     )
-    print(
-        "\n".join(
-            describe_decisions(cache_decisions, prefixes, views.num_rows, augmentation, recipe.feature_cache.views)
-        )
-        + "\n"
-    )
+    cache_decisions = decide_caching(plan, prefixes, conditions)
+    print("\n".join(describe_decisions(cache_decisions, prefixes, conditions)) + "\n")
     return BatchSource(
         components.network,
         plan,
@@ -242,21 +242,15 @@ class Components:
     def build_views(self) -> Views:
         return build_views(self.samples, self.images.augmentation, self.recipe.seed, self.recipe.feature_cache.views)
 
-    def build_feature_cache(self, views: Views, process_group: ProcessGroup = SINGLE_PROCESS) -> FeatureCache:
+    def build_feature_cache(
+        self, views: Views, process_group: ProcessGroup = SINGLE_PROCESS, reporter: Reporter = SILENT
+    ) -> FeatureCache:
         recipe, backbone = self.recipe, self.recipe.backbone
         device = get_device(self.accelerator, process_group.rank % self.topology.devices)
-        return FeatureCache(
-            resolve_cache_dir(recipe.data.cache_dir),
-            recipe.feature_cache.gib * 2**30,
-            self.images,
-            views,
-            self.preprocessing,
-            f"{backbone.library} {version(backbone.library)} {backbone.name}",
-            ExecutionConfig(device, str(self.precision), resolve_num_workers(recipe.trainer, self.is_on_gpu)),
-            {prefix.depth: prefix.bytes_per_image for prefix in self.compute_prefixes()},
-            {"dataset": recipe.dataset.name, "backbone": backbone.name},
-            process_group,
-        )
+        spec = build_feature_spec(backbone, self.preprocessing, str(self.precision), views)
+        execution = ExecutionConfig(device, resolve_num_workers(recipe.trainer, self.is_on_gpu))
+        bytes_per_image = {prefix.depth: prefix.bytes_per_image for prefix in self.compute_prefixes()}
+        return open_feature_cache(recipe, spec, self.images, execution, bytes_per_image, process_group, reporter)
 
     def build_process_group(self, rank: int) -> ProcessGroup:
         """All processes of the run, of which this one is number `rank`."""
