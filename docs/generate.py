@@ -6,6 +6,7 @@ python docs/generate.py --check    writes nothing; exit status 1 if a page is ou
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import inspect
@@ -14,10 +15,12 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
 DOCS = Path(__file__).resolve().parent
+MAX_SIGNATURE = 100  # characters in one line
 BLOCK = re.compile(r"<!-- generated: (?P<name>.+?) -->\n(?P<text>.*?)<!-- end -->", re.DOTALL)
 
 
@@ -79,29 +82,36 @@ def render_configuration() -> str:
     """Return a table for each group of the recipe, with default, valid values and meaning of every key."""
     from thaw.config.reference import describe_keys
 
-    keys = list(describe_keys())
-    top_level_keys = [key for key in keys if "." not in key.key]
-    groups = dict.fromkeys(key.key.split(".")[0] for key in keys if "." in key.key)
-    sections = [_render_key_section("The whole run", top_level_keys)] if top_level_keys else []
-    sections += [_render_key_section(f"`{group}`", _keys_of_group(keys, group)) for group in groups]
-    return "\n".join(sections)
+    keys = describe_keys()
+    groups = dict.fromkeys(key.key.partition(".")[0] for key in keys if "." in key.key)
+    run_keys = [key for key in keys if "." not in key.key and key.key not in groups]
+    sections = [
+        _render_key_section(f"`{group}`", [key for key in keys if _is_in_group(key, group)]) for group in groups
+    ]
+    return "\n".join([_render_key_section("The whole run", run_keys), *sections])
 
 
-def _keys_of_group(keys: Iterable[Any], group: str) -> list[Any]:
-    return [key for key in keys if key.key.startswith(f"{group}.")]
+def _is_in_group(key: Any, group: str) -> bool:
+    return bool(key.key.startswith(f"{group}."))
 
 
-def _render_key_section(title: str, keys: Iterable[Any]) -> str:
-    rows = [[_format_code(key.key), _format_code(key.default), _format_range(key), key.meaning] for key in keys]
-    return f"## {title}\n\n{format_table(['key', 'default', 'valid values', 'meaning'], rows)}"
+def _render_key_section(title: str, keys: Sequence[Any]) -> str:
+    header = ["key", "default", "valid values", "meaning"]
+    rows = [[f"`{key.key}`", _format_default(key), _format_valid_values(key), key.meaning] for key in keys]
+    if any(key.variants for key in keys):  # some choices of the group have other keys
+        header.append("only for")
+        rows = [
+            [*row, ", ".join(f"`{variant}`" for variant in key.variants)] for row, key in zip(rows, keys, strict=True)
+        ]
+    return f"## {title}\n\n{format_table(header, rows)}"
 
 
-def _format_code(text: object) -> str:
-    return "" if text in (None, "") else f"`{text}`"
+def _format_default(key: Any) -> str:
+    return "must be set" if "must be set" in key.default else f"`{key.default}`" if key.default else ""
 
 
-def _format_range(key: Any) -> str:
-    return ", ".join(dict.fromkeys(text for text in (key.type, key.range) if text))
+def _format_valid_values(key: Any) -> str:
+    return key.range if key.type == "choice" else ", ".join(text for text in (key.type, key.range) if text)
 
 
 def render_options(verb: Sequence[str]) -> str:
@@ -121,13 +131,27 @@ def render_options(verb: Sequence[str]) -> str:
 
 
 def render_api() -> str:
-    """Return signature and docstring of everything in `thaw.__all__`, classes with their public members."""
-    importlib.import_module("thaw.api")
+    """Return signature and docstring of each public function, then the classes that they return or raise."""
+    api = importlib.import_module("thaw.api")
     thaw = importlib.import_module("thaw")
     members = {name: getattr(thaw, name) for name in thaw.__all__}
-    functions = [_render_function(name, member) for name, member in members.items() if inspect.isfunction(member)]
-    classes = [_render_class(name, member) for name, member in members.items() if inspect.isclass(member)]
-    return "\n".join([*functions, *classes])
+    functions = {name: member for name, member in members.items() if inspect.isfunction(member)}
+    classes = {name: member for name, member in members.items() if inspect.isclass(member)}
+    returned_classes = _find_returned_classes(api, functions.values())
+    return "\n".join(
+        [_render_function(name, function) for name, function in functions.items()]
+        + [_render_class(f"thaw.{name}", documented) for name, documented in classes.items()]
+        + [_render_class(name, documented) for name, documented in sorted(returned_classes.items())]
+    )
+
+
+def _find_returned_classes(api: ModuleType, functions: Iterable[Any]) -> dict[str, Any]:
+    """Return the classes that the annotations of `functions` name, by name; `api` imports them, some for typing only."""
+    imports = [node for node in ast.walk(ast.parse(inspect.getsource(api))) if isinstance(node, ast.ImportFrom)]
+    modules = {alias.asname or alias.name: node.module for node in imports for alias in node.names if node.module}
+    annotations = " ".join(str(inspect.signature(function).return_annotation) for function in functions)
+    names = [name for name in re.findall(r"\w+", annotations) if name in modules]
+    return {name: getattr(importlib.import_module(modules[name]), name) for name in names}
 
 
 def _render_function(name: str, function: Any) -> str:
@@ -135,41 +159,53 @@ def _render_function(name: str, function: Any) -> str:
 
 
 def _format_signature(name: str, function: Any) -> str:
-    text = f"def {name}{inspect.signature(function)}: ..."
-    return text.replace("'", "").replace("collections.abc.", "").replace("pathlib.", "")
+    signature = inspect.signature(function)
+    text = f"def {name}{signature}: ..."
+    if len(text) > MAX_SIGNATURE:
+        parameters = re.split(r", (?=\*|\w+: )", str(signature)[1:].rpartition(") -> ")[0])
+        lines = "".join(f"    {parameter},\n" for parameter in parameters)
+        text = f"def {name}(\n{lines}) -> {signature.return_annotation}: ..."
+    return text.replace("'", "")
 
 
 def _format_docstring(documented: Any) -> str:
     """Return the docstring as Markdown; its sections, such as `Raises:`, become lists."""
-    paragraphs, lines = [], (inspect.getdoc(documented) or "").splitlines()
-    for line in lines:
-        section = re.fullmatch(r"(Raises|Returns|Args|Yields):", line)
-        paragraphs.append(f"**{section[1]}**\n" if section else re.sub(r"^    (\w+): ", r"- `\1`: ", line))
-    return "\n".join(paragraphs) + "\n"
+    lines = []
+    for line in (inspect.getdoc(documented) or "").splitlines():
+        if section := re.fullmatch(r"(Args|Returns|Yields|Raises):", line):
+            lines.append(f"**{section[1]}**\n")
+        elif entry := re.match(r" {4}(\w+): ", line):
+            lines.append(f"- `{entry[1]}`: {line[entry.end() :]}")
+        else:
+            lines.append(re.sub(r"^ {4}(?=\w)", "", re.sub(r"^ {8}", "  ", line)))
+    return "\n".join(lines) + "\n"
 
 
 def _render_class(name: str, documented: Any) -> str:
-    public_members = {
-        member_name: member
-        for member_name, member in inspect.getmembers_static(documented)
-        if not member_name.startswith("_") and (isinstance(member, property) or inspect.isfunction(member))
-    }
-    rows = [
-        [f"`{member_name}{'' if isinstance(member, property) else '()'}`", _first_line(member)]
-        for member_name, member in public_members.items()
-        if not _is_inherited_from_library(documented, member_name)
-    ]
-    table = f"\n{format_table(['member', 'meaning'], rows)}" if rows else ""
-    return f"### `thaw.{name}`\n\n{_format_docstring(documented)}{table}"
+    fields = [field for field in getattr(documented, "__dataclass_fields__", {}) if not field.startswith("_")]
+    rows = [[f"`{field}`", "", f"`{inspect.get_annotations(documented)[field]}`"] for field in fields]
+    for member_name, member in inspect.getmembers_static(documented):
+        if _is_public_member(documented, member_name, member):
+            call = "" if isinstance(member, property) else "()"
+            rows.append([f"`{member_name}{call}`", _first_paragraph(member), f"`{_return_annotation(member)}`"])
+    table = f"\n{format_table(['member', 'meaning', 'type'], rows)}" if rows else ""
+    return f"### `{name}`\n\n{_format_docstring(documented)}{table}"
 
 
-def _first_line(member: Any) -> str:
+def _is_public_member(documented: Any, name: str, member: Any) -> bool:
+    """Return whether `member` is a property or method that a class of thaw defines."""
+    owner = next((base for base in documented.__mro__ if name in vars(base)), object)
+    is_listed = isinstance(member, property) or inspect.isfunction(member)
+    return is_listed and not name.startswith("_") and owner.__module__.startswith("thaw")
+
+
+def _first_paragraph(member: Any) -> str:
     return (inspect.getdoc(member) or "").split("\n\n")[0]
 
 
-def _is_inherited_from_library(documented: Any, member_name: str) -> bool:
-    owners = [base for base in documented.__mro__ if member_name in vars(base)]
-    return not owners or not owners[0].__module__.startswith("thaw")
+def _return_annotation(member: Any) -> str:
+    function = member.fget if isinstance(member, property) else member
+    return str(inspect.signature(function).return_annotation)
 
 
 if __name__ == "__main__":
