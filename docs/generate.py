@@ -91,18 +91,13 @@ def render_configuration() -> str:
     return "\n".join([_render_key_section("The whole run", run_keys), *sections])
 
 
-def _is_in_group(key: Any, group: str) -> bool:
-    return bool(key.key.startswith(f"{group}."))
-
-
 def _render_key_section(title: str, keys: Sequence[Any]) -> str:
     header = ["key", "default", "valid values", "meaning"]
     rows = [[f"`{key.key}`", _format_default(key), _format_valid_values(key), key.meaning] for key in keys]
     if any(key.variants for key in keys):  # some choices of the group have other keys
         header.append("only for")
-        rows = [
-            [*row, ", ".join(f"`{variant}`" for variant in key.variants)] for row, key in zip(rows, keys, strict=True)
-        ]
+        choices = [", ".join(f"`{variant}`" for variant in key.variants) for key in keys]
+        rows = [[*row, choice] for row, choice in zip(rows, choices, strict=True)]
     return f"## {title}\n\n{format_table(header, rows)}"
 
 
