@@ -84,11 +84,10 @@ def render_configuration() -> str:
 
     keys = describe_keys()
     groups = dict.fromkeys(key.key.partition(".")[0] for key in keys if "." in key.key)
-    run_keys = [key for key in keys if "." not in key.key and key.key not in groups]
-    sections = [
-        _render_key_section(f"`{group}`", [key for key in keys if _is_in_group(key, group)]) for group in groups
-    ]
-    return "\n".join([_render_key_section("The whole run", run_keys), *sections])
+    keys_by_title = {"The whole run": [key for key in keys if key.key.partition(".")[0] not in groups]}
+    for group in groups:
+        keys_by_title[f"`{group}`"] = [key for key in keys if key.key.startswith(f"{group}.")]
+    return "\n".join(_render_key_section(title, section_keys) for title, section_keys in keys_by_title.items())
 
 
 def _render_key_section(title: str, keys: Sequence[Any]) -> str:
@@ -141,7 +140,7 @@ def render_api() -> str:
 
 
 def _find_returned_classes(api: ModuleType, functions: Iterable[Any]) -> dict[str, Any]:
-    """Return the classes that the annotations of `functions` name, by name; `api` imports them, some for typing only."""
+    """Return the classes that the annotations of `functions` name; `api` imports them, some for typing only."""
     imports = [node for node in ast.walk(ast.parse(inspect.getsource(api))) if isinstance(node, ast.ImportFrom)]
     modules = {alias.asname or alias.name: node.module for node in imports for alias in node.names if node.module}
     annotations = " ".join(str(inspect.signature(function).return_annotation) for function in functions)
