@@ -205,6 +205,8 @@ def write_presets(folder: Path, data: Path) -> list[Path]:
     files = []
     for block in find_blocks(ROOT / "docs" / "configuration.md", "yaml"):
         header, _, text = block.partition("\n")
+        if not header.startswith("# mine/"):
+            continue
         files.append(folder / header.removeprefix("# "))
         files[-1].parent.mkdir(parents=True, exist_ok=True)
         files[-1].write_text(text.replace("root: DIR", f"root: {data}"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from docs import generate
-from tests.conftest import ROOT
+from tests.conftest import ROOT, thaw
 from tests.docs.pages import DOCS_PAGES, PAGES, README, find_blocks, find_link_targets, read_page
 
 PAGES_WITH_PYTHON = [page for page in PAGES if find_blocks(page, "python")]
@@ -85,6 +85,18 @@ def test_python_blocks_marked_to_run_do(page: Path, tmp_path: Path, monkeypatch:
     namespace: dict[str, object] = {}
     for block in find_blocks(page, "python", marker="run"):
         exec(compile(block, str(page), "exec"), namespace)
+
+
+def test_every_verb_has_a_section_with_two_examples(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert thaw(monkeypatch, "--help") == 0
+    verbs = re.findall(r"^  ([a-z][a-z-]*)  ", capsys.readouterr().out, re.MULTILINE)
+    page = ROOT / "docs" / "command_line.md"
+    sections = re.findall(r"^### `thaw ([a-z-]+)", read_page(page), re.MULTILINE)
+    examples = [line for block in find_blocks(page, "sh") for line in block.splitlines()]
+    assert set(verbs) == set(sections)
+    assert [verb for verb in verbs if sum(f"thaw {verb}" in example for example in examples) < 2] == []
 
 
 def test_the_site_is_built_without_warnings(tmp_path: Path) -> None:
