@@ -7,7 +7,7 @@ from pathlib import Path
 
 from thaw.cli.arguments import generate_unique_name, is_help_request
 from thaw.config.errors import Problem, UserError
-from thaw.runs.run import RECORD_FILE
+from thaw.runs.run import is_run
 
 DEFAULT_OUTPUT_DIR = "outputs"
 HELP = """thaw compare DIR [DIR ...] [out=DIR]
@@ -64,6 +64,6 @@ def _is_setting(argument: str) -> bool:
 
 
 def _resolve_output_folder(directories: Sequence[Path]) -> Path:
-    if len(directories) == 1 and not (directories[0] / RECORD_FILE).is_file():
+    if len(directories) == 1 and not is_run(directories[0]):
         return directories[0]
     return Path(DEFAULT_OUTPUT_DIR) / generate_unique_name("comparison")

@@ -60,10 +60,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _download_dataset(recipe: Recipe, _: Settings) -> int:
     from thaw.data.factory import load_samples
-    from thaw.system.cache_folder import resolve_cache_dir
     from thaw.visualization.reports.console import print_dataset_summary
 
-    samples = load_samples(recipe.dataset, recipe.seed, resolve_cache_dir(recipe.data.cache_dir), recipe.data.mirror)
+    samples = load_samples(recipe)
     print_dataset_summary(recipe.dataset.name, samples, {})
     print(f"it lies in {samples.root}")
     return EXIT_CLEAN
@@ -78,7 +77,7 @@ def _verify_dataset(recipe: Recipe, _: Settings) -> int:
 
     cache_dir = resolve_cache_dir(recipe.data.cache_dir)
     archive_problems = list(_find_corrupt_archives(recipe, cache_dir))
-    samples = load_samples(recipe.dataset, recipe.seed, cache_dir, recipe.data.mirror)
+    samples = load_samples(recipe)
     problems = [*archive_problems, *verify_dataset(samples, recipe.data.near_duplicates)]
     print_dataset_summary(recipe.dataset.name, samples, {})
     print_problems(problems)
@@ -123,7 +122,7 @@ def _write_report(recipe: Recipe, settings: Settings) -> int:
 
     name, cache_dir = recipe.dataset.name, resolve_cache_dir(recipe.data.cache_dir)
     preprocessing = IMAGENET_PREPROCESSING.with_size(recipe.dataset.image_size, recipe.dataset.crop)
-    samples = load_samples(recipe.dataset, recipe.seed, cache_dir, recipe.data.mirror)
+    samples = load_samples(recipe)
     max_bytes = recipe.data.store_gib * 2**30
     inspection = inspect_dataset(samples, preprocessing, cache_dir, True, recipe.data.near_duplicates, max_bytes)
     labels, augmentation = inspection.samples.get_labels(), build_augmentation(recipe.augment)

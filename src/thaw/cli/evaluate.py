@@ -195,7 +195,8 @@ def _write_outputs(
 ) -> None:
     import torch
 
-    from thaw.runs.predictions import write_predictions
+    from thaw.runs.predictions import format_predictions
+    from thaw.runs.run import PREDICTIONS_FILE
     from thaw.system.files import write_json, write_text
     from thaw.visualization.plots.training import save_confusion_matrix, save_reliability_diagram
 
@@ -203,9 +204,8 @@ def _write_outputs(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", metrics)
     write_text(folder / "per_class.csv", _format_csv(evaluation.compute_class_metrics()))
-    write_predictions(
-        folder / "predictions.csv", evaluation.samples, evaluation.logits, torch.from_numpy(evaluation.positions)
-    )
+    positions = torch.from_numpy(evaluation.positions)
+    write_text(folder / PREDICTIONS_FILE, format_predictions(evaluation.samples, evaluation.logits, positions))
     count, error, confusion = len(evaluation.labels), metrics[split]["ece"], evaluation.confusion
     title = f"{confusion.trace()} of {count} {split} images right"
     save_confusion_matrix(confusion, evaluation.samples.classes, title, folder / "confusion_matrix.png")
@@ -241,7 +241,7 @@ def _format_cells(values: Sequence[Any]) -> Iterator[Any]:
 
 def _save_top_losses(file: Path, classifier: Classifier, evaluation: Evaluation) -> None:
     from thaw.inference.predict import load_pixels
-    from thaw.metrics.top_losses import captions, top_losses
+    from thaw.metrics.classification import captions, top_losses
     from thaw.visualization.plots.image_grid import save_image_grid
 
     indices = top_losses(evaluation.logits, evaluation.labels, MAX_SHOWN_IMAGES)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from thaw.config.errors import Problem, UserError, find_closest_name
-from thaw.runs.run import RECORD_FILE
+from thaw.runs.run import is_run
 
 MAX_PROBLEMS = 20
 STDIN, GLOB_CHARACTERS = "-", re.compile(r"[*?\[]")
@@ -43,7 +43,7 @@ def _resolve_paths(path_or_pattern: str, can_be_pattern: bool) -> tuple[list[Pat
     path = Path(path_or_pattern).expanduser()
     if path.is_file():
         return [path], None
-    if (path / RECORD_FILE).is_file():
+    if is_run(path):
         actual = "a run directory, whose pictures are plots"
         return [], Problem(
             path_or_pattern,

@@ -49,7 +49,6 @@ def run(arguments: Sequence[str]) -> int:
 
 def _find_unlabelled_images(classifier: Classifier, root: str | None) -> tuple[CsvDatasetConfig, list[Path]]:
     from thaw.data.factory import load_samples
-    from thaw.system.cache_folder import resolve_cache_dir
 
     recipe, dataset = classifier.recipe, classifier.recipe.dataset
     if not isinstance(dataset, CsvDatasetConfig) or dataset.unlabelled is None:
@@ -58,7 +57,7 @@ def _find_unlabelled_images(classifier: Classifier, root: str | None) -> tuple[C
         )
         raise UserError("nothing to predict.", [problem])
     dataset = dataset.model_copy(update={"root": root}) if root else dataset
-    samples = load_samples(dataset, recipe.seed, resolve_cache_dir(recipe.data.cache_dir), recipe.data.mirror)
+    samples = load_samples(recipe.model_copy(update={"dataset": dataset}))
     folder = samples.root / str(dataset.unlabelled)
     paths = sorted(folder.glob(f"*{dataset.suffix}"))
     if not paths:

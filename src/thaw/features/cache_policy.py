@@ -102,12 +102,8 @@ def _find_blocker(
         return "nothing before the first trained stage is frozen"
     if not depth:
         return f"BatchNorm of {phase.parts[0].name}, though frozen, follows the batches"
-    if augmentation.has_mixing:
-        return "mixup and CutMix mix images anew in every epoch"
-    if not augmentation.is_empty and cache_config.views is None and not augmentation.is_flip_only:
-        return (
-            "augmentation changes images anew in every epoch; feature_cache.views=8 trains on 8 views of each instead"
-        )
+    if reason := augmentation.plan_cached_views(cache_config.views).reason:
+        return reason
     if has_weight_averaging and not plan.is_pretrained_until(depth, phase):
         return "validation sees averaged weights of its frozen stages, training others"
     return ""
@@ -116,7 +112,7 @@ def _find_blocker(
 def _not_worthwhile(
     plan: Plan, phase: PhasePlan, prefix: Prefix, cache_config: FeatureCacheConfig, augmentation: Augmentation
 ) -> str:
-    num_views = 1 if augmentation.is_empty else 2 if augmentation.is_flip_only else cache_config.views or 1
+    num_views = augmentation.plan_cached_views(cache_config.views).count
     num_epochs = sum(
         other_phase.end - other_phase.start
         for other_phase in plan.phases
@@ -157,9 +153,10 @@ def _describe_phases(phases: Sequence[str]) -> str:
 def _describe_cached_prefix(prefix: Prefix, num_rows: int, augmentation: Augmentation, num_views: int | None) -> str:
     stages_text = "1 stage runs" if prefix.depth == 1 else f"{prefix.depth} stages run"
     size_mib = num_rows * prefix.bytes_per_image / 2**20
-    if augmentation.is_empty:
+    kind = augmentation.plan_cached_views(num_views).kind
+    if kind == "plain":
         frequency_text = "image, not once per epoch"
-    elif augmentation.is_flip_only:
+    elif kind == "flipped":
         frequency_text = "image and mirror image, not once per epoch"
     else:
         frequency_text = f"image in {num_views} views; an approximation, as every epoch would draw anew"

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from thaw.data.problems import escape_path
+from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
 from thaw.models.network import pool
 

@@ -43,11 +43,12 @@ class Views:
 def build_views(samples: Samples, augmentation: Augmentation, seed: int, num_draws: int | None) -> Views:
     """Both views where augmentation mirrors and nothing else, else `count` draws of each train image. Of augmentation
     without a count there are plain views alone: it cannot be trained on cached features."""
-    if augmentation.is_flip_only:
+    cached_views = augmentation.plan_cached_views(num_draws)
+    if cached_views.kind == "flipped":
         return build_flipped_views(samples, augmentation, seed)
-    if augmentation.is_empty or num_draws is None:
-        return build_plain_views(samples)
-    return build_drawn_views(samples, augmentation, seed, num_draws)
+    if cached_views.kind == "sampled":
+        return build_drawn_views(samples, augmentation, seed, cached_views.count)
+    return build_plain_views(samples)
 
 
 def build_plain_views(samples: Samples) -> Views:

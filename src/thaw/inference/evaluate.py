@@ -80,7 +80,7 @@ def evaluate_splits(classifier: Classifier, recipe: Recipe, splits: Sequence[str
     Raises:
         UserFault: where the data cannot be had, is of other classes than the network, or has none of the splits.
     """
-    samples = load_samples(recipe.dataset, recipe.seed, resolve_cache_dir(recipe.data.cache_dir), recipe.data.mirror)
+    samples = load_samples(recipe)
     if recipe.data.train_per_class:
         samples = limit_per_class(samples, recipe.data.train_per_class, recipe.seed)
     _check_classes(samples, classifier.classes)

@@ -18,7 +18,6 @@ from thaw.data.preprocessing import Preprocessing
 from thaw.inference.export_formats import FORMATS, LogitsFunction, build_export_metadata, build_exportable_model
 from thaw.inference.load import Classifier
 from thaw.inference.predict import open_image, preprocess
-from thaw.system.cache_folder import resolve_cache_dir
 
 BATCH_SIZES = (1, 7)  # both in every check: a batch whose number has become a constant fails
 RELATIVE_TOLERANCE = 1e-3  # of the largest logit. Measured: 1e-6 to 1e-5, float32, CPU, between torch and onnxruntime
@@ -147,13 +146,12 @@ def load_check_images(classifier: Classifier, paths: Sequence[Path], root: str |
 
 def _list_test_images(classifier: Classifier, root: str | None) -> list[Path]:
     """None where the data set would have to be fetched."""
-    recipe, dataset = classifier.recipe, classifier.recipe.dataset
+    recipe = classifier.recipe
     if root is not None:
-        dataset = dataset.model_copy(update={"root": root})
-    cache_dir = resolve_cache_dir(recipe.data.cache_dir)
-    if missing_download(dataset, cache_dir):
+        recipe = recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update={"root": root})})
+    if missing_download(recipe):
         return []
-    samples = load_samples(dataset, recipe.seed, cache_dir, recipe.data.mirror)
+    samples = load_samples(recipe)
     positions = samples.get_positions("test")
     sampled_indices = np.linspace(0, len(positions) - 1, min(MAX_IMAGES, len(positions))).round().astype(int)
     return [samples.root / samples.samples[position].path for position in positions[sampled_indices]]

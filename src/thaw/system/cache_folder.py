@@ -1,4 +1,4 @@
-"""The user's cache folder, and folders in it that are complete or absent, never half."""
+"""Locate the user's cache folder, and build folders in it that are complete or absent."""
 
 from __future__ import annotations
 
@@ -19,38 +19,39 @@ from thaw.config.errors import Problem, UserError
 
 
 def resolve_cache_dir(configured: str | None) -> Path:
-    """`configured`, else $THAW_CACHE, else the user's cache folder."""
+    """Return `configured`, else $THAW_CACHE, else the user's cache folder."""
     configured_dir = configured or os.environ.get("THAW_CACHE")
     return Path(configured_dir).expanduser().absolute() if configured_dir else user_cache_path("thaw")
 
 
 def compute_cache_key(**parts: Any) -> str:
-    """16 hex digits that change whenever any of the plain values does."""
+    """Return 16 hex digits that change with any of the plain values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def build_folder_once(target: Path, fill: Callable[[Path], None]) -> Path:
-    """`target`, filled by `fill(folder)` unless it is there. Processes that ask together fill it once; whatever is
-    killed on the way leaves no `target`.
+    """Fill the folder `target` by `fill(folder)` if it does not exist, and return it.
+
+    Concurrent processes fill it once; a process that is killed meanwhile leaves no `target`.
 
     Raises:
-        UserFault: where the disk is full or the folder cannot be written.
+        UserError: if the disk is full or the folder is not writable.
     """
     build_folders_once([target], lambda folders: fill(folders[target]))
     return target
 
 
 def build_folders_once(targets: Collection[Path], fill: Callable[[dict[Path, Path]], None]) -> None:
-    """As `complete_folder`, of several that one pass fills: `fill` gets a folder for each that is not there.
+    """Fill several folders in one pass: `fill` gets a temporary folder for each target that does not exist.
 
     Raises:
-        UserFault: where the disk is full or a folder cannot be written.
+        UserError: if the disk is full or a folder is not writable.
     """
     if all(target.is_dir() for target in targets):
         return
     try:
         with ExitStack() as locks:
-            for target in sorted(targets):  # all processes lock in this order, so none waits for one that waits for it
+            for target in sorted(targets):  # all processes lock in the same order, which avoids deadlocks
                 target.parent.mkdir(parents=True, exist_ok=True)
                 locks.enter_context(FileLock(target.with_name(f".{target.name}.lock")))
             missing_targets = [target for target in targets if not target.is_dir()]
@@ -62,9 +63,8 @@ def build_folders_once(targets: Collection[Path], fill: Callable[[dict[Path, Pat
 
 def _fill_temporary_folders(targets: Sequence[Path], fill: Callable[[dict[Path, Path]], None]) -> None:
     for target in targets:
-        for abandoned_folder in target.parent.glob(
-            f".{target.name}.partial-*"
-        ):  # we hold the lock: nobody is filling these
+        # This process holds the lock, so no other one is filling these.
+        for abandoned_folder in target.parent.glob(f".{target.name}.partial-*"):
             shutil.rmtree(abandoned_folder)
     temporary_folders = {
         target: Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent)) for target in targets
@@ -72,7 +72,7 @@ def _fill_temporary_folders(targets: Sequence[Path], fill: Callable[[dict[Path, 
     try:
         fill(temporary_folders)
         for target, temporary_folder in temporary_folders.items():
-            temporary_folder.chmod(0o755)  # mkdtemp's 0700 would hide a shared cache from its other users
+            temporary_folder.chmod(0o755)  # mkdtemp's 0700 would lock other users of a shared cache out
             temporary_folder.replace(target)
     finally:
         for temporary_folder in temporary_folders.values():
@@ -80,5 +80,6 @@ def _fill_temporary_folders(targets: Sequence[Path], fill: Callable[[dict[Path, 
 
 
 def cache_write_error(target: Path, error: OSError) -> UserError:
+    """Build the error for a cache folder that is full or not writable."""
     fix = "free some space, or data.cache_dir=DIR (also $THAW_CACHE) on another disk"
     return UserError("the cache cannot be written.", [Problem(str(target), error.strerror or str(error), fix=fix)])

@@ -276,7 +276,7 @@ def build_components(recipe: Recipe) -> Components:
     check_sync_batchnorm(recipe.trainer, accelerator)
     precision = resolve_precision(recipe.trainer, accelerator)
 
-    all_samples = load_samples(recipe.dataset, recipe.seed, cache_dir, recipe.data.mirror)
+    all_samples = load_samples(recipe)
     image_size, is_random = recipe.dataset.image_size, recipe.strategy.init == "random"
     pretrained = load_seeded_pretrained(
         recipe.backbone, is_random, recipe.seed, cache_dir, recipe.data.mirror, image_size

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from thaw.data.batches import ImageDataset
-from thaw.data.problems import escape_path
+from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
 from thaw.visualization.plots.example_images import evaluation_pixels
 
