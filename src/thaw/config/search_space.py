@@ -28,15 +28,23 @@ VALIDATION_SPLIT_KEYS = (
 
 
 class SearchSettings(StrictModel):
-    """The keys of conf/hydra/sweeper/search.yaml, which says what they mean."""
+    """The settings of a search: the keys of `hydra.sweeper` in conf/hydra/sweeper/search.yaml."""
 
     trials: PositiveInt
+    """Trials in all, pruned ones included."""
     random_trials: NonNegativeInt
+    """Completed trials before TPE chooses values; until then they are drawn at random from the space."""
     pruner: Literal["median", "hyperband", "none"]
+    """Which trials are stopped early. median: those worse, after an epoch, than the median of the trials before."""
     spared_trials: NonNegativeInt
+    """Completed trials before the median pruner stops any."""
     spared_epochs: NonNegativeInt
+    """First epochs of each trial in which it is not stopped."""
     batch: PositiveInt | None
+    """Trials whose values are chosen together, without knowing each other's results; null: the launcher's n_jobs,
+    else 1."""
     seed: NonNegativeInt
+    """Seed of the choice of values; the seed of the runs is a key of the recipe."""
 
 
 @dataclass(frozen=True)
