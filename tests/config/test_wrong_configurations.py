@@ -12,11 +12,15 @@ ROOT = Path(__file__).resolve().parents[2]
 WRONG = [
     # keys and values
     (["traner.epochs=3"], ["traner: no such key", "trainer, seed", "trainer.epochs=3"]),
-    (["trainer.epoch=3"], ["trainer.epoch: no such key", "batch_size", "trainer.epochs=3"]),
+    (["trainer.epoch=3"], ["trainer.epoch=3: no such key", "greater than 0", "trainer.epochs=3"]),
+    (["trainer.epochz=3"], ["trainer.epochz: no such key", "batch_size", "trainer.epochs=3"]),
     (["+foo=1"], ["foo: no such key", "output_dir", "leave it out"]),
     (["++foo.bar=1"], ["foo: no such key", "leave it out"]),
     (["strategy.phases.all.learning_rates.all=0.5"], ["batchnorm", "strategy.phases.all.learning_rate.all=0.5"]),
-    (["optimizer.momentum=0.9"], ["optimizer.momentum: no such key", "arguments", "leave it out"]),
+    (
+        ["optimizer.momentum=0.9"],
+        ["optimizer.momentum=0.9: no such key", "optimizer=sgd optimizer.arguments.momentum=0.9"],
+    ),
     (["optimizer=sgd", "optimizer.momentum=0.8"], ["no such key", "optimizer.arguments.momentum=0.8"]),
     (["~seed"], ["seed is missing"]),
     (["trainer.epochs=five"], ["trainer.epochs=five", "'five'", "integer"]),
@@ -228,7 +232,7 @@ def test_faults_of_different_kinds_are_told_together() -> None:
     )
     told = ["trainer.epochs=3", "'many'", "less than 1", "strategy=finetune", "scheduler=cosine", "-m seed=0,1"]
     assert run.returncode == 2
-    assert "8 faults in the command; nothing was started" in run.stderr
+    assert "8 problems in the command. Nothing was started." in run.stderr
     assert [words for words in [*told, "output_dir=[a", "names A twice"] if words not in run.stderr] == []
 
 

@@ -1,4 +1,7 @@
-"""Checks a whole command line before anything is imported or started: every job of a sweep, every fault at once."""
+"""Compose and check a whole command line before a slow library is imported or a run is started.
+
+Every job of a sweep is checked, and every problem is reported at once.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,13 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from thaw.config.errors import Problem, UserError
+from thaw.config.errors import Problem, UserError, format_count
 from thaw.config.overrides import (
     GroupChoices,
     detect_missing_launcher,
@@ -33,17 +37,18 @@ from thaw.config.overrides import (
     parse_overrides,
 )
 from thaw.config.presets import get_config_folder as get_config_folder
+from thaw.config.renamed_keys import find_new_key
 from thaw.config.schema import Recipe
 from thaw.config.search_space import check_search_validation, extreme_points, find_search_problems, is_search
 from thaw.config.validation import find_problems, validate_recipe
 
 CONFIG_NAME = "config"
-MAX_CHECKED_JOBS = 9  # before the first starts; composing one takes about 0.1 s
+MAX_CHECKED_JOBS = 9  # before the first starts; composing a job takes about 0.1 s
 
 
 def register_resolvers(command_line: Sequence[str]) -> None:
-    """The interpolations of `conf/config.yaml` that name run directories. `typed` is the command line: a job of a sweep
-    may be named in another process."""
+    """Register the interpolations of `conf/config.yaml` that name run directories. A job of a sweep may be named in
+    another process, which therefore needs the `command_line`."""
     OmegaConf.register_new_resolver(
         "thaw.now", lambda: time.strftime("%Y-%m-%d_%H-%M-%S"), use_cache=True, replace=True
     )
@@ -55,8 +60,8 @@ def register_resolvers(command_line: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """A parsed command line; `arguments` are all of it, options first. `informs` where it asks for help or a printed
-    config and trains nothing."""
+    """A parsed command line. `arguments` are all words, options first; `shows_help` is true if it prints help or the
+    configuration and trains nothing."""
 
     arguments: tuple[str, ...]
     overrides: tuple[str, ...]
@@ -65,10 +70,19 @@ class Command:
     config_dir: str | None
     config_name: str
 
+    @property
+    def has_shipped_config(self) -> bool:
+        """Whether the recipe without overrides is the one in `conf/`, which is valid."""
+        return self.config_dir is None and self.config_name == CONFIG_NAME
+
 
 def parse_command(arguments: Sequence[str]) -> Command:
-    """Raises SystemExit(2) with argparse's usage for an unknown option."""
-    sorted_arguments = sorted(arguments, key=_is_override)  # argparse takes no options between overrides
+    """Parse a command line of train.py.
+
+    Raises:
+        SystemExit: with status 2 and argparse's usage for an unknown option.
+    """
+    sorted_arguments = sorted(arguments, key=_is_override)  # argparse accepts no options between overrides
     namespace = get_args_parser().parse_args(sorted_arguments)
     shows_help = bool(
         namespace.help or namespace.hydra_help or namespace.cfg or namespace.info or namespace.shell_completion
@@ -90,9 +104,9 @@ def _is_override(argument: str) -> bool:
 
 @dataclass(frozen=True)
 class CheckedCommand:
-    """A command without faults. `arguments` are those that Hydra is to get, `config` is what they compose, with Hydra's
-    own part: of a sweep what all jobs share; of a command that asks for help nothing. `jobs`: how many; None where a
-    sweeper that is not thaw's decides that."""
+    """A valid command. `arguments` are passed to Hydra; `config` is the composed configuration with Hydra's section:
+    for a sweep the part that all jobs share, for help an empty one. `num_jobs` is None if another sweeper than thaw's
+    decides it."""
 
     arguments: list[str]
     config: DictConfig
@@ -104,36 +118,37 @@ class CheckedCommand:
 
 
 def check_command(command: Command) -> CheckedCommand:
-    """`command`, after every job of it was composed and validated. Of a command that asks for help or a printed config
-    only the overrides are looked at: a config may be printed before it is complete.
+    """Compose and validate every job of `command`. If it prints help or the configuration, only the overrides are
+    checked: a configuration may be printed before it is complete.
 
     Raises:
-        UserFault: with all faults of all jobs, each told once.
+        UserError: with all problems of all jobs, each once.
     """
     with _open_composer(command) as composer:
         valid_overrides, problems = parse_overrides(
             command.overrides, command.multirun, command.config_dir is None, composer.group_choices
         )
-        if not command.shows_help:
+        is_default_recipe = not valid_overrides and command.has_shipped_config
+        if not command.shows_help and not (problems and is_default_recipe):
             problems += _find_problems_in_jobs(valid_overrides, composer)
             problems += [] if command.multirun else find_unused_launchers(valid_overrides)
         if problems := list(dict.fromkeys(problems)):
-            problem_count = "1 fault" if len(problems) == 1 else f"{len(problems)} faults"
-            raise UserError(f"{problem_count} in the command; nothing was started.", problems)
+            headline = f"{format_count(len(problems), 'problem')} in the command. Nothing was started."
+            raise UserError(headline, problems)
         return composer.build_checked_command(valid_overrides)
 
 
 def compose_recipe(overrides: Sequence[str]) -> Recipe:
-    """The recipe that `python train.py OVERRIDES` trains, for use from Python.
+    """Return the recipe that `python train.py OVERRIDES` trains.
 
     Raises:
-        UserFault: with all faults.
+        UserError: with all problems.
     """
     return check_command(parse_command(overrides)).build_recipe()
 
 
 def resolve_values(config: DictConfig) -> dict[str, Any]:
-    """The recipe's values, resolved; without Hydra's own part."""
+    """Return the values of the recipe, with interpolations resolved and without Hydra's section."""
     recipe_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     values = OmegaConf.to_container(recipe_config, resolve=True, throw_on_missing=False)
     assert isinstance(values, dict)
@@ -151,7 +166,7 @@ def _open_composer(command: Command) -> Iterator[_Composer]:
 
 @dataclass(frozen=True)
 class _Composer:
-    """Composes the jobs of `command`, each once: composing takes about 0.1 s."""
+    """Compose the jobs of `command`, each once, because that takes about 0.1 s."""
 
     command: Command
     config_loader: ConfigLoader
@@ -162,7 +177,7 @@ class _Composer:
         return self._load_config(self._force_overrides(lines), RunMode.RUN)
 
     def compose_shared_config(self, overrides: Sequence[Override]) -> DictConfig:
-        """Of a sweep, without what is swept over."""
+        """Compose the part of a sweep that all its jobs share."""
         return self._load_config(
             self._force_overrides([override.input_line or "" for override in overrides]), RunMode.MULTIRUN
         )
@@ -198,9 +213,12 @@ class _Composer:
     def _load_config(self, lines: Sequence[str], mode: RunMode) -> DictConfig:
         key = (mode, tuple(lines))
         if key not in self.composed_configs:
-            self.composed_configs[key] = self.config_loader.load_configuration(
-                self.command.config_name, list(lines), run_mode=mode
-            )
+            try:
+                self.composed_configs[key] = self.config_loader.load_configuration(
+                    self.command.config_name, list(lines), run_mode=mode
+                )
+            except (ValueError, YAMLError) as error:  # a defaults list with `off` without quotes; a syntax error
+                raise ConfigCompositionException(" ".join(str(error).split())) from error
         return self.composed_configs[key]
 
 
@@ -218,18 +236,18 @@ def _find_problems_in_jobs(overrides: Sequence[Override], composer: _Composer) -
 
 
 def _check_preset_without_sweep(composer: _Composer, lines: Sequence[str]) -> Iterator[Problem]:
-    """A preset of conf/sweep/ has values for a sweep alone: without -m they would be passed over in silence."""
+    """Yield a problem for a preset of conf/sweep/ without -m: its values would be ignored."""
     preset_lines = [line for line in lines if line.lstrip("+").startswith("sweep=")]
     try:
         if preset_lines and composer.compose_job(lines).hydra.runtime.choices.get("sweep"):
-            yield Problem(preset_lines[0], "the preset of a sweep", "with -m", f"put -m in front: -m {preset_lines[0]}")
+            yield Problem(preset_lines[0], "a preset for sweeps", "with -m", f"put -m in front: -m {preset_lines[0]}")
     except (HydraException, OmegaConfBaseException):
-        return  # told before
+        return  # reported before
 
 
 def _select_jobs_to_check(overrides: Sequence[Override], composer: _Composer) -> list[list[str]]:
-    """The jobs that are checked before the first one starts; of a large sweep some, spread evenly over those where a
-    single override has left its first value. Each job is checked again when it starts."""
+    """Return the jobs that are checked before the first one starts: all of a small sweep; of a large one a few, evenly
+    from those in which a single override differs from its first value. Each job is checked again when it starts."""
     if not composer.command.multirun:
         return [[override.input_line or "" for override in overrides]]
     shared_config = composer.compose_shared_config(overrides)
@@ -251,13 +269,13 @@ def _select_jobs_to_check(overrides: Sequence[Override], composer: _Composer) ->
 
 
 def _sample_evenly(jobs: Sequence[list[str]]) -> list[list[str]]:
-    """MOST_JOBS_CHECKED of `near` at most, evenly."""
+    """Return at most MAX_CHECKED_JOBS of `jobs`, evenly spaced."""
     indices = {number * (len(jobs) - 1) // (MAX_CHECKED_JOBS - 1) for number in range(MAX_CHECKED_JOBS)}
     return [jobs[index] for index in sorted(indices)]
 
 
 def _find_problems_in_sweep(overrides: Sequence[Override], composer: _Composer) -> Iterator[Problem]:
-    """What its jobs, each by itself, do not show."""
+    """Yield the problems of a sweep that no single job has."""
     if not composer.command.multirun:
         return
     shared_config = composer.compose_shared_config(overrides)
@@ -269,11 +287,11 @@ def _find_problems_in_sweep(overrides: Sequence[Override], composer: _Composer) 
     elif not has_adaptive_sweeper(shared_config):
         for override in (override for override in all_overrides if override.is_interval_sweep()):
             fix = f"{override.key_or_group}=VALUE,VALUE, or sweep=search"
-            yield Problem(str(override.input_line), "an interval", "values that can be counted", fix)
+            yield Problem(str(override.input_line), "an interval", "a list of values", fix)
 
 
 def has_adaptive_sweeper(shared_config: DictConfig) -> bool:
-    """Whether the values of a sweep are chosen as it goes, by another sweeper than Hydra's own."""
+    """Whether the sweeper chooses values from earlier results, as every sweeper but Hydra's own may do."""
     return str(shared_config.hydra.sweeper.get("_target_", "")).rpartition(".")[2] != BasicSweeper.__name__
 
 
@@ -291,8 +309,8 @@ def _expand_job_grid(overrides: Sequence[Override]) -> list[list[str]]:
 def _parse_preset_overrides(
     overrides: Sequence[Override], shared_config: DictConfig, composer: _Composer
 ) -> list[Override]:
-    """What a preset of conf/sweep/ sweeps over, but for what the command line sets itself. `shared` is what all jobs
-    have in common."""
+    """Return the overrides of a preset of conf/sweep/, without keys that the command line sets. `shared_config` is the
+    part that all jobs share."""
     command_line_keys = {override.key_or_group for override in overrides}
     params = (
         {}
@@ -304,8 +322,8 @@ def _parse_preset_overrides(
 
 
 def _find_problems_in_job(job: Sequence[str], composer: _Composer) -> Iterator[Problem]:
-    """Faults of one job. What is blamed on an override is taken out and the rest looked at again, so that a wrong
-    type does not hide a contradiction; what then speaks of a key that was taken out speaks of a value not meant."""
+    """Yield the problems of one job. Overrides with a problem are removed and the others checked again, so that a
+    wrong type does not hide a contradiction; a problem with the default of a removed key is not reported."""
     remaining_lines, reported_keys = list(job), set[str]()
     while True:
         try:
@@ -320,9 +338,9 @@ def _find_problems_in_job(job: Sequence[str], composer: _Composer) -> Iterator[P
         )
         reported_keys.update(key for key, _ in keyed_problems)
         blamed_lines = [line for line in remaining_lines if any(_is_blamed_on(key, line) for key, _ in keyed_problems)]
-        if not blamed_lines:
-            return
         remaining_lines = [line for line in remaining_lines if line not in blamed_lines]
+        if not blamed_lines or (not remaining_lines and composer.command.has_shipped_config):
+            return
 
 
 def _is_blamed_on(key: str, line: str) -> bool:
@@ -332,10 +350,18 @@ def _is_blamed_on(key: str, line: str) -> bool:
 
 
 def _build_composition_problem(error: Exception) -> Problem:
-    return detect_missing_launcher(str(error)) or Problem(
+    message = str(error)
+    old_group = re.search(r"Could not override '(?:[\w.]*/)*(\w+)'", message)
+    if old_group and (new_group := find_new_key(old_group[1])):  # a defaults list that was written for version 0.1
+        return Problem(
+            message.splitlines()[0], f"the group {old_group[1]} of version 0.1", new_group, f"override /{new_group}"
+        )
+    return detect_missing_launcher(message) or Problem(
         "the configuration cannot be composed",
         get_first_line(error),
-        fix="python train.py --help lists groups and choices",
+        fix='quote on, off, yes and no: "off"'
+        if "value in defaults : bool" in message
+        else "python train.py --help lists groups and choices",
     )
 
 
@@ -343,9 +369,10 @@ MAX_JOB_NAME_LENGTH = 100
 
 
 def build_job_name(overrides: Iterable[str], command_line: Collection[str]) -> str:
-    """strategy=fixed,seed=1 from the `overrides` of one job. `typed` is the command line: what does not stand there as
-    it is was swept over, and alone tells the jobs apart; where nothing is, all of it. Whole overrides past
-    MOST_CHARACTERS are left out. Of a path the last part stays."""
+    """Return the name of a job's directory, such as strategy=fixed,seed=1, from the `overrides` of the job.
+
+    Overrides that are not in `command_line` were swept over; the name has only them, or all if there are none.
+    Overrides beyond MAX_JOB_NAME_LENGTH are left out, and only the last part of a path is kept."""
     relevant_overrides = [line for line in overrides if not _is_launch_override(line)]
     swept_overrides = [line for line in relevant_overrides if line not in command_line]
     name = ",".join(filter(None, map(_format_override, swept_overrides or relevant_overrides)))

@@ -124,7 +124,10 @@ def _check_phase_lengths(recipe: Recipe) -> KeyedProblems:
             Problem(f"strategy={recipe.strategy.name} does not fit into {epochs} epochs", got, fix=fix),
         )
     if len(open_ended_phases) > 1:
-        subject = f"phases {format_names(open_ended_phases)} of strategy={recipe.strategy.name} have neither epochs nor fraction"
+        subject = (
+            f"phases {format_names(open_ended_phases)} of strategy={recipe.strategy.name} have neither epochs nor "
+            "fraction"
+        )
         yield "strategy.phases", Problem(subject, valid="one such phase, which takes what the others leave")
 
 

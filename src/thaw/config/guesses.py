@@ -11,8 +11,31 @@ Fix = str | dict[str, str]
 
 # Sections under which other libraries have the keys below: `trainer.lr` is read as `lr`.
 SECTIONS = frozenset(
-    "args augment backbone cfg config data dataset datamodule dataloader fit hparams loader model module network optim "
-    "optimizer params scheduler strategy train trainer training".split()
+    [
+        "args",
+        "augment",
+        "backbone",
+        "cfg",
+        "config",
+        "data",
+        "dataset",
+        "datamodule",
+        "dataloader",
+        "fit",
+        "hparams",
+        "loader",
+        "model",
+        "module",
+        "network",
+        "optim",
+        "optimizer",
+        "params",
+        "scheduler",
+        "strategy",
+        "train",
+        "trainer",
+        "training",
+    ]
 )
 
 _LEARNING_RATE = "optimizer.learning_rate={value}"
@@ -212,12 +235,38 @@ CHOICE_GUESSES: dict[str, dict[str, str]] = {
         "layerwise": "strategy=discriminative",
         "llrd": "strategy=discriminative",
     },
-    "dataset": {
-        name: "dataset=folder dataset.root=DIR"
-        for name in "imagefolder images image local custom own cifar100 mnist fashionmnist emnist svhn stl10 imagenet "
-        "tinyimagenet imagenette food101 flowers102 oxfordpets pets cub200 catsdogs dogscats stanfordcars aircraft "
-        "caltech256 places365 eurosat".split()
-    }
+    "dataset": dict.fromkeys(
+        [
+            "imagefolder",
+            "images",
+            "image",
+            "local",
+            "custom",
+            "own",
+            "cifar100",
+            "mnist",
+            "fashionmnist",
+            "emnist",
+            "svhn",
+            "stl10",
+            "imagenet",
+            "tinyimagenet",
+            "imagenette",
+            "food101",
+            "flowers102",
+            "oxfordpets",
+            "pets",
+            "cub200",
+            "catsdogs",
+            "dogscats",
+            "stanfordcars",
+            "aircraft",
+            "caltech256",
+            "places365",
+            "eurosat",
+        ],
+        "dataset=folder dataset.root=DIR",
+    )
     | {
         "cifar": "dataset=cifar10",
         "caltech": "dataset=caltech101",

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from thaw.config.errors import format_value
 from thaw.config.schema import Recipe
 
 DICT_KEY = "NAME"  # stands for any key of a mapping: strategy.phases.NAME.train
@@ -92,19 +93,6 @@ def _find_default(key: str, field: FieldInfo, defaults: dict[str, Any]) -> str:
     return NOT_SET if field.is_required() else format_value(field.get_default(call_default_factory=True))
 
 
-def format_value(value: Any) -> str:
-    """Return `value` as YAML and the command line write it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{', '.join(map(format_value, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {format_value(entry)}' for key, entry in value.items())}}}"
-    return str(value)
-
-
 def _read_yaml(path: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
@@ -143,8 +131,17 @@ def iter_models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from iter_models(nested_annotation)
 
 
+def iter_literals(annotation: Any) -> Iterator[Any]:
+    """Yield the fixed values in `annotation`, such as "auto" in `int | Literal["auto"]`."""
+    if get_origin(annotation) is Literal:
+        yield from get_args(annotation)
+    else:
+        for nested_annotation in get_args(annotation):
+            yield from iter_literals(nested_annotation)
+
+
 def find_fields(key: str) -> list[FieldInfo]:
-    """Return the fields that the dotted `key` can mean: several if choices of a group differ, none if there are none."""
+    """Return the fields that the dotted `key` can mean: several if choices of a group differ, none if unknown."""
     models: list[type[BaseModel]] = [Recipe]
     *parents, name = key.split(".")
     is_mapping_key = False
@@ -158,6 +155,7 @@ def find_fields(key: str) -> list[FieldInfo]:
     return [] if is_mapping_key else [model.model_fields[name] for model in models if name in model.model_fields]
 
 
+MAX_INLINE_CHOICES = 2  # a type with more fixed values is a `choice`, and its range lists them
 TYPE_NAMES = {int: "integer", float: "number", bool: "boolean", str: "text", NoneType: "null", Any: "any value"}
 
 
@@ -165,7 +163,7 @@ def describe_type(annotation: Any) -> str:
     """Return the type in words: `integer`, `number or null`, `list of text`, `mapping`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
-        return " or ".join(map(str, arguments)) if len(arguments) < 3 else "choice"
+        return " or ".join(map(str, arguments)) if len(arguments) <= MAX_INLINE_CHOICES else "choice"
     if origin is list:
         return f"list of {describe_type(arguments[0])}"
     if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
@@ -178,14 +176,15 @@ def describe_type(annotation: Any) -> str:
 
 
 def describe_range(field: FieldInfo) -> str:
-    """Return the values that the field admits beyond its type: `greater than 0`, `auto, cpu, gpu`; empty: all."""
+    """Return what values of the type are valid: `greater than 0`, `auto, cpu, gpu`; empty: all."""
     limits = [*_describe_limits(field.annotation), *_describe_metadata(field.metadata)]
     return ", ".join(dict.fromkeys(limits))
 
 
 def _describe_limits(annotation: Any) -> Iterator[str]:
     if get_origin(annotation) is Literal:
-        yield ", ".join(map(str, get_args(annotation)))
+        if len(get_args(annotation)) > MAX_INLINE_CHOICES:
+            yield ", ".join(map(str, get_args(annotation)))
     elif get_origin(annotation) is not dict:
         yield from _describe_metadata(getattr(annotation, "__metadata__", ()))
         for nested_annotation in get_args(annotation):
@@ -208,6 +207,16 @@ def _describe_metadata(metadata: Sequence[Any]) -> Iterator[str]:
             yield f"matches {pattern}"
 
 
+def describe_valid_values(key: str) -> str:
+    """Return type and range of `key` in one phrase: `number (greater than 0)`; empty if there is no such key."""
+    phrases = []
+    for field in find_fields(key):
+        type_name, value_range = describe_type(field.annotation), describe_range(field)
+        is_choice = type_name.startswith("choice")
+        phrases.append(value_range if is_choice else f"{type_name} ({value_range})" if value_range else type_name)
+    return " or ".join(dict.fromkeys(phrases))
+
+
 @cache
 def read_field_docs(model: type[BaseModel]) -> dict[str, str]:
     """Return the description of each field of `model`: the string below it in the source of the class or of a base."""
@@ -222,7 +231,9 @@ def read_field_docs(model: type[BaseModel]) -> dict[str, str]:
 def _read_docs_of_module(module_name: str) -> dict[str, dict[str, str]]:
     path = inspect.getsourcefile(sys.modules[module_name])
     assert path is not None
-    classes = [node for node in ast.parse(Path(path).read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+    classes = [
+        node for node in ast.parse(Path(path).read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)
+    ]
     return {node.name: dict(_iter_docs_of_class(node)) for node in classes}
 
 

@@ -247,7 +247,7 @@ class Recipe(StrictModel):
     """The cache of the outputs of frozen stages."""
     resume: NonEmptyStr | None
     """Directory of an interrupted run, which continues with its own recipe; nothing else may be set then."""
-    notes: list[NonEmptyStr] = []
+    notes: list[NonEmptyStr] = Field(default_factory=list)
     """What a reader of the results must know; kept with them and printed next to them."""
 
     def to_dict(self) -> dict[str, Any]:

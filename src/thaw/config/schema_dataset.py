@@ -86,7 +86,7 @@ class FolderDatasetConfig(StrictModel):
     per_class: PositiveInt | None = None
     """Train images of each class; of the others `fractions.val` become validation images and the rest test images.
     null: the fractions decide."""
-    exclude: list[NonEmptyStr] = []
+    exclude: list[NonEmptyStr] = Field(default_factory=list)
     """Class folders to leave out."""
     convert: Literal["cifar"] | None = None
     """Conversion of the downloaded files to an image folder: CIFAR's pickles; null: they are images already."""

@@ -28,20 +28,20 @@ class PhaseConfig(StrictModel):
     """Length of the phase in epochs; null: see `fraction`."""
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Length of the phase as a fraction of all epochs; null: `epochs`, or the epochs that the other phases leave."""
-    unfreeze: list[NonEmptyStr] = []
+    unfreeze: list[NonEmptyStr] = Field(default_factory=list)
     """Stages that start to train one after another during the phase, from the output to the input, as evenly as the
     epochs allow."""
     layer_decay: Factor = 1.0
     """Factor of the learning rate for each stage further from the head."""
-    parameters: dict[NonEmptyStr, ParameterKind] = {}
+    parameters: dict[NonEmptyStr, ParameterKind] = Field(default_factory=dict)
     """Parameters of a stage that train: all, norms (those of normalization layers) or biases."""
-    weight_decay: dict[NonEmptyStr, NonNegativeFloat] = {}
+    weight_decay: dict[NonEmptyStr, NonNegativeFloat] = Field(default_factory=dict)
     """Factor of `optimizer.weight_decay` for stages."""
-    batchnorm: dict[NonEmptyStr, BatchNormMode] = {}
+    batchnorm: dict[NonEmptyStr, BatchNormMode] = Field(default_factory=dict)
     """Mode of BatchNorm for stages. eval: use the running statistics and leave them as they are; statistics: use those
     of the batch and update the running ones, with weight and bias frozen; train: train weight and bias too. Without an
     entry BatchNorm trains where its stage trains."""
-    restart: list[Literal["optimizer", "scheduler"]] = []
+    restart: list[Literal["optimizer", "scheduler"]] = Field(default_factory=list)
     """State that starts anew with the phase."""
 
 
@@ -154,7 +154,7 @@ class PlateauSchedule(WarmupSchedule):
 
 
 class OneCycleSchedule(Schedule):
-    """A rise, then a fall, each along half a cosine (torch's OneCycleLR; Smith and Topin 2018). Momentum is constant."""
+    """A rise, then a fall, each half a cosine (torch's OneCycleLR; Smith and Topin 2018). Momentum is constant."""
 
     name: Literal["one_cycle"]
     """Kind of schedule: a rise, then a fall, each along half a cosine."""
