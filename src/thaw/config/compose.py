@@ -10,40 +10,26 @@ import secrets
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from thaw.config.errors import Problem, UserError, format_count
-from thaw.config.overrides import (
-    GroupChoices,
-    detect_missing_launcher,
-    find_unused_launchers,
-    force_override,
-    get_first_line,
-    parse_overrides,
-)
+from thaw.config.composer import CONFIG_NAME as CONFIG_NAME
+from thaw.config.composer import Command as Command
+from thaw.config.composer import Composer
+from thaw.config.composer import resolve_values as resolve_values
+from thaw.config.errors import UserError, format_count
+from thaw.config.overrides import GroupChoices, find_unused_launchers, parse_overrides
 from thaw.config.presets import get_config_folder as get_config_folder
-from thaw.config.renamed_keys import find_new_key
-from thaw.config.schema import Recipe
-from thaw.config.search_space import check_search_validation, extreme_points, find_search_problems, is_search
-from thaw.config.validation import find_problems, validate_recipe
 
-CONFIG_NAME = "config"
-MAX_CHECKED_JOBS = 9  # before the first starts; composing a job takes about 0.1 s
+if TYPE_CHECKING:  # pydantic takes 0.1 s, and a wrong choice or an unknown group is reported without it
+    from thaw.config.schema import Recipe
 
 
 def register_resolvers(command_line: Sequence[str]) -> None:
@@ -56,24 +42,6 @@ def register_resolvers(command_line: Sequence[str]) -> None:
     OmegaConf.register_new_resolver(
         "thaw.job_name", lambda overrides: build_job_name(overrides, command_line), replace=True
     )
-
-
-@dataclass(frozen=True)
-class Command:
-    """A parsed command line. `arguments` are all words, options first; `shows_help` is true if it prints help or the
-    configuration and trains nothing."""
-
-    arguments: tuple[str, ...]
-    overrides: tuple[str, ...]
-    multirun: bool
-    shows_help: bool
-    config_dir: str | None
-    config_name: str
-
-    @property
-    def has_shipped_config(self) -> bool:
-        """Whether the recipe without overrides is the one in `conf/`, which is valid."""
-        return self.config_dir is None and self.config_name == CONFIG_NAME
 
 
 def parse_command(arguments: Sequence[str]) -> Command:
@@ -114,6 +82,13 @@ class CheckedCommand:
     num_jobs: int | None = 1
 
     def build_recipe(self) -> Recipe:
+        """Return the recipe of a single run.
+
+        Raises:
+            UserError: with all problems.
+        """
+        from thaw.config.validation import validate_recipe
+
         return validate_recipe(resolve_values(self.config))
 
 
@@ -130,12 +105,34 @@ def check_command(command: Command) -> CheckedCommand:
         )
         is_default_recipe = not valid_overrides and command.has_shipped_config
         if not command.shows_help and not (problems and is_default_recipe):
-            problems += _find_problems_in_jobs(valid_overrides, composer)
+            from thaw.config.job_checks import find_problems_in_jobs
+
+            problems += find_problems_in_jobs(valid_overrides, composer)
             problems += [] if command.multirun else find_unused_launchers(valid_overrides)
         if problems := list(dict.fromkeys(problems)):
             headline = f"{format_count(len(problems), 'problem')} in the command. Nothing was started."
             raise UserError(headline, problems)
-        return composer.build_checked_command(valid_overrides)
+        return _build_checked_command(composer, valid_overrides)
+
+
+def _build_checked_command(composer: Composer, overrides: Sequence[Override]) -> CheckedCommand:
+    command = composer.command
+    if command.shows_help:
+        arguments = [
+            composer.force_override(override) if override in command.overrides else override
+            for override in command.arguments
+        ]
+        return CheckedCommand(arguments, OmegaConf.create(), composer.config_loader)
+    if command.multirun:
+        from thaw.config.job_checks import count_jobs, parse_preset_overrides
+
+        shared_config = composer.compose_shared_config(overrides)
+        all_overrides = [*parse_preset_overrides(overrides, shared_config, composer), *overrides]
+        lines = composer.force_overrides([override.input_line or "" for override in all_overrides])
+        return CheckedCommand(lines, shared_config, composer.config_loader, count_jobs(shared_config, all_overrides))
+    return CheckedCommand(
+        composer.force_overrides(command.overrides), composer.compose_job(command.overrides), composer.config_loader
+    )
 
 
 def compose_recipe(overrides: Sequence[str]) -> Recipe:
@@ -147,222 +144,13 @@ def compose_recipe(overrides: Sequence[str]) -> Recipe:
     return check_command(parse_command(overrides)).build_recipe()
 
 
-def resolve_values(config: DictConfig) -> dict[str, Any]:
-    """Return the values of the recipe, with interpolations resolved and without Hydra's section."""
-    recipe_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    values = OmegaConf.to_container(recipe_config, resolve=True, throw_on_missing=False)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
-
-
 @contextmanager
-def _open_composer(command: Command) -> Iterator[_Composer]:
+def _open_composer(command: Command) -> Iterator[Composer]:
     register_resolvers(command.arguments)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(get_config_folder()), version_base="1.3", job_name=CONFIG_NAME):
         config_loader = GlobalHydra.instance().config_loader()
-        yield _Composer(command, config_loader, GroupChoices(config_loader))
-
-
-@dataclass(frozen=True)
-class _Composer:
-    """Compose the jobs of `command`, each once, because that takes about 0.1 s."""
-
-    command: Command
-    config_loader: ConfigLoader
-    group_choices: GroupChoices
-    composed_configs: dict[tuple[RunMode, tuple[str, ...]], DictConfig] = field(default_factory=dict)
-
-    def compose_job(self, lines: Sequence[str]) -> DictConfig:
-        return self._load_config(self._force_overrides(lines), RunMode.RUN)
-
-    def compose_shared_config(self, overrides: Sequence[Override]) -> DictConfig:
-        """Compose the part of a sweep that all its jobs share."""
-        return self._load_config(
-            self._force_overrides([override.input_line or "" for override in overrides]), RunMode.MULTIRUN
-        )
-
-    def build_checked_command(self, overrides: Sequence[Override]) -> CheckedCommand:
-        command = self.command
-        if command.shows_help:
-            arguments = [
-                self.force_override(override) if override in command.overrides else override
-                for override in command.arguments
-            ]
-            return CheckedCommand(arguments, OmegaConf.create(), self.config_loader)
-        if command.multirun:
-            shared_config = self.compose_shared_config(overrides)
-            all_overrides = [*_parse_preset_overrides(overrides, shared_config, self), *overrides]
-            lines = self._force_overrides([override.input_line or "" for override in all_overrides])
-            return CheckedCommand(lines, shared_config, self.config_loader, _count_jobs(shared_config, all_overrides))
-        return CheckedCommand(
-            self._force_overrides(command.overrides), self.compose_job(command.overrides), self.config_loader
-        )
-
-    def force_override(self, line: str) -> str:
-        return force_override(line, self.group_choices)
-
-    def _force_overrides(self, lines: Sequence[str]) -> list[str]:
-        search_path_overrides = [
-            f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"
-            for config_dir in (self.command.config_dir,)
-            if config_dir
-        ]
-        return [*map(self.force_override, lines), *search_path_overrides]
-
-    def _load_config(self, lines: Sequence[str], mode: RunMode) -> DictConfig:
-        key = (mode, tuple(lines))
-        if key not in self.composed_configs:
-            try:
-                self.composed_configs[key] = self.config_loader.load_configuration(
-                    self.command.config_name, list(lines), run_mode=mode
-                )
-            except (ValueError, YAMLError) as error:  # a defaults list with `off` without quotes; a syntax error
-                raise ConfigCompositionException(" ".join(str(error).split())) from error
-        return self.composed_configs[key]
-
-
-def _find_problems_in_jobs(overrides: Sequence[Override], composer: _Composer) -> Iterator[Problem]:
-    try:
-        jobs = _select_jobs_to_check(overrides, composer)
-        yield from _find_problems_in_sweep(overrides, composer)
-    except (HydraException, OmegaConfBaseException) as error:
-        yield _build_composition_problem(error)
-        return
-    for job in jobs:
-        yield from _find_problems_in_job(job, composer)
-    if not composer.command.multirun:
-        yield from _check_preset_without_sweep(composer, jobs[0])
-
-
-def _check_preset_without_sweep(composer: _Composer, lines: Sequence[str]) -> Iterator[Problem]:
-    """Yield a problem for a preset of conf/sweep/ without -m: its values would be ignored."""
-    preset_lines = [line for line in lines if line.lstrip("+").startswith("sweep=")]
-    try:
-        if preset_lines and composer.compose_job(lines).hydra.runtime.choices.get("sweep"):
-            yield Problem(preset_lines[0], "a preset for sweeps", "with -m", f"put -m in front: -m {preset_lines[0]}")
-    except (HydraException, OmegaConfBaseException):
-        return  # reported before
-
-
-def _select_jobs_to_check(overrides: Sequence[Override], composer: _Composer) -> list[list[str]]:
-    """Return the jobs that are checked before the first one starts: all of a small sweep; of a large one a few, evenly
-    from those in which a single override differs from its first value. Each job is checked again when it starts."""
-    if not composer.command.multirun:
-        return [[override.input_line or "" for override in overrides]]
-    shared_config = composer.compose_shared_config(overrides)
-    all_overrides = [*_parse_preset_overrides(overrides, shared_config, composer), *overrides]
-    if is_search(shared_config):
-        return _sample_evenly(extreme_points(all_overrides))
-    if has_adaptive_sweeper(shared_config):
-        return [[override.input_line or "" for override in overrides if not override.is_sweep_override()]]
-    jobs = _expand_job_grid([override for override in all_overrides if not override.is_interval_sweep()])
-    if len(jobs) <= MAX_CHECKED_JOBS:
-        return jobs
-    return _sample_evenly(
-        [
-            job
-            for job in jobs
-            if sum(override != first_override for override, first_override in zip(job, jobs[0], strict=True)) <= 1
-        ]
-    )
-
-
-def _sample_evenly(jobs: Sequence[list[str]]) -> list[list[str]]:
-    """Return at most MAX_CHECKED_JOBS of `jobs`, evenly spaced."""
-    indices = {number * (len(jobs) - 1) // (MAX_CHECKED_JOBS - 1) for number in range(MAX_CHECKED_JOBS)}
-    return [jobs[index] for index in sorted(indices)]
-
-
-def _find_problems_in_sweep(overrides: Sequence[Override], composer: _Composer) -> Iterator[Problem]:
-    """Yield the problems of a sweep that no single job has."""
-    if not composer.command.multirun:
-        return
-    shared_config = composer.compose_shared_config(overrides)
-    all_overrides = [*_parse_preset_overrides(overrides, shared_config, composer), *overrides]
-    if is_search(shared_config):
-        yield from find_search_problems(shared_config, all_overrides)
-        values = resolve_values(composer.compose_job(extreme_points(all_overrides)[0]))
-        yield from [] if find_problems(values) else check_search_validation(Recipe.model_validate(values))
-    elif not has_adaptive_sweeper(shared_config):
-        for override in (override for override in all_overrides if override.is_interval_sweep()):
-            fix = f"{override.key_or_group}=VALUE,VALUE, or sweep=search"
-            yield Problem(str(override.input_line), "an interval", "a list of values", fix)
-
-
-def has_adaptive_sweeper(shared_config: DictConfig) -> bool:
-    """Whether the sweeper chooses values from earlier results, as every sweeper but Hydra's own may do."""
-    return str(shared_config.hydra.sweeper.get("_target_", "")).rpartition(".")[2] != BasicSweeper.__name__
-
-
-def _count_jobs(shared_config: DictConfig, all_overrides: Sequence[Override]) -> int | None:
-    if is_search(shared_config):
-        return int(shared_config.hydra.sweeper.trials)
-    return None if has_adaptive_sweeper(shared_config) else len(_expand_job_grid(all_overrides))
-
-
-def _expand_job_grid(overrides: Sequence[Override]) -> list[list[str]]:
-    (jobs,) = BasicSweeper.split_arguments(list(overrides), max_batch_size=None)
-    return [list(job) for job in jobs]
-
-
-def _parse_preset_overrides(
-    overrides: Sequence[Override], shared_config: DictConfig, composer: _Composer
-) -> list[Override]:
-    """Return the overrides of a preset of conf/sweep/, without keys that the command line sets. `shared_config` is the
-    part that all jobs share."""
-    command_line_keys = {override.key_or_group for override in overrides}
-    params = (
-        {}
-        if has_adaptive_sweeper(shared_config) and not is_search(shared_config)
-        else shared_config.hydra.sweeper.get("params") or {}
-    )
-    lines = [composer.force_override(f"{key}={value}") for key, value in params.items() if key not in command_line_keys]
-    return list(OverridesParser.create(config_loader=composer.config_loader).parse_overrides(lines))
-
-
-def _find_problems_in_job(job: Sequence[str], composer: _Composer) -> Iterator[Problem]:
-    """Yield the problems of one job. Overrides with a problem are removed and the others checked again, so that a
-    wrong type does not hide a contradiction; a problem with the default of a removed key is not reported."""
-    remaining_lines, reported_keys = list(job), set[str]()
-    while True:
-        try:
-            keyed_problems = find_problems(resolve_values(composer.compose_job(remaining_lines)))
-        except (HydraException, OmegaConfBaseException) as error:
-            yield _build_composition_problem(error)
-            return
-        yield from (
-            problem
-            for key, problem in keyed_problems
-            if not any(reported_key == key or reported_key in problem.subject for reported_key in reported_keys)
-        )
-        reported_keys.update(key for key, _ in keyed_problems)
-        blamed_lines = [line for line in remaining_lines if any(_is_blamed_on(key, line) for key, _ in keyed_problems)]
-        remaining_lines = [line for line in remaining_lines if line not in blamed_lines]
-        if not blamed_lines or (not remaining_lines and composer.command.has_shipped_config):
-            return
-
-
-def _is_blamed_on(key: str, line: str) -> bool:
-    override_key = line.lstrip("+~").split("=", 1)[0]
-    is_nested_key = "." in override_key and key.startswith(f"{override_key}.")
-    return key == override_key or is_nested_key or override_key.startswith(f"{key}.")
-
-
-def _build_composition_problem(error: Exception) -> Problem:
-    message = str(error)
-    old_group = re.search(r"Could not override '(?:[\w.]*/)*(\w+)'", message)
-    if old_group and (new_group := find_new_key(old_group[1])):  # a defaults list that was written for version 0.1
-        return Problem(
-            message.splitlines()[0], f"the group {old_group[1]} of version 0.1", new_group, f"override /{new_group}"
-        )
-    return detect_missing_launcher(message) or Problem(
-        "the configuration cannot be composed",
-        get_first_line(error),
-        fix='quote on, off, yes and no: "off"'
-        if "value in defaults : bool" in message
-        else "python train.py --help lists groups and choices",
-    )
+        yield Composer(command, config_loader, GroupChoices(config_loader))
 
 
 MAX_JOB_NAME_LENGTH = 100
