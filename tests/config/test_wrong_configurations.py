@@ -121,7 +121,7 @@ WRONG_COMMANDS = [
         ["strategy=scratch", "backbone=resnet18", "backbone.weights=IMAGENET1K_V1"],
         ["would be unused", "strategy=finetune"],
     ),
-    (["+strategy.phases.all.epochs=9"], ["does not fit into 4 epochs", "need 9 epochs", "trainer.epochs=9"]),
+    (["+strategy.phases.all.epochs=9"], ["does not fit into 4 epochs", "need at least 9 epochs", "trainer.epochs=9"]),
     (
         ["+strategy.phases.all.epochs=1", "+strategy.phases.all.fraction=0.5"],
         ["strategy.phases.all has epochs and fraction"],
@@ -135,7 +135,7 @@ WRONG_COMMANDS = [
             "+strategy.phases.all.fraction=0.7",
             "+strategy.phases.b={train: [all], learning_rate: {all: 1.0}, fraction: 0.6}",
         ],
-        ["130% of the epochs", "fractions that add up to 1"],
+        ["130% of the epochs", "fractions that add up to at most 1"],
     ),
     (
         ["strategy=fixed", "strategy.phases.head.learning_rate.head=0"],

@@ -47,6 +47,7 @@ class Composer:
     composed_configs: dict[tuple[RunMode, tuple[str, ...]], DictConfig] = field(default_factory=dict)
 
     def compose_job(self, lines: Sequence[str]) -> DictConfig:
+        """Compose one job with the overrides `lines`."""
         return self._load_config(self.force_overrides(lines), RunMode.RUN)
 
     def compose_shared_config(self, overrides: Sequence[Override]) -> DictConfig:
@@ -56,9 +57,11 @@ class Composer:
         )
 
     def force_override(self, line: str) -> str:
+        """Return `line` as `overrides.force_override` does."""
         return force_override(line, self.group_choices)
 
     def force_overrides(self, lines: Sequence[str]) -> list[str]:
+        """Return the overrides that Hydra gets: `lines`, forced, and the search path of the user's own presets."""
         search_path_overrides = [
             f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"
             for config_dir in (self.command.config_dir,)

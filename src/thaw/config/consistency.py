@@ -102,38 +102,29 @@ def _check_l2_sp(recipe: Recipe) -> KeyedProblems:
 
 
 def _check_phase_lengths(recipe: Recipe) -> KeyedProblems:
-    phases, epochs = recipe.strategy.phases, recipe.trainer.epochs
-    overspecified_phases = [name for name, phase in phases.items() if phase.epochs and phase.fraction]
-    for name in overspecified_phases:
-        yield (
-            f"strategy.phases.{name}",
-            Problem(f"strategy.phases.{name} has epochs and fraction", fix="give one of them"),
-        )
-    counted_epochs = sum(phase.epochs or 0 for phase in phases.values())
-    total_fraction = sum(phase.fraction or 0.0 for phase in phases.values())
+    phases = recipe.strategy.phases
+    for name in [name for name, phase in phases.items() if phase.epochs and phase.fraction]:
+        subject = f"strategy.phases.{name} has epochs and fraction"
+        yield f"strategy.phases.{name}", Problem(subject, fix="give one of them")
+    yield from _check_total_length(recipe)
     open_ended_phases = [name for name, phase in phases.items() if not phase.epochs and not phase.fraction]
-    min_epochs = counted_epochs + len(phases) - sum(1 for phase in phases.values() if phase.epochs)
-    if min_epochs > epochs or total_fraction > 1:
-        got = (
-            f"phases that take {total_fraction:.0%} of the epochs"
-            if total_fraction > 1
-            else f"phases that need at least {min_epochs} epochs"
-        )
-        fix = (
-            "fractions that add up to at most 1"
-            if total_fraction > 1
-            else f"trainer.epochs={min_epochs}, or shorter phases"
-        )
-        yield (
-            "trainer.epochs",
-            Problem(f"strategy={recipe.strategy.name} does not fit into {epochs} epochs", got, fix=fix),
-        )
     if len(open_ended_phases) > 1:
-        subject = (
-            f"phases {format_names(open_ended_phases)} of strategy={recipe.strategy.name} have neither epochs nor "
-            "fraction"
-        )
-        yield "strategy.phases", Problem(subject, valid="one such phase, which takes what the others leave")
+        names = format_names(open_ended_phases)
+        subject = f"phases {names} of strategy={recipe.strategy.name} have neither epochs nor fraction"
+        yield "strategy.phases", Problem(subject, valid="one such phase, which takes the epochs that the others leave")
+
+
+def _check_total_length(recipe: Recipe) -> KeyedProblems:
+    phases, epochs = recipe.strategy.phases.values(), recipe.trainer.epochs
+    subject = f"strategy={recipe.strategy.name} does not fit into {epochs} epochs"
+    total_fraction = sum(phase.fraction or 0.0 for phase in phases)
+    min_epochs = sum(phase.epochs or 1 for phase in phases)
+    if total_fraction > 1:
+        got = f"phases that take {total_fraction:.0%} of the epochs"
+        yield "trainer.epochs", Problem(subject, got, fix="fractions that add up to at most 1")
+    elif min_epochs > epochs:
+        got = f"phases that need at least {min_epochs} epochs"
+        yield "trainer.epochs", Problem(subject, got, fix=f"trainer.epochs={min_epochs}, or shorter phases")
 
 
 def _check_phase_learning_rates(recipe: Recipe) -> KeyedProblems:

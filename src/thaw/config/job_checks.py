@@ -24,6 +24,7 @@ MAX_CHECKED_JOBS = 9  # before the first starts; composing a job takes about 0.1
 
 
 def find_problems_in_jobs(overrides: Sequence[Override], composer: Composer) -> Iterator[Problem]:
+    """Yield the problems of the run, or of the sweep and of its jobs."""
     try:
         jobs = _select_jobs_to_check(overrides, composer)
         yield from _find_problems_in_sweep(overrides, composer)
@@ -97,6 +98,7 @@ def has_adaptive_sweeper(shared_config: DictConfig) -> bool:
 
 
 def count_jobs(shared_config: DictConfig, all_overrides: Sequence[Override]) -> int | None:
+    """Return the number of jobs of a sweep; None if another sweeper than thaw's decides it."""
     if is_search(shared_config):
         return int(shared_config.hydra.sweeper.trials)
     return None if has_adaptive_sweeper(shared_config) else len(_expand_job_grid(all_overrides))

@@ -13,7 +13,7 @@ from thaw.config.schema import Recipe
 from thaw.config.search_space import SearchSettings
 
 DIALECT = "http://json-schema.org/draft-07/schema#"  # the one that yaml-language-server supports best
-SCHEMA_FOLDER = "schema"  # beside conf/; generated: python -m thaw.config.json_schema
+SCHEMA_FOLDER = "schema"  # next to conf/; generated: python -m thaw.config.json_schema
 SWEEPER_GROUP = "sweeper"
 # Groups whose presets set one section of the recipe; a preset of any other group sets keys of the whole recipe.
 SECTION_GROUPS = (

@@ -35,6 +35,7 @@ UNSUPPORTED_OPTIMIZERS = {
 
 
 def check_optimizer_exists(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem if the optimizer is neither one of torch nor in an importable module."""
     name = recipe.optimizer.name
     if resolve_torch_optimizer(name):
         return
@@ -75,6 +76,7 @@ def _format_optimizer_name(name: str) -> str:
 
 
 def check_optimizer_supported(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem if the optimizer cannot train a classifier here."""
     name = recipe.optimizer.name
     if reason := UNSUPPORTED_OPTIMIZERS.get(resolve_torch_optimizer(name) or ""):
         yield (
@@ -84,6 +86,7 @@ def check_optimizer_supported(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
 
 
 def check_reserved_arguments(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem for each argument that thaw sets."""
     for key in recipe.optimizer.arguments:
         if key in RESERVED_ARGUMENTS:
             yield (
@@ -93,6 +96,7 @@ def check_reserved_arguments(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
 
 
 def check_optimizer_arguments(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem for each argument that the constructor does not have, or whose type is wrong."""
     name = resolve_torch_optimizer(recipe.optimizer.name)
     if name is None or name in UNSUPPORTED_OPTIMIZERS:
         return  # a class of the user is checked when it is built
@@ -117,7 +121,7 @@ def check_optimizer_arguments(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
 
 
 def build_unknown_argument_problem(optimizer: OptimizerConfig, key: str, valid: list[str]) -> Problem:
-    """The fault of an argument that the constructor of `optimizer` has no place for."""
+    """Return the problem of an argument that the constructor of `optimizer` does not have."""
     closest = find_closest_name(key, valid)
     assignment = f"optimizer.arguments.{closest}={json.dumps(optimizer.arguments[key])}"
     fix = assignment if closest else f"~optimizer.arguments.{key}, or optimizer=torch, which begins without arguments"
@@ -126,6 +130,7 @@ def build_unknown_argument_problem(optimizer: OptimizerConfig, key: str, valid: 
 
 
 def check_weight_decay(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem if there is weight decay and the optimizer has none."""
     optimizer = recipe.optimizer
     name = resolve_torch_optimizer(optimizer.name)
     if (
@@ -138,6 +143,7 @@ def check_weight_decay(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
 
 
 def build_weight_decay_problem(optimizer: OptimizerConfig) -> Problem:
+    """Return the problem of weight decay with an optimizer that has none."""
     subject = (
         f"optimizer.weight_decay={optimizer.weight_decay:g}, and {_format_optimizer_name(optimizer.name)} takes none"
     )
@@ -145,6 +151,7 @@ def build_weight_decay_problem(optimizer: OptimizerConfig) -> Problem:
 
 
 def check_nesterov(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem if Nesterov momentum contradicts momentum or dampening, as torch would raise."""
     arguments: dict[str, Any] = recipe.optimizer.arguments
     if resolve_torch_optimizer(recipe.optimizer.name) != "SGD" or arguments.get("nesterov") is not True:
         return

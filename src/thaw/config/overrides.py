@@ -127,6 +127,7 @@ def force_override(line: str, group_choices: GroupChoices) -> str:
 
 
 def get_first_line(error: BaseException) -> str:
+    """Return the first line of the message of `error`."""
     return str(error).strip().splitlines()[0]
 
 

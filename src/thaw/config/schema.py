@@ -129,7 +129,7 @@ class FeatureCacheConfig(StrictModel):
     if something cannot be cached."""
     views: PositiveInt | None
     """Augmented views of each train image that are cached. null: only what is exact, which is one view without
-    augmentation and two with mirror images alone; other augmentation is drawn anew in every epoch and not cached."""
+    augmentation and two with mirror images alone; other augmentation is drawn in every epoch and not cached."""
     gib: PositiveFloat
     """Largest size on disk of all feature caches together, in GiB; the least recently used are deleted first."""
 

@@ -42,7 +42,7 @@ class PhaseConfig(StrictModel):
     of the batch and update the running ones, with weight and bias frozen; train: train weight and bias too. Without an
     entry BatchNorm trains where its stage trains."""
     restart: list[Literal["optimizer", "scheduler"]] = Field(default_factory=list)
-    """State that starts anew with the phase."""
+    """State that is reset at the start of the phase."""
 
 
 class StrategyConfig(StrictModel):

@@ -61,6 +61,7 @@ class Dimension:
 
     @property
     def is_log_scale(self) -> bool:
+        """Whether values are drawn on a logarithmic scale."""
         return "log" in self.tags
 
     @property
@@ -77,6 +78,7 @@ class Dimension:
         return self.values if self.kind == "choice" else tuple(dict.fromkeys((self.values[0], self.values[-1])))
 
     def format_override(self, value: Any) -> str:
+        """Return the override that sets the key to `value`."""
         return f"{self.prefix}{self.key}={value}"
 
 
