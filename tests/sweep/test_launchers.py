@@ -174,14 +174,14 @@ def test_a_launcher_that_is_not_installed_is_one_fault(word: str, extra: str, tm
     words = [sys.executable, "-c", WITHOUT_PLUGINS, "-m", word, "seed=0,1", f"output_dir={tmp_path / 'outputs'}"]
     ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.startswith(f"thaw: 1 fault in the command; nothing was started.\n  {word}\n")
+    assert ended.stderr.startswith(f"thaw: 1 problem in the command. Nothing was started.\n  {word}\n")
     assert f'pip install "thaw[{extra}]"' in ended.stderr
     assert not (tmp_path / "outputs").exists()
 
 
 @pytest.mark.parametrize("word", ["launcher=basic", "hydra/launcher=basic"])
 def test_a_launcher_without_a_sweep_is_a_fault(word: str) -> None:
-    with pytest.raises(UserError, match=f"{word}\n.*nothing launches"):
+    with pytest.raises(UserError, match=f"{word}\n.*a single run"):
         check_command(parse_command([word]))
     check_command(parse_command(["~launcher"]))
 

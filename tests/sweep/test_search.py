@@ -136,7 +136,7 @@ def test_the_command_line_wins_over_the_preset() -> None:
     ("words", "told"),
     [
         (["optimizer.learning_rate=1e-3", "optimizer.weight_decay=0", "strategy=fixed"], ["nothing to search"]),
-        (["dataset=folder", "dataset.root=.", "dataset.fractions.val=0", "dataset.splits.val=null"], ["cuts none"]),
+        (["dataset=folder", "dataset.root=.", "dataset.fractions.val=0", "dataset.splits.val=null"], ["leaves none"]),
         (["dataset.val=0", "head.dropout=interval(0,2)", "strategy=fixed"], ["less than 1"]),
         (
             [
@@ -148,7 +148,7 @@ def test_the_command_line_wins_over_the_preset() -> None:
                 "hydra.sweeper.pruner=medium",
                 "hydra.sweeper.trials=0",
             ],
-            ["nothing in it", "no logarithm", "which images are in", "draws none", "'hyperband' or 'none'", "than 0"],
+            ["an empty range", "no logarithm", "which images are", "draws none", "'hyperband' or 'none'", "than 0"],
         ),
         (
             ["optimizer.learning_rate=1e-3,1e-2", "optimizer.weight_decay=0,1e-2", "strategy=fixed"],
