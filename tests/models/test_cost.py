@@ -9,13 +9,13 @@ from torchvision import models
 
 from thaw.models.cost import compute_cost, compute_stage_costs, list_layers, on_meta_device
 from thaw.models.network import Network, collect_stage_facts
-from thaw.models.stages import split_stages
+from thaw.models.stages import split_backbone
 
 
 def network(name: str, size: int) -> Network:
     model = models.get_model(name, weights=None)
     width = [one for one in model.modules() if isinstance(one, nn.Linear)][-1].in_features
-    return Network(dict(split_stages(model, size).stages), nn.Sequential(nn.Linear(width, 1000)))
+    return Network(dict(split_backbone(model, size).stages), nn.Sequential(nn.Linear(width, 1000)))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg16", "mobilenet_v2", "efficientnet_b0", "vit_b_16"])

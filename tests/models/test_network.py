@@ -11,12 +11,12 @@ from torchvision import models
 
 from thaw.models.head import build_linear_head
 from thaw.models.network import Network, collect_stage_facts
-from thaw.models.stages import split_stages
+from thaw.models.stages import split_backbone
 
 
 def small() -> Network:
     torch.manual_seed(0)
-    return Network(dict(split_stages(models.resnet18(weights=None), 64).stages), build_linear_head(512, 3, 0.0))
+    return Network(dict(split_backbone(models.resnet18(weights=None), 64).stages), build_linear_head(512, 3, 0.0))
 
 
 def test_what_lies_before_the_frontier_gets_no_gradients_and_gives_the_same_logits() -> None:
@@ -67,5 +67,5 @@ def test_a_copy_shares_nothing_with_the_original() -> None:
 
 def test_maps_that_a_network_does_not_pool_are_pooled_before_the_head() -> None:
     torch.manual_seed(0)
-    stages = split_stages(models.squeezenet1_1(weights=None), 64).stages
+    stages = split_backbone(models.squeezenet1_1(weights=None), 64).stages
     assert Network(dict(stages), build_linear_head(512, 3, 0.0)).eval()(torch.randn(2, 3, 64, 64)).shape == (2, 3)

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision import models
 
 from thaw.config.errors import UserError
-from thaw.models.stages import split_stages
+from thaw.models.stages import split_backbone
 
 FAMILIES = {
     "resnet18": ["stem", "layer1", "layer2", "layer3", "layer4"],
@@ -41,7 +41,7 @@ def classifier_input(model: nn.Module, path: str, images: torch.Tensor) -> torch
 
 def check(model: nn.Module, names: list[str], size: int = 224) -> None:
     model.eval()
-    cut = split_stages(model, size)
+    cut = split_backbone(model, size)
     assert list(cut.stages) == names
     images = torch.randn(2, 3, size, size)
     with torch.no_grad():
@@ -69,20 +69,20 @@ def test_a_timm_family_is_cut_into_readable_stages_that_equal_the_whole(name: st
 
 def test_parameters_keep_the_paths_they_had() -> None:
     model = models.resnet18(weights=None)
-    stages = split_stages(model, 64).stages
+    stages = split_backbone(model, 64).stages
     paths = {name for stage in stages.values() for name, _ in stage.named_parameters()}
     assert paths | {"fc.weight", "fc.bias"} == {name for name, _ in model.named_parameters()}
 
 
 def test_the_mode_of_the_model_is_left_as_it_was() -> None:
     model = models.resnet18(weights=None).train()
-    split_stages(model, 64)
+    split_backbone(model, 64)
     assert all(module.training for module in model.modules())
 
 
 def test_a_size_that_the_network_does_not_take_is_told_with_the_fix() -> None:
     with pytest.raises(UserError, match=r"does not take images of 96 pixels(.|\n)*dataset.image_size=null"):
-        split_stages(models.vit_b_32(weights=None), 96)
+        split_backbone(models.vit_b_32(weights=None), 96)
 
 
 def test_a_forward_pass_that_cannot_be_traced_is_told() -> None:
@@ -97,4 +97,4 @@ def test_a_forward_pass_that_cannot_be_traced_is_told() -> None:
             return logits
 
     with pytest.raises(UserError, match="Branching cannot be traced"):
-        split_stages(Branching(), 32)
+        split_backbone(Branching(), 32)

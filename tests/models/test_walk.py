@@ -18,7 +18,7 @@ from torchvision import models
 from thaw.config.errors import UserError
 from thaw.models.network import Network, pool
 from thaw.models.stage_names import RESERVED_NAMES
-from thaw.models.stages import StageSplit, split_stages
+from thaw.models.stages import BackboneSplit, split_backbone
 
 TORCHVISION = models.list_models(module=models)
 WITH_VALUES = {  # the smallest of each family, at a side that it takes; all of them pass without values below
@@ -66,9 +66,9 @@ FEW = {  # more than one value passes between their blocks, as a NASNet cell tak
 UNCUT = {"crossvit_tiny_240": 240, "twins_svt_small": 224}  # forward passes that branch on, or iterate over, shapes
 
 
-def checked(model: nn.Module, size: int, at_least: int = 3) -> StageSplit:
+def checked(model: nn.Module, size: int, at_least: int = 3) -> BackboneSplit:
     """The split, after what must hold of its names and parameters."""
-    cut = split_stages(model, size)
+    cut = split_backbone(model, size)
     assert len(cut.stages) >= at_least
     assert all(re.fullmatch(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*", name) for name in cut.stages)
     assert not any(name in RESERVED_NAMES or re.search(r"_\d+$", name) for name in cut.stages)
@@ -90,7 +90,7 @@ def compare(model: nn.Module, size: int) -> None:
     container = cut.classifier_path.partition(".")[0]
     for place, stages in (
         (cut.classifier_path, cut.stages),
-        (container, split_stages(model, size, "classifier").stages),
+        (container, split_backbone(model, size, "classifier").stages),
     ):
         network = Network(dict(stages), nn.Identity()).eval()
         with torch.no_grad():
@@ -160,7 +160,7 @@ def test_networks_whose_blocks_pass_several_values_have_few_stages(name: str) ->
 @pytest.mark.parametrize("name", UNCUT)
 def test_a_network_that_cannot_be_cut_is_told(name: str) -> None:
     with torch.device("meta"), pytest.raises(UserError, match="cannot be traced"):
-        split_stages(timm.create_model(name), UNCUT[name])
+        split_backbone(timm.create_model(name), UNCUT[name])
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_of_two_averaged_classifiers_the_first_is_replaced_and_the_second_named_
     name: str, first: str, second: str
 ) -> None:
     with torch.device("meta"):
-        cut = split_stages(timm.create_model(name), 224)
+        cut = split_backbone(timm.create_model(name), 224)
     assert cut.classifier_path == first
     assert cut.unused_parameters
     assert all(path.startswith(f"{second}.") for path in cut.unused_parameters)
@@ -185,6 +185,6 @@ def test_of_two_averaged_classifiers_the_first_is_replaced_and_the_second_named_
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_auxiliary_classifiers_are_in_no_stage(name: str) -> None:
     with torch.device("meta"):
-        cut = split_stages(models.get_model(name, weights=None), 299)
+        cut = split_backbone(models.get_model(name, weights=None), 299)
     assert {path.split(".")[0] for path in cut.unused_parameters} <= {"aux1", "aux2", "AuxLogits"}
     assert cut.unused_parameters

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from thaw.models.network import Network, pool
-from thaw.models.stages import split_stages
+from thaw.models.stages import split_backbone
 from thaw.visualization.interpret.activations import extract_feature_maps
 from thaw.visualization.interpret.grad_cam import grad_cam, upsample_maps
 
@@ -24,7 +24,7 @@ NETWORKS = {
 
 
 def network_of(model: nn.Module, size: int, classes: int = 5) -> Network:
-    cut = split_stages(model.eval(), size)
+    cut = split_backbone(model.eval(), size)
     with torch.no_grad():
         width = pool(nn.Sequential(*cut.stages.values())(torch.zeros(1, 3, size, size))).shape[1]
     return Network(dict(cut.stages), nn.Linear(width, classes)).eval()
@@ -48,7 +48,7 @@ def test_any_network_has_maps_from_0_to_1_and_says_what_it_says(name: str) -> No
 
 def bright_spots() -> Network:
     """Class 0 answers to red, class 1 to green; what is negative speaks against."""
-    stages = split_stages(
+    stages = split_backbone(
         nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)), 8
     ).stages
     with torch.no_grad():

@@ -23,10 +23,10 @@ from thaw.data.samples import UNUSED_SPLIT, Sample, Samples
 MAX_POINTS = 5000
 MAX_PCA_COMPONENTS = 50  # of PCA before t-SNE, as van der Maaten and Hinton 2008 did
 DEFAULT_PERPLEXITY = 30.0  # within the 5 to 50 that they found to make little difference
-MAX_CLASSES_BY_COLOUR, MAX_NAMED_CLASSES = 10, 120  # beyond the first, a class has a number too
+MAX_CLASSES_BY_COLOR, MAX_NAMED_CLASSES = 10, 120  # beyond the first, a class has a number too
 MARKERS = {"train": "o", "val": "^", "test": "s", UNUSED_SPLIT: "D"}
-TEXT_COLOUR = "#33404d"
-LEGEND_STYLE: dict[str, Any] = {"frameon": False, "labelcolor": TEXT_COLOUR, "handletextpad": 0.2}
+TEXT_COLOR = "#33404d"
+LEGEND_STYLE: dict[str, Any] = {"frameon": False, "labelcolor": TEXT_COLOR, "handletextpad": 0.2}
 MAX_TAG_LENGTH = 3  # characters; names of at most so many stand in the picture themselves
 LABEL_SIZE, LABEL_OFFSET = (0.036, 0.021), 0.012  # a label of 8 points, as shares of a panel's sides
 GOLDEN_RATIO = 0.618034  # of the hue circle between neighbours, which are often alike in name
@@ -103,7 +103,7 @@ def plot_embedding(embedding: FeatureEmbedding, samples: Samples, title: str) ->
         [samples.samples[position] for position in embedding.positions],
     )
     palette, has_class_names = build_palette(len(classes)), len(classes) <= MAX_NAMED_CLASSES
-    tags = _build_tags(classes) if len(classes) > MAX_CLASSES_BY_COLOUR and has_class_names else []
+    tags = _build_tags(classes) if len(classes) > MAX_CLASSES_BY_COLOR and has_class_names else []
     names = [f"{tag} {name}" for tag, name in zip(tags, classes, strict=True)] if tags and tags != classes else classes
     font_size = 7.5 if tags else 10
     rows = -(-len(classes) // _count_columns(names, font_size)) if has_class_names else 1
@@ -114,12 +114,12 @@ def plot_embedding(embedding: FeatureEmbedding, samples: Samples, title: str) ->
     _draw_panel(
         panels[1], embedding.tsne, shown_samples, palette, tags, f"t-SNE: perplexity {embedding.perplexity:.3g}"
     )
-    figure.suptitle(title, x=0.004, ha="left", fontsize=12, color=TEXT_COLOUR)
+    figure.suptitle(title, x=0.004, ha="left", fontsize=12, color=TEXT_COLOR)
     _draw_split_legend(figure, shown_samples)
     if has_class_names:
         _draw_class_legend(figure, names, font_size, palette)
     else:
-        figure.supxlabel(f"{len(classes)} classes, too many to be named", fontsize=9, color=TEXT_COLOUR)
+        figure.supxlabel(f"{len(classes)} classes, too many to be named", fontsize=9, color=TEXT_COLOR)
     return figure
 
 
@@ -130,7 +130,7 @@ def _build_tags(classes: Sequence[str]) -> list[str]:
 
 def build_palette(num_classes: int) -> Palette:
     """One a class: matplotlib's ten, or hues around the circle in three lightnesses."""
-    if num_classes <= MAX_CLASSES_BY_COLOUR:
+    if num_classes <= MAX_CLASSES_BY_COLOR:
         return [matplotlib.colormaps["tab10"](number)[:3] for number in range(num_classes)]
     lightness = (0.38, 0.50, 0.64)
     return [
@@ -152,7 +152,7 @@ def _draw_panel(
         axes.scatter(x, y, s=marker_size, c=colours[split_indices], **style)
     if tags:
         _name_classes(axes, points, labels, tags, palette)
-    axes.set_title(title, loc="left", fontsize=11, color=TEXT_COLOUR)
+    axes.set_title(title, loc="left", fontsize=11, color=TEXT_COLOR)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_color("#d5dade")

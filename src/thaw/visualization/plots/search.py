@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from thaw.visualization.plots.training import TRAIN_COLOUR, VAL_COLOUR
+from thaw.visualization.plots.training import TRAIN_COLOR, VAL_COLOR
 
-BEST_COLOUR = "#c22020"
+BEST_COLOR = "#c22020"
 COLUMNS = 3
 
 
@@ -62,7 +62,7 @@ def _draw_history(panel: Axes, points: Sequence[TrialPoint], best: TrialPoint) -
     completed = [point for point in points if not point.is_pruned]
     best_so_far = list(accumulate((point.accuracy for point in completed), max))
     xs, ys = [*(point.number for point in completed), points[-1].number], [*best_so_far, best_so_far[-1]]
-    panel.step(xs, ys, where="post", color=BEST_COLOUR, linewidth=0.9, label="best so far")
+    panel.step(xs, ys, where="post", color=BEST_COLOR, linewidth=0.9, label="best so far")
     _draw_points(panel, points, [point.number for point in points], best)
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     panel.legend(frameon=False, fontsize=8)
@@ -84,12 +84,12 @@ def _draw_parameter(panel: Axes, points: Sequence[TrialPoint], parameter: Search
 
 
 def _draw_points(panel: Axes, points: Sequence[TrialPoint], positions: Sequence[float], best: TrialPoint) -> None:
-    for is_pruned, colour, marker, label in ((False, VAL_COLOUR, "o", "done"), (True, TRAIN_COLOUR, "x", "pruned")):
+    for is_pruned, colour, marker, label in ((False, VAL_COLOR, "o", "done"), (True, TRAIN_COLOR, "x", "pruned")):
         shown_points = [(x, point) for x, point in zip(positions, points, strict=True) if point.is_pruned == is_pruned]
         xs, ys = [x for x, _ in shown_points], [point.accuracy for _, point in shown_points]
         panel.scatter(xs, ys, s=18, color=colour, marker=marker, label=label if shown_points else None, alpha=0.8)
     x = positions[points.index(best)]
-    panel.scatter([x], [best.accuracy], s=70, facecolors="none", edgecolors=BEST_COLOUR, label="best")
+    panel.scatter([x], [best.accuracy], s=70, facecolors="none", edgecolors=BEST_COLOR, label="best")
 
 
 def _style_axes(panel: Axes, title: str, xlabel: str) -> None:

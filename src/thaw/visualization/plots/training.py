@@ -14,7 +14,7 @@ from thaw.metrics.calibration import Reliability
 from thaw.metrics.classification import wilson_interval
 from thaw.visualization.plots.encode import PNG_OPTIONS
 
-TRAIN_COLOUR, VAL_COLOUR = "#8a8a8a", "#0b6bcb"
+TRAIN_COLOR, VAL_COLOR = "#8a8a8a", "#0b6bcb"
 MAX_NAMED_CLASSES = 60
 
 
@@ -25,7 +25,7 @@ def save_curves(rows: Sequence[Mapping[str, str]], file: Path) -> None:
     figure.subplots_adjust(left=0.045, right=0.99, bottom=0.13, top=0.91, wspace=0.17)
     epochs = [int(row["epoch"]) for row in rows]
     for axes, key, title in ((loss_axes, "loss", "Loss"), (accuracy_axes, "accuracy", "Accuracy")):
-        for split, colour in (("train", TRAIN_COLOUR), ("val", VAL_COLOUR)):
+        for split, colour in (("train", TRAIN_COLOR), ("val", VAL_COLOR)):
             if rows[-1][f"{split}_{key}"] != "":
                 values = [float(row[f"{split}_{key}"]) for row in rows]
                 axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=split)
