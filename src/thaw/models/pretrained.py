@@ -47,8 +47,8 @@ def load_pretrained(
     """Load the classifier that `backbone` names.
 
     `random_init` gives it random weights, but the preprocessing of its default weights, so that training from scratch
-    and fine-tuning see the same pixels. `size` is the side of the images where it differs from the size that the weights
-    were trained at: timm interpolates the position embeddings of networks that depend on the size.
+    and fine-tuning see the same pixels. `size` is the side of the images where it differs from that of the pretraining:
+    timm interpolates the position embeddings of networks that depend on the size.
 
     Raises:
         UserError: where the weights cannot be downloaded or read, or do not fit the network.

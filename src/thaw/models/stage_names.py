@@ -1,4 +1,4 @@
-"""Name stages so that a person can type them: the library's names where they are words, else `stem`, `block1`, `final`."""
+"""Name stages so that a person can type them: by the library where its names are words, else stem, block1 .., final."""
 
 from __future__ import annotations
 

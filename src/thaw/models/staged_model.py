@@ -20,7 +20,7 @@ class StagedModel(nn.Module):
     """A network as named stages and a head: float [n, 3, height, width] -> the output of the network.
 
     `stages` (by name, from input to output) and `head` share their parameters with the network and keep their paths.
-    They were traced in evaluation mode. `costs` has the output shape, parameters and multiply-adds of each for one image
+    They were traced in evaluation mode. `costs` has the output shape, parameters and multiply-adds of each for an image
     of `size` x `size`, the head last. `name` is the name of the network's class. Shown as a table.
     """
 
@@ -80,8 +80,8 @@ def split_stages(model: nn.Module, size: int) -> StagedModel:
     """Split `model` into named stages and a head, without code per architecture.
 
     `model` takes float [n, 3, size, size] and returns a tensor: a network of torchvision, of timm or one's own, which
-    torch.fx can trace. It stays as it is. The head is the last layer with weights and all that follows it. In evaluation
-    mode the stages and the head give the output of the model to the last bit.
+    torch.fx can trace. It stays as it is. The head is the last layer with weights and all that follows it. Stages and
+    head give the output of the model in evaluation mode, to the last bit.
 
         split_stages(torchvision.models.resnet18(), size=224)
 

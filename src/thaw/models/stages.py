@@ -37,8 +37,8 @@ def split_backbone(model: nn.Module, size: int, replaces: Literal["last", "class
     """Split `model` (normalized float [n, 3, size, size] -> logits) into stages, on its device.
 
     The stages leave out the last weight layer, or with `replaces="classifier"` the module around that layer: VGG's
-    three linear layers, ConvNeXt's norm before the linear layer; a pooling in that module stays. Where the logits of two
-    last layers are averaged, the first counts as the last layer and the second is unused.
+    three linear layers, ConvNeXt's norm before the linear layer; a pooling in that module stays. Where the logits of
+    two last layers are averaged, the first counts as the last layer and the second is unused.
 
     Raises:
         UserError: where the model does not take images of `size`, or its forward pass cannot be traced.

@@ -37,7 +37,7 @@ def _render_row(tag: str, cells: Sequence[str]) -> str:
 
 
 def build_data_frame(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Return rows as a pandas data frame where pandas is installed, else as a list of dicts. Values stay as they are."""
+    """Return rows, unchanged, as a pandas data frame where pandas is installed, else as a list of dicts."""
     if importlib.util.find_spec("pandas") is None:
         return [dict(row) for row in rows]
     return importlib.import_module("pandas").DataFrame(list(rows))
