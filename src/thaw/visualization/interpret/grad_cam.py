@@ -38,9 +38,9 @@ def grad_cam(network: Network, images: Tensor, targets: Tensor | None = None, to
 
     The default targets are the `top` most probable classes. `network` must be in evaluation mode and is not changed.
 
-    The activations are the last of the network that have MIN_POSITIONS per side (or the largest there are) and that the
-    logits depend on: after the last block of a ViT only the class token counts, so the maps come from before it. A class
-    that no region supports has a map of zeros.
+    The activations are the last of the network that have MIN_POSITIONS per side (or the largest there are) and that
+    the logits depend on: after the last block of a ViT only the class token counts, so the maps come from before it. A
+    class that no region supports has a map of zeros.
 
     Raises:
         ValueError: where no stage has maps.
