@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thaw.config.errors import Problem, UserError
 from thaw.config.schema import Recipe
 from thaw.runs.run import Run
 from thaw.runs.run import open_run as open_run

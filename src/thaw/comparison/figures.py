@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 
 from thaw.comparison.configurations import Configuration
 from thaw.comparison.records import Record
-from thaw.visualization.plots.dataset import FIGURE_WIDTH, TEXT_COLOUR, shorten_name, style_axes
+from thaw.visualization.plots.dataset import FIGURE_WIDTH, TEXT_COLOR, shorten_name, style_axes
 from thaw.visualization.plots.encode import encode_png
 
 # Of the configurations in the table's order; the reds and greens differ in lightness too.
@@ -56,7 +56,7 @@ def _draw_curves(configurations: Sequence[Configuration], metric: str) -> Figure
         colour = get_colour(index)
         axes.plot(epochs, curves.mean(0), color=colour, linewidth=1.8, marker="o", markersize=3)
         axes.fill_between(epochs, curves.min(0), curves.max(0), color=colour, alpha=0.15, linewidth=0)
-    axes.set_ylabel(f"validation {metric}", color=TEXT_COLOUR, fontsize=9)
+    axes.set_ylabel(f"validation {metric}", color=TEXT_COLOR, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if metric == "loss" and _is_wide(curves for _, curves in drawable_curves):
         axes.set_yscale("log")
@@ -98,7 +98,7 @@ def _draw_accuracy_against_time(configurations: Sequence[Configuration]) -> Figu
         _set_plain_log_ticks(axes.xaxis)
     else:
         axes.set_xlim(left=0)
-    axes.set_ylabel("test accuracy", color=TEXT_COLOUR, fontsize=9)
+    axes.set_ylabel("test accuracy", color=TEXT_COLOR, fontsize=9)
     style_axes(axes, "seconds a run")
     _draw_legend(figure, configurations, list(range(len(configurations))))
     return figure
@@ -131,7 +131,7 @@ def _draw_class_differences(configurations: Sequence[Configuration]) -> Figure |
     limit = max(5.0, float(np.abs(differences).max()))
     axes.imshow(differences, cmap="RdBu", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
     for (row, column), value in np.ndenumerate(differences):
-        text_colour = "white" if abs(value) > 0.6 * limit else TEXT_COLOUR
+        text_colour = "white" if abs(value) > 0.6 * limit else TEXT_COLOR
         text = "0" if abs(value) < 0.05 else f"{value:+.1f}" if len(other_configurations) <= 6 else f"{value:+.0f}"
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=text_colour)
     axes.set_yticks(range(len(class_names)), [shorten_name(name, 18) for name in class_names])
@@ -143,9 +143,7 @@ def _draw_class_differences(configurations: Sequence[Configuration]) -> Figure |
         [shorten_name(configuration.short_label, 26) for configuration in other_configurations],
         **tick_label_style,
     )
-    axes.tick_params(
-        colors=TEXT_COLOUR, labelsize=8, length=0, top=True, labeltop=True, bottom=False, labelbottom=False
-    )
+    axes.tick_params(colors=TEXT_COLOR, labelsize=8, length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
     return figure
 
@@ -180,7 +178,7 @@ def _draw_legend(figure: Figure, configurations: Sequence[Configuration], indice
         axes.plot([], [], "o-", color=get_colour(index), label=label, markersize=5)
     if num_others := sum(index >= len(COLOURS) for index in indices):
         axes.plot([], [], "o-", color=FALLBACK_COLOUR, label=f"{num_others} others", markersize=5)
-    figure.legend(loc="outside lower left", frameon=False, fontsize=8, labelcolor=TEXT_COLOUR, labelspacing=0.3)
+    figure.legend(loc="outside lower left", frameon=False, fontsize=8, labelcolor=TEXT_COLOR, labelspacing=0.3)
 
 
 def _set_plain_log_ticks(axis: Axis) -> None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from thaw.probing.trial import KNN_METHOD, LINEAR_HEAD_METHOD, ProbeTrial
-from thaw.visualization.plots.training import TRAIN_COLOUR
+from thaw.visualization.plots.training import TRAIN_COLOR
 
 WINNER_COLOR = "#c22020"
 
@@ -48,7 +48,7 @@ def _draw_lines(axes: Axes, trials: Iterable[ProbeTrial], key: str, winner: Prob
 
 
 def _draw_level(axes: Axes, trial: ProbeTrial, winner: ProbeTrial) -> None:
-    axes.axhline(trial.accuracy, color=TRAIN_COLOUR, linewidth=1, label=trial.method)
+    axes.axhline(trial.accuracy, color=TRAIN_COLOR, linewidth=1, label=trial.method)
     if trial is winner:
         _mark_winner(axes, axes.get_xlim()[0], winner)
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from thaw.data.batches import ImageDataset
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples
-from thaw.metrics.classification import classification_metrics, confusion_matrix
-from thaw.metrics.classification import captions, top_losses
+from thaw.metrics.classification import captions, classification_metrics, confusion_matrix, top_losses
 from thaw.models.cost import StageCost
 from thaw.models.network import Network
 from thaw.models.state_dict import read_state

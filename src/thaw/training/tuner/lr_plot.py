@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from thaw.training.tuner.lr_finder import LRCurve
-from thaw.visualization.plots.training import TRAIN_COLOUR, VAL_COLOUR
+from thaw.visualization.plots.training import TRAIN_COLOR, VAL_COLOR
 
 SUGGESTION_COLOUR = "#c22020"
 
@@ -16,10 +16,8 @@ def save_lr_curve(curve: LRCurve, title: str, file: Path) -> None:
     """Loss and smoothed loss against the learning rate, the suggestion marked where there is one."""
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
-    axes.plot(
-        curve.learning_rates, curve.losses, color=TRAIN_COLOUR, linewidth=0.8, alpha=0.6, label="loss of the step"
-    )
-    axes.plot(curve.learning_rates, curve.smoothed_losses, color=VAL_COLOUR, label="smoothed")
+    axes.plot(curve.learning_rates, curve.losses, color=TRAIN_COLOR, linewidth=0.8, alpha=0.6, label="loss of the step")
+    axes.plot(curve.learning_rates, curve.smoothed_losses, color=VAL_COLOR, label="smoothed")
     if (step := curve.steepest_step) is not None:
         label = f"steepest descent, {curve.learning_rates[step]:.1e}"
         axes.axvline(curve.learning_rates[step], color=SUGGESTION_COLOUR, linewidth=0.8)
