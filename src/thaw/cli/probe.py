@@ -19,6 +19,7 @@ from thaw.config.schema import CaptchaDatasetConfig, FolderDatasetConfig, Recipe
 
 if TYPE_CHECKING:
     from thaw.probing.probe import ProbeResult
+    from thaw.system.reporter import ConsoleReporter
     from thaw.probing.trial import ProbeTrial
 
 HELP = """thaw probe [key=value ...]
@@ -171,7 +172,7 @@ def _probe(recipe: Recipe, settings: Mapping[str, str], folder: Path) -> int:
         int(settings.get("heads.seeds", defaults.seeds)),
         int(settings.get("heads.epochs", defaults.epochs)),
     )
-    _print_result(run_interruptible(lambda: probe(recipe, grid, folder)))
+    _print_result(run_interruptible(lambda: probe(recipe, grid, folder, ConsoleReporter())))
     return EXIT_SUCCESS
 
 

@@ -26,8 +26,9 @@ from thaw.probing.record import write_probe
 from thaw.probing.trial import FeatureSet, LinearModel, ProbeTrial, fit_scaling, select_best
 from thaw.runs.run import Run, create_run, lock_run, record_status
 from thaw.system.devices import resolve_accelerator
+from thaw.system.reporter import SILENT, Reporter
 from thaw.training.evaluation import SplitPredictions, compute_split_metrics
-from thaw.training.extraction import ExtractedFeatures, extract_features
+from thaw.training.extraction import Extraction, extract_features
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class ProbeResult:
     directory: Path
 
 
-def probe(recipe: Recipe, grid: Grid, directory: Path, report: Callable[[str], None] = print) -> ProbeResult:
+def probe(recipe: Recipe, grid: Grid, directory: Path, reporter: Reporter = SILENT) -> ProbeResult:
     """Tries every classifier on the features of `recipe`'s backbone and leaves the best in `directory`, as a run whose
     head it is. The test images choose nothing: they are looked at with the winner alone.
 
@@ -50,17 +51,17 @@ def probe(recipe: Recipe, grid: Grid, directory: Path, report: Callable[[str], N
     with lock_run(directory):
         run = create_run(recipe, directory)
         with record_status(run):
-            return _run_probe(run, grid, report)
+            return _run_probe(run, grid, reporter)
 
 
-def _run_probe(run: Run, grid: Grid, report: Callable[[str], None]) -> ProbeResult:
+def _run_probe(run: Run, grid: Grid, reporter: Reporter) -> ProbeResult:
     start_time = time.perf_counter()
-    extraction = extract_features(run.recipe)
+    extraction = extract_features(run.recipe, reporter=reporter)
     check_validation(extraction.samples.count_per_split(), run.recipe.dataset.name)
     origin = f"computed in {extraction.seconds:.1f} s" if extraction.seconds else "from the cache"
-    report(f"{extraction.values.shape[1]} features an image, {origin}")
+    reporter.write(f"{extraction.values.shape[1]} features an image, {origin}")
     fit_start_time = time.perf_counter()
-    trials, winner = fit_classifiers(extraction, grid, _select_device(run.recipe), report)
+    trials, winner = fit_classifiers(extraction, grid, _select_device(run.recipe), reporter)
     train_s = time.perf_counter() - fit_start_time
     predictions = _predict(extraction)
     metrics = compute_split_metrics(predictions, extraction.samples.get_labels())
@@ -80,7 +81,7 @@ def check_validation(counts: dict[str, int], dataset_name: str) -> None:
 
 
 def fit_classifiers(
-    extraction: ExtractedFeatures, grid: Grid, device: torch.device, report: Callable[[str], None] = print
+    extraction: Extraction, grid: Grid, device: torch.device, reporter: Reporter = SILENT
 ) -> tuple[list[ProbeTrial], ProbeTrial]:
     """Every trial, and the chosen one, which `found.network`'s head now is."""
     labels, num_classes = extraction.samples.get_labels(), len(extraction.samples.classes)
@@ -105,7 +106,7 @@ def fit_classifiers(
         start_time, num_before = time.perf_counter(), len(trials)
         with threadpool_limits(torch.get_num_threads()):  # trainer.threads is meant for NumPy and SciPy too
             trials.extend(method())
-        report(f"{name}: {len(trials) - num_before} tried in {time.perf_counter() - start_time:.1f} s")
+        reporter.write(f"{name}: {len(trials) - num_before} tried in {time.perf_counter() - start_time:.1f} s")
     winner = select_best(trials)
     assert winner.linear is not None
     set_linear_weights(extraction.network.head, scaling.fold_into(winner.linear))
@@ -126,7 +127,7 @@ def _select_device(recipe: Recipe) -> torch.device:
 
 
 @torch.inference_mode()
-def _predict(extraction: ExtractedFeatures) -> SplitPredictions:
+def _predict(extraction: Extraction) -> SplitPredictions:
     head = extraction.network.cpu().eval().head
     positions_by_split = {split: extraction.samples.get_positions(split) for split in ("val", "test")}
     return {

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from thaw.models.cost import compute_stage_costs
 from thaw.probing.linear_heads import Grid
 from thaw.probing.plot import save_probe_plot
 from thaw.probing.trial import ProbeTrial
@@ -16,7 +15,7 @@ from thaw.runs.run import Run
 from thaw.system.devices import describe_hardware
 from thaw.training.callbacks.checkpointing import AtomicCheckpointIO, build_checkpoint_metadata
 from thaw.training.evaluation import SplitPredictions, save_plots, write_report
-from thaw.training.extraction import ExtractedFeatures
+from thaw.training.extraction import Extraction
 from thaw.training.tensorboard import log_results
 
 COLUMNS = ("method", "setting", "val_accuracy", "val_loss", "seconds", "can_be_a_head", "chosen", "remark")
@@ -24,7 +23,7 @@ COLUMNS = ("method", "setting", "val_accuracy", "val_loss", "seconds", "can_be_a
 
 def write_probe(
     run: Run,
-    extraction: ExtractedFeatures,
+    extraction: Extraction,
     grid: Grid,
     trials: Sequence[ProbeTrial],
     winner: ProbeTrial,
@@ -41,11 +40,10 @@ def write_probe(
     )
     _save_network(run, extraction)
     run.write_predictions(extraction.samples, *predictions["test"])
-    save_plots(run, extraction.samples, extraction.images, predictions)
+    save_plots(run, extraction.components.data, predictions)
     run.write_metrics(metrics)
     log_results(run, extraction.samples, predictions["test"], metrics)
-    costs = compute_stage_costs(extraction.network, extraction.preprocessing.size)
-    write_report(run, extraction.network, extraction.samples, extraction.images, extraction.preprocessing, costs)
+    write_report(run, extraction.components.data, extraction.components.model)
 
 
 def format_csv(trials: Sequence[ProbeTrial], winner: ProbeTrial) -> str:
@@ -71,7 +69,7 @@ def format_csv(trials: Sequence[ProbeTrial], winner: ProbeTrial) -> str:
     return buffer.getvalue()
 
 
-def _update_record(run: Run, extraction: ExtractedFeatures, grid: Grid, winner: ProbeTrial) -> None:
+def _update_record(run: Run, extraction: Extraction, grid: Grid, winner: ProbeTrial) -> None:
     parameter_counts = [
         sum(parameter.numel() for parameter in module.parameters())
         for module in (extraction.network, extraction.network.head)
@@ -84,7 +82,7 @@ def _update_record(run: Run, extraction: ExtractedFeatures, grid: Grid, winner: 
     )
 
 
-def _save_network(run: Run, extraction: ExtractedFeatures) -> None:
+def _save_network(run: Run, extraction: Extraction) -> None:
     metadata = build_checkpoint_metadata(
         run.recipe.to_dict(),
         extraction.samples.classes,
