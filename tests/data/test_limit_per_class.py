@@ -54,4 +54,4 @@ def test_a_sweep_over_numbers_computes_features_once(tmp_path: Path, capsys: pyt
     said = capsys.readouterr().out
     assert said.count("features of 72 images computed") == 1
     assert said.count("features of 72 images found in the cache") == 1
-    assert "train images left aside: 28" in said
+    assert "unused train images: 28" in said

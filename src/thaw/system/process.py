@@ -153,7 +153,7 @@ def _save_torch_settings() -> Restore:
 
 def _save_random_states() -> Restore:
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    cuda_states = torch.cuda.get_rng_state_all() if _is_cuda_initialized() else []
 
     def restore() -> None:
         random.setstate(python_state)
@@ -163,6 +163,10 @@ def _save_random_states() -> Restore:
             torch.cuda.set_rng_state_all(cuda_states)
 
     return restore
+
+
+def _is_cuda_initialized() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _save_environment() -> Restore:

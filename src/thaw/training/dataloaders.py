@@ -52,7 +52,8 @@ class BatchSource:
         """
         depth = self.decisions[phase.name].depth
         if not depth:
-            return self._use_images()
+            self._use_images()
+            return
         try:
             self._load_features(self.cache.compute_keys(self.network, [depth, *self._find_later_depths(phase, depth)]))
         except UserError as error:
@@ -66,7 +67,8 @@ class BatchSource:
         depths = sorted({decision.depth for decision in self.decisions.values()} - {0}, reverse=True)
         for depth, key in self.cache.compute_keys(self.network, depths).items():
             if self.cache.has_key(key):
-                return self._load_features({depth: key})
+                self._load_features({depth: key})
+                return
         self._use_images()
 
     def _use_images(self) -> None:

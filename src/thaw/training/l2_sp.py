@@ -47,11 +47,11 @@ class L2SPRegularizer(Callback):
 
     def add_to_gradients(self) -> None:
         """Add the gradients of the parameters that have one; those that are frozen in this phase have none."""
-        names = [name for name, parameter in self.parameters.items() if parameter.grad is not None]
-        if names:
-            weights = [self.parameters[name].detach() for name in names]
-            differences = torch._foreach_sub(weights, [self.pretrained[name] for name in names])
-            torch._foreach_add_([self.parameters[name].grad for name in names], differences, alpha=self.strength)
+        gradients = {name: parameter.grad for name, parameter in self.parameters.items() if parameter.grad is not None}
+        if gradients:
+            weights = [self.parameters[name].detach() for name in gradients]
+            differences = torch._foreach_sub(weights, [self.pretrained[name] for name in gradients])
+            torch._foreach_add_(list(gradients.values()), differences, alpha=self.strength)
 
 
 def build_l2_sp_regularizer(network: Network, plan: Plan, strength: float) -> L2SPRegularizer:

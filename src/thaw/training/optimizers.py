@@ -192,8 +192,7 @@ def _check_unsupported_arguments(
         if key not in valid_names
     )
     if "lr" not in named_parameters:
-        yield Problem(
-            f"optimizer.name={optimizer.name} has no parameter lr", valid="a constructor (self, params, lr, ...)"
-        )
+        valid = "a constructor (self, params, lr, ...)"
+        yield Problem(f"optimizer.name={optimizer.name} has no parameter lr", valid=valid)
     if optimizer.weight_decay and "weight_decay" not in named_parameters:
         yield build_weight_decay_problem(optimizer)

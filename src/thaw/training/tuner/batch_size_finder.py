@@ -70,10 +70,8 @@ def find_batch_size(
     setup = set_up_dry_run(recipe, reporter)
     num_train_images = setup.components.data.samples.count_per_split()["train"]
     if num_train_images < min_batch_size:
-        problem = Problem(
-            f"--min-batch-size {min_batch_size}", f"{num_train_images} training images", fix="--min-batch-size 2"
-        )
-        raise UserError("too few images.", [problem])
+        subject, got = f"--min-batch-size {min_batch_size}", f"{num_train_images} training images"
+        raise UserError("too few images.", [Problem(subject, got, fix="--min-batch-size 2")])
     phase = min(setup.plan.phases, key=lambda candidate: candidate.num_frozen_stages)
     restrict_to_phase(setup.module, phase)
     setup.module.optimization.schedule = lambda *_: 0.0
@@ -81,23 +79,18 @@ def find_batch_size(
     trials, stop_reason = _run_trials(setup, depth, min_batch_size, min(max_batch_size, num_train_images))
     if not trials:
         raise _build_memory_error(min_batch_size)
-    if not stop_reason:
-        is_dataset_smaller = num_train_images < max_batch_size
-        stop_reason = (
-            f"there are {num_train_images} training images"
-            if is_dataset_smaller
-            else f"--max-batch-size {max_batch_size}"
-        )
-    return BatchSizeResult(tuple(trials), stop_reason, phase.name, "features" if depth else "images")
+    limit = f"--max-batch-size {max_batch_size}"
+    if num_train_images < max_batch_size:
+        limit = f"there are {num_train_images} training images"
+    return BatchSizeResult(tuple(trials), stop_reason or limit, phase.name, "features" if depth else "images")
 
 
 def _build_memory_error(min_batch_size: int) -> UserError:
     fix = f"--min-batch-size {max(2, min_batch_size // 2)}"
     if min_batch_size == 2:
         fix = "a smaller dataset.image_size, or another backbone"
-    return UserError(
-        "the memory is too small.", [Problem(f"--min-batch-size {min_batch_size}", "out of memory", fix=fix)]
-    )
+    problem = Problem(f"--min-batch-size {min_batch_size}", "out of memory", fix=fix)
+    return UserError("the memory is too small.", [problem])
 
 
 def _run_trials(

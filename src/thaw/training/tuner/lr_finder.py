@@ -168,7 +168,7 @@ def save_lr_curve(curve: LRCurve, title: str, file: Path) -> None:
     """Save a plot of loss and smoothed loss over the learning rate, with the suggestion if there is one."""
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
-    style = {"linewidth": 0.8, "alpha": 0.6}
+    style: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.6}
     axes.plot(curve.learning_rates, curve.losses, color=TRAIN_COLOUR, label="loss of the step", **style)
     axes.plot(curve.learning_rates, curve.smoothed_losses, color=VAL_COLOUR, label="smoothed")
     if (step := curve.steepest_step) is not None:
