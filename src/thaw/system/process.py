@@ -60,6 +60,15 @@ def keep_freed_memory() -> None:
     _keeps_freed_memory = True
 
 
+def _free_kept_memory() -> None:
+    """Set malloc's options to glibc's defaults and return free memory to the system."""
+    global _keeps_freed_memory
+    _set_malloc_options(DEFAULT_MMAP_MAX, DEFAULT_TRIM_THRESHOLD)
+    if hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(0)
+    _keeps_freed_memory = False
+
+
 def _set_malloc_options(mmap_max: int, trim_threshold: int) -> None:
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
@@ -216,12 +225,10 @@ def _save_memory_options() -> Restore:
     was_frozen, kept_freed_memory = gc.get_freeze_count() > 0, _keeps_freed_memory
 
     def restore() -> None:
-        global _keeps_freed_memory
         if not was_frozen:
             gc.unfreeze()
         if _keeps_freed_memory and not kept_freed_memory:
-            _set_malloc_options(DEFAULT_MMAP_MAX, DEFAULT_TRIM_THRESHOLD)
-            _keeps_freed_memory = False
+            _free_kept_memory()
 
     return restore
 
