@@ -12,7 +12,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import TINY, only_run
-from tests.training.killed import killed_in_epoch
+from tests.training.killed import kill_in_epoch
 from thaw.cli.train import launch
 from thaw.config.compose import check_command, parse_command
 from thaw.config.errors import UserError
@@ -83,7 +83,7 @@ def test_the_best_is_a_command_that_trains_it_again(undisturbed: Path, tmp_path:
 def test_a_killed_search_goes_on_as_if_undisturbed(undisturbed: Path, tmp_path: Path) -> None:
     last = max(number for number, status in enumerate(statuses(undisturbed)) if status == "done")
     assert last > 1, "the kill is to come when trials have been chosen by others"
-    killed_in_epoch(2, [*WORDS, f"output_dir={tmp_path}"], job=f"{last}_")
+    kill_in_epoch(2, [*WORDS, f"output_dir={tmp_path}"], job=f"{last}_")
     directory = search_in(tmp_path)
     assert statuses(directory)[last:] == ["running", *["missing"] * (4 - last)]
     untouched = {run: (run / "run.json").stat() for number, run in find_runs(directory).items() if number < last}

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 
 from tests.conftest import TINY
 from tests.sweep.runs import SMALL, jobs_of, same, sweep_in
-from tests.training.killed import killed_in_epoch
+from tests.training.killed import kill_in_epoch
 from thaw.cli.train import launch
 from thaw.sweep.record import read_jobs, read_sweep
 from thaw.training.evaluation import predict_splits
@@ -44,7 +44,7 @@ def test_a_failed_and_a_killed_job_are_made_up_for(
 ) -> None:
     words = ["-m", *(one for one in TINY if "epochs" not in one), "strategy=lp_ft", "trainer.epochs=2,3,4"]
     assert launch([*words, f"output_dir={tmp_path / 'undisturbed'}"]) == 0
-    killed_in_epoch(3, [*words, f"output_dir={tmp_path / 'disturbed'}"])
+    kill_in_epoch(3, [*words, f"output_dir={tmp_path / 'disturbed'}"])
     directory = sweep_in(tmp_path / "disturbed")
     assert [job.status for job in read_jobs(directory)] == ["done", "running", "missing"]
     untouched = (directory / "0_trainer.epochs=2" / "metrics.json").stat().st_mtime_ns

@@ -45,9 +45,10 @@ def resume(directory: Path) -> int:
 
         return resume_sweep(directory)
     check_resumable(directory)  # before torch is imported
-    from thaw.training import start
+    from thaw.cli.train import report_training
+    from thaw.training.start import resume_run
 
-    return start.resume(directory)
+    return report_training(lambda reporter: resume_run(directory, reporter=reporter), directory)
 
 
 def set_environment() -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from thaw.models.cost import compute_stage_costs
 from thaw.probing.linear_heads import HeadGrid
 from thaw.probing.plot import save_probe_plot
 from thaw.probing.result import ProbeResult
@@ -28,18 +27,17 @@ def write_probe(result: ProbeResult, extraction: Extraction, grid: HeadGrid, pre
 
     The network of `extraction` has the winner as its head. There is no last.ckpt, as nothing can be resumed.
     """
-    run, samples, images = result.run, extraction.samples, extraction.images
+    run, samples = result.run, extraction.samples
     _update_record(run, extraction, grid, result.winner)
     run.write_probe_trials(format_csv(result))
     title = f"{run.recipe.dataset.name}, {run.recipe.backbone.name}: validation"
     save_probe_plot(result.trials, result.winner, title, run.plots_directory / "probe.png")
     _save_network(run, extraction)
     run.write_predictions(samples, *predictions["test"])
-    save_plots(run, samples, images, predictions)
+    save_plots(run, extraction.components.data, predictions)
     run.write_metrics(result.metrics)
     log_results(run, samples, predictions["test"], result.metrics)
-    costs = compute_stage_costs(extraction.network, extraction.preprocessing.size)
-    write_report(run, extraction.network, samples, images, extraction.preprocessing, costs)
+    write_report(run, extraction.components.data, extraction.components.model)
 
 
 def format_csv(result: ProbeResult) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import traceback
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +18,7 @@ from thaw.config.validation import validate_recipe
 from thaw.runs.run import FINISHED_STATUSES, read_status, record_failure
 from thaw.sweep.launchers import OUTPUT_FILE, is_in_process_launcher, is_local_parallel_launcher, redirect_output
 from thaw.sweep.record import is_sweep, read_sweep
+from thaw.system.reporter import ConsoleReporter
 
 
 def run_job(config: DictConfig) -> int:
@@ -72,10 +74,20 @@ def _train(config: DictConfig, directory: Path) -> int:
         return EXIT_SUCCESS
     recipe = validate_recipe(resolve_values(config))
     from thaw.system.devices import assign_gpus_from
-    from thaw.training.start import resume, start
+    from thaw.system.process import Interrupted
+    from thaw.training.start import resume_run, start_run
 
-    with assign_gpus_from(_get_first_gpu(recipe)):
-        return resume(directory) if previous_status else start(recipe, directory)
+    command, reporter = shlex.join(["python", *sys.argv]), ConsoleReporter()
+    try:
+        with assign_gpus_from(_get_first_gpu(recipe)):
+            if previous_status:
+                resume_run(directory, reporter=reporter)
+            else:
+                start_run(recipe, directory, command=command, reporter=reporter)
+    except Interrupted:
+        print(f"\ninterrupted; continue with: python train.py resume={directory}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_SUCCESS
 
 
 def _get_first_gpu(recipe: Recipe) -> int:

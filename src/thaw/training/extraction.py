@@ -1,4 +1,4 @@
-"""Compute the features of a whole data set without training: for probes, exports, maps and the Python interface."""
+"""Extract the features of a whole data set, for probes, exports and embeddings."""
 
 from __future__ import annotations
 
@@ -24,30 +24,47 @@ from thaw.training.setup import Components, build_components
 
 @dataclass(frozen=True)
 class Extraction:
-    """The features of a data set, and what computed them.
+    """The features of a data set, and the components that computed them.
 
-    Attributes:
-        samples: the table of the images.
-        images: their pixels.
-        network: the backbone with its head.
-        preprocessing: how images are cropped, resized and normalized.
-        stages: the stages of the backbone.
-        stage: the last stage that was computed.
-        run_entries: what `run.json` says about data and weights.
-        values: float32 [samples, ...], the output of `stage` for each sample as evaluation sees it; vectors after the
-            last stage, which is pooled.
-        seconds: time spent on computing; 0 if the features were in the cache.
+    `values` is float32 [samples, ...], the output of `stage` for each sample, without augmentation. After the last
+    stage it is pooled to the vectors that the head takes. `seconds` is the time spent on computing, 0 if the features
+    were in the cache.
     """
 
-    samples: Samples
-    images: ImageDataset
-    network: Network
-    preprocessing: Preprocessing
-    stages: list[StageFacts]
+    components: Components
     stage: str
-    run_entries: dict[str, Any]
     values: np.ndarray
     seconds: float
+
+    @property
+    def samples(self) -> Samples:
+        """The table of samples, one for each row of `values`."""
+        return self.components.data.samples
+
+    @property
+    def images(self) -> ImageDataset:
+        """The images of the samples."""
+        return self.components.data.images
+
+    @property
+    def network(self) -> Network:
+        """The network that computed the features."""
+        return self.components.model.network
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are resized, cropped and normalized."""
+        return self.components.model.preprocessing
+
+    @property
+    def stages(self) -> list[StageFacts]:
+        """Name, output shape and parameters of each stage and the head."""
+        return self.components.model.facts
+
+    @property
+    def run_entries(self) -> dict[str, Any]:
+        """The entries of `run.json` about the data and the pretrained weights."""
+        return self.components.build_run_entries()
 
     @property
     def labels(self) -> np.ndarray:
@@ -85,46 +102,30 @@ class Extraction:
 
 
 def extract_features(recipe: Recipe, stage: str | None = None, reporter: Reporter = SILENT) -> Extraction:
-    """Return the features after `stage`, by default the last, from the feature cache or computed and left there.
-
-    With feature_cache=off they are computed and not kept.
+    """Extract the features after `stage`, by default the last, with the feature cache unless it is off.
 
     Raises:
         UserError: if there is no such stage, or data, weights or hardware are not as the recipe needs them.
     """
-    components = build_components(recipe)
+    components = build_components(recipe, reporter)
+    network, samples = components.model.network, components.data.samples
     depth = _resolve_depth(components, stage)
     is_cache_off = recipe.feature_cache.mode == "off"
     with tempfile.TemporaryDirectory() if is_cache_off else nullcontext() as temporary_folder:
-        cache = components.build_feature_cache(build_plain_views(components.samples), reporter=reporter)
+        cache = components.build_feature_cache(build_plain_views(samples), reporter=reporter)
         cache = replace(cache, root=Path(temporary_folder)) if temporary_folder else cache
-        result = cache.get_or_compute(components.network, cache.compute_keys(components.network, [depth]))
-        features = result.features.get_evaluation_features(np.arange(len(components.samples.samples)))
+        cache_result = cache.get_or_compute(network, cache.compute_keys(network, [depth]))
+        features = cache_result.features.get_evaluation_features(np.arange(len(samples.samples)))
         values = features.float().cpu().numpy()
-    return Extraction(
-        components.samples,
-        components.images,
-        components.network,
-        components.preprocessing,
-        [stage_cost.facts for stage_cost in components.stages],
-        list(components.network.stages)[depth - 1],
-        components.build_run_entries(),
-        values,
-        result.seconds,
-    )
+    return Extraction(components, list(network.stages)[depth - 1], values, cache_result.seconds)
 
 
 def _resolve_depth(components: Components, stage: str | None) -> int:
-    stage_names = list(components.network.stages)
+    stage_names = list(components.model.network.stages)
     if stage is None:
         return len(stage_names)
     if stage not in stage_names:
-        nearest_stage = find_closest_name(stage, stage_names)
-        problem = Problem(
-            f"--stage {stage}",
-            f"no stage of {components.recipe.backbone.name}",
-            format_names(stage_names),
-            f"--stage {nearest_stage}" if nearest_stage else "",
-        )
-        raise UserError("no such stage.", [problem])
+        closest_stage = find_closest_name(stage, stage_names)
+        got, fix = f"no stage of {components.recipe.backbone.name}", f"--stage {closest_stage}" if closest_stage else ""
+        raise UserError("no such stage.", [Problem(f"--stage {stage}", got, format_names(stage_names), fix)])
     return stage_names.index(stage) + 1
