@@ -7,7 +7,7 @@ from thaw.cli.train import launch
 
 
 @pytest.fixture(scope="session")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def solo_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Runs of their own, in this process: jobs of a sweep are to equal them."""
     found = {}
     for strategy in STRATEGIES:

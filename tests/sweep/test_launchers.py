@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, command, typed
-from tests.sweep.runs import SMALL, jobs_of, same, sweep_in
+from tests.sweep.runs import SMALL, find_jobs, are_equal, find_sweep
 from thaw.config.compose import check_command, parse_command
 from thaw.config.errors import UserError
 from thaw.sweep.monitor import monitor_jobs
@@ -24,38 +24,38 @@ from thaw.sweep.record import Sweep, read_jobs, write_sweep
 from thaw.sweep.resources import count_gpus_per_job, count_parallel_jobs, register_resource_resolvers
 from thaw.system.process import available_cpus
 
-NINE = ("strategy=lp_ft,scratch,fixed", "seed=2,0,1")
-PATIENCE = 500  # each process imports for 10 s, on a machine that other tests use too
-pytestmark = pytest.mark.timeout(2 * PATIENCE)
+NINE_JOBS = ("strategy=lp_ft,scratch,fixed", "seed=2,0,1")
+TIMEOUT_S = 500  # each process imports for 10 s, on a machine that other tests use too
+pytestmark = pytest.mark.timeout(2 * TIMEOUT_S)
 PAGE = (ROOT / "docs" / "launchers.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 
 
-def needs(extra: str) -> pytest.MarkDecorator:
+def skip_without(extra: str) -> pytest.MarkDecorator:
     missing = find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.hydra_{extra}_launcher") is None
     return pytest.mark.skipif(missing, reason=f'needs pip install "thaw[{extra}]"')
 
 
-def begun_sweep(*words: str) -> subprocess.Popen[str]:
+def start_sweep(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command("-m", *SMALL, *words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def signalled_after_an_epoch(sweep: subprocess.Popen[str], outputs: Path, name: str, number: signal.Signals) -> None:
+def send_signal_after_first_epoch(sweep: subprocess.Popen[str], outputs: Path, name: str, number: signal.Signals) -> None:
     """Sends the signal to the process of the job `name` of the sweep that is under way, behind its first epoch."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT_S
     while time.monotonic() < end and sweep.poll() is None:
         if any(len(file.read_text().splitlines()) > 1 for file in outputs.glob(f"*/*_{name}/history.csv")):
-            os.kill(process_of(next(outputs.glob(f"*/*_{name}/output.log"))), number)
+            os.kill(find_process(next(outputs.glob(f"*/*_{name}/output.log"))), number)
             return
         time.sleep(0.005)
     sweep.kill()
     pytest.fail(f"the job had no epoch: {sweep.communicate()}")
 
 
-def process_of(output: Path) -> int:
+def find_process(output: Path) -> int:
     """The process that prints into the file `output`."""
     for link in Path("/proc").glob("[0-9]*/fd/1"):
         try:
@@ -66,20 +66,20 @@ def process_of(output: Path) -> int:
     raise LookupError(f"nobody prints into {output}")
 
 
-def differing(directory: Path, alone: dict[str, Path], behind: str = "") -> list[str]:
-    jobs = jobs_of(directory)
-    return [name for name in jobs if not same(jobs[name], alone[name + behind])]
+def find_differing_jobs(directory: Path, alone: dict[str, Path], behind: str = "") -> list[str]:
+    jobs = find_jobs(directory)
+    return [name for name in jobs if not are_equal(jobs[name], alone[name + behind])]
 
 
 @pytest.mark.long
-@needs("joblib")
+@skip_without("joblib")
 def test_nine_jobs_side_by_side_of_which_one_was_killed_equal_their_solo_runs(
     alone: dict[str, Path], tmp_path: Path
 ) -> None:
-    sweep = begun_sweep("launcher=joblib", "hydra.launcher.n_jobs=2", *NINE, f"output_dir={tmp_path}")
-    signalled_after_an_epoch(sweep, tmp_path, "strategy=lp_ft,seed=0", signal.SIGKILL)
-    _, told = sweep.communicate(timeout=PATIENCE)
-    directory = sweep_in(tmp_path)
+    sweep = start_sweep("launcher=joblib", "hydra.launcher.n_jobs=2", *NINE_JOBS, f"output_dir={tmp_path}")
+    send_signal_after_first_epoch(sweep, tmp_path, "strategy=lp_ft,seed=0", signal.SIGKILL)
+    _, told = sweep.communicate(timeout=TIMEOUT_S)
+    directory = find_sweep(tmp_path)
     unfinished = [job for job in read_jobs(directory) if job.status != "done"]
     assert sweep.returncode == 1
     assert "job 2 running: strategy=lp_ft,seed=0" in told
@@ -89,8 +89,8 @@ def test_nine_jobs_side_by_side_of_which_one_was_killed_equal_their_solo_runs(
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads((directory / "1_strategy=lp_ft,seed=0" / "run.json").read_text())["resumed"]
     assert [job.status for job in read_jobs(directory)] == ["done"] * 9
-    assert set(jobs_of(directory)) == set(alone)
-    assert differing(directory, alone) == []
+    assert set(find_jobs(directory)) == set(alone)
+    assert find_differing_jobs(directory, alone) == []
     assert "job 9 of 9 done: strategy=fixed,seed=1" in resumed.stderr
     assert "epoch 1/2" not in resumed.stdout
     assert "epoch 1/2" in (directory / "8_strategy=fixed,seed=1" / "output.log").read_text()
@@ -98,27 +98,27 @@ def test_nine_jobs_side_by_side_of_which_one_was_killed_equal_their_solo_runs(
     assert recorded.startswith(f"python {ROOT / 'train.py'}")
 
 
-@needs("submitit")
+@skip_without("submitit")
 def test_a_job_that_is_preempted_goes_back_into_the_queue_and_equals_its_solo_run(
     alone: dict[str, Path], tmp_path: Path
 ) -> None:
-    sweep = begun_sweep("launcher=submitit_local", "strategy=scratch,fixed", f"output_dir={tmp_path}")
-    signalled_after_an_epoch(sweep, tmp_path, "strategy=scratch", signal.SIGUSR2)
-    _, told = sweep.communicate(timeout=PATIENCE)
-    directory = sweep_in(tmp_path)
+    sweep = start_sweep("launcher=submitit_local", "strategy=scratch,fixed", f"output_dir={tmp_path}")
+    send_signal_after_first_epoch(sweep, tmp_path, "strategy=scratch", signal.SIGUSR2)
+    _, told = sweep.communicate(timeout=TIMEOUT_S)
+    directory = find_sweep(tmp_path)
     assert sweep.returncode == 0, told
     assert "job 1 of 2 interrupted: strategy=scratch" in told
     assert "job 1 of 2 done: strategy=scratch" in told
     assert len(json.loads((directory / "0_strategy=scratch" / "run.json").read_text())["resumed"]) == 1
-    assert sorted(jobs_of(directory)) == ["strategy=fixed", "strategy=scratch"]
-    assert differing(directory, alone, ",seed=0") == []
+    assert sorted(find_jobs(directory)) == ["strategy=fixed", "strategy=scratch"]
+    assert find_differing_jobs(directory, alone, ",seed=0") == []
 
 
 @pytest.mark.parametrize(
     "launcher",
     [
-        pytest.param(["launcher=joblib", "hydra.launcher.n_jobs=2"], marks=needs("joblib")),
-        pytest.param(["launcher=ray", "hydra.launcher.ray.init.num_cpus=2"], marks=needs("ray")),
+        pytest.param(["launcher=joblib", "hydra.launcher.n_jobs=2"], marks=skip_without("joblib")),
+        pytest.param(["launcher=ray", "hydra.launcher.ray.init.num_cpus=2"], marks=skip_without("ray")),
     ],
     ids=lambda words: words[0],
 )
@@ -128,17 +128,17 @@ def test_jobs_in_other_processes_equal_their_solo_runs(
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else it writes a token into the user's home
     ended = typed("-m", *SMALL, *launcher, "strategy=fixed,scratch", f"output_dir={tmp_path}")
     assert ended.returncode == 0, ended.stderr
-    directory = sweep_in(tmp_path)
+    directory = find_sweep(tmp_path)
     assert [job.status for job in read_jobs(directory)] == ["done"] * 2
-    assert differing(directory, alone, ",seed=0") == []
+    assert find_differing_jobs(directory, alone, ",seed=0") == []
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
     "launcher",
     [
-        pytest.param(["launcher=submitit_local"], marks=needs("submitit")),
-        pytest.param(["launcher=ray", "hydra.launcher.ray.init.num_cpus=2"], marks=needs("ray")),
+        pytest.param(["launcher=submitit_local"], marks=skip_without("submitit")),
+        pytest.param(["launcher=ray", "hydra.launcher.ray.init.num_cpus=2"], marks=skip_without("ray")),
     ],
     ids=lambda words: words[0],
 )
@@ -146,10 +146,10 @@ def test_each_of_nine_jobs_equals_its_solo_run_to_the_last_bit(
     launcher: list[str], alone: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    ended = typed("-m", *SMALL, *launcher, *NINE, f"output_dir={tmp_path}")
+    ended = typed("-m", *SMALL, *launcher, *NINE_JOBS, f"output_dir={tmp_path}")
     assert ended.returncode == 0, ended.stderr
-    assert set(jobs_of(sweep_in(tmp_path))) == set(alone)
-    assert differing(sweep_in(tmp_path), alone) == []
+    assert set(find_jobs(find_sweep(tmp_path))) == set(alone)
+    assert find_differing_jobs(find_sweep(tmp_path), alone) == []
 
 
 WITHOUT_PLUGINS = """
@@ -161,7 +161,7 @@ sys.exit(status if "torch" not in sys.modules else "torch was imported")
 """
 
 
-@needs("joblib")
+@skip_without("joblib")
 @pytest.mark.parametrize(
     ("word", "extra"),
     [
@@ -187,7 +187,7 @@ def test_a_launcher_without_a_sweep_is_a_fault(word: str) -> None:
 
 
 @pytest.mark.parametrize(("jobs", "is_told"), [(1, False), (available_cpus() + 1, True)])
-@needs("joblib")
+@skip_without("joblib")
 def test_more_threads_than_cores_are_told_of(
     jobs: int, is_told: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

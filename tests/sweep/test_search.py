@@ -24,28 +24,28 @@ from thaw.sweep.sampling import suggest_values
 
 RATES = "optimizer.learning_rate=tag(log,interval(1e-12,1e-2))"
 SMALL = (*TINY, "strategy=fixed", "trainer.epochs=3")
-HASTY = ("hydra.sweeper.spared_trials=1", "hydra.sweeper.spared_epochs=0", "hydra.sweeper.random_trials=2")
-WORDS = ("-m", "sweep=search", *SMALL, *HASTY, RATES, "hydra.sweeper.trials=5", "hydra.sweeper.batch=2")
+EAGER_PRUNER = ("hydra.sweeper.spared_trials=1", "hydra.sweeper.spared_epochs=0", "hydra.sweeper.random_trials=2")
+COMMAND = ("-m", "sweep=search", *SMALL, *EAGER_PRUNER, RATES, "hydra.sweeper.trials=5", "hydra.sweeper.batch=2")
 
 
-def search_in(outputs: Path) -> Path:
+def find_search(outputs: Path) -> Path:
     (file,) = outputs.glob("*/search.json")
     return file.parent
 
 
-def statuses(directory: Path) -> list[str]:
+def read_statuses(directory: Path) -> list[str]:
     return [job.status for job in read_jobs(directory)]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs = tmp_path_factory.mktemp("search")
-    assert launch([*WORDS, f"output_dir={outputs}"]) == 0
-    return search_in(outputs)
+    assert launch([*COMMAND, f"output_dir={outputs}"]) == 0
+    return find_search(outputs)
 
 
 def test_bad_trials_are_pruned_and_never_see_test_images(undisturbed: Path) -> None:
-    found = statuses(undisturbed)
+    found = read_statuses(undisturbed)
     assert sorted(set(found)) == ["done", "pruned"]
     assert len(found) == read_sweep(undisturbed).jobs == 5
     for number, run in find_runs(undisturbed).items():
@@ -57,7 +57,7 @@ def test_bad_trials_are_pruned_and_never_see_test_images(undisturbed: Path) -> N
 def test_a_trial_is_a_run_of_its_own_recipe(undisturbed: Path) -> None:
     search = read_search(undisturbed)
     assert search is not None
-    assert [trial.known for trial in search.trials] == [0, 0, 2, 2, 4]
+    assert [trial.n_completed for trial in search.trials] == [0, 0, 2, 2, 4]
     assert sorted(search.space) == ["optimizer.learning_rate", "optimizer.weight_decay"]  # strategy was typed
     for number, run in find_runs(undisturbed).items():
         optimizer = yaml.safe_load((run / "config.yaml").read_text())["optimizer"]
@@ -81,17 +81,17 @@ def test_the_best_is_a_command_that_trains_it_again(undisturbed: Path, tmp_path:
 
 @pytest.mark.long
 def test_a_killed_search_goes_on_as_if_undisturbed(undisturbed: Path, tmp_path: Path) -> None:
-    last = max(number for number, status in enumerate(statuses(undisturbed)) if status == "done")
+    last = max(number for number, status in enumerate(read_statuses(undisturbed)) if status == "done")
     assert last > 1, "the kill is to come when trials have been chosen by others"
-    killed_in_epoch(2, [*WORDS, f"output_dir={tmp_path}"], job=f"{last}_")
-    directory = search_in(tmp_path)
-    assert statuses(directory)[last:] == ["running", *["missing"] * (4 - last)]
+    killed_in_epoch(2, [*COMMAND, f"output_dir={tmp_path}"], job=f"{last}_")
+    directory = find_search(tmp_path)
+    assert read_statuses(directory)[last:] == ["running", *["missing"] * (4 - last)]
     untouched = {run: (run / "run.json").stat() for number, run in find_runs(directory).items() if number < last}
 
     assert launch([f"resume={directory}"]) == 0
     assert all((run / "run.json").stat() == before for run, before in untouched.items())
     assert read_search(directory) == read_search(undisturbed)
-    assert statuses(directory) == statuses(undisturbed)
+    assert read_statuses(directory) == read_statuses(undisturbed)
     again, first = find_runs(directory), find_runs(undisturbed)
     results = [
         [file.read_bytes() for number in range(5) if (file := runs[number] / "predictions.csv").exists()]
@@ -101,7 +101,7 @@ def test_a_killed_search_goes_on_as_if_undisturbed(undisturbed: Path, tmp_path: 
 
 
 def test_what_was_pruned_is_not_resumed(undisturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pruned = find_runs(undisturbed)[statuses(undisturbed).index("pruned")]
+    pruned = find_runs(undisturbed)[read_statuses(undisturbed).index("pruned")]
     assert launch([f"resume={pruned}"]) == 2
     assert "this run is pruned" in capsys.readouterr().err
 
@@ -109,25 +109,25 @@ def test_what_was_pruned_is_not_resumed(undisturbed: Path, capsys: pytest.Captur
 def test_a_trial_that_diverges_is_pruned_and_no_failure(tmp_path: Path) -> None:
     words = ["-m", "sweep=search", *SMALL, "optimizer.weight_decay=0", "optimizer.learning_rate=1e38,1e-3"]
     assert launch([*words, "hydra.sweeper.trials=2", f"output_dir={tmp_path}"]) == 0
-    directory = search_in(tmp_path)
-    assert sorted(statuses(directory)) == ["done", "pruned"]
-    diverged = find_runs(directory)[statuses(directory).index("pruned")]
+    directory = find_search(tmp_path)
+    assert sorted(read_statuses(directory)) == ["done", "pruned"]
+    diverged = find_runs(directory)[read_statuses(directory).index("pruned")]
     assert "not finite" in json.loads((diverged / "run.json").read_text())["pruned"]
 
 
-def space(*words: str) -> list[Dimension]:
+def parse_space(*words: str) -> list[Dimension]:
     return parse_search_space(OverridesParser.create().parse_overrides(list(words)))[0]
 
 
-def searched(*words: str) -> dict[str, str]:
+def parse_search_expressions(*words: str) -> dict[str, str]:
     made = check_command(parse_command(["-m", "sweep=search", *words]))
-    return {one.key: one.expression for one in space(*made.arguments)}
+    return {one.key: one.expression for one in parse_space(*made.arguments)}
 
 
 def test_the_command_line_wins_over_the_preset() -> None:
-    preset = searched()
+    preset = parse_search_expressions()
     assert sorted(preset) == ["optimizer.learning_rate", "optimizer.weight_decay", "strategy"]
-    typed = searched("strategy=fixed", "optimizer.weight_decay=0,1e-2", "head.dropout=interval(0,0.5)")
+    typed = parse_search_expressions("strategy=fixed", "optimizer.weight_decay=0,1e-2", "head.dropout=interval(0,0.5)")
     rate = {"optimizer.learning_rate": preset["optimizer.learning_rate"]}
     assert typed == {**rate, "optimizer.weight_decay": "0,1e-2", "head.dropout": "interval(0,0.5)"}
 
@@ -178,9 +178,9 @@ def test_without_optuna_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
         check_command(parse_command(["-m", "sweep=search"]))
 
 
-def search_of(values: list[dict[str, Any]], pruner: str = "median") -> Search:
+def build_search(values: list[dict[str, Any]], pruner: str = "median") -> Search:
     trials = tuple(SearchTrial(one, number) for number, one in enumerate(values))
-    return Search(0, random_trials=2, pruner=pruner, spared_trials=1, spared_epochs=0, space={}, trials=trials)
+    return Search(0, random_trials=2, pruner=pruner, n_startup_trials=1, n_warmup_steps=0, space={}, trials=trials)
 
 
 def write_run(directory: Path, number: int, accuracies: list[float]) -> None:
@@ -197,7 +197,7 @@ def write_run(directory: Path, number: int, accuracies: list[float]) -> None:
 def test_a_pruner_stops_what_is_worse_and_nothing_else(tmp_path: Path, pruner: str) -> None:
     for number in range(6):
         write_run(tmp_path, number, [0.5 + 0.01 * number] * 9)
-    search = search_of([{}] * 7, pruner)
+    search = build_search([{}] * 7, pruner)
 
     def is_stopped(accuracy: float) -> bool:
         live = study_up_to(tmp_path, search, 6, 6).ask()
@@ -208,8 +208,8 @@ def test_a_pruner_stops_what_is_worse_and_nothing_else(tmp_path: Path, pruner: s
 
 
 def test_no_values_are_tried_twice(tmp_path: Path) -> None:
-    choices = space("seed=range(1,4)", "head=linear,cosine")
-    search = search_of([])
+    choices = parse_space("seed=range(1,4)", "head=linear,cosine")
+    search = build_search([])
     for number in range(6):
         search = search.with_trial(SearchTrial(suggest_values(tmp_path, search, number, choices), number))
         write_run(tmp_path, number, [0.5])
@@ -219,7 +219,7 @@ def test_no_values_are_tried_twice(tmp_path: Path) -> None:
 def test_values_lie_in_their_space(tmp_path: Path) -> None:
     words = ["a=int(interval(2,5))", "b=range(0.1,0.5,0.1)", "c=tag(log,interval(1e-7,1e-6))", "d='x y',null"]
     for seed in range(8):
-        values = suggest_values(tmp_path, Search(seed, 9, "none", 0, 0, {}), 0, space(*words))
+        values = suggest_values(tmp_path, Search(seed, 9, "none", 0, 0, {}), 0, parse_space(*words))
         assert values["a"] in (2, 3, 4, 5)
         assert values["b"] in (0.1, 0.2, 0.3, 0.4)
         assert 1e-7 <= values["c"] <= 1e-6

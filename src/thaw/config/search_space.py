@@ -33,8 +33,8 @@ class SearchSettings(StrictModel):
     trials: PositiveInt
     random_trials: NonNegativeInt
     pruner: Literal["median", "hyperband", "none"]
-    spared_trials: NonNegativeInt
-    spared_epochs: NonNegativeInt
+    n_startup_trials: NonNegativeInt
+    n_warmup_steps: NonNegativeInt
     batch: PositiveInt | None
     seed: NonNegativeInt
 

@@ -28,7 +28,7 @@ class SearchTrial:
     compared with, however many run beside it: so each trial is a function of those."""
 
     values: dict[str, Any]
-    known: int
+    n_completed: int
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Search:
     seed: int
     random_trials: int
     pruner: str
-    spared_trials: int
-    spared_epochs: int
+    n_startup_trials: int
+    n_warmup_steps: int
     space: dict[str, str]
     trials: tuple[SearchTrial, ...] = field(default=())
 
@@ -76,7 +76,7 @@ def create_optuna_trial(run_directory: Path) -> LiveTrial:
     """Optuna's trial for the run in directory `run`, which has reported nothing yet."""
     search, number = read_search(run_directory.parent), int(run_directory.name.partition("_")[0])
     assert search is not None
-    return study_up_to(run_directory.parent, search, number, search.trials[number].known).ask()
+    return study_up_to(run_directory.parent, search, number, search.trials[number].n_completed).ask()
 
 
 def study_up_to(
@@ -103,9 +103,9 @@ def study_up_to(
 def _build_pruner(search: Search) -> BasePruner:
     from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
 
-    n_warmup_steps = search.spared_epochs + 1
+    n_warmup_steps = search.n_warmup_steps + 1
     if search.pruner == "median":
-        return MedianPruner(n_startup_trials=search.spared_trials, n_warmup_steps=n_warmup_steps)
+        return MedianPruner(n_startup_trials=search.n_startup_trials, n_warmup_steps=n_warmup_steps)
     return HyperbandPruner(min_resource=n_warmup_steps) if search.pruner == "hyperband" else NopPruner()
 
 

@@ -57,7 +57,7 @@ class SearchRun:
         """Chooses and runs `together` trials after another. Those of before are not chosen again, and those of them
         that are done or pruned not run again."""
         search = self._load_or_create_search(settings)
-        for n_completed, batch in groupby(search.trials, lambda trial: trial.known):
+        for n_completed, batch in groupby(search.trials, lambda trial: trial.n_completed):
             self._run_trials(list(batch), n_completed)
         while (n_completed := len(search.trials)) < settings.trials:
             for _ in range(min(trials_per_batch, settings.trials - n_completed)):
@@ -80,8 +80,8 @@ class SearchRun:
             seed=settings.seed,
             random_trials=settings.random_trials,
             pruner=settings.pruner,
-            spared_trials=settings.spared_trials,
-            spared_epochs=settings.spared_epochs,
+            n_startup_trials=settings.n_startup_trials,
+            n_warmup_steps=settings.n_warmup_steps,
             space=space,
         )
 

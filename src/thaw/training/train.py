@@ -127,7 +127,7 @@ def _build_callbacks(run: Run, setup: TrainingSetup) -> list[Callback]:
         GradientNormCallback(),
         *pruning_callbacks,
         *early_stopping_callbacks,
-        CheckpointCallback(run.best_checkpoint.parent),
+        CheckpointCallback(run.last_checkpoint, run.best_checkpoint),
     ]
 
 

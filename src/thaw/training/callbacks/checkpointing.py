@@ -28,8 +28,8 @@ class CheckpointCallback(Checkpoint):
     They are written behind the first epoch, the last, and any with which MOST_OF_THE_TIME is kept to: where epochs take
     long, behind each. A killed run repeats those since. The best weights wait in memory meanwhile."""
 
-    def __init__(self, folder: Path) -> None:
-        self.last_path, self.best_path = folder / "last.ckpt", folder / "best.ckpt"
+    def __init__(self, last_path: Path, best_path: Path) -> None:
+        self.last_path, self.best_path = last_path, best_path
         self.best_score, self.pending = float("-inf"), dict[str, Any]()
         self.last_write_time, self.write_seconds = float("-inf"), 0.0
 
