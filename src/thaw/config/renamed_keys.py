@@ -27,8 +27,26 @@ RENAMED_KEYS = {
     "head.initialisation": "head.initialization",
     "augment.colour_jitter": "augment.color_jitter",
     "augment.random_resized_crop.centre": "augment.random_resized_crop.center",
+    "hydra.sweeper.spared_trials": "hydra.sweeper.n_startup_trials",
+    "hydra.sweeper.spared_epochs": "hydra.sweeper.n_warmup_steps",
 }
 RENAMED_VALUES = {"strategy.init": {"source": "pretrained"}}
+
+
+def find_new_key(key: str) -> str | None:
+    """Return the present name of `key`, a dotted key of version 0.1 or a key below one; None: it was not renamed."""
+    parts = key.split(".")
+    for old_key, new_key in RENAMED_KEYS.items():
+        old_parts, new_parts = old_key.split("."), new_key.split(".")
+        is_match = len(parts) >= len(old_parts) and all(map(_matches_part, old_parts, parts))
+        if is_match:
+            renamed_parts = [part if new == "*" else new for new, part in zip(new_parts, parts, strict=False)]
+            return ".".join([*renamed_parts, *parts[len(old_parts) :]])
+    return None
+
+
+def _matches_part(pattern: str, part: str) -> bool:
+    return pattern in ("*", part)
 
 
 def upgrade_recipe(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,12 +19,12 @@ from thaw.training.train import call_with_error_hints, train
 from thaw.training.worker import run_worker
 
 
-def start(recipe: Recipe, directory: Path) -> int:
+def start(recipe: Recipe, directory: Path, command: str = "") -> int:
     """Trains `recipe` in a new run directory and returns the exit status. Where an outside launcher has started several
     processes, the first one's recipe and directory count in all."""
     if is_worker():
         return run_worker() or EXIT_SUCCESS
-    return _run_to_completion(directory, lambda: create_run(recipe, directory))
+    return _run_to_completion(directory, lambda: create_run(recipe, directory, command))
 
 
 def resume(directory: Path) -> int:
