@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from hydra.core.utils import run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from thaw.cli.resume import resume, set_environment
+from thaw.cli.resume import get_command_line, resume, set_environment
 from thaw.config.compose import CONFIG_NAME, CheckedCommand, Command, check_command, get_config_folder, parse_command
 from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_USER_ERROR, Problem, UserError
 from thaw.system.launcher import detect_launcher, is_worker
@@ -73,7 +72,8 @@ def _start(command: Command) -> int:
     if command.multirun:
         from thaw.sweep.sweep import sweep
 
-        return sweep(command)
+        result = sweep(command, command_line=get_command_line(), reporter=ConsoleReporter())
+        return EXIT_FAILURE if result.unfinished_jobs else EXIT_SUCCESS
     return _run(check_command(command))
 
 
@@ -108,9 +108,9 @@ def _run(checked_command: CheckedCommand) -> int:
     def run_training(config: DictConfig) -> int:
         from thaw.training.start import start_run
 
-        directory, text = Path(HydraConfig.get().runtime.output_dir), shlex.join(["python", *sys.argv])
+        directory = Path(HydraConfig.get().runtime.output_dir)
         return report_training(
-            lambda reporter: start_run(recipe, directory, command=text, reporter=reporter), directory
+            lambda reporter: start_run(recipe, directory, command=get_command_line(), reporter=reporter), directory
         )
 
     context = HydraContext(config_loader=checked_command.config_loader, callbacks=Callbacks(checked_command.config))

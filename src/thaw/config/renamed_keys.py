@@ -27,6 +27,8 @@ RENAMED_KEYS = {
     "head.initialisation": "head.initialization",
     "augment.colour_jitter": "augment.color_jitter",
     "augment.random_resized_crop.centre": "augment.random_resized_crop.center",
+    "hydra.sweeper.spared_trials": "hydra.sweeper.n_startup_trials",
+    "hydra.sweeper.spared_epochs": "hydra.sweeper.n_warmup_steps",
 }
 RENAMED_VALUES = {"strategy.init": {"source": "pretrained"}}
 

@@ -36,9 +36,9 @@ class SearchSettings(StrictModel):
     """Completed trials before TPE chooses values; until then they are drawn at random from the space."""
     pruner: Literal["median", "hyperband", "none"]
     """Which trials are stopped early. median: those worse, after an epoch, than the median of the trials before."""
-    spared_trials: NonNegativeInt
+    n_startup_trials: NonNegativeInt
     """Completed trials before the median pruner stops any."""
-    spared_epochs: NonNegativeInt
+    n_warmup_steps: NonNegativeInt
     """First epochs of each trial in which it is not stopped."""
     batch: PositiveInt | None
     """Trials whose values are chosen together, without knowing each other's results; null: the launcher's n_jobs,
