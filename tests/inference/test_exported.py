@@ -80,7 +80,7 @@ def test_onnx_runs_without_thaw_on_any_number_of_images(tmp_path: Path, classifi
         logits, probabilities = session.run(["logits", "probabilities"], {"images": images[:count].numpy()})
         assert logits.shape == (count, 3)
         assert torch.allclose(torch.from_numpy(probabilities), classifier.predict_proba(images[:count]), atol=1e-5)
-    metadata = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    metadata = {prop.key: json.loads(prop.value) for prop in model.metadata_props}
     assert metadata["classes"] == ["A", "B", "Ä"]
     assert metadata["preprocessing"]["mean"] == list(classifier.preprocessing.mean)
     assert metadata["recipe"]["backbone"]["name"] == classifier.recipe.backbone.name

@@ -1,4 +1,4 @@
-"""Networks of torchvision, of timm and one's own as stages and a head."""
+"""Networks of torchvision, of timm and of the user as stages and a head."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ NETWORKS = {
         32,
         ["stem", *(f"block{n}" for n in range(1, 13)), "norm"],
     ),
-    "one's own": (SmallNetwork, 16, ["stem", "second"]),
+    "a user's network": (SmallNetwork, 16, ["stem", "second"]),
 }
 
 

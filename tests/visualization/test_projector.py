@@ -42,7 +42,7 @@ def build_images() -> ImageDataset:
 def write_projector(folder: Path, positions: np.ndarray) -> Path:
     rows = tuple(Sample(name, number % 2, "train") for number, name in enumerate(NAMES))
     samples = Samples(Path("/data"), ("ants", "bees"), rows, (), "0" * 16)
-    for name, write in build_projector_writers(FEATURES, samples, build_images(), positions, "pictures, final").items():
+    for name, write in build_projector_writers(FEATURES, samples, build_images(), positions, "features, final").items():
         write_atomically(folder / name, write)
     return folder
 
