@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from thaw.api import (
+        UserError,
         compare,
         compose,
         extract_features,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
         sweep,
         train,
     )
-    from thaw.config.errors import UserError
 
 __all__ = [
     "UserError",
@@ -53,7 +53,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'thaw' has no attribute {name!r}")
     from thaw import api
 
-    value = api.UserError if name == "UserError" else getattr(api, name)
+    value = getattr(api, name)
     globals()[name] = value
     return value
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,14 +22,14 @@ from thaw.system.reporter import SILENT, ConsoleReporter, ProgressReporter, Repo
 if TYPE_CHECKING:
     from torch import nn
 
-    from thaw.comparison.comparison import Comparison
+    from thaw.comparison.comparison import Comparison, RunSource
     from thaw.inference.load import Classifier
-    from thaw.models.stages import SplitModel
-    from thaw.probing.probe import ProbeResult
+    from thaw.models.staged_model import StagedModel
+    from thaw.probing.result import ProbeResult
     from thaw.training.extraction import Extraction
-    from thaw.training.tuner.lr_finder import LearningRateCurve
+    from thaw.training.tuner.lr_finder import LRCurve
 
-AnyPath = str | os.PathLike[str]
+AnyPath = str | os.PathLike[str]  # a run is one too
 
 
 def compose(*overrides: str, config_dir: AnyPath | None = None) -> Recipe:
@@ -61,13 +61,13 @@ def train(recipe: Recipe | Run, directory: AnyPath | None = None, *, verbose: bo
         UserError: if data, weights, hardware or settings do not fit, or the loss is not finite any more.
         KeyboardInterrupt: after Ctrl-C. The run can be continued with `train(open_run(directory))`.
     """
-    from thaw.training.start import resume_training, start_training
+    from thaw.training.start import resume_run, start_run
 
     with _preserved_process():
         if isinstance(recipe, Run):
-            return resume_training(recipe.directory, reporter=_choose_reporter(verbose))
+            return resume_run(recipe.directory, reporter=_choose_reporter(verbose))
         path = Path(directory) if directory is not None else _name_run_directory(recipe)
-        return start_training(recipe, path, command="thaw.train(recipe)", reporter=_choose_reporter(verbose))
+        return start_run(recipe, path, command="thaw.train(recipe)", reporter=_choose_reporter(verbose))
 
 
 def sweep(*overrides: str, verbose: bool = False) -> list[Run]:
@@ -80,22 +80,25 @@ def sweep(*overrides: str, verbose: bool = False) -> list[Run]:
         UserError: with every problem of every job, before the first one starts.
     """
     from thaw.config.compose import parse_command
-    from thaw.sweep.sweep import run_sweep
+    from thaw.sweep.sweep import sweep as run_sweep
 
     with _preserved_process():
-        return run_sweep(parse_command(["-m", *overrides]), reporter=_choose_reporter(verbose)).runs
+        command, reporter = parse_command(["-m", *overrides]), _choose_reporter(verbose)
+        return run_sweep(command, command_line=f"thaw.sweep({', '.join(map(repr, overrides))})", reporter=reporter).runs
 
 
-def compare(runs: Sequence[Run | AnyPath] | Run | AnyPath) -> Comparison:
-    """Compare runs, folders of runs or sweeps: accuracy with intervals, paired tests, time, caveats.
+def compare(runs: RunSource | Iterable[RunSource]) -> Comparison:
+    """Compare runs: accuracy with intervals, paired tests, time, and what is not comparable. Nothing is written.
+
+    Args:
+        runs: runs, sweeps, or paths of run directories, sweeps and folders with runs below them.
 
     Raises:
-        UserError: if there is no run in one of them.
+        UserError: if there is no run in one of them, or none is done.
     """
-    from thaw.comparison.compare import compare_runs
+    from thaw.comparison.comparison import build_comparison
 
-    items = [runs] if isinstance(runs, str | os.PathLike) else runs
-    return compare_runs([Path(item) for item in items])
+    return build_comparison(runs)
 
 
 def load(checkpoint: Run | AnyPath) -> Classifier:
@@ -106,7 +109,7 @@ def load(checkpoint: Run | AnyPath) -> Classifier:
     """
     from thaw.inference.load import load_checkpoint
 
-    return load_checkpoint(Path(checkpoint))
+    return load_checkpoint(checkpoint)
 
 
 def extract_features(recipe: Recipe, stage: str | None = None, *, verbose: bool = False) -> Extraction:
@@ -137,19 +140,20 @@ def probe(recipe: Recipe, directory: AnyPath | None = None, *, verbose: bool = F
 
 def find_learning_rate(
     recipe: Recipe, *, min_lr: float = 1e-7, max_lr: float = 10.0, steps: int = 100, verbose: bool = False
-) -> LearningRateCurve:
+) -> LRCurve:
     """Train `recipe` for some steps while the learning rate rises, and suggest one (learning-rate range test).
 
     Raises:
         UserError: as training would.
     """
-    from thaw.training.tuner.lr_finder import find_learning_rate as find
+    from thaw.training.tuner.lr_finder import range_test
 
     with _preserved_process():
-        return find(recipe, min_lr, max_lr, steps, reporter=_choose_reporter(verbose))
+        curve, _ = range_test(recipe, min_lr, max_lr, steps, reporter=_choose_reporter(verbose))
+        return curve
 
 
-def split_stages(model: nn.Module, size: int = 224) -> SplitModel:
+def split_stages(model: nn.Module, size: int = 224) -> StagedModel:
     """Cut a network of torchvision, timm or your own into named stages and a head.
 
     Args:
@@ -159,7 +163,7 @@ def split_stages(model: nn.Module, size: int = 224) -> SplitModel:
     Raises:
         UserError: if it cannot be traced or cut.
     """
-    from thaw.models.stages import split_stages as split
+    from thaw.models.staged_model import split_stages as split
 
     return split(model, size)
 

@@ -19,9 +19,9 @@ from thaw.comparison.tables import (
     format_markdown,
 )
 from thaw.comparison.terminal import format_text, report_comparison
-from thaw.system.data_frames import build_frame
 from thaw.system.files import write_atomically, write_text
 from thaw.system.reporter import SILENT, Reporter
+from thaw.system.tables import build_data_frame
 
 RunSource = str | os.PathLike[str]
 """A `Run`, the path of a run directory, or a sweep or folder with runs below it."""
@@ -47,17 +47,17 @@ class Comparison:
     def configurations(self) -> Any:
         """One row per configuration, sorted by test accuracy: the differing keys, accuracies with interval, the test
         against the reference, times, number of trainable parameters."""
-        return build_frame(build_configuration_rows(self.results))
+        return build_data_frame(build_configuration_rows(self.results))
 
     @cached_property
     def runs(self) -> Any:
         """One row per run: configuration, seed, metrics, times; status and reason of a run that is not done."""
-        return build_frame(build_run_rows(self.results))
+        return build_data_frame(build_run_rows(self.results))
 
     @cached_property
     def classes(self) -> Any:
         """One row per configuration and class: the accuracy, and the difference to the reference."""
-        return build_frame(build_class_rows(self.results))
+        return build_data_frame(build_class_rows(self.results))
 
     @property
     def caveats(self) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from thaw.probing.trial import ProbeTrial, select_most_accurate
 from thaw.runs.run import Run
-from thaw.system.data_frames import build_frame
+from thaw.system.tables import build_data_frame
 
 BEST_COLUMNS = ("classifier", "best setting", "tried", "val accuracy", "val loss", "remark")
 
@@ -52,7 +52,7 @@ class ProbeResult:
             }
             for trial in self.trials
         ]
-        return build_frame(rows, parse_numbers=False)
+        return build_data_frame(rows)
 
     def __repr__(self) -> str:
         setting = f" ({self.winner.format_setting()})" if self.winner.setting else ""

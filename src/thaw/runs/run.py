@@ -24,8 +24,8 @@ from thaw.runs.environment import format_current_time, get_git_revision, get_ver
 from thaw.runs.history import format_history, parse_history
 from thaw.runs.notebook import HtmlReport, render_run
 from thaw.runs.predictions import TestPredictions, format_predictions, parse_predictions
-from thaw.system.data_frames import build_frame
 from thaw.system.files import write_json, write_text
+from thaw.system.tables import build_data_frame
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -153,12 +153,12 @@ class Run:
     def history(self) -> Any:
         """One row an epoch: phase, learning rates, losses, accuracies, seconds. A pandas data frame if pandas is
         installed, otherwise a list of dicts."""
-        return build_frame(self.read_history())
+        return build_data_frame(self.read_history(), text_columns=("phase",))
 
     @property
     def predictions(self) -> Any:
         """One row a test image: path, label, prediction, probability. A data frame or a list of dicts, as `history`."""
-        return build_frame(self.read_prediction_rows())
+        return build_data_frame(self.read_prediction_rows(), text_columns=("path", "label", "prediction"))
 
     @property
     def plan(self) -> Any:
@@ -170,7 +170,7 @@ class Run:
             for phase in phases
             for part in phase["parts"]
         ]
-        return build_frame(rows)
+        return build_data_frame(rows)
 
     def read_recipe_values(self) -> dict[str, Any]:
         """Return the recipe as nested dicts, unchecked, with the keys of version 0.1 renamed; empty if the run failed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 Rows = Sequence[Sequence[str]]
@@ -36,8 +36,25 @@ def _render_row(tag: str, cells: Sequence[str]) -> str:
     return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
-def build_data_frame(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Return rows, unchanged, as a pandas data frame where pandas is installed, else as a list of dicts."""
+def build_data_frame(rows: Sequence[Mapping[str, Any]], text_columns: Collection[str] | None = None) -> Any:
+    """Return rows as a pandas data frame if pandas is installed, otherwise as a list of dicts.
+
+    `text_columns` is for rows of a CSV file, whose values are all text: in every other column, text becomes the number
+    that it is, and None if it is empty. None leaves all values as they are.
+    """
+    values = [dict(row) for row in rows]
+    if text_columns is not None:
+        values = [
+            {key: value if key in text_columns else _parse_number(value) for key, value in row.items()}
+            for row in values
+        ]
     if importlib.util.find_spec("pandas") is None:
-        return [dict(row) for row in rows]
-    return importlib.import_module("pandas").DataFrame(list(rows))
+        return values
+    return importlib.import_module("pandas").DataFrame(values)
+
+
+def _parse_number(text: str) -> int | float | None:
+    if text == "":
+        return None
+    number = float(text)
+    return int(number) if text.lstrip("-").isdigit() else number

@@ -17,8 +17,8 @@ from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples
 from thaw.features.views import build_plain_views
 from thaw.models.network import Network, StageFacts
-from thaw.system.data_frames import build_frame
 from thaw.system.reporter import SILENT, Reporter
+from thaw.system.tables import build_data_frame
 from thaw.training.setup import Components, build_components
 
 
@@ -94,7 +94,7 @@ class Extraction:
             {"path": path, "label": label, "class": self.classes[label], "split": split, "features": features}
             for path, label, split, features in columns
         ]
-        return build_frame(rows, parse_numbers=False)
+        return build_data_frame(rows)
 
     def __repr__(self) -> str:
         shape = " x ".join(f"{size:,}" for size in self.values.shape)

@@ -17,11 +17,14 @@ from torch import Tensor
 from thaw.config.errors import Problem, UserError
 from thaw.config.schema import Recipe
 from thaw.system.reporter import SILENT, Reporter
+from thaw.system.tables import build_data_frame
 from thaw.training.callbacks.finite_loss import NonFiniteLossError
 from thaw.training.dataloaders import EpochPreparation
 from thaw.training.setup import TrainingSetup
 from thaw.training.tuner.dry_run import build_dry_run_trainer, restrict_to_phase, set_up_dry_run
+from thaw.visualization.plots.encode import encode_png
 from thaw.visualization.plots.training import TRAIN_COLOR, VAL_COLOR
+from thaw.visualization.reports.html import encode_data_uri
 
 STEPS_PER_CHECK = 10  # on a GPU, where reading a loss waits for the device; steps after divergence are discarded
 SMOOTHING = 0.9  # the mean covers some ten steps; 0.8 and 0.95 give the same suggestion within a factor of 3
@@ -30,6 +33,7 @@ SLOPE_SPAN = 4  # steps on either side of a slope: a single batch far from the m
 DIVERGENCE_FACTOR = 4.0
 MIN_LOSS_DECREASE = 0.05  # relative; less is noise
 SUGGESTION_COLOR = "#c22020"
+CURVE_COLUMNS = ("learning_rate", "loss", "smoothed_loss")
 
 
 def range_test(
@@ -140,6 +144,25 @@ class LRCurve:
         )
 
     @property
+    def suggestion(self) -> float | None:
+        """The learning rate at the steepest step, None if the loss hardly falls."""
+        return None if self.steepest_step is None else self.learning_rates[self.steepest_step]
+
+    def to_frame(self) -> Any:
+        """Return one row per step: learning rate, loss, smoothed loss. A pandas data frame if pandas is installed,
+        otherwise a list of dicts."""
+        steps = zip(self.learning_rates, self.losses, self.smoothed_losses, strict=True)
+        return build_data_frame([dict(zip(CURVE_COLUMNS, step, strict=True)) for step in steps])
+
+    def __repr__(self) -> str:
+        suggestion = "none" if self.suggestion is None else f"{self.suggestion:.1e}"
+        return f"LRCurve({len(self.losses)} steps, suggestion {suggestion})"
+
+    def _repr_html_(self) -> str:
+        figure = draw_lr_curve(self, repr(self))
+        return f'<img src="{encode_data_uri(encode_png(figure))}" style="max-width: 100%">'
+
+    @property
     def is_bounded(self) -> bool:
         """Whether the loss rises again after its minimum.
 
@@ -165,7 +188,12 @@ def build_lr_curve(learning_rates: Sequence[float], losses: Sequence[float]) -> 
 
 
 def save_lr_curve(curve: LRCurve, title: str, file: Path) -> None:
-    """Save a plot of loss and smoothed loss over the learning rate, with the suggestion if there is one."""
+    """Save the plot of `draw_lr_curve`."""
+    draw_lr_curve(curve, title).savefig(file, dpi=110)
+
+
+def draw_lr_curve(curve: LRCurve, title: str) -> Figure:
+    """Draw loss and smoothed loss over the learning rate, with the suggestion if there is one."""
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
     style: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.6}
@@ -184,4 +212,4 @@ def save_lr_curve(curve: LRCurve, title: str, file: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    figure.savefig(file, dpi=110)
+    return figure
