@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thaw.config.errors import UserError
 from thaw.config.schema import Recipe
-from thaw.runs.run import Run
-from thaw.runs.run import open_run as open_run
+from thaw.runs.run import Run, open_run
 from thaw.system.reporter import SILENT, ConsoleReporter, ProgressReporter, Reporter, is_notebook
 
 if TYPE_CHECKING:
@@ -29,6 +29,19 @@ if TYPE_CHECKING:
     from thaw.training.extraction import Extraction
     from thaw.training.tuner.lr_finder import LRCurve
 
+__all__ = [
+    "UserError",
+    "compare",
+    "compose",
+    "extract_features",
+    "find_learning_rate",
+    "load",
+    "open_run",
+    "probe",
+    "split_stages",
+    "sweep",
+    "train",
+]
 AnyPath = str | os.PathLike[str]  # a run is one too
 
 
