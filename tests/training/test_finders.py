@@ -132,7 +132,7 @@ def test_a_full_memory_ends_the_trials_and_leaves_the_process_usable(monkeypatch
 
 def test_where_nothing_fits_the_user_is_told_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     fullness(monkeypatch, 3)
-    with pytest.raises(UserError, match="lowest=2"):
+    with pytest.raises(UserError, match="min_batch_size=2"):
         find_batch_size(tiny(), 4, 8)
     with pytest.raises(UserError, match="36 training images"):
         find_batch_size(tiny(), 64, 128)

@@ -32,19 +32,13 @@ from thaw.config.overrides import (
     get_first_line,
     parse_overrides,
 )
+from thaw.config.presets import get_config_folder
 from thaw.config.schema import Recipe
 from thaw.config.search_space import check_search_validation, extreme_points, find_search_problems, is_search
 from thaw.config.validation import find_problems, validate_recipe
 
 CONFIG_NAME = "config"
 MAX_CHECKED_JOBS = 9  # before the first starts; composing one takes about 0.1 s
-
-
-def get_config_folder() -> Path:
-    """`conf/`: inside the installed package, or at the root of a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    packaged_folder = package / "conf"
-    return packaged_folder if packaged_folder.is_dir() else package.parents[1] / "conf"
 
 
 def register_resolvers(command_line: Sequence[str]) -> None:

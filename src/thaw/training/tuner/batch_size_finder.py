@@ -69,10 +69,8 @@ def find_batch_size(recipe: Recipe, min_batch_size: int, max_batch_size: int) ->
     setup = dry_run(recipe)
     num_train_images = setup.samples.count_per_split()["train"]
     if num_train_images < min_batch_size:
-        raise UserError(
-            "too few images.",
-            [Problem(f"lowest={min_batch_size}", f"{num_train_images} training images", fix="lowest=2")],
-        )
+        got = f"{num_train_images} training images"
+        raise UserError("too few images.", [Problem(f"min_batch_size={min_batch_size}", got, fix="min_batch_size=2")])
     phase = min(setup.module.plan.phases, key=lambda candidate: candidate.num_frozen_stages)
     restrict_to_phase(setup.module, phase)
     setup.module.schedule = lambda *_: 0.0
@@ -82,9 +80,10 @@ def find_batch_size(recipe: Recipe, min_batch_size: int, max_batch_size: int) ->
         fix = (
             "a smaller dataset.image_size, or another backbone"
             if min_batch_size == 2
-            else f"lowest={max(2, min_batch_size // 2)}"
+            else f"min_batch_size={max(2, min_batch_size // 2)}"
         )
-        raise UserError("the memory is too small.", [Problem(f"lowest={min_batch_size}", "out of memory", fix=fix)])
+        problem = Problem(f"min_batch_size={min_batch_size}", "out of memory", fix=fix)
+        raise UserError("the memory is too small.", [problem])
     limit_reason = (
         f"there are {num_train_images} training images"
         if num_train_images < max_batch_size

@@ -54,7 +54,7 @@ def _record_losses(recipe: Recipe, setup: TrainingSetup, rates: list[float]) -> 
         recorder.transfer_losses()
         recorder.losses.append(float("nan"))
     except torch.OutOfMemoryError as error:
-        fix = f"trainer.batch_size={max(2, recipe.trainer.batch_size // 2)}; thaw find batch_size says what fits"
+        fix = f"trainer.batch_size={max(2, recipe.trainer.batch_size // 2)}; thaw batch-size measures what fits"
         problem = Problem(f"trainer.batch_size={recipe.trainer.batch_size}", fix=fix)
         raise UserError("the GPU's memory is full.", [problem]) from error
     return recorder.losses[: len(rates)]

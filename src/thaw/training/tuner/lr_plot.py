@@ -6,6 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from thaw.system.files import write_text
 from thaw.training.tuner.lr_finder import LRCurve
 from thaw.visualization.plots.training import TRAIN_COLOUR, VAL_COLOUR
 
@@ -33,3 +34,12 @@ def save_lr_curve(curve: LRCurve, title: str, file: Path) -> None:
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     figure.savefig(file, dpi=110)
+
+
+def write_lr_curve(curve: LRCurve, title: str, folder: Path) -> None:
+    """Write learning_rate.csv (step, learning_rate, loss, smoothed_loss) and learning_rate.png to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = zip(curve.learning_rates, curve.losses, curve.smoothed_losses, strict=True)
+    lines = [f"{step},{rate:.6g},{loss:.6g},{mean:.6g}" for step, (rate, loss, mean) in enumerate(rows, 1)]
+    write_text(folder / "learning_rate.csv", "\n".join(["step,learning_rate,loss,smoothed_loss", *lines]) + "\n")
+    save_lr_curve(curve, title, folder / "learning_rate.png")
