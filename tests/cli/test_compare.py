@@ -57,10 +57,10 @@ def test_runs_are_compared_in_a_folder_of_their_own(
     [
         (["outputz"], ["no such folder", "fix:   outputs"]),
         (["outputs"], ["no run.json in it or below"]),
-        (["outputs", "seed=1"], ["not understood", "out=DIR"]),
-        (["out=there"], ["no folder"]),
-        (["outputs", "out="], ["out=DIR"]),
-        (["--out", "outputs"], ["not understood"]),
+        (["outputs", "seed=1"], ["no such setting", "out="]),
+        (["out=there"], ["no DIR..."]),
+        (["outputs", "out="], ["out=VALUE"]),
+        (["--ot", "outputs"], ["no such option", "--out VALUE"]),
     ],
 )
 def test_what_cannot_be_compared_is_said(

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import TINY
-from thaw.cli import dashboard
+from thaw.cli.dashboard import STRATEGY_PATTERN, _build_view_parameters
+from thaw.cli.main import main
 from thaw.cli.train import launch
-from thaw.config.errors import UserError
 
 ATTEMPTS = 4
 
@@ -113,8 +113,8 @@ def test_a_browser_draws_the_curves_of_both_strategies_each_in_a_colour(address:
 
 
 def test_strategies_have_colours_where_there_are_several(sweep: Path) -> None:
-    assert dashboard._build_view_parameters(sweep)["runColorGroup"] == f"regex:{dashboard.STRATEGY_PATTERN}"
-    assert "runColorGroup" not in dashboard._build_view_parameters(next(sweep.glob("0_*")))
+    assert _build_view_parameters(sweep)["runColorGroup"] == f"regex:{STRATEGY_PATTERN}"
+    assert "runColorGroup" not in _build_view_parameters(next(sweep.glob("0_*")))
 
 
 @pytest.mark.parametrize(
@@ -126,39 +126,44 @@ def test_strategies_have_colours_where_there_are_several(sweep: Path) -> None:
     ],
 )
 def test_a_run_s_folder_says_its_strategy(path: str, strategy: str | None) -> None:
-    found = re.search(dashboard.STRATEGY_PATTERN, path)
+    found = re.search(STRATEGY_PATTERN, path)
     assert (found[1] if found else None) == strategy
 
 
-def fault(*arguments: str) -> tuple[str, str, str]:
-    with pytest.raises(UserError) as caught:
-        dashboard.run(arguments)
-    (one,) = caught.value.problems
-    return one.subject, one.got, one.fix
+def run_wrong_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run `thaw dashboard ARGUMENTS`, which must end with status 2, and return its message."""
+    assert main(["dashboard", *arguments]) == 2
+    return capsys.readouterr().err
 
 
-def test_a_folder_that_is_not_there_is_answered_with_the_nearest(sweep: Path) -> None:
+def test_a_missing_folder_is_answered_with_the_nearest(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = sweep.parent / sweep.name.replace("sweep", "swep")
-    assert fault(str(wrong)) == (str(wrong), "no such folder", f"thaw dashboard {sweep}")
+    message = run_wrong_command(capsys, str(wrong))
+    assert f"  {wrong}\n      got:   no such folder" in message
+    assert f"fix:   thaw dashboard {sweep}\n" in message
 
 
-def test_a_folder_without_event_files_is_a_fault(tmp_path: Path) -> None:
-    assert fault(str(tmp_path))[1] == "no event file in it; it is empty"
+def test_a_folder_without_event_files_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no event file in it; it is empty" in run_wrong_command(capsys, str(tmp_path))
 
 
-def test_of_a_port_that_is_taken_the_next_free_one_is_named(sweep: Path) -> None:
-    with socket.create_server(("localhost", 0)) as taken:
-        port = taken.getsockname()[1]
-        subject, _, fix = fault(str(sweep), f"port={port}")
-    assert subject == f"port={port}"
-    assert int(fix.removeprefix("port=")) > port
+def test_a_port_in_use_is_answered_with_the_next_free_one(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+        message = run_wrong_command(capsys, str(sweep), f"port={port}")
+    assert f"  --port {port}\n" in message
+    assert int(message.rpartition("--port ")[2]) > port
 
 
-@pytest.mark.parametrize("word", ["port=http", "port=70000", "prot=6007", "--port"])
-def test_what_is_no_folder_and_no_port_is_a_fault(word: str) -> None:
-    assert fault(word)[0] == word
-
-
-def test_help_is_printed_before_anything_is_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    assert dashboard.run(["--help"]) == 0
-    assert "thaw dashboard [DIR] [port=6006]" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("port=http", "port=6006"),
+        ("port=70000", "at most 65535"),
+        ("prot=6007", "fix:   port=6007"),
+        ("--port", "--port VALUE"),
+        ("--prot=6007", "fix:   --port=6007"),
+    ],
+)
+def test_a_wrong_option_is_a_problem(argument: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in run_wrong_command(capsys, argument)

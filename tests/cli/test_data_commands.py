@@ -41,7 +41,7 @@ def test_help_names_the_verbs_and_imports_no_torch() -> None:
         (("data", "verify", "dataset=hymenopter"), "dataset=hymenoptera"),
         (("data", "verify", "data.brocken=skip"), "data.broken"),
         (("data", "verify", "data.broken=ignore"), "data.broken=ignore"),
-        (("data", "report", "-m"), "one data set"),
+        (("data", "report", "-m"), "one recipe"),
         (("data", "fetch", "out=somewhere"), "out"),
     ],
 )
@@ -63,7 +63,7 @@ def test_fetch_says_what_there_is_and_where_it_lies(
     assert thaw(monkeypatch, "data", "fetch", "dataset=hymenoptera", named) == 0
     said = capsys.readouterr().out
     assert "10 train, 2 val, 6 test images of 2 classes" in said
-    place = Path(said.splitlines()[-1].removeprefix("it lies in "))
+    place = Path(said.splitlines()[-1].removeprefix("it is in "))
     assert (place / "train" / "ants" / "00.png").is_file()
 
 
@@ -71,7 +71,7 @@ def test_verify_ends_with_0_where_all_is_well(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert thaw(monkeypatch, "data", "verify", *of(data)) == 0
-    assert "every image can be decoded; no problems found" in capsys.readouterr().out
+    assert "every image can be decoded; no problems" in capsys.readouterr().out
 
 
 def test_verify_ends_with_1_and_names_what_is_wrong(

@@ -67,7 +67,7 @@ def test_what_is_written_agrees_with_scikit_learn_and_the_screen_says_it_is_the_
 ) -> None:
     assert thaw(monkeypatch, "evaluate", str(runs["finetune"]), f"out={tmp_path}") == 0
     told = capsys.readouterr().out
-    assert "beside the run's own metrics.json: the same numbers" in told
+    assert "compared with the run's own metrics.json: the same numbers" in told
     assert "test: most confused" in told
     with (tmp_path / "predictions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))

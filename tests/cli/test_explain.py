@@ -179,7 +179,7 @@ def test_a_folder_of_its_own_where_none_is_named(
     [
         (("best.ckpt", "a pictur.png"), "a picture.png"),
         (("best.ckpt", "broken.png"), "the file is empty"),
-        (("best.ckpt",), "a run or checkpoint, and a picture"),
+        (("best.ckpt",), "no IMAGE"),
         (("best.ckp", "a picture.png"), "best.ckp"),
         (("best.ckpt", "a picture.png", "--dream", "blok2"), "--dream block2"),
         (("best.ckpt", "a picture.png", "steps=3"), "--dream STAGE"),
@@ -210,7 +210,7 @@ def test_no_report_of_what_is_no_run(
 
 
 def test_help_imports_no_torch() -> None:
-    code = "import sys; from thaw.cli.main import main; main(); print('torch' in sys.modules)"
+    code = "import sys; from thaw.cli.main import main; main(sys.argv[1:]); print('torch' in sys.modules)"
     for verb in ("explain", "report"):
         told = subprocess.run([sys.executable, "-c", code, verb, "--help"], capture_output=True, text=True, check=True)
         assert told.stdout.splitlines()[-1] == "False"

@@ -86,11 +86,11 @@ def test_a_broken_image_is_named_and_the_rest_goes_on(
         (["photo"], "fix:   photos"),
         (["photos/A/0000.pmg"], "fix:   photos/A/0000.png"),
         (["photos/*.jpg"], "no image matches"),
-        (["run"], "a run directory, whose pictures are plots"),
+        (["run"], "a run directory, whose images are plots"),
         (["run/checkpoints"], "a checkpoint, and no images"),
         (["empty"], "no images in it"),
         (["-"], "nothing on standard input"),
-        ([], "no path to images"),
+        ([], "no PATH..."),
         (["photos", "--topp", "3"], "fix:   --top"),
         (["photos", "--top", "0"], "at least 1"),
         (["photos", "--json", "--csv"], "two formats"),
@@ -136,7 +136,7 @@ def test_drawn_captchas_are_read_and_scored(
     assert thaw(monkeypatch, "predict", str(short_run), str(drawn / "0000.png"), "--captcha", "--characters", "2") == 0
     assert len(capsys.readouterr().out.splitlines()[0].split()[1]) == 2
     assert thaw(monkeypatch, "data", "captchas", f"out={drawn}", "count=9") == 2
-    assert "a folder that holds something" in capsys.readouterr().err
+    assert "a folder that is not empty" in capsys.readouterr().err
 
 
 def test_a_captcha_is_cut_into_the_squares_that_it_was_made_of() -> None:
