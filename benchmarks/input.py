@@ -109,7 +109,7 @@ def fed(root: Path, cache: Path) -> tuple[str, float, float]:
 
 def batches_on(feed: DataLoader, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     for batch in feed:
-        drawn = {name: value.to(device, non_blocking=True) for name, value in batch.drawn.items()}
+        drawn = {name: value.to(device, non_blocking=True) for name, value in batch.augmentation_params.items()}
         images = apply_augmentation(batch.images.to(device, non_blocking=True), drawn, SIZE)
         yield images.contiguous(memory_format=torch.channels_last), batch.labels.to(device, non_blocking=True)
 
@@ -150,7 +150,7 @@ def _wait_for(device: torch.device) -> None:
 
 def our_batches(feed: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
     for batch in feed:
-        yield apply_augmentation(batch.images, batch.drawn, SIZE), batch.labels
+        yield apply_augmentation(batch.images, batch.augmentation_params, SIZE), batch.labels
 
 
 def usual_loader(root: Path) -> DataLoader:

@@ -32,4 +32,4 @@ def test_torchrun_takes_what_the_page_gives_it() -> None:
 @pytest.mark.parametrize("headline", re.findall(r"^- \*(\w.+?)\*: ", PAGE, re.MULTILINE)[:4])
 def test_what_the_page_quotes_is_said_somewhere(headline: str) -> None:
     said = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
-    assert headline.replace("device 1", "device {failed[0]}") in said
+    assert headline.replace("device 1", "device {failed_ranks[0]}") in said

@@ -59,7 +59,9 @@ def found(cache: FeatureCache) -> CacheResult:
 def batches_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five images are then five batches to share out."""
     monkeypatch.setitem(thaw.features.extract.BATCH_SIZES, "cpu", 1)
-    monkeypatch.setattr(thaw.features.cache, "fastest_layout", lambda *_: torch.contiguous_format)  # not measured
+    monkeypatch.setattr(
+        thaw.features.cache, "find_fastest_memory_format", lambda *_: torch.contiguous_format
+    )  # not measured
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])

@@ -17,7 +17,7 @@ from thaw.cli.train import launch
 from thaw.config.compose import check_command, parse_command
 from thaw.config.errors import UserError
 from thaw.config.search_space import Dimension, parse_search_space
-from thaw.runs.history import read_history
+from thaw.runs.run import Run
 from thaw.runs.search import Search, SearchTrial, find_runs, read_search, report_epochs, study_up_to
 from thaw.sweep.record import read_jobs, read_sweep
 from thaw.sweep.sampling import suggest_values
@@ -51,7 +51,7 @@ def test_bad_trials_are_pruned_and_never_see_test_images(undisturbed: Path) -> N
     for number, run in find_runs(undisturbed).items():
         is_done = found[number] == "done"
         assert (run / "metrics.json").exists() == is_done
-        assert (len(read_history(run / "history.csv")) == 3) == is_done
+        assert (len(Run(run).read_history()) == 3) == is_done
 
 
 def test_a_trial_is_a_run_of_its_own_recipe(undisturbed: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_fill_that_fails_leaves_nothing(tmp_path: Path, raised: type[BaseExcep
 
 def test_a_folder_that_cannot_be_written_is_a_fault_of_the_user_with_its_path_and_the_fix(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"data\.cache=DIR") as caught:
+    with pytest.raises(UserError, match=r"data\.cache_dir=DIR") as caught:
         build_folder_once(tmp_path / "file" / "cache" / "target", fill_with_one_file)
     assert str(tmp_path / "file" / "cache" / "target") in str(caught.value)
 

@@ -21,7 +21,7 @@ from tests.training.killed import PROCESSES
 from thaw.cli.train import launch
 from thaw.config.compose import compose_recipe
 from thaw.inference.load import load_checkpoint
-from thaw.runs.history import read_history
+from thaw.runs.run import Run
 from thaw.training.extraction import extract_features
 from thaw.training.module import ClassificationModule
 
@@ -62,7 +62,7 @@ def assert_alike(one: Path, other: Path) -> None:
     assert first.keys() == second.keys()
     apart = [name for name, value in first.items() if not torch.allclose(value, second[name], rtol=1e-4, atol=1e-5)]
     assert apart == []
-    for row, same in zip(read_history(one / "history.csv"), read_history(other / "history.csv"), strict=True):
+    for row, same in zip(Run(one).read_history(), Run(other).read_history(), strict=True):
         assert float(row["train_loss"]) == pytest.approx(float(same["train_loss"]), abs=1e-5)
         assert float(row["val_loss"]) == pytest.approx(float(same["val_loss"]), abs=1e-5)
     metrics = [json.loads((which / "metrics.json").read_text())["test"] for which in (one, other)]
@@ -88,7 +88,7 @@ def test_mirror_images_are_cached_exactly(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(ClassificationModule, "forward", refused)
     fast = run(tmp_path / "fast", "strategy=fixed", "augment=flip", "feature_cache=require")
     assert_alike(fast, slow)
-    plain, mirrored = (read_history(one / "history.csv") for one in (run(tmp_path / "plain", "strategy=fixed"), fast))
+    plain, mirrored = (Run(one).read_history() for one in (run(tmp_path / "plain", "strategy=fixed"), fast))
     assert plain[-1]["train_loss"] != mirrored[-1]["train_loss"]
 
 
@@ -216,5 +216,5 @@ def test_on_a_gpu_the_features_lie_there(tmp_path: Path, capsys: pytest.CaptureF
     fast = run(tmp_path / "fast", *on_gpu, "feature_cache=require")
     assert "held on the GPU" in capsys.readouterr().out
     slow = run(tmp_path / "slow", *on_gpu, "feature_cache=off")
-    rows = [read_history(one / "history.csv")[-1] for one in (fast, slow)]
+    rows = [Run(one).read_history()[-1] for one in (fast, slow)]
     assert float(rows[0]["train_loss"]) == pytest.approx(float(rows[1]["train_loss"]), rel=1e-3)

@@ -11,7 +11,7 @@ import torch
 from tests.conftest import TINY, only_run
 from tests.training.killed import killed_in_epoch
 from thaw.cli.train import launch
-from thaw.runs.history import read_history
+from thaw.runs.run import Run
 
 RECIPE = (*TINY, "dataset.train=24", "head.dropout=0.3", "trainer.epochs=4")
 GRADUAL = ("strategy=gradual", "strategy.phases.head.fraction=0.25", "strategy.phases.unfreeze.unfreeze=['last:3']")
@@ -28,7 +28,7 @@ CASES = {
 
 def whole_epochs(outputs: Path) -> int:
     files = list(outputs.rglob("history.csv"))
-    return len(read_history(files[0])) if files else 0
+    return len(Run(files[0].parent).read_history()) if files else 0
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_killed_in_every_phase_and_resumed_gives_the_same_to_the_last_bit(
 
 
 def history(run: Path) -> list[dict[str, str]]:
-    rows = read_history(run / "history.csv")
+    rows = Run(run).read_history()
     return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
 
 

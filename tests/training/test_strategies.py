@@ -21,7 +21,7 @@ from thaw.config.schema import Recipe
 from thaw.models.factory import build_network, load_seeded_pretrained
 from thaw.models.network import Network
 from thaw.models.parameters import select_parameters
-from thaw.runs.history import read_history
+from thaw.runs.run import Run
 from thaw.system.cache_folder import resolve_cache_dir
 
 STRATEGIES = sorted(path.stem for path in (ROOT / "conf" / "strategy").glob("*.yaml"))
@@ -95,7 +95,7 @@ def test_the_optimizer_does_what_the_printed_table_says(strategy: str, runs: Run
     tables = printed_plan(said)
     assert len(tables) == len(plan_of(run))
     assert not re.search(r"^phase .* $", said, flags=re.MULTILINE)
-    for row in read_history(run / "history.csv"):
+    for row in Run(run).read_history():
         number = next(at for at, phase in enumerate(plan_of(run)) if int(row["epoch"]) <= phase["end"])
         for stage, (trains, rate, _, _) in tables[number].items():
             assert float(row[f"lr_{stage}"]) == pytest.approx(0.0 if trains == "frozen" else float(rate), rel=0.01)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,15 +73,11 @@ def _print_trials(result: BatchSizeResult) -> None:
 
 
 def _describe_rate_rule(recipe: Recipe, batch_size: int) -> str:
-    """SGD: Goyal et al. 2017, "Accurate, large minibatch SGD"; Adam and RMSprop: Malladi et al. 2022, "On the SDEs and
-    scaling rules for adaptive gradient algorithms"."""
+    from thaw.training.tuner.batch_size_finder import scale_learning_rate
+
     hint = f"thaw lr-find trainer.batch_size={batch_size} ... measures it"
-    factor, name = batch_size / recipe.trainer.batch_size, recipe.optimizer.name.lower().rpartition(".")[2]
-    if "sgd" in name:
-        rate, rule = recipe.optimizer.learning_rate * factor, "linear for SGD, Goyal et al. 2017"
-    elif "adam" in name or "rmsprop" in name:
-        rate, rule = recipe.optimizer.learning_rate * math.sqrt(factor), "square root for Adam, Malladi et al. 2022"
-    else:
+    scaled = scale_learning_rate(recipe, batch_size)
+    if scaled is None:
         return f"no rule for the learning rate of {recipe.optimizer.name} is known; {hint}"
-    advice = f"optimizer.learning_rate={rate:.2g} by a rule of thumb ({rule})"
-    return f"{factor:g} times the recipe's {recipe.trainer.batch_size}: {advice};\n{hint}"
+    factor = f"{batch_size / recipe.trainer.batch_size:g} times the recipe's {recipe.trainer.batch_size}"
+    return f"{factor}: optimizer.learning_rate={scaled[0]:.2g} by a rule of thumb ({scaled[1]});\n{hint}"

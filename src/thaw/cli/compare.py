@@ -43,8 +43,8 @@ def compare(directories: Sequence[Path], out: Path | None) -> int:
 
 
 def _choose_output_folder(directories: Sequence[Path]) -> Path:
-    from thaw.runs.run import RECORD_FILE
+    from thaw.runs.run import is_run
 
-    if len(directories) == 1 and not (directories[0] / RECORD_FILE).is_file():
+    if len(directories) == 1 and not is_run(directories[0]):
         return directories[0]
     return Path(DEFAULT_OUTPUT_DIR) / generate_unique_name("comparison")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +59,7 @@ def evaluate(
     from thaw.config.recipe_overrides import with_overrides
     from thaw.inference.evaluate import evaluate_splits
     from thaw.inference.load import load_checkpoint
+    from thaw.runs.run import Run
     from thaw.system.process import configure_process
 
     classifier = load_checkpoint(checkpoint)
@@ -70,8 +70,8 @@ def evaluate(
     evaluations = evaluate_splits(classifier, recipe, list(split))
     metrics = {name: evaluation.compute_metrics() for name, evaluation in evaluations.items()}
     _print_evaluations(evaluations, metrics)
-    if not overrides and (metrics_path := checkpoint / "metrics.json").is_file():
-        _print_differences(metrics, json.loads(metrics_path.read_text(encoding="utf-8")))
+    if not overrides and (recorded_metrics := Run(checkpoint).metrics):
+        _print_differences(metrics, recorded_metrics)
     if out:
         from thaw.inference.evaluation_files import write_evaluation
 

@@ -44,8 +44,8 @@ def _find_problems(parameters: Parameters) -> Iterator[Problem]:
     summary="write a trained network as ONNX, torch.export, safetensors or TorchScript",
     examples=("thaw export outputs/RUN --format onnx", "thaw export best.ckpt --format torch_export --out ants.pt2"),
     description="RUN|CKPT is a run directory (its best epoch), a checkpoint, or an export to safetensors. IMAGE: "
-    "images to check with; by default 100 test images of the run's data set, if it is on this machine. dataset.root is where "
-    "the data set is now, if it has moved.\n\n"
+    "images to check with; by default 100 test images of the run's data set, if it is on this machine. dataset.root "
+    "is where the data set is now, if it has moved.\n\n"
     "The exported file runs by itself (onnxruntime, torch.export, ...) on real images, in batches of 1 and of 7; if "
     "its outputs differ from the network's by more than rounding it is deleted. Except for safetensors, the input is "
     "uint8 [batch, 3, size, size], RGB, resized and cropped; normalization is inside. The outputs are logits and "

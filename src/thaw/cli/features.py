@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from thaw.cli.arguments import compose_recipe
 from thaw.cli.grammar import ANY_RECIPE_KEY, Parameters, Verb
@@ -109,6 +109,7 @@ def features(
     recipe = compose_recipe(overrides, config_dir)  # before torch is imported
     from thaw.features.export import pool_features
     from thaw.training.extraction import extract_features
+    from thaw.training.feature_files import save_embedding_plot, write_features, write_projector
 
     extraction = extract_features(recipe, stage)
     if maps and extraction.values.ndim == 2:
@@ -117,11 +118,18 @@ def features(
     _print_summary(recipe, extraction)
     vectors = pool_features(extraction.values) if projector or map or not maps else extraction.values
     if out:
-        _export_features(recipe, extraction, extraction.values if maps else vectors, out)
+        values = extraction.values if maps else vectors
+        write_features(values, extraction, recipe.backbone.name, out)
+        print(f"features {_format_shape(values)} in {out}")
+    title = f"{recipe.dataset.name}, {recipe.backbone.name}, {extraction.stage}"
     if projector:
-        _write_projector(recipe, extraction, vectors, projector)
+        num_shown = write_projector(vectors, extraction, title, projector, recipe.seed)
+        # The projector is missing from TensorBoard's menu for the first half minute, but not at its own address.
+        note = _describe_sample(num_shown, recipe, vectors)
+        print(f"for the projector: thaw dashboard {projector}, then http://localhost:6006/#projector{note}")
     if map:
-        _save_embedding_plot(recipe, extraction, vectors, map)
+        num_shown = save_embedding_plot(vectors, extraction, title, map, recipe.seed)
+        print(f"the map is {map}{_describe_sample(num_shown, recipe, vectors)}")
     return EXIT_SUCCESS
 
 
@@ -132,61 +140,10 @@ def _print_summary(recipe: Recipe, extraction: ExtractedFeatures) -> None:
     print(f"{recipe.backbone.name}, stage {extraction.stage}: {_format_shape(extraction.values)}, {timing}")
 
 
-def _export_features(recipe: Recipe, extraction: ExtractedFeatures, values: np.ndarray, file: Path) -> None:
-    from thaw.features.export import Export, build_writers
-
-    export = Export(values, extraction.samples, recipe.backbone.name, extraction.stage)
-    for path, write in build_writers(export, file).items():
-        _save(path, write)
-    print(f"features {_format_shape(values)} in {file}")
-
-
-def _write_projector(recipe: Recipe, extraction: ExtractedFeatures, vectors: np.ndarray, folder: Path) -> None:
-    from thaw.visualization.plots.projector import CONFIG_FILE, build_projector_writers, select_positions
-
-    positions = select_positions(len(vectors), recipe.seed)
-    if len(positions) < len(vectors):
-        print(f"the projector shows {len(positions):,} of {len(vectors):,} images, drawn by seed {recipe.seed}")
-    name = f"{recipe.dataset.name}, {recipe.backbone.name}, {extraction.stage}"
-    writers = build_projector_writers(vectors, extraction.samples, extraction.images, positions, name)
-    try:
-        folder.mkdir(exist_ok=True)
-        (folder / CONFIG_FILE).unlink(missing_ok=True)  # an earlier one would describe files that are half replaced
-    except OSError as error:
-        raise _build_write_error(folder, error) from error
-    for file, write in writers.items():
-        _save(folder / file, write)
-    # The projector is missing from TensorBoard's menu for the first half minute, but not at its own address.
-    print(f"for the projector: thaw dashboard {folder}, then http://localhost:6006/#projector")
-
-
-def _save_embedding_plot(recipe: Recipe, extraction: ExtractedFeatures, vectors: np.ndarray, file: Path) -> None:
-    from thaw.visualization.plots.embedding import compute_embedding, plot_embedding
-
-    embeddings = compute_embedding(vectors, recipe.seed)
-    image_count = f"{len(vectors):,} images"
-    if len(embeddings.positions) < len(vectors):
-        image_count = f"{len(embeddings.positions):,} of {image_count}"
-        print(f"the map shows {image_count}, drawn by seed {recipe.seed}")
-    title = f"{recipe.dataset.name}, {recipe.backbone.name}, {extraction.stage}: {image_count}"
-    figure = plot_embedding(embeddings, extraction.samples, title)
-    _save(file, lambda stream: figure.savefig(stream, format="png", dpi=110))
-    print(f"the map is {file}")
-
-
 def _format_shape(values: np.ndarray) -> str:
     return " x ".join(str(size) for size in values.shape)
 
 
-def _save(file: Path, write: Callable[[BinaryIO], object]) -> None:
-    from thaw.system.files import write_atomically
-
-    try:
-        write_atomically(file, write)
-    except OSError as error:
-        raise _build_write_error(file, error) from error
-
-
-def _build_write_error(path: Path, error: OSError) -> UserError:
-    problem = Problem(str(path), error.strerror or str(error), fix="free some space, or choose another place")
-    return UserError("a file cannot be written.", [problem])
+def _describe_sample(num_shown: int, recipe: Recipe, vectors: np.ndarray) -> str:
+    is_sample = num_shown < len(vectors)
+    return f"; it shows {num_shown:,} of {len(vectors):,} images, drawn by seed {recipe.seed}" if is_sample else ""

@@ -38,12 +38,12 @@ def resolve_image_paths(arguments: Sequence[str]) -> list[Path]:
 
 
 def _resolve_path(path_or_pattern: str, can_be_pattern: bool) -> tuple[list[Path], Problem | None]:
-    from thaw.runs.run import RECORD_FILE
+    from thaw.runs.run import is_run
 
     path = Path(path_or_pattern).expanduser()
     if path.is_file():
         return [path], None
-    if (path / RECORD_FILE).is_file():
+    if is_run(path):
         got = "a run directory, whose images are plots"
         fix = f"the run first, then images: thaw predict {path_or_pattern} PATH..."
         return [], Problem(path_or_pattern, got, "images to predict", fix)

@@ -11,7 +11,7 @@ import click
 from thaw.cli.arguments import compose_recipe, generate_output_path, run_interruptible
 from thaw.cli.grammar import ANY_RECIPE_KEY, Parameters, Verb
 from thaw.cli.options import NumberList, Option, config_dir_option, out_option
-from thaw.config.errors import EXIT_SUCCESS, Problem, UserError
+from thaw.config.errors import EXIT_SUCCESS, Problem
 
 if TYPE_CHECKING:
     from thaw.config.schema import Recipe
@@ -115,10 +115,11 @@ def probe(
     Raises:
         UserError: if the recipe is wrong, there are no validation images, or data and weights are not available.
     """
+    from thaw.probing.requirements import check_validation_images
+
     own_overrides = [override for override in overrides if override not in FIXED_OVERRIDES]
     recipe = compose_recipe([*FIXED_OVERRIDES, *own_overrides], config_dir)  # before torch is imported
-    if problems := [*_find_validation_problems(recipe)]:
-        raise UserError("a probe chooses on validation images.", problems)
+    check_validation_images(recipe)
     from thaw.probing.linear_heads import Grid
 
     return _probe(
@@ -126,22 +127,6 @@ def probe(
         Grid(head_learning_rates, head_weight_decays, head_seeds, head_epochs),
         out or generate_output_path(recipe, "probe"),
     )
-
-
-def _find_validation_problems(recipe: Recipe) -> Iterator[Problem]:
-    """Yield a problem if the recipe has no validation images, as far as it is known before the data are read."""
-    from thaw.config.schema import CaptchaDatasetConfig, FolderDatasetConfig
-
-    dataset = recipe.dataset
-    if isinstance(dataset, CaptchaDatasetConfig):
-        if dataset.val == 0:
-            yield Problem("dataset.val=0", "no validation images", fix="dataset.val=10")
-    elif dataset.fractions.val == 0 and (
-        dataset.splits.val if isinstance(dataset, FolderDatasetConfig) else dataset.split_column
-    ):
-        return  # the data set has a validation split of its own
-    elif dataset.fractions.val == 0:
-        yield Problem("dataset.fractions.val=0", "no validation images", fix="dataset.fractions.val=0.15")
 
 
 def _probe(recipe: Recipe, grid: Grid, folder: Path) -> int:

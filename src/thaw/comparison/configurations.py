@@ -142,7 +142,7 @@ def _test_against(configuration: Configuration, reference: Configuration) -> Pai
         return None
     accuracies = [[run.get_score("test", "accuracy") for run in runs] for runs in zip(*run_pairs, strict=True)]
     paired_predictions = [
-        (compared_run.predictions.paths, compared_run.predictions.right, reference_run.predictions.right)
+        (compared_run.predictions.paths, compared_run.predictions.correct, reference_run.predictions.correct)
         for compared_run, reference_run in run_pairs
     ]
     return compute_paired_test(accuracies[0], accuracies[1], paired_predictions)

@@ -15,8 +15,7 @@ import numpy as np
 import yaml
 
 from thaw.config.errors import Problem, UserError, find_closest_name
-from thaw.runs.history import read_history
-from thaw.runs.run import RECORD_FILE
+from thaw.runs.run import RECORD_FILE, Run
 
 DONE, UNREADABLE = "done", "unreadable"
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a tenth of the time, where PyYAML was built with it
@@ -126,7 +125,7 @@ def _read_record(directory: Path) -> Record:
             metadata,
             _read_recipe(directory / "config.yaml"),
             _read_json(directory / "metrics.json") if is_done else {},
-            read_history(directory / "history.csv"),
+            Run(directory).read_history(),
             _read_predictions(directory / "predictions.csv") if is_done else EMPTY_PREDICTIONS,
         )
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:

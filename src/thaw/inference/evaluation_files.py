@@ -16,7 +16,8 @@ from thaw.inference.load import Classifier
 from thaw.inference.predict import load_pixels
 from thaw.metrics.per_class import ClassMetrics
 from thaw.metrics.top_losses import captions, top_losses
-from thaw.runs.predictions import write_predictions
+from thaw.runs.predictions import format_predictions
+from thaw.runs.run import METRICS_FILE, PREDICTIONS_FILE
 from thaw.system.files import write_json, write_text
 from thaw.visualization.plots.image_grid import save_image_grid
 from thaw.visualization.plots.training import save_confusion_matrix, save_reliability_diagram
@@ -30,10 +31,10 @@ def write_evaluation(
     """Write to `folder`: metrics.json, with the `metrics` of all splits; of `split` per_class.csv, predictions.csv,
     confusion_matrix.png, reliability.png and worst.jpg, the predictions with the highest loss."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "metrics.json", metrics)
+    write_json(folder / METRICS_FILE, metrics)
     write_text(folder / "per_class.csv", _format_csv(evaluation.compute_class_metrics()))
     positions = torch.from_numpy(evaluation.positions)
-    write_predictions(folder / "predictions.csv", evaluation.samples, evaluation.logits, positions)
+    write_text(folder / PREDICTIONS_FILE, format_predictions(evaluation.samples, evaluation.logits, positions))
     count, error, confusion = len(evaluation.labels), metrics[split]["ece"], evaluation.confusion
     title = f"{confusion.trace()} of {count} {split} images right"
     save_confusion_matrix(confusion, evaluation.samples.classes, title, folder / "confusion_matrix.png")

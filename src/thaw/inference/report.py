@@ -13,20 +13,16 @@ from thaw.data.image import BrokenImageError
 from thaw.inference.load import Classifier, load_checkpoint
 from thaw.inference.predict import load_pixels
 from thaw.models.cost import compute_stage_costs
-from thaw.runs.run import RECORD_FILE
+from thaw.runs.run import Run
 from thaw.system.cache_folder import resolve_cache_dir
-from thaw.system.files import write_text
 from thaw.visualization.reports.run import ExplainedModel, render_run_report
-
-REQUIRED_FILES = (RECORD_FILE, "config.yaml", "metrics.json", "predictions.csv", "checkpoints/best.ckpt")
 
 
 def check_reportable(directory: Path) -> None:
     """Raises UserFault where `directory` lacks what the page is made of."""
-    missing = [name for name in REQUIRED_FILES if not (directory / name).is_file()]
-    if missing:
-        is_run = (directory / "config.yaml").is_file()
-        fix = f"thaw resume {directory}" if is_run else ""
+    run = Run(directory)
+    if missing := run.find_missing_files():
+        fix = f"thaw resume {directory}" if run.exists else ""
         got = f"there is no {', no '.join(missing)}"
         raise UserError(
             "no report without a run that has ended.", [Problem(str(directory), got, "a run directory", fix)]
@@ -48,9 +44,9 @@ def write_page(directory: Path) -> Path:
 
     costs = compute_stage_costs(classifier.network, classifier.preprocessing.size)
     model = ExplainedModel(classifier.network, classifier.preprocessing, classifier.classes, costs, load_run_pixels)
-    report_path = directory / "report.html"
-    write_text(report_path, render_run_report(directory, classifier.recipe, model))
-    return report_path
+    run = Run(directory)
+    run.write_report(render_run_report(run, model))
+    return run.report_path
 
 
 def _load_test_pixels(classifier: Classifier, paths: Sequence[str]) -> np.ndarray:

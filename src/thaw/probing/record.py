@@ -12,10 +12,8 @@ from thaw.models.cost import compute_stage_costs
 from thaw.probing.linear_heads import Grid
 from thaw.probing.plot import save_probe_plot
 from thaw.probing.trial import ProbeTrial
-from thaw.runs.predictions import write_predictions
 from thaw.runs.run import Run
 from thaw.system.devices import describe_hardware
-from thaw.system.files import write_json, write_text
 from thaw.training.callbacks.checkpointing import AtomicCheckpointIO, build_checkpoint_metadata
 from thaw.training.evaluation import SplitPredictions, save_plots, write_report
 from thaw.training.extraction import ExtractedFeatures
@@ -36,15 +34,15 @@ def write_probe(
     """`probe.csv` and plots/probe.png in the place of a history and its curves, and of a run's files all others;
     `found.network` has the winner for its head. There is no last.ckpt: nothing is left to resume."""
     _update_record(run, extraction, grid, winner)
-    write_text(run.directory / "probe.csv", format_csv(trials, winner))
-    recipe, plots_directory = run.recipe, run.directory / "plots"
+    run.write_probe_trials(format_csv(trials, winner))
+    recipe, plots_directory = run.recipe, run.plots_directory
     save_probe_plot(
         trials, winner, f"{recipe.dataset.name}, {recipe.backbone.name}: validation", plots_directory / "probe.png"
     )
     _save_network(run, extraction)
-    write_predictions(run.directory / "predictions.csv", extraction.samples, *predictions["test"])
+    run.write_predictions(extraction.samples, *predictions["test"])
     save_plots(run, extraction.samples, extraction.images, predictions)
-    write_json(run.directory / "metrics.json", metrics)
+    run.write_metrics(metrics)
     log_results(run, extraction.samples, predictions["test"], metrics)
     costs = compute_stage_costs(extraction.network, extraction.preprocessing.size)
     write_report(run, extraction.network, extraction.samples, extraction.images, extraction.preprocessing, costs)

@@ -1,21 +1,31 @@
-"""`history.csv` read back, without what it takes to train."""
+"""The rows of `history.csv`, one an epoch, and the score by which epochs and trials are chosen."""
 
 from __future__ import annotations
 
 import csv
-from pathlib import Path
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
-def read_history(file: Path) -> list[dict[str, str]]:
-    """The rows of a `history.csv`; none where there is no file yet."""
-    if not file.exists():
-        return []
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
+def parse_history(text: str) -> list[dict[str, str]]:
+    """Return the rows of the CSV in `text`."""
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def format_history(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return `rows` as CSV with the columns of the last row."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[-1]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
 
 
 def selection_score(accuracy: float, loss: float) -> float:
-    """Higher is better, for a validation accuracy in 0..1 and a validation loss. Of those with the same accuracy,
-    common with few validation images, the one with the lower loss is better; it cannot outweigh one image of 10
-    million."""
+    """Return the score by which the best epoch of a run and the best trial of a search are chosen; higher is better.
+
+    `accuracy` is the validation accuracy in 0..1, `loss` the validation loss. Equal accuracies are common with few
+    validation images; among them the lower loss wins. The loss cannot outweigh one image in 10 million.
+    """
     return accuracy - 1e-9 * min(loss, 100.0)

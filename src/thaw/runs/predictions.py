@@ -1,22 +1,24 @@
-"""`predictions.csv`, apart from what it takes to train: evaluating writes one too."""
+"""The rows of `predictions.csv`, one a test image. Imports no torch."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
-from thaw.data.samples import Samples
-from thaw.system.files import write_text
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from thaw.data.samples import Samples
 
 
-def write_predictions(file: Path, samples: Samples, logits: Tensor, positions: Tensor) -> None:
-    """Path, label, prediction and its probability for each of logits [n, classes], of samples at `positions` [n]."""
+def format_predictions(samples: Samples, logits: Tensor, positions: Tensor) -> str:
+    """Return CSV with path, label, prediction and probability for logits [n, classes] of the samples at `positions`
+    [n]."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["path", "label", "prediction", "probability"])
@@ -26,13 +28,15 @@ def write_predictions(file: Path, samples: Samples, logits: Tensor, positions: T
     ):
         sample = samples.samples[position]
         writer.writerow([sample.path, samples.classes[sample.label], samples.classes[prediction], f"{probability:.6f}"])
-    write_text(file, buffer.getvalue())
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)
 class TestPredictions:
-    """By test image: `paths`, `labels` and `guesses` int64 [n] into `classes`, `probabilities` float64 [n] of the
-    guesses."""
+    """Predictions of n test images: `labels` and `predictions` int64 [n] are indices into `classes`, `probabilities`
+    float64 [n] are those of the predicted classes."""
+
+    __test__ = False  # pytest would collect a class of this name
 
     classes: tuple[str, ...]
     paths: tuple[str, ...]
@@ -42,32 +46,32 @@ class TestPredictions:
 
     @property
     def correct(self) -> np.ndarray:
-        """bool [n]."""
+        """Which predictions are correct, bool [n]."""
         is_correct: np.ndarray = self.labels == self.predictions
         return is_correct
 
     def compute_confusion_matrix(self) -> np.ndarray:
-        """int64 [classes, classes]: row the label, column the prediction."""
+        """Return int64 [classes, classes]: the row is the label, the column the prediction."""
         num_classes = len(self.classes)
         return np.bincount(self.labels * num_classes + self.predictions, minlength=num_classes**2).reshape(
             num_classes, num_classes
         )
 
     def most_confident(self, mask: np.ndarray, max_count: int) -> list[int]:
-        """Places of at most `most` of those that the mask `of` means, the highest probability first."""
+        """Return the indices of at most `max_count` images in `mask`, bool [n], highest probability first."""
         indices = np.flatnonzero(mask)
         order = np.argsort(-self.probabilities[indices], kind="stable")
         return [int(index) for index in indices[order][:max_count]]
 
     def least_confident(self, mask: np.ndarray, max_count: int) -> list[int]:
+        """Return the indices of at most `max_count` images in `mask`, bool [n], lowest probability first."""
         indices = np.flatnonzero(mask)
         order = np.argsort(self.probabilities[indices], kind="stable")
         return [int(index) for index in indices[order][:max_count]]
 
 
-def read_test_predictions(file: Path, classes: Sequence[str]) -> TestPredictions:
-    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        rows = list(csv.DictReader(stream))
+def parse_predictions(rows: Sequence[Mapping[str, str]], classes: Sequence[str]) -> TestPredictions:
+    """Return the rows of a `predictions.csv` as arrays, with labels as indices into `classes`."""
     class_indices = {name: index for index, name in enumerate(classes)}
     labels, predictions = (
         np.array([class_indices[row[key]] for row in rows], dtype=np.int64) for key in ("label", "prediction")

@@ -1,21 +1,21 @@
-"""The run directory: complete, self-describing, and claimed by one process at a time."""
+"""The run directory: the one class that opens, reads and writes it. No other package knows its file names."""
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import json
 import os
-import shlex
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -23,53 +23,239 @@ from thaw.config.errors import Problem, UserError, find_closest_name, format_nam
 from thaw.config.renamed_keys import upgrade_recipe
 from thaw.config.schema import Recipe
 from thaw.config.validation import validate_recipe
+from thaw.runs.history import format_history, parse_history
+from thaw.runs.notebook import HtmlReport, render_run
+from thaw.runs.predictions import TestPredictions, format_predictions, parse_predictions
+from thaw.system.data_frames import build_frame
 from thaw.system.files import write_json, write_text
 
-RECORD_FILE = "run.json"
-FINISHED_STATUSES = ("done", "pruned")  # what is not run again
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from thaw.data.samples import Samples
+
+RECORD_FILE, RECIPE_FILE = "run.json", "config.yaml"
+METRICS_FILE, HISTORY_FILE, PREDICTIONS_FILE = "metrics.json", "history.csv", "predictions.csv"
+REPORT_FILE, PROBE_FILE = "report.html", "probe.csv"
+BEST_CHECKPOINT, LAST_CHECKPOINT = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
+FINISHED_STATUSES = ("done", "pruned")  # such a run is not started again
 RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "hydra-core", "numpy", "pillow")
 
 
 class TrialPruned(Exception):
-    """A search has stopped this run of its own; says when and why."""
+    """A search stopped one of its runs early. The message says when and why."""
 
 
-@dataclass
 class Run:
-    """A run directory under way. `record` is the content of `run.json`, written at every change. `rank` counts the
-    processes that train it together, of which the first alone writes."""
+    """A run directory: read when asked, written while the run trains.
 
-    directory: Path
-    recipe: Recipe
-    record: dict[str, Any] = field(default_factory=dict)
-    rank: int = 0
+    `rank` is the number of this process among those that train the run together. Only process 0 writes; the methods
+    that write do nothing in the others. In a notebook a run shows its metrics and curves.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        recipe: Recipe | None = None,
+        record: dict[str, Any] | None = None,
+        rank: int = 0,
+    ) -> None:
+        self.directory, self.rank = Path(directory), rank
+        if recipe is not None:
+            self.recipe = recipe
+        if record is not None:
+            self.record = record
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe that is trained. Keys of version 0.1 are renamed.
+
+        Raises:
+            UserError: if there is no readable recipe in the directory.
+        """
+        try:
+            values = yaml.safe_load(self.recipe_text)
+        except (OSError, yaml.YAMLError) as error:
+            raise self._build_error("no readable recipe", str(error)) from error
+        return validate_recipe(upgrade_recipe(values), rules=())
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """The content of `run.json`: status, command, seed, versions, hardware, data fingerprint, weights, plan.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        try:
+            content: dict[str, Any] = self._read_json(RECORD_FILE)
+        except (OSError, ValueError) as error:
+            raise self._build_error("no readable run.json", str(error)) from error
+        return content
+
+    @property
+    def recipe_text(self) -> str:
+        """The recipe as YAML, as it was written."""
+        return (self.directory / RECIPE_FILE).read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was started in the directory."""
+        return (self.directory / RECIPE_FILE).is_file() and (self.directory / RECORD_FILE).is_file()
+
+    @property
+    def status(self) -> str:
+        """`running`, `done`, `failed`, `interrupted` or `pruned`."""
+        return str(self.record["status"])
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in FINISHED_STATUSES
+
+    @property
+    def is_probe(self) -> bool:
+        return "probe" in self.record
 
     @property
     def best_checkpoint(self) -> Path:
-        return self.directory / "checkpoints" / "best.ckpt"
+        return self.directory / BEST_CHECKPOINT
 
     @property
     def last_checkpoint(self) -> Path:
-        return self.directory / "checkpoints" / "last.ckpt"
+        return self.directory / LAST_CHECKPOINT
+
+    @property
+    def plots_directory(self) -> Path:
+        return self.directory / "plots"
+
+    @property
+    def tensorboard_directory(self) -> Path:
+        return self.directory / "tensorboard"
+
+    @property
+    def report_path(self) -> Path:
+        return self.directory / REPORT_FILE
+
+    @property
+    def report(self) -> HtmlReport:
+        """The page of the run. A notebook shows it; `str(run.report)` is its path."""
+        return HtmlReport(self.report_path)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of `metrics.json`: `test` and `val` with accuracy, interval, loss ..., and `timing`. Empty if the
+        run has not finished."""
+        return self._read_json(METRICS_FILE) if (self.directory / METRICS_FILE).is_file() else {}
+
+    @property
+    def history(self) -> Any:
+        """One row an epoch: phase, learning rates, losses, accuracies, seconds. A pandas data frame if pandas is
+        installed, otherwise a list of dicts."""
+        return build_frame(self.read_history())
+
+    @property
+    def predictions(self) -> Any:
+        """One row a test image: path, label, prediction, probability. A data frame or a list of dicts, as `history`."""
+        return build_frame(self._read_rows(PREDICTIONS_FILE))
+
+    @property
+    def plan(self) -> Any:
+        """One row a phase and stage: epochs, trainable, learning rate, weight decay, BatchNorm mode. A data frame or a
+        list of dicts, as `history`."""
+        phases = self.record.get("plan", [])
+        rows = [
+            {"phase": phase["name"], "start_epoch": phase["start"] + 1, "end_epoch": phase["end"], **part}
+            for phase in phases
+            for part in phase["parts"]
+        ]
+        return build_frame(rows)
+
+    def read_history(self) -> list[dict[str, str]]:
+        """Return the rows of `history.csv` as text; an empty list before the first epoch ends."""
+        file = self.directory / HISTORY_FILE
+        return parse_history(file.read_text(encoding="utf-8")) if file.is_file() else []
+
+    def read_test_predictions(self, classes: Sequence[str]) -> TestPredictions:
+        """Return `predictions.csv` as arrays, with labels as indices into `classes`."""
+        return parse_predictions(self._read_rows(PREDICTIONS_FILE), classes)
+
+    def find_missing_files(self) -> list[str]:
+        """Return the names of the files that a finished run has and this directory lacks."""
+        names = (RECORD_FILE, RECIPE_FILE, METRICS_FILE, PREDICTIONS_FILE, BEST_CHECKPOINT)
+        return [name for name in names if not (self.directory / name).is_file()]
 
     def update(self, **entries: Any) -> None:
+        """Add `entries` to `run.json`."""
         self.record.update(entries)
         if self.rank == 0:
             write_json(self.directory / RECORD_FILE, self.record)
 
+    def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Replace `history.csv` by `rows`, one an epoch, all with the keys of the last row."""
+        self._write_text(HISTORY_FILE, format_history(rows))
 
-def create_run(recipe: Recipe, directory: Path) -> Run:
-    """Raises UserFault where `directory` holds a run already."""
-    if (directory / "config.yaml").exists():
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write `metrics.json`."""
+        if self.rank == 0:
+            write_json(self.directory / METRICS_FILE, metrics)
+
+    def write_predictions(self, samples: Samples, logits: Tensor, positions: Tensor) -> None:
+        """Write `predictions.csv` from logits [n, classes] of the samples at `positions` [n]."""
+        self._write_text(PREDICTIONS_FILE, format_predictions(samples, logits, positions))
+
+    def write_probe_trials(self, text: str) -> None:
+        """Write `probe.csv`, all that a probe tried."""
+        self._write_text(PROBE_FILE, text)
+
+    def write_report(self, html: str) -> None:
+        """Write `report.html`."""
+        self._write_text(REPORT_FILE, html)
+
+    def _write_text(self, name: str, text: str) -> None:
+        if self.rank == 0:
+            write_text(self.directory / name, text)
+
+    def _read_json(self, name: str) -> Any:
+        return json.loads((self.directory / name).read_text(encoding="utf-8"))
+
+    def _read_rows(self, name: str) -> list[dict[str, str]]:
+        with (self.directory / name).open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            return list(csv.DictReader(stream))
+
+    def _build_error(self, headline: str, got: str) -> UserError:
+        return UserError(f"{headline}.", [Problem(str(self.directory), got, "a run directory")])
+
+    def __fspath__(self) -> str:
+        return str(self.directory)
+
+    def __repr__(self) -> str:
+        accuracy = self.metrics.get("test", {}).get("accuracy") if self.exists else None
+        score = f", test accuracy {accuracy:.3f}" if accuracy is not None else ""
+        return f"Run({str(self.directory)!r}, {self.status if self.exists else 'not started'}{score})"
+
+    def _repr_html_(self) -> str:
+        return render_run(self.name, self.status, self.metrics, self.plots_directory / "curves.png")
+
+
+def create_run(recipe: Recipe, directory: Path, command: str = "") -> Run:
+    """Start a run directory for `recipe`. `command` is the command line, recorded in `run.json`.
+
+    Raises:
+        UserError: if `directory` already holds a run.
+    """
+    if (directory / RECIPE_FILE).exists():
         fix = f"resume={directory}, or another hydra.run.dir"
-        raise UserError("the run directory is taken.", [Problem(str(directory), "it holds a run", fix=fix)])
-    for name in ("checkpoints", "plots", "tensorboard"):
-        (directory / name).mkdir(parents=True, exist_ok=True)
-    write_text(directory / "config.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True))
-    run = Run(directory, recipe)
+        raise UserError("The run directory is taken.", [Problem(str(directory), "it holds a run", fix=fix)])
+    run = Run(directory, recipe, {})
+    for folder in (run.best_checkpoint.parent, run.plots_directory, run.tensorboard_directory):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_text(directory / RECIPE_FILE, yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True))
     run.update(
         status="running",
-        command=shlex.join(["python", *sys.argv]),
+        command=command,
         seed=recipe.seed,
         started=_format_current_time(),
         versions={"python": sys.version.split()[0], **{name: version(name) for name in RECORDED_PACKAGES}},
@@ -79,57 +265,79 @@ def create_run(recipe: Recipe, directory: Path) -> Run:
     return run
 
 
+def open_run(directory: str | os.PathLike[str]) -> Run:
+    """Open the run in `directory`.
+
+    Raises:
+        UserError: if there is no run in it; the nearest name of a run beside it is the fix.
+    """
+    run = Run(directory)
+    if not run.exists:
+        raise UserError("No such run.", [_build_missing_run_problem(run.directory, str(directory), "")])
+    return run
+
+
 def check_resumable(directory: Path) -> None:
-    """Raises UserFault where there is no run in `directory`, or it has ended."""
+    """Raise UserError if there is no run in `directory`, or it has finished."""
     if not (directory / RECORD_FILE).is_file():
-        run_names = sorted(file.parent.name for file in directory.parent.glob(f"*/{RECORD_FILE}"))
-        closest_name = find_closest_name(directory.name, run_names)
-        valid = f"a run directory; in {directory.parent} there is {format_names(run_names[-5:]) or 'none'}"
-        fix = f"resume={directory.parent / closest_name}" if closest_name else ""
-        raise UserError("no run to resume.", [Problem(f"resume={directory}", "no run.json in it", valid, fix)])
-    if (status := _read_record(directory)["status"]) in FINISHED_STATUSES:
+        problem = _build_missing_run_problem(directory, f"resume={directory}", "resume=")
+        raise UserError("no run to resume.", [problem])
+    if (status := Run(directory).status) in FINISHED_STATUSES:
         problem = Problem(f"resume={directory}", f"this run is {status}", fix="start a new one")
         raise UserError("nothing to resume.", [problem])
 
 
+def _build_missing_run_problem(directory: Path, subject: str, prefix: str) -> Problem:
+    run_names = sorted(file.parent.name for file in directory.parent.glob(f"*/{RECORD_FILE}"))
+    closest_name = find_closest_name(directory.name, run_names)
+    valid = f"a run directory; in {directory.parent} there is {format_names(run_names[-5:]) or 'none'}"
+    fix = f"{prefix}{directory.parent / closest_name}" if closest_name else ""
+    return Problem(subject, f"no {RECORD_FILE} in it", valid, fix)
+
+
 def resume_run(directory: Path) -> Run:
-    """The run in `directory`, to be continued. Raises UserFault where there is none, or it is done."""
+    """Open the run in `directory` to continue it.
+
+    Raises:
+        UserError: if there is none, it has finished, or its recipe cannot be trained here.
+    """
     check_resumable(directory)
-    run = open_run(directory, rank=0)
+    run = Run(directory)
+    validate_recipe(run.recipe.to_dict())  # of a run that trains, data and weights have to be here
     run.update(status="running", resumed=[*run.record.get("resumed", []), _format_current_time()])
     return run
 
 
-def open_run(directory: Path, rank: int) -> Run:
-    """The run in `directory`, as it stands."""
-    with (directory / "config.yaml").open(encoding="utf-8") as stream:
-        recipe = validate_recipe(upgrade_recipe(yaml.safe_load(stream)))
-    return Run(directory, recipe, _read_record(directory), rank)
+def find_runs(directory: Path) -> list[Run]:
+    """Return the run in `directory`, or all runs below it, sorted by path."""
+    if (directory / RECORD_FILE).is_file():
+        return [Run(directory)]
+    return [Run(file.parent) for file in sorted(directory.rglob(RECORD_FILE))]
 
 
-def _read_record(directory: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((directory / RECORD_FILE).read_text(encoding="utf-8"))
-    return content
+def is_run(directory: Path) -> bool:
+    """Return whether a run has left its record in `directory`, even one that failed before it began."""
+    return (directory / RECORD_FILE).is_file()
 
 
 def read_status(directory: Path) -> str | None:
-    """Of the run in `directory`; None where there is none that could go on."""
-    has_started = (directory / "config.yaml").is_file() and (directory / RECORD_FILE).is_file()
-    return str(_read_record(directory)["status"]) if has_started else None
+    """Return the status of the run in `directory`, or None if there is none that could continue."""
+    run = Run(directory)
+    return run.status if run.exists else None
 
 
 def record_failure(directory: Path, error: str) -> None:
-    """Records `error` of a run that failed before it began; of another its own record speaks."""
+    """Record `error` of a run that failed before it began. A run that began records its own."""
     if read_status(directory) is None:
         write_json(directory / RECORD_FILE, {"status": "failed", "ended": _format_current_time(), "error": error})
 
 
 @contextmanager
 def lock_run(directory: Path) -> Iterator[None]:
-    """Holds `directory` for this process; the operating system lets go of it however the process ends.
+    """Lock `directory` for this process. The operating system releases the lock however the process ends.
 
     Raises:
-        UserFault: where another process trains in it.
+        UserError: if another process trains in it.
     """
     directory.mkdir(parents=True, exist_ok=True)
     file_descriptor = os.open(directory, os.O_RDONLY)
@@ -146,7 +354,7 @@ def lock_run(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def record_status(run: Run) -> Iterator[None]:
-    """Writes how the run ended, whatever ends it, into `run.json`. To be pruned is no error."""
+    """Write into `run.json` how the run ended, whatever ends it. A pruned run does not raise."""
     try:
         yield
     except TrialPruned as reason:
@@ -169,7 +377,7 @@ def _format_current_time() -> str:
 
 
 def _get_git_revision() -> dict[str, Any] | None:
-    """Commit, and whether tracked files differ from it; None outside a checkout."""
+    """Return the commit of thaw's source and whether tracked files differ from it; None outside a checkout."""
     source_directory = Path(__file__).parent
     try:
         commit = _run_git(source_directory, "rev-parse", "HEAD")

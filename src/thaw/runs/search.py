@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thaw.runs.history import selection_score
-from thaw.runs.run import RECORD_FILE, read_status
+from thaw.runs.run import Run, find_runs, read_status
 from thaw.system.files import write_json
 
 if TYPE_CHECKING:
@@ -67,15 +67,9 @@ def is_trial(run_directory: Path) -> bool:
     return (run_directory.parent / SEARCH_FILE).is_file()
 
 
-def find_runs(directory: Path) -> dict[int, Path]:
+def find_trial_runs(directory: Path) -> dict[int, Path]:
     """Run directories in the sweep's `directory`, by the number of the job."""
-    run_directories = [file.parent for file in directory.glob(f"*/{RECORD_FILE}")]
-    return {int(run_directory.name.partition("_")[0]): run_directory for run_directory in run_directories}
-
-
-def read_metrics(run_directory: Path) -> dict[str, Any]:
-    metrics: dict[str, Any] = json.loads((run_directory / "metrics.json").read_text(encoding="utf-8"))
-    return metrics
+    return {int(run.name.partition("_")[0]): run.directory for run in find_runs(directory)}
 
 
 def create_optuna_trial(run_directory: Path) -> LiveTrial:
@@ -96,7 +90,7 @@ def study_up_to(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.RandomSampler(seed=0)  # of no effect: all values are given
     study = optuna.create_study(study_name="thaw", direction="maximize", sampler=sampler, pruner=_build_pruner(search))
-    runs = find_runs(directory)
+    runs = find_trial_runs(directory)
     for index, trial in enumerate(search.trials[:number]):
         if space:
             study.enqueue_trial(trial.values)
@@ -118,17 +112,15 @@ def _build_pruner(search: Search) -> BasePruner:
 def _tell_result(study: Study, optuna_trial: LiveTrial, run_directory: Path | None) -> None:
     from optuna.trial import TrialState
 
-    from thaw.runs.history import read_history
-
     status = read_status(run_directory) if run_directory else None
     if run_directory is None or status not in ("done", "pruned"):
         study.tell(optuna_trial, state=TrialState.FAIL)
         return
-    report_epochs(optuna_trial, read_history(run_directory / "history.csv"))
+    report_epochs(optuna_trial, Run(run_directory).read_history())
     if status == "pruned":
         study.tell(optuna_trial, state=TrialState.PRUNED)
     else:
-        val_metrics = read_metrics(run_directory)["val"]
+        val_metrics = Run(run_directory).metrics["val"]
         study.tell(optuna_trial, selection_score(val_metrics["accuracy"], val_metrics["loss"]))
 
 

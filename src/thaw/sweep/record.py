@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from thaw.runs.run import FINISHED_STATUSES, RECORD_FILE
+from thaw.runs.run import FINISHED_STATUSES, Run, find_runs
 from thaw.system.files import write_json
 
 SWEEP_FILE = "sweep.json"
@@ -47,7 +47,7 @@ def read_sweep(directory: Path) -> Sweep:
 
 def read_jobs(directory: Path) -> list[Job]:
     """Every job of the sweep in `directory`, by number, those without a run too."""
-    jobs_by_number = {job.number: job for job in map(_read_job, sorted(directory.glob(f"*/{RECORD_FILE}")))}
+    jobs_by_number = {job.number: job for job in map(_read_job, find_runs(directory))}
     numbers = sorted({*jobs_by_number, *range(read_sweep(directory).jobs or 0)})
     return [jobs_by_number.get(number) or Job(number, "", "missing", "") for number in numbers]
 
@@ -56,8 +56,7 @@ def select_unfinished_jobs(jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if job.status not in FINISHED_STATUSES]
 
 
-def _read_job(file: Path) -> Job:
-    record = json.loads(file.read_text(encoding="utf-8"))
-    number, _, name = file.parent.name.partition("_")
-    lines = str(record.get("error", "")).strip().splitlines()
-    return Job(int(number), name, record["status"], lines[-1].strip() if lines else "")
+def _read_job(run: Run) -> Job:
+    number, _, name = run.name.partition("_")
+    lines = str(run.record.get("error", "")).strip().splitlines()
+    return Job(int(number), name, run.status, lines[-1].strip() if lines else "")

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from thaw.config.errors import Problem, UserError
 from thaw.config.search_space import Dimension, SearchSettings, get_search_settings, parse_search_space
 from thaw.runs.run import FINISHED_STATUSES, read_status
-from thaw.runs.search import Search, SearchTrial, find_runs, read_search, write_search
+from thaw.runs.search import Search, SearchTrial, find_trial_runs, read_search, write_search
 from thaw.sweep.sampling import suggest_values
 
 
@@ -86,7 +86,7 @@ class SearchRun:
         )
 
     def _run_trials(self, trials: Sequence[SearchTrial], first_number: int) -> None:
-        runs = find_runs(self.directory)
+        runs = find_trial_runs(self.directory)
         if all(
             item in runs and read_status(runs[item]) in FINISHED_STATUSES
             for item in range(first_number, first_number + len(trials))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from thaw.config.search_space import Dimension
-from thaw.runs.history import read_history, selection_score
-from thaw.runs.run import read_status
-from thaw.runs.search import Search, find_runs, read_metrics, study_up_to, write_search
+from thaw.runs.history import selection_score
+from thaw.runs.run import Run, read_status
+from thaw.runs.search import Search, find_trial_runs, study_up_to, write_search
 from thaw.sweep.sampling import build_distributions
 from thaw.visualization.plots.search import SearchParameter, TrialPoint, save_search_plot
 
@@ -19,9 +19,9 @@ MIN_IMPORTANCE_TRIALS = 10  # trials that are done: fewer do not tell what matte
 
 def report_search(directory: Path, search: Search, space: Sequence[Dimension], fixed_overrides: Sequence[str]) -> None:
     """Prints the best trial as a command, and draws all of them into `plots/search.png`."""
-    runs = find_runs(directory)
+    runs = find_trial_runs(directory)
     states = {number: read_status(run) or "failed" for number, run in runs.items()}
-    done_metrics = {number: read_metrics(runs[number]) for number, state in states.items() if state == "done"}
+    done_metrics = {number: Run(runs[number]).metrics for number, state in states.items() if state == "done"}
     counts = ", ".join(f"{n} {state}" for state in ("done", "pruned", "failed") if (n := _count(states, state)))
     print(f"\n{len(search.trials)} trials: {counts}")
     if not done_metrics:
@@ -108,6 +108,6 @@ def _build_points(search: Search, runs: dict[int, Path], states: dict[int, str])
 def _read_accuracy(run: Path, state: str) -> float | None:
     """Of the best epoch of a trial that is done, of the last one of a trial that was pruned."""
     if state == "done":
-        return float(read_metrics(run)["val"]["accuracy"])
-    rows = read_history(run / "history.csv")
+        return float(Run(run).metrics["val"]["accuracy"])
+    rows = Run(run).read_history()
     return float(rows[-1]["val_accuracy"]) if rows and state == "pruned" else None

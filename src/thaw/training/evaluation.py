@@ -19,9 +19,7 @@ from thaw.metrics.top_losses import captions, top_losses
 from thaw.models.cost import StageCost
 from thaw.models.network import Network
 from thaw.models.state_dict import read_state
-from thaw.runs.history import read_history
 from thaw.runs.run import Run
-from thaw.system.files import write_text
 from thaw.training.dataloaders import BatchSource, DataLoaders
 from thaw.training.distributed.collectives import all_gather_object, broadcast
 from thaw.training.distributed.fsdp import is_sharded, load_full_state_dict
@@ -74,7 +72,7 @@ def compute_split_metrics(predictions: SplitPredictions, labels: np.ndarray) -> 
 def compute_timing(run: Run, num_train_images: int, wall_s: float, cache_s: float) -> dict[str, float]:
     """Seconds of all epochs, also those before a resume; images a second while training, without validation. `cache_s`
     were spent on computing features once, which no epoch counts."""
-    rows = read_history(run.directory / "history.csv")
+    rows = run.read_history()
     train_seconds = sum(float(row["train_seconds"]) for row in rows)
     return {
         "wall_s": round(wall_s, 3),
@@ -87,7 +85,7 @@ def compute_timing(run: Run, num_train_images: int, wall_s: float, cache_s: floa
 def save_plots(run: Run, samples: Samples, images: ImageDataset, predictions: SplitPredictions) -> None:
     """curves.png, confusion_matrix.png of the test images, and of some of them with label and prediction samples.jpg,
     drawn by chance, and worst.jpg, those with the highest loss."""
-    plots_directory = run.directory / "plots"
+    plots_directory = run.plots_directory
     logits, positions = predictions["test"]
     predicted_labels, labels = logits.argmax(1), torch.from_numpy(samples.get_labels())[positions]
     sample_indices = np.random.default_rng(run.recipe.seed).permutation(len(positions))[:MAX_SAMPLES_SHOWN]
@@ -99,7 +97,7 @@ def save_plots(run: Run, samples: Samples, images: ImageDataset, predictions: Sp
         save_image_grid(
             evaluation_pixels(images, positions[indices].tolist()), titles, is_wrong, plots_directory / f"{name}.jpg"
         )
-    if rows := read_history(run.directory / "history.csv"):
+    if rows := run.read_history():
         save_curves(rows, plots_directory / "curves.png")
     confusion = confusion_matrix(predicted_labels, labels, len(samples.classes)).numpy()
     title = f"{int((predicted_labels == labels).sum())} of {len(labels)} test images right"
@@ -124,4 +122,4 @@ def write_report(
         f"Each process held a piece of the weights: thaw report {run.directory} draws it." * is_sharded(network)
     )
     model = ExplainedModel(network.eval(), preprocessing, samples.classes, stages, load_pixels, unavailable_reason)
-    write_text(run.directory / "report.html", render_run_report(run.directory, run.recipe, model))
+    run.write_report(render_run_report(run, model))

@@ -64,8 +64,8 @@ def log_results(run: Run, samples: Samples, predictions: tuple[Tensor, Tensor], 
     `test/worst`, as they lie in plots/, and precision-recall curves; of the run the tab HPARAMS."""
     logits, positions = predictions
     probabilities, labels = logits.softmax(1).numpy(), samples.get_labels()[positions.numpy()]
-    with SummaryWriter(run.directory / "tensorboard") as writer:
-        for file in (run.directory / "plots" / name for name in TEST_PLOT_FILES):
+    with SummaryWriter(run.tensorboard_directory) as writer:
+        for file in (run.plots_directory / name for name in TEST_PLOT_FILES):
             add_encoded_image(writer, f"test/{file.stem}", file.read_bytes())
         for label in find_rarest_classes(labels, MAX_CURVES):
             writer.add_pr_curve(f"test/{samples.classes[label]}", labels == label, probabilities[:, label], 0)

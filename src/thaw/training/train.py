@@ -18,11 +18,9 @@ from pytorch_lightning.plugins.environments import LightningEnvironment  # type:
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from thaw.config.errors import Problem, UserError
-from thaw.runs.predictions import write_predictions
 from thaw.runs.run import Run, TrialPruned
 from thaw.runs.search import is_trial
 from thaw.system.devices import resolve_devices
-from thaw.system.files import write_json
 from thaw.training.callbacks.checkpointing import AtomicCheckpointIO, CheckpointCallback
 from thaw.training.callbacks.gradient_norms import GradientNormCallback
 from thaw.training.callbacks.history import HistoryCallback
@@ -120,7 +118,7 @@ def _build_callbacks(run: Run, setup: TrainingSetup) -> list[Callback]:
     )
     averaging = build_weight_averaging(run.recipe.trainer)
     averaging_callbacks = [averaging] if averaging else []
-    history = HistoryCallback(run.directory / "history.csv", is_writer=run.rank == 0)
+    history = HistoryCallback(run)
     pruning_callbacks = [PruningCallback(run.directory)] if is_trial(run.directory) else []  # by the history's last row
     return [
         *averaging_callbacks,
@@ -155,12 +153,12 @@ def _write_results(
 ) -> None:
     samples = setup.samples
     metrics = compute_split_metrics(predictions, samples.get_labels())
-    write_predictions(run.directory / "predictions.csv", samples, *predictions["test"])
+    run.write_predictions(samples, *predictions["test"])
     save_plots(run, samples, setup.dataloaders.images, predictions)
     metrics["timing"] = compute_timing(
         run, samples.count_per_split()["train"], time.perf_counter() - start_time, setup.batch_source.seconds
     )
-    write_json(run.directory / "metrics.json", metrics)
+    run.write_metrics(metrics)
     log_results(run, samples, predictions["test"], metrics)
     write_report(run, setup.module.network, samples, setup.dataloaders.images, setup.preprocessing, setup.stages)
     print_summary(metrics, str(run.directory), run.recipe.notes)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_USER_ERROR, UserError
-from thaw.runs.run import Run, TrialPruned, open_run
+from thaw.runs.run import Run, TrialPruned
 from thaw.system.devices import resolve_accelerator
 from thaw.system.process import Interrupted, raise_on_interrupt
 from thaw.training.distributed.collectives import exit_with_parent, select_backend
@@ -20,7 +20,7 @@ from thaw.training.train import train
 
 def main() -> int:
     exit_with_parent()
-    return _train_silently(open_run(Path(sys.argv[1]), rank=int(os.environ["LOCAL_RANK"])))
+    return _train_silently(Run(Path(sys.argv[1]), rank=int(os.environ["LOCAL_RANK"])))
 
 
 def run_worker() -> int | None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from thaw.runs.history import read_history
-from thaw.system.files import write_text
+from thaw.runs.run import Run
 from thaw.training.module import ClassificationModule
 
 
@@ -20,8 +16,8 @@ class HistoryCallback(Callback):
     """Writes a row when an epoch ends. Rows of epochs that a resumed run repeats are replaced. Of several processes the
     first writes; the sums take all of them."""
 
-    def __init__(self, file: Path, is_writer: bool = True) -> None:
-        self.file, self.is_writer = file, is_writer
+    def __init__(self, run: Run) -> None:
+        self.run = run
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, ClassificationModule)
@@ -38,10 +34,10 @@ class HistoryCallback(Callback):
         row = _build_row(
             pl_module, self.learning_rates, now - self.epoch_start, getattr(self, "train_end", now) - self.epoch_start
         )
-        if not self.is_writer:
+        if self.run.rank:
             return
-        earlier_rows = [old_row for old_row in read_history(self.file) if int(old_row["epoch"]) < row["epoch"]]
-        write_text(self.file, _format_csv([*earlier_rows, row]))
+        earlier_rows = [old_row for old_row in self.run.read_history() if int(old_row["epoch"]) < row["epoch"]]
+        self.run.write_history([*earlier_rows, row])
         scalars = {_format_tag(key): value for key, value in row.items() if isinstance(value, float)}
         assert trainer.logger is not None
         trainer.logger.log_metrics(scalars, step=row["epoch"])
@@ -80,11 +76,3 @@ def _format_line(row: dict[str, Any], max_epochs: int | None) -> str:
     val_text = f"   val loss {row['val_loss']:.3f} accuracy {row['val_accuracy']:.3f}" if row["val_loss"] != "" else ""
     train_text = f"train loss {row['train_loss']:.3f} accuracy {row['train_accuracy']:.3f}"
     return f"epoch {row['epoch']}/{max_epochs}   {row['phase']}   {train_text}{val_text}   {row['seconds']:.1f} s"
-
-
-def _format_csv(rows: list[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[-1]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()

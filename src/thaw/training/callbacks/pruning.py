@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from thaw.runs.history import read_history
-from thaw.runs.run import TrialPruned
+from thaw.runs.run import Run, TrialPruned
 from thaw.runs.search import create_optuna_trial, report_epochs
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class PruningCallback(Callback):
             raise TrialPruned(f"after {progress}, with a validation accuracy of {accuracy:.3f}")
 
     def _report_and_check(self) -> bool:
-        rows = read_history(self.run_directory / "history.csv")
+        rows = Run(self.run_directory).read_history()
         if self.optuna_trial is None:
             self.optuna_trial = create_optuna_trial(self.run_directory)
             return report_epochs(self.optuna_trial, rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ from thaw.data.preprocessing import Preprocessing
 from thaw.metrics.per_class import compute_class_metrics, find_confused_pairs
 from thaw.models.cost import StageCost
 from thaw.models.network import Network, Normalize
-from thaw.runs.history import read_history, selection_score
-from thaw.runs.predictions import TestPredictions, read_test_predictions
-from thaw.runs.run import RECORD_FILE
+from thaw.runs.history import selection_score
+from thaw.runs.predictions import TestPredictions
+from thaw.runs.run import Run
 from thaw.strategy.plan import build_plan_from_dicts
 from thaw.visualization.interpret.grad_cam import GradCam, grad_cam, upsample_maps
 from thaw.visualization.reports.console import HEADINGS, build_phase_tables
@@ -42,19 +41,19 @@ METRIC_LABELS = {
 }
 
 
-def render_run_report(directory: Path, recipe: Recipe, model: ExplainedModel) -> str:
-    """The page, from what a run that is done has left in `directory`, and the network of its best epoch. Where the test
-    images are not at hand (`subject.pixels` raises OSError) it says so in the place of pictures."""
-    record, metrics = (json.loads((directory / name).read_text("utf-8")) for name in (RECORD_FILE, "metrics.json"))
-    test_predictions = read_test_predictions(directory / "predictions.csv", model.classes)
-    confusion, history = test_predictions.compute_confusion_matrix(), read_history(directory / "history.csv")
-    plots = {item.stem: encode_data_uri(item.read_bytes()) for item in sorted((directory / "plots").glob("*.png"))}
+def render_run_report(run: Run, model: ExplainedModel) -> str:
+    """Return the HTML page of a finished run. `model` holds the network of its best epoch. If the test images cannot be
+    read (`model.load_pixels` raises OSError), the page says so in place of the pictures."""
+    recipe, record, metrics = run.recipe, run.record, run.metrics
+    test_predictions = run.read_test_predictions(model.classes)
+    confusion, history = test_predictions.compute_confusion_matrix(), run.read_history()
+    plots = {path.stem: encode_data_uri(path.read_bytes()) for path in sorted(run.plots_directory.glob("*.png"))}
     return render_template(
         "run_report.html",
-        name=directory.name,
+        name=run.name,
         dataset=recipe.dataset.name,
         backbone=recipe.backbone.name,
-        strategy="probe" if "probe" in record else recipe.strategy.name,
+        strategy="probe" if run.is_probe else recipe.strategy.name,
         metrics=metrics,
         told=list(_describe_results(metrics, record, test_predictions, history)),
         notes=recipe.notes,
@@ -72,8 +71,8 @@ def render_run_report(directory: Path, recipe: Recipe, model: ExplainedModel) ->
         stages=[item.facts.name for item in model.stages],
         data=record["data"],
         groups=_build_groups(record, recipe, metrics, model),
-        config=(directory / "config.yaml").read_text("utf-8", errors="replace"),
-        commands=_build_command_rows(directory, record),
+        config=run.recipe_text,
+        commands=_build_command_rows(run.directory, record),
     )
 
 
