@@ -1,6 +1,10 @@
+"""The help of train.py, which is printed without composing a configuration."""
+
 import os
+import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,8 +25,8 @@ def help_text() -> str:
 @pytest.mark.parametrize("group", sorted({file.parent.name for file in (ROOT / "conf").glob("*/*.yaml")}))
 def test_help_lists_every_choice_of_the_group(group: str, help_text: str) -> None:
     (line,) = [line for line in help_text.splitlines() if line.startswith(f"{group}: ")]
-    listed = set(line.removeprefix(f"{group}: ").split(", "))
-    assert listed == {file.stem for file in (ROOT / "conf" / group).glob("*.yaml")}
+    choices = set(line.removeprefix(f"{group}: ").split(", "))
+    assert choices == {file.stem for file in (ROOT / "conf" / group).glob("*.yaml")}
 
 
 def test_help_shows_commands_to_start_from(help_text: str) -> None:
@@ -34,8 +38,27 @@ def test_help_has_no_placeholder_left(help_text: str) -> None:
     assert "$" not in help_text
 
 
+def test_help_is_the_text_that_hydra_prints(help_text: str) -> None:
+    assert typed("--help", "seed=1").stdout == help_text
+
+
+@pytest.mark.parametrize("command", [["train.py", "--help"], ["-m", "thaw", "--help"], ["-m", "thaw", "train", "-h"]])
+def test_help_takes_less_than_a_second_and_imports_no_slow_library(command: list[str]) -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run = subprocess.run(
+            [sys.executable, "-X", "importtime", *command], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        seconds.append(time.perf_counter() - start)
+    assert statistics.median(seconds) < 1
+    modules = {line.rpartition("|")[2].strip().partition(".")[0] for line in run.stderr.splitlines()}
+    assert {"thaw", "click"} <= modules
+    assert {"torch", "hydra", "omegaconf", "pydantic", "rich", "numpy"}.isdisjoint(modules)
+
+
 def test_a_config_is_printed_with_keys_that_its_file_leaves_out_and_before_it_is_complete() -> None:
-    told = typed("--cfg", "job", "head.rows.A=ant", "dataset=folder")
-    assert told.returncode == 0, told.stderr
-    assert "A: ant" in told.stdout
-    assert "root: ???" in told.stdout
+    run = typed("--cfg", "job", "head.rows.A=ant", "dataset=folder")
+    assert run.returncode == 0, run.stderr
+    assert "A: ant" in run.stdout
+    assert "root: ???" in run.stdout

@@ -11,7 +11,7 @@ import click
 
 from thaw.cli.exit_status import run_command
 from thaw.cli.grammar import HELP_WIDTH, VerbGroup
-from thaw.config.errors import EXIT_SUCCESS, Problem, UserError
+from thaw.config.errors import EXIT_SUCCESS, Problem, UserError, find_closest_name, format_names
 
 # Verb -> the module in thaw.cli and its command. A module is imported when its verb runs, or for `thaw --help`.
 VERBS = {
@@ -37,6 +37,7 @@ VERBS = {
     "completion": "completion:completion",
 }
 EXAMPLES = ("thaw train dataset=hymenoptera strategy=fixed", "thaw evaluate outputs/RUN")
+FLAGS = ("--help", "--version")
 SUMMARY = "transfer learning for image classification, from a recipe to a run that explains itself"
 OLD_FINDERS = {"learning_rate": "lr-find", "batch_size": "batch-size"}
 OLD_OPTIONS = {"lowest": "min", "highest": "max"}
@@ -67,6 +68,9 @@ class ThawGroup(VerbGroup):
             fix = _translate_find(arguments)
             problem = Problem(" ".join(["thaw find", *arguments]), valid="thaw lr-find, thaw batch-size", fix=fix)
             return UserError("thaw find has become two verbs.", [problem])
+        if name.startswith("-"):
+            fix = f"thaw {find_closest_name(name, FLAGS) or '--help'}"
+            return UserError("no such option.", [Problem(f"thaw {name}", valid=format_names(FLAGS), fix=fix)])
         return super().build_unknown_verb_error(ctx, name, arguments)
 
 

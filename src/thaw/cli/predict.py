@@ -55,7 +55,7 @@ def _find_problems(parameters: Parameters) -> Iterator[Problem]:
     "file, a folder with all images below it, a quoted pattern, or - for a list of files on standard input.\n\n"
     "Rows are written as they come. Images that cannot be decoded are named on standard error, and the others are "
     "predicted. thaw submit writes Kaggle's file for dog breeds.",
-    paths=(path_argument("checkpoint", "RUN|CKPT", FilePath()), path_argument("paths", "PATH...")),
+    paths=(path_argument("checkpoint", "RUN|CKPT", FilePath()), path_argument("paths", "PATH...", click.Path())),
     options=(
         Option("--top", type=click.IntRange(min=1), metavar="N",
                help=f"number of classes with their probabilities, best first (default: {DEFAULT_TOP})"),
