@@ -38,58 +38,61 @@ def address(sweep: Path) -> Iterator[str]:
     """The address that the command prints; it ends as Ctrl-C has it."""
     command = [sys.executable, "-m", "thaw.cli.main", "dashboard", str(sweep), "port=0"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=listening_to_ctrl_c
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=restore_ctrl_c
     )
     assert process.stdout is not None
-    found = re.search(r"http://\S+", process.stdout.readline())
-    assert found
-    until_read(found[0])
-    yield found[0]
+    match = re.search(r"http://\S+", process.stdout.readline())
+    assert match
+    wait_until_read(match[0])
+    yield match[0]
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
     process.stdout.close()
 
 
-def listening_to_ctrl_c() -> None:
+def restore_ctrl_c() -> None:
     """What a shell starts in the background, a whole suite for instance, ignores it, and so would the command."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def asked(address: str, route: str, body: dict[str, Any] | None = None) -> Any:
+def request_json(address: str, route: str, body: dict[str, Any] | None = None) -> Any:
     content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{address.split('?')[0]}{route}", content, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=20) as response:
         return json.load(response)
 
 
-def until_read(address: str) -> None:
+def wait_until_read(address: str) -> None:
     """TensorBoard answers before it has read the files. Ended by the test's own time limit."""
-    while len(asked(address, "data/plugin/scalars/tags")) < 2 or len(hparams(address).get("metricInfos", [])) < 5:
+    while (
+        len(request_json(address, "data/plugin/scalars/tags")) < 2
+        or len(request_hparams(address).get("metricInfos", [])) < 5
+    ):
         time.sleep(0.1)
 
 
-def hparams(address: str) -> Any:
-    return asked(address, "experiment/defaultExperimentId/data/plugin/hparams/experiment", {})
+def request_hparams(address: str) -> Any:
+    return request_json(address, "experiment/defaultExperimentId/data/plugin/hparams/experiment", {})
 
 
 def test_every_job_of_the_sweep_is_a_run_named_by_what_it_sets(address: str) -> None:
-    names = asked(address, "data/runs")
+    names = request_json(address, "data/runs")
     assert [name.split("/")[0] for name in names] == ["0_strategy=fixed", "1_strategy=scratch"]
 
 
-def test_hparams_puts_the_keys_that_differ_and_the_final_metrics_first(address: str) -> None:
-    experiment = hparams(address)
-    differing = [one["name"] for one in experiment["hparamInfos"] if one["differs"]]
-    assert differing == ["strategy.name", "strategy.phases", "strategy.init"]
-    assert [one["name"] for one in experiment["hparamInfos"][:3]] == differing
-    metrics = [one["name"]["tag"] for one in experiment["metricInfos"][:5]]
-    assert metrics == [f"final/{one}" for one in
+def test_hparams_begins_with_differing_keys_and_final_metrics(address: str) -> None:
+    experiment = request_hparams(address)
+    differing_keys = [entry["name"] for entry in experiment["hparamInfos"] if entry["differs"]]
+    assert differing_keys == ["strategy.name", "strategy.phases", "strategy.init"]
+    assert [entry["name"] for entry in experiment["hparamInfos"][:3]] == differing_keys
+    metrics = [entry["name"]["tag"] for entry in experiment["metricInfos"][:5]]
+    assert metrics == [f"final/{entry}" for entry in
                        ("test_accuracy", "test_loss", "test_macro_accuracy", "val_accuracy", "val_loss")]  # fmt: skip
 
 
-def test_the_layouts_of_all_runs_are_one(address: str) -> None:
-    layout = asked(address, "data/plugin/custom_scalars/layout")
-    charts = {one["title"]: [chart["multiline"]["tag"] for chart in one["chart"]] for one in layout["category"]}
+def test_all_runs_have_the_same_layout(address: str) -> None:
+    layout = request_json(address, "data/plugin/custom_scalars/layout")
+    charts = {entry["title"]: [chart["multiline"]["tag"] for chart in entry["chart"]] for entry in layout["category"]}
     assert charts["strategies"] == [["val/accuracy"], ["val/loss"], ["train/loss"], ["train/accuracy"]]
     assert list(charts) == ["strategies", "learning rates", "norms"]
 
@@ -97,7 +100,7 @@ def test_the_layouts_of_all_runs_are_one(address: str) -> None:
 @pytest.mark.long  # beside the whole suite the page was twice without its cards; alone it never was
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium to open the page with")
-def test_a_browser_draws_the_curves_of_both_strategies_each_in_a_colour(address: str, tmp_path: Path) -> None:
+def test_a_browser_draws_the_curves_of_both_strategies_in_two_colors(address: str, tmp_path: Path) -> None:
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1300,900", f"--user-data-dir={tmp_path}"]
     command = [shutil.which("chromium") or "", *options, "--virtual-time-budget=60000", "--dump-dom", address]
     dom = ""
@@ -112,7 +115,7 @@ def test_a_browser_draws_the_curves_of_both_strategies_each_in_a_colour(address:
     assert "1_strategy=scratch" in dom
 
 
-def test_strategies_have_colours_where_there_are_several(sweep: Path) -> None:
+def test_several_strategies_have_a_color_each(sweep: Path) -> None:
     assert _build_view_parameters(sweep)["runColorGroup"] == f"regex:{STRATEGY_PATTERN}"
     assert "runColorGroup" not in _build_view_parameters(next(sweep.glob("0_*")))
 
@@ -125,9 +128,9 @@ def test_strategies_have_colours_where_there_are_several(sweep: Path) -> None:
         ("2026-11-24_17-36-20_sweep_5641bb/3_seed=1/tensorboard", None),
     ],
 )
-def test_a_run_s_folder_says_its_strategy(path: str, strategy: str | None) -> None:
-    found = re.search(STRATEGY_PATTERN, path)
-    assert (found[1] if found else None) == strategy
+def test_the_name_of_a_run_directory_contains_its_strategy(path: str, strategy: str | None) -> None:
+    match = re.search(STRATEGY_PATTERN, path)
+    assert (match[1] if match else None) == strategy
 
 
 def run_wrong_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
