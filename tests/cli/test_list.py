@@ -121,9 +121,7 @@ def test_the_csv_has_every_backbone(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     rows = read_rows(capsys.readouterr().out)
     for library in ("torchvision", "timm"):
         names = [row["name"] for row in rows if row["overrides"].startswith(f"backbone={library} ")]
-        presets = [
-            row["name"] for row in rows_by_overrides if row["library"] == library and " " not in row["overrides"]
-        ]
+        presets = [row["name"] for row in rows if row["library"] == library and " " not in row["overrides"]]
         assert len(names) + len(presets) == len(list_backbones(library))
     assert {row["parameters"] for row in rows if row["overrides"].startswith("backbone=timm ")} == {""}
 

@@ -178,9 +178,8 @@ def test_test_images_do_not_affect_the_choice(
 
     monkeypatch.setattr(probing, "extract_features", spoil_test_features)
     assert thaw(monkeypatch, "probe", *SMALL, *GRID, f"out={tmp_path / 'run'}") == 0
-    text, other_weights = (
-        torch.load(run / "checkpoints/best.ckpt")["state_dict"] for run in (probe_run[0], tmp_path / "run")
-    )
+    runs = (probe_run[0], tmp_path / "run")
+    weights, other_weights = (torch.load(run / "checkpoints/best.ckpt")["state_dict"] for run in runs)
     assert all(torch.equal(value, other_weights[name]) for name, value in weights.items())
 
 
