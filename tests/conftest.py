@@ -59,10 +59,9 @@ def typed(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]
 
 def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run `thaw ARGUMENTS` in this process and return the exit status."""
-    from thaw.cli import main as cli
+    from thaw.cli.main import main
 
-    monkeypatch.setattr(sys, "argv", ["thaw", *arguments])
-    return cli.main()
+    return main(arguments)
 
 
 def only_run(outputs: Path) -> Path:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from thaw.comparison.comparison import Comparison, RunSource
-    from thaw.inference.load import Classifier
+    from thaw.inference.load import CheckpointLike, Classifier
     from thaw.models.staged_model import StagedModel
     from thaw.probing.result import ProbeResult
     from thaw.training.extraction import Extraction
@@ -114,7 +114,7 @@ def compare(runs: RunSource | Iterable[RunSource]) -> Comparison:
     return build_comparison(runs)
 
 
-def load(checkpoint: Run | AnyPath) -> Classifier:
+def load(checkpoint: CheckpointLike) -> Classifier:
     """Load the best network of a run, or a checkpoint file, to predict with it.
 
     Raises:

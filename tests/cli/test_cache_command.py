@@ -30,7 +30,7 @@ def fill_store(folder: Path) -> None:
 
 
 def fill_features(folder: Path) -> None:
-    about = {
+    metadata = {
         "dataset": "bees",
         "backbone": "resnet18",
         "stage": "layer3",
@@ -39,7 +39,7 @@ def fill_features(folder: Path) -> None:
         "dtype": "float32",
     }
     (folder / "values.bin").write_bytes(b"0" * 7 * 4 * 2 * 4)
-    (folder / "meta.json").write_text(json.dumps(about))
+    (folder / "meta.json").write_text(json.dumps(metadata))
 
 
 @pytest.fixture
@@ -54,24 +54,24 @@ def cache(tmp_path: Path) -> Path:
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(b"0" * 2000)
         file.with_name(f".{name.removesuffix('.part')}.lock").touch()
-    for own in ("downloads/thesis.zip", "datasets/mine/bee.png", "notes/todo.txt"):
-        (cache / own).parent.mkdir(exist_ok=True)
-        (cache / own).write_text("mine")
+    for name in ("downloads/thesis.zip", "datasets/mine/bee.png", "notes/todo.txt"):
+        (cache / name).parent.mkdir(exist_ok=True)
+        (cache / name).write_text("mine")
     return cache
 
 
-def kept(cache: Path) -> set[str]:
+def list_keys(cache: Path) -> set[str]:
     """Keys, by name alone."""
     folders = [cache / kind for kind in ("downloads", "datasets", "decoded", "features")]
     names = {path.name for folder in folders for path in folder.iterdir() if not path.name.endswith(".lock")}
     return names - {"thesis.zip", "mine"}
 
 
-def own_things_are_there(cache: Path) -> bool:
-    return all((cache / own).is_file() for own in ("downloads/thesis.zip", "datasets/mine/bee.png", "notes/todo.txt"))
+def has_user_files(cache: Path) -> bool:
+    return all((cache / name).is_file() for name in ("downloads/thesis.zip", "datasets/mine/bee.png", "notes/todo.txt"))
 
 
-def test_what_is_kept_is_listed_with_kind_size_and_what_it_is(
+def test_entries_are_listed_with_kind_size_and_content(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.utime(cache / "features" / FEATURES / "meta.json", (0, 86_400 * 366))  # used last in January 1971
@@ -89,17 +89,17 @@ def test_what_is_kept_is_listed_with_kind_size_and_what_it_is(
     assert "5 entries" in " ".join(rows.values())
 
 
-def test_an_empty_or_absent_cache_is_said_to_be_so(
+def test_an_empty_or_missing_cache_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("THAW_CACHE", str(tmp_path / "absent"))
     assert thaw(monkeypatch, "cache") == 0
-    assert "nothing is kept" in capsys.readouterr().out
+    assert "nothing is in the cache" in capsys.readouterr().out
     assert thaw(monkeypatch, "cache", "clear") == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "left"),
+    ("arguments", "remaining_keys"),
     [
         ((), set()),
         (("decoded", "features"), {DATASET, "bees.zip", "wasps.zip.part"}),
@@ -107,59 +107,59 @@ def test_an_empty_or_absent_cache_is_said_to_be_so(
         (("downloads", STORE), {DATASET, FEATURES}),
     ],
 )
-def test_what_is_named_is_removed_and_nothing_else(
-    words: tuple[str, ...],
-    left: set[str],
+def test_only_named_entries_are_removed(
+    arguments: tuple[str, ...],
+    remaining_keys: set[str],
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert thaw(monkeypatch, "cache", "clear", *words, f"data.cache_dir={cache}") == 0
-    assert kept(cache) == left
-    assert own_things_are_there(cache)
-    assert f"{5 - len(left)} of 5 entries removed" in capsys.readouterr().out
+    assert thaw(monkeypatch, "cache", "clear", *arguments, f"data.cache_dir={cache}") == 0
+    assert list_keys(cache) == remaining_keys
+    assert has_user_files(cache)
+    assert f"{5 - len(remaining_keys)} of 5 entries removed" in capsys.readouterr().out
 
 
-def test_what_was_freed_is_said(
+def test_the_freed_space_is_printed(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert thaw(monkeypatch, "cache", "clear", "downloads", f"data.cache_dir={cache}") == 0
     assert "3.9 KiB freed" in capsys.readouterr().out
 
 
-def test_what_was_cleared_can_be_made_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removed_entry_can_be_built_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert thaw(monkeypatch, "cache", "clear", f"data.cache_dir={cache}") == 0
     assert (build_folder_once(cache / "datasets" / DATASET, fill_dataset) / "train" / "bee.png").is_file()
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (("claer",), "thaw cache clear"),
         (("clear", "decodd"), "thaw cache clear decoded"),
         (("clear", "bees-0123456789abcdee"), f"thaw cache clear {DATASET}"),
         (("clear", "decoded", "nothing-like-it"), "thaw cache, which lists"),
         (("dta.cache=x",), "data.cache_dir=x"),
-        (("clear", "--all"), "not understood"),
+        (("clear", "--all"), "no such option"),
         (("data.cache_dir=nowhere",), "no folder"),
     ],
 )
 def test_wrong_commands_end_with_2_and_remove_nothing(
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     message: str,
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("THAW_CACHE", str(cache))
-    before = kept(cache)
-    assert thaw(monkeypatch, "cache", *words) == 2
+    before = list_keys(cache)
+    assert thaw(monkeypatch, "cache", *arguments) == 2
     assert message in capsys.readouterr().err
-    assert kept(cache) == before
+    assert list_keys(cache) == before
 
 
 @pytest.fixture
-def filling(cache: Path) -> Iterator[subprocess.Popen[str]]:
+def writing_process(cache: Path) -> Iterator[subprocess.Popen[str]]:
     """A process in the middle of filling a folder."""
     target = cache / "decoded" / FILLED
     process = subprocess.Popen([sys.executable, "-c", FILLS_FOR_EVER, target], stdout=subprocess.PIPE, text=True)
@@ -171,31 +171,37 @@ def filling(cache: Path) -> Iterator[subprocess.Popen[str]]:
     process.stdout.close()
 
 
-def test_what_a_process_is_filling_is_listed_so_and_stays(
-    filling: subprocess.Popen[str], cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_entry_that_a_process_is_writing_stays(
+    writing_process: subprocess.Popen[str],
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert thaw(monkeypatch, "cache", f"data.cache_dir={cache}") == 0
-    assert "being filled" in capsys.readouterr().out
+    assert "being written" in capsys.readouterr().out
     assert thaw(monkeypatch, "cache", "clear", f"data.cache_dir={cache}") == 1
-    said = capsys.readouterr()
-    assert "5 of 6 entries removed" in said.out
-    assert "a process is filling it" in said.err
-    (left,) = kept(cache)
-    assert left.startswith(f".{FILLED}.partial-")
+    captured = capsys.readouterr()
+    assert "5 of 6 entries removed" in captured.out
+    assert "a process is writing it" in captured.err
+    (remaining_keys,) = list_keys(cache)
+    assert remaining_keys.startswith(f".{FILLED}.partial-")
 
 
-def test_what_a_killed_process_left_is_listed_so_and_removed(
-    filling: subprocess.Popen[str], cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_incomplete_entry_of_a_killed_process_is_removed(
+    writing_process: subprocess.Popen[str],
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    filling.kill()
-    filling.wait()
+    writing_process.kill()
+    writing_process.wait()
     assert thaw(monkeypatch, "cache", f"data.cache_dir={cache}") == 0
-    assert "abandoned, half filled" in capsys.readouterr().out
+    assert "abandoned, incomplete" in capsys.readouterr().out
     assert thaw(monkeypatch, "cache", "clear", "decoded", f"data.cache_dir={cache}") == 0
-    assert kept(cache) == {DATASET, FEATURES, "bees.zip", "wasps.zip.part"}
+    assert list_keys(cache) == {DATASET, FEATURES, "bees.zip", "wasps.zip.part"}
 
 
-def test_a_process_that_has_opened_a_file_goes_on_reading_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_continues_to_read_a_file_that_it_has_opened(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.memmap(cache / "decoded" / STORE / "pixels.bin", np.uint8, "r")
     assert thaw(monkeypatch, "cache", "clear", "decoded", f"data.cache_dir={cache}") == 0
     assert (pixels == ord("0")).all()
@@ -216,9 +222,7 @@ def test_a_repository_of_timm_is_one_entry(
     assert list((cache / "weights" / "timm").iterdir()) == []
 
 
-def test_nothing_of_torch_is_needed() -> None:
-    program = (
-        "import sys; sys.argv[1:] = ['cache']; from thaw.cli.main import main; main(); print('torch' in sys.modules)"
-    )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert said.splitlines()[-1] == "False"
+def test_listing_the_cache_imports_no_torch() -> None:
+    program = "import sys; from thaw.cli.main import main; main(['cache']); print('torch' in sys.modules)"
+    captured = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert captured.splitlines()[-1] == "False"

@@ -25,14 +25,14 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_sweep_is_compared_where_it_lies(
+def test_a_sweep_is_compared_in_its_own_folder(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert thaw(monkeypatch, "compare", str(sweep)) == 0
-    said = capsys.readouterr().out
-    assert f"everything is in {sweep / 'comparison.html'}" in said
-    assert said.count("failed: ") == 1
-    assert "the loss is not finite" in said
+    output = capsys.readouterr().out
+    assert f"everything is in {sweep / 'comparison.html'}" in output
+    assert output.count("failed: ") == 1
+    assert "the loss is not finite" in output
     with (sweep / "comparison.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert sorted(row["optimizer.learning_rate"] for row in rows) == ["0.01", "0.1"]
@@ -40,16 +40,16 @@ def test_a_sweep_is_compared_where_it_lies(
     assert {row["p_over"] for row in rows} == {"", "images"}
 
 
-def test_runs_are_compared_in_a_folder_of_their_own(
+def test_runs_are_compared_in_a_new_folder(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    runs = sorted(str(one.parent) for one in sweep.glob("*/metrics.json"))
+    runs = sorted(str(path.parent) for path in sweep.glob("*/metrics.json"))
     assert thaw(monkeypatch, "compare", *runs) == 0
     assert thaw(monkeypatch, "compare", *runs, "out=here") == 0
-    (made,) = (tmp_path / "outputs").glob("comparison_*/comparison.html")
+    (page,) = (tmp_path / "outputs").glob("comparison_*/comparison.html")
     assert (tmp_path / "here" / "comparison.md").is_file()
-    assert str(made.relative_to(tmp_path)) in capsys.readouterr().out
+    assert str(page.relative_to(tmp_path)) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_runs_are_compared_in_a_folder_of_their_own(
     [
         (["outputz"], ["no such folder", "fix:   outputs"]),
         (["outputs"], ["no run.json in it or below"]),
-        (["outputs", "seed=1"], ["not understood", "out=DIR"]),
-        (["out=there"], ["no folder"]),
-        (["outputs", "out="], ["out=DIR"]),
-        (["--out", "outputs"], ["not understood"]),
+        (["outputs", "seed=1"], ["no such setting", "out="]),
+        (["out=there"], ["no DIR..."]),
+        (["outputs", "out="], ["out=VALUE"]),
+        (["--ot", "outputs"], ["no such option", "--out VALUE"]),
     ],
 )
-def test_what_cannot_be_compared_is_said(
+def test_wrong_commands_end_with_2_and_show_the_problem(
     arguments: list[str],
     messages: list[str],
     tmp_path: Path,
@@ -73,14 +73,16 @@ def test_what_cannot_be_compared_is_said(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs").mkdir()
     assert thaw(monkeypatch, "compare", *arguments) == 2
-    said = capsys.readouterr().err
-    assert [message for message in messages if message not in said] == []
+    output = capsys.readouterr().err
+    assert [message for message in messages if message not in output] == []
     assert list((tmp_path / "outputs").iterdir()) == []
 
 
-def test_it_starts_without_torch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_comparing_imports_no_torch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert thaw(monkeypatch, "compare", "--help") == 0
     assert "thaw compare DIR" in capsys.readouterr().out
-    code = "import sys, thaw.cli.compare, thaw.comparison.comparison; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {"torch", "pytorch_lightning"}.isdisjoint(loaded)
+    code = "import sys, thaw.cli.compare, thaw.comparison.compare, thaw.comparison.tables; print(*sys.modules)"
+    loaded_modules = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert {"torch", "pytorch_lightning"}.isdisjoint(loaded_modules)

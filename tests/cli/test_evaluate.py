@@ -33,58 +33,61 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: only_run(folder) for name, folder in outputs.items()}
 
 
-def metrics_in(folder: Path) -> dict[str, Any]:
+def read_metrics(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     return content
 
 
 @pytest.mark.parametrize("name", ["finetune", "images", "fixed"])
-def test_a_checkpoint_alone_gives_the_runs_numbers_to_the_last_digit(
+def test_a_checkpoint_alone_gives_exactly_the_numbers_of_its_run(
     name: str, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(runs[name] / "checkpoints" / "best.ckpt", "best.ckpt")
-    assert thaw(monkeypatch, "evaluate", "best.ckpt", "out=found") == 0
-    recorded, found = metrics_in(runs[name]), metrics_in(tmp_path / "found")
+    assert thaw(monkeypatch, "evaluate", "best.ckpt", "out=evaluation") == 0
+    recorded_metrics, metrics = read_metrics(runs[name]), read_metrics(tmp_path / "evaluation")
     for split in ("val", "test"):
-        assert {key: found[split][key] for key in recorded[split]} == recorded[split]
-        assert {"macro_f1_ci95", "ece_ci95"} == found[split].keys() - recorded[split].keys()
-    assert sorted(one.name for one in (tmp_path / "found").iterdir()) == FILES
-    assert (tmp_path / "found" / "predictions.csv").read_text() == (runs[name] / "predictions.csv").read_text()
+        assert {key: metrics[split][key] for key in recorded_metrics[split]} == recorded_metrics[split]
+        assert {"macro_f1_ci95", "ece_ci95"} == metrics[split].keys() - recorded_metrics[split].keys()
+    assert sorted(path.name for path in (tmp_path / "evaluation").iterdir()) == FILES
+    assert (tmp_path / "evaluation" / "predictions.csv").read_text() == (runs[name] / "predictions.csv").read_text()
 
 
-def test_without_the_kept_features_the_numbers_differ_by_rounding_alone(
+def test_without_cached_features_the_numbers_differ_only_by_rounding(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert thaw(monkeypatch, "evaluate", str(runs["fixed"]), "feature_cache.mode=off", f"out={tmp_path / 'found'}") == 0
-    recorded, found = metrics_in(runs["fixed"])["test"], metrics_in(tmp_path / "found")["test"]
-    assert found["accuracy"] == recorded["accuracy"]
-    assert found["loss"] == pytest.approx(recorded["loss"], rel=1e-4)
+    assert (
+        thaw(monkeypatch, "evaluate", str(runs["fixed"]), "feature_cache.mode=off", f"out={tmp_path / 'evaluation'}")
+        == 0
+    )
+    recorded_metrics, metrics = read_metrics(runs["fixed"])["test"], read_metrics(tmp_path / "evaluation")["test"]
+    assert metrics["accuracy"] == recorded_metrics["accuracy"]
+    assert metrics["loss"] == pytest.approx(recorded_metrics["loss"], rel=1e-4)
 
 
-def test_what_is_written_agrees_with_scikit_learn_and_the_screen_says_it_is_the_runs(
+def test_written_metrics_agree_with_scikit_learn_and_with_the_run(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert thaw(monkeypatch, "evaluate", str(runs["finetune"]), f"out={tmp_path}") == 0
-    told = capsys.readouterr().out
-    assert "beside the run's own metrics.json: the same numbers" in told
-    assert "test: most confused" in told
+    output = capsys.readouterr().out
+    assert "compared with the run's own metrics.json: the same numbers" in output
+    assert "test: most confused" in output
     with (tmp_path / "predictions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     with (tmp_path / "per_class.csv").open(newline="") as stream:
-        ours = list(csv.DictReader(stream))
-    theirs = precision_recall_fscore_support(
+        class_rows = list(csv.DictReader(stream))
+    expected = precision_recall_fscore_support(
         [row["label"] for row in rows], [row["prediction"] for row in rows], labels=list("ABCD"), zero_division=0
     )
-    for place, row in enumerate(ours):
-        assert row["class"] == "ABCD"[place]
+    for index, row in enumerate(class_rows):
+        assert row["class"] == "ABCD"[index]
         numbers = [float(row[name]) for name in ("precision", "recall", "f1", "count")]
-        assert numbers == pytest.approx([float(one[place]) for one in theirs], abs=1e-5)
+        assert numbers == pytest.approx([float(values[index]) for values in expected], abs=1e-5)
         assert float(row["recall_low"]) <= float(row["recall"]) <= float(row["recall_high"])
     assert Image.open(tmp_path / "worst.jpg").size[0] > 8 * 176
 
 
-def test_other_data_of_the_same_classes_are_evaluated_whole(
+def test_another_data_set_of_the_same_classes_is_evaluated(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = image_folder(tmp_path / "own", {"train": 2, "test": 1}, classes=tuple("ABCD"))
@@ -93,30 +96,30 @@ def test_other_data_of_the_same_classes_are_evaluated_whole(
     assert "all, 12 images" in capsys.readouterr().out
 
 
-def test_a_preset_of_ones_own_names_the_data(
+def test_a_preset_of_the_user_names_the_data(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = image_folder(tmp_path / "own", {"train": 2, "test": 1}, classes=tuple("ABCD"))
     (tmp_path / "mine" / "dataset").mkdir(parents=True)
     preset = f"defaults: [folder]\nname: own\nroot: {root}\n"
     (tmp_path / "mine" / "dataset" / "own.yaml").write_text(preset)
-    words = ["dataset=own", "split=all", "--config-dir", str(tmp_path / "mine")]
-    assert thaw(monkeypatch, "evaluate", str(runs["finetune"]), *words) == 0
+    arguments = ["dataset=own", "split=all", "--config-dir", str(tmp_path / "mine")]
+    assert thaw(monkeypatch, "evaluate", str(runs["finetune"]), *arguments) == 0
     assert "all, 12 images" in capsys.readouterr().out
 
 
-def test_data_of_other_classes_are_refused_with_both_names(
+def test_data_of_other_classes_are_rejected_with_both_lists(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = image_folder(tmp_path / "own", {"train": 2, "test": 1}, classes=("A", "bees"))
     assert thaw(monkeypatch, "evaluate", str(runs["finetune"]), "dataset=folder", f"dataset.root={root}") == 2
-    told = capsys.readouterr().err
-    assert "unknown to the network: bees" in told
-    assert "not in the data set: B, C, D" in told
+    message = capsys.readouterr().err
+    assert "unknown to the network: bees" in message
+    assert "not in the data set: B, C, D" in message
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("datset.side=32", "fix:   dataset.side=32"),
         ("dataset.sid=32", "fix:   dataset.side=32"),
@@ -128,8 +131,12 @@ def test_data_of_other_classes_are_refused_with_both_names(
         ("--config-dr=mine", "fix:   --config-dir=mine"),
     ],
 )
-def test_wrong_settings_are_told(
-    override: str, told: str, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_wrong_overrides_end_with_2_and_show_the_fix(
+    override: str,
+    message: str,
+    runs: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert thaw(monkeypatch, "evaluate", str(runs["finetune"]), override) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -18,20 +18,13 @@ from thaw.cli import features as command
 SMALL = (*TINY, "backbone=resnet18", "strategy=scratch")  # random weights: nothing to fetch
 
 
-def test_help_names_the_options(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert thaw(monkeypatch, "features", "--help") == 0
-    assert thaw(monkeypatch, "features") == 0
-    said = capsys.readouterr().out
-    assert all(option in said for option in (*command.VALUE_OPTIONS, *command.FLAGS))
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("dataset=captcha",), "nothing to write"),
         (("--out", "f.npzz"), "--out f.npz"),
         (("--out", "f.parq"), "--out f.parquet"),
-        (("--out", "f"), "no ending"),
+        (("--out", "f"), "no suffix"),
         (("--out",), "no value"),
         (("--out", "--maps"), "no value"),
         (("--out", "f.npz", "--out=g.npz"), "a second --out"),
@@ -50,7 +43,7 @@ def test_help_names_the_options(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         (("--out", "f.npz", "backbone=resnet81"), "resnet18"),
     ],
 )
-def test_wrong_commands_end_with_2_and_what_to_type(
+def test_wrong_commands_end_with_2_and_show_the_fix(
     arguments: tuple[str, ...],
     message: str,
     tmp_path: Path,
@@ -64,89 +57,89 @@ def test_wrong_commands_end_with_2_and_what_to_type(
     assert message in capsys.readouterr().err
 
 
-def test_all_faults_of_the_options_are_told_together(
+def test_all_problems_of_the_options_are_reported_together(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert thaw(monkeypatch, "features", "--out", "f.npzz", "--map", "nowhere/f.jpg") == 2
-    said = capsys.readouterr().err
-    assert "the ending .npzz" in said
-    assert "the ending .jpg" in said
-    assert "mkdir nowhere" in said
+    output = capsys.readouterr().err
+    assert "the suffix .npzz" in output
+    assert "the suffix .jpg" in output
+    assert "mkdir nowhere" in output
 
 
-def test_parquet_without_pyarrow_says_how_to_install_it(
+def test_parquet_without_pyarrow_shows_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "pyarrow" else found(name))
+    extraction = importlib.util.find_spec
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "pyarrow" else extraction(name))
     assert thaw(monkeypatch, "features", "--out", str(tmp_path / "f.parquet")) == 2
     assert 'pip install "thaw[features]"' in capsys.readouterr().err
 
 
-def test_a_wrong_ending_is_told_before_torch_is_imported() -> None:
-    program = "import sys; from thaw.cli import features; from thaw.config.errors import UserError\n"
-    program += "try: features.run(['--out', 'f.npzz'])\nexcept UserError: print('torch' in sys.modules)"
+def test_a_wrong_suffix_is_reported_before_torch_is_imported() -> None:
+    program = "import sys; from thaw.cli.main import main; main(['features', '--out', 'f.npzz'])\n"
+    program += "print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+def run_features(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     assert thaw(monkeypatch, "features", *SMALL, *arguments) == 0
 
 
-def test_a_wrong_stage_is_told_with_the_nearest(
+def test_a_wrong_stage_is_answered_with_the_nearest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert thaw(monkeypatch, "features", *SMALL, "--stage", "layr3", "--out", str(tmp_path / "f.npz")) == 2
-    said = capsys.readouterr().err
-    assert "--stage layer3" in said
-    assert "layer1, layer2, layer3, layer4" in said
+    output = capsys.readouterr().err
+    assert "--stage layer3" in output
+    assert "layer1, layer2, layer3, layer4" in output
 
 
-def test_the_features_are_those_of_the_images_that_they_stand_beside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_row_has_the_features_of_its_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Computed anew from the files, without cache, store and loader."""
     from thaw.config.compose import compose_recipe
     from thaw.training.extraction import extract_features
 
-    run(monkeypatch, "--out", str(tmp_path / "f.npz"))
-    found = extract_features(compose_recipe(SMALL))
-    with np.load(tmp_path / "f.npz", allow_pickle=False) as read:
-        assert read["features"].shape == (4 * (9 + 4 + 5), 512)
-        assert read["paths"].tolist() == [one.path for one in found.samples.samples]
-        assert read["labels"].tolist() == [one.label for one in found.samples.samples]
-        assert read["splits"].tolist() == [one.split for one in found.samples.samples]
-        assert read["classes"].tolist() == list("ABCD")
-        assert str(read["backbone"]) == "resnet18"
-        assert str(read["fingerprint"]) == found.samples.fingerprint
-        features = read["features"]
-    mean, deviation = (torch.tensor(one).view(3, 1, 1) for one in (found.preprocessing.mean, found.preprocessing.std))
+    run_features(monkeypatch, "--out", str(tmp_path / "f.npz"))
+    extraction = extract_features(compose_recipe(SMALL))
+    with np.load(tmp_path / "f.npz", allow_pickle=False) as archive:
+        assert archive["features"].shape == (4 * (9 + 4 + 5), 512)
+        assert archive["paths"].tolist() == [sample.path for sample in extraction.samples.samples]
+        assert archive["labels"].tolist() == [sample.label for sample in extraction.samples.samples]
+        assert archive["splits"].tolist() == [sample.split for sample in extraction.samples.samples]
+        assert archive["classes"].tolist() == list("ABCD")
+        assert str(archive["backbone"]) == "resnet18"
+        assert str(archive["fingerprint"]) == extraction.samples.fingerprint
+        features = archive["features"]
+    mean, std = (
+        torch.tensor(sample).view(3, 1, 1) for sample in (extraction.preprocessing.mean, extraction.preprocessing.std)
+    )
     for position in (0, 30, len(features) - 1):
-        with Image.open(found.samples.root / found.samples.samples[position].path) as opened:
-            assert opened.size == (32, 32)
-            pixels = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1) / 255
+        with Image.open(extraction.samples.root / extraction.samples.samples[position].path) as image:
+            assert image.size == (32, 32)
+            pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255
         with torch.no_grad():
             maps = (
-                found.network.eval()
+                extraction.network.eval()
                 .cpu()
-                .forward_stages(((pixels - mean) / deviation)[None], 0, len(found.network.stages))
+                .forward_stages(((pixels - mean) / std)[None], 0, len(extraction.network.stages))
             )
         np.testing.assert_allclose(features[position], maps.flatten(1).numpy()[0], rtol=1e-3, atol=1e-4)
 
 
-def test_a_stage_is_averaged_or_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_is_averaged_or_written_as_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = ("--stage", "layer2")
-    run(monkeypatch, *stage, "--out", str(tmp_path / "vectors.npz"))
-    run(monkeypatch, *stage, "--maps", "--out", str(tmp_path / "maps.npy"))
+    run_features(monkeypatch, *stage, "--out", str(tmp_path / "vectors.npz"))
+    run_features(monkeypatch, *stage, "--maps", "--out", str(tmp_path / "maps.npy"))
     maps = np.load(tmp_path / "maps.npy", allow_pickle=False)
     assert maps.shape == (72, 128, 4, 4)
-    with np.load(tmp_path / "vectors.npz", allow_pickle=False) as read:
-        assert str(read["stage"]) == "layer2"
-        np.testing.assert_allclose(read["features"], maps.mean((2, 3)), rtol=1e-5, atol=1e-6)
+    with np.load(tmp_path / "vectors.npz", allow_pickle=False) as archive:
+        assert str(archive["stage"]) == "layer2"
+        np.testing.assert_allclose(archive["features"], maps.mean((2, 3)), rtol=1e-5, atol=1e-6)
     assert len((tmp_path / "maps.csv").read_text().splitlines()) == 73
 
 
-def test_vectors_are_no_maps(
+def test_a_stage_of_vectors_has_no_maps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "f.npz")
@@ -155,16 +148,16 @@ def test_vectors_are_no_maps(
     assert not Path(out).exists()
 
 
-def test_a_second_call_computes_nothing_and_writes_map_and_projector(
+def test_a_second_call_reads_the_cache_and_writes_map_and_projector(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(monkeypatch, "--out", str(tmp_path / "f.parquet"))
+    run_features(monkeypatch, "--out", str(tmp_path / "f.parquet"))
     capsys.readouterr()
-    run(monkeypatch, "--map", str(tmp_path / "f.png"), "--projector", str(tmp_path / "projector"))
+    run_features(monkeypatch, "--map", str(tmp_path / "f.png"), "--projector", str(tmp_path / "projector"))
     assert "from the cache" in capsys.readouterr().out
     with Image.open(tmp_path / "f.png") as picture:
         assert min(picture.size) > 400
-    assert {one.name for one in (tmp_path / "projector").iterdir()} == {
+    assert {sample.name for sample in (tmp_path / "projector").iterdir()} == {
         "vectors.tsv",
         "metadata.tsv",
         "sprite.png",
@@ -173,7 +166,7 @@ def test_a_second_call_computes_nothing_and_writes_map_and_projector(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, the disk that is always full, on this system")
-def test_a_file_that_cannot_be_written_is_one_message(
+def test_a_file_that_cannot_be_written_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "f.npz.partial").symlink_to("/dev/full")

@@ -28,23 +28,23 @@ def photos(short_run: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def recorded(short_run: Path) -> dict[str, tuple[str, float]]:
+def read_predictions(short_run: Path) -> dict[str, tuple[str, float]]:
     with (short_run / "predictions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     return {row["path"].removeprefix("test/"): (row["prediction"], float(row["probability"])) for row in rows}
 
 
-def test_a_folder_is_predicted_as_the_run_did_from_the_checkpoint_alone(
+def test_a_checkpoint_alone_gives_the_predictions_of_its_run(
     short_run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(short_run / "checkpoints" / "best.ckpt", "best.ckpt")
     assert thaw(monkeypatch, "predict", "best.ckpt", "photos", "--json", "--top", "2", "--grid", "seen.png") == 0
-    found = json.loads(capsys.readouterr().out)
-    wanted = recorded(short_run)
-    assert [Path(row["path"]).relative_to("photos").as_posix() for row in found] == sorted(wanted)
-    for row in found:
-        label, probability = wanted[Path(row["path"]).relative_to("photos").as_posix()]
+    rows = json.loads(capsys.readouterr().out)
+    expected = read_predictions(short_run)
+    assert [Path(row["path"]).relative_to("photos").as_posix() for row in rows] == sorted(expected)
+    for row in rows:
+        label, probability = expected[Path(row["path"]).relative_to("photos").as_posix()]
         assert (row["label"], row["probability"]) == (label, pytest.approx(probability, abs=1e-5))
         assert row["top"][0] == [row["label"], row["probability"]]
         assert len(row["top"]) == 2
@@ -54,42 +54,42 @@ def test_a_folder_is_predicted_as_the_run_did_from_the_checkpoint_alone(
 def test_patterns_files_and_a_list_on_standard_input_lead_to_the_same_images(
     short_run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = sorted(str(one) for one in (photos / "A").iterdir())
-    told = []
-    for words in ([str(photos / "A")], files, [str(photos / "**" / "A" / "*.png")], ["-"]):
+    files = sorted(str(path) for path in (photos / "A").iterdir())
+    outputs = []
+    for arguments in ([str(photos / "A")], files, [str(photos / "**" / "A" / "*.png")], ["-"]):
         monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join([*files, ""])))
-        assert thaw(monkeypatch, "predict", str(short_run), *words, "--csv") == 0
-        told.append(capsys.readouterr().out)
-    header, *rows = told[0].splitlines()
+        assert thaw(monkeypatch, "predict", str(short_run), *arguments, "--csv") == 0
+        outputs.append(capsys.readouterr().out)
+    header, *rows = outputs[0].splitlines()
     assert header == "path,label,probability,label_2,probability_2,label_3,probability_3"
     assert [row.split(",")[0] for row in rows] == files
-    assert told == [told[0]] * 4
+    assert outputs == [outputs[0]] * 4
 
 
 @pytest.mark.parametrize("style", [[], ["--csv"], ["--json"]])
-def test_a_broken_image_is_named_and_the_rest_goes_on(
+def test_a_broken_image_is_named_and_the_others_are_predicted(
     style: list[str], short_run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (photos / "A" / "0002.png").write_bytes(b"")
     assert thaw(monkeypatch, "predict", str(short_run), str(photos / "A"), *style) == 1
-    told = capsys.readouterr()
-    assert "0002.png: the file is empty" in told.err
-    assert "1 of 5 images cannot be decoded" in told.err
-    read = json.loads(told.out) if style == ["--json"] else told.out.splitlines()[len(style) :]
-    assert len(read) == (5 if style == ["--json"] else 4)
+    captured = capsys.readouterr()
+    assert "0002.png: the file is empty" in captured.err
+    assert "1 of 5 images cannot be decoded" in captured.err
+    printed_rows = json.loads(captured.out) if style == ["--json"] else captured.out.splitlines()[len(style) :]
+    assert len(printed_rows) == (5 if style == ["--json"] else 4)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("arguments", "message"),
     [
         (["photo"], "fix:   photos"),
         (["photos/A/0000.pmg"], "fix:   photos/A/0000.png"),
         (["photos/*.jpg"], "no image matches"),
-        (["run"], "a run directory, whose pictures are plots"),
+        (["run"], "a run directory, whose images are plots"),
         (["run/checkpoints"], "a checkpoint, and no images"),
         (["empty"], "no images in it"),
         (["-"], "nothing on standard input"),
-        ([], "no path to images"),
+        ([], "no PATH..."),
         (["photos", "--topp", "3"], "fix:   --top"),
         (["photos", "--top", "0"], "at least 1"),
         (["photos", "--json", "--csv"], "two formats"),
@@ -97,9 +97,9 @@ def test_a_broken_image_is_named_and_the_rest_goes_on(
         (["photos", "--characters", "4"], "it is for captchas"),
     ],
 )
-def test_what_leads_nowhere_is_told(
-    words: list[str],
-    told: str,
+def test_wrong_commands_end_with_2_and_show_the_fix(
+    arguments: list[str],
+    message: str,
     short_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -111,52 +111,52 @@ def test_what_leads_nowhere_is_told(
     Path("photos/A").mkdir(parents=True)
     Image.new("RGB", (9, 9)).save("photos/A/0000.png")
     Path("run").symlink_to(short_run)
-    assert thaw(monkeypatch, "predict", str(short_run), *words) == 2
-    assert told in capsys.readouterr().err
+    assert thaw(monkeypatch, "predict", str(short_run), *arguments) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_drawn_captchas_are_read_and_scored(
     short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    drawn = tmp_path / "captchas"
-    of_run = ["dataset.characters=ABCD", "dataset.side=32"]
-    assert thaw(monkeypatch, "data", "captchas", f"out={drawn}", "count=9", "length=3", *of_run) == 0
-    with (drawn / "labels.csv").open(newline="") as stream:
+    folder = tmp_path / "captchas"
+    overrides = ["dataset.characters=ABCD", "dataset.side=32"]
+    assert thaw(monkeypatch, "data", "captchas", f"out={folder}", "count=9", "length=3", *overrides) == 0
+    with (folder / "labels.csv").open(newline="") as stream:
         labels = {row["file"]: row["text"] for row in csv.DictReader(stream)}
     assert len(labels) == 9
-    assert Image.open(drawn / "0000.png").size == (96, 32)
+    assert Image.open(folder / "0000.png").size == (96, 32)
     capsys.readouterr()
-    assert thaw(monkeypatch, "predict", str(short_run), str(drawn), "--captcha", "--json") == 0
-    told = capsys.readouterr()
-    found = json.loads(told.out)
-    hits = sum(row["text"] == labels[Path(row["path"]).name] for row in found)
-    assert f"entirely right: {hits / 9:.3f} of 9" in told.err
-    assert all(len(row["text"]) == 3 for row in found)
-    assert thaw(monkeypatch, "predict", str(short_run), str(drawn / "0000.png"), "--captcha", "--characters", "2") == 0
+    assert thaw(monkeypatch, "predict", str(short_run), str(folder), "--captcha", "--json") == 0
+    captured = capsys.readouterr()
+    rows = json.loads(captured.out)
+    hits = sum(row["text"] == labels[Path(row["path"]).name] for row in rows)
+    assert f"entirely right: {hits / 9:.3f} of 9" in captured.err
+    assert all(len(row["text"]) == 3 for row in rows)
+    assert thaw(monkeypatch, "predict", str(short_run), str(folder / "0000.png"), "--captcha", "--characters", "2") == 0
     assert len(capsys.readouterr().out.splitlines()[0].split()[1]) == 2
-    assert thaw(monkeypatch, "data", "captchas", f"out={drawn}", "count=9") == 2
-    assert "a folder that holds something" in capsys.readouterr().err
+    assert thaw(monkeypatch, "data", "captchas", f"out={folder}", "count=9") == 2
+    assert "a folder that is not empty" in capsys.readouterr().err
 
 
-def test_a_captcha_is_cut_into_the_squares_that_it_was_made_of() -> None:
+def test_a_captcha_is_cropped_into_the_squares_that_it_consists_of() -> None:
     squares = [Image.new("RGB", (32, 32), colour) for colour in ("red", "green", "blue")]
-    whole = Image.new("RGB", (96, 32))
-    for place, one in enumerate(squares):
-        whole.paste(one, (32 * place, 0))
-    assert [one.tobytes() for one in crop_characters(whole)] == [one.tobytes() for one in squares]
-    assert [one.size for one in crop_characters(whole, 2)] == [(48, 32), (48, 32)]
+    captcha = Image.new("RGB", (96, 32))
+    for index, square in enumerate(squares):
+        captcha.paste(square, (32 * index, 0))
+    assert [square.tobytes() for square in crop_characters(captcha)] == [square.tobytes() for square in squares]
+    assert [square.size for square in crop_characters(captcha, 2)] == [(48, 32), (48, 32)]
 
 
 def test_the_score_counts_broken_and_short_readings_as_wrong() -> None:
     paths = [Path(name) for name in "abcd"]
     labels = dict.fromkeys(paths[:3], "WXYZ")
     texts = ["WXYZ", "WXY", "", "unlabelled"]
-    scored = score_readings(
+    score = score_readings(
         [CaptchaReading(path, text, (1.0,) * len(text)) for path, text in zip(paths, texts, strict=True)], labels
     )
-    assert scored is not None
-    assert (scored.count, scored.string_accuracy, scored.character_accuracy) == (3, 1 / 3, 7 / 12)
-    assert scored.expected_string_accuracy == pytest.approx((7 / 12) ** 4)
+    assert score is not None
+    assert (score.count, score.string_accuracy, score.character_accuracy) == (3, 1 / 3, 7 / 12)
+    assert score.expected_string_accuracy == pytest.approx((7 / 12) ** 4)
     assert score_readings([], labels) is None
 
 

@@ -32,10 +32,13 @@ def test_each_unlabelled_image_gets_a_row_as_in_kaggles_sample(
 ) -> None:
     run, root = dogs
     assert thaw(monkeypatch, "submit", str(run), f"out={tmp_path / 'mine.csv'}") == 0
-    with (tmp_path / "mine.csv").open(newline="") as ours, (root / "sample_submission.csv").open(newline="") as sample:
-        rows, wanted = list(csv.reader(ours)), list(csv.reader(sample))
-    assert rows[0] == wanted[0]
-    assert sorted(row[0] for row in rows[1:]) == sorted(row[0] for row in wanted[1:])
+    with (
+        (tmp_path / "mine.csv").open(newline="") as stream,
+        (root / "sample_submission.csv").open(newline="") as sample,
+    ):
+        rows, expected_rows = list(csv.reader(stream)), list(csv.reader(sample))
+    assert rows[0] == expected_rows[0]
+    assert sorted(row[0] for row in rows[1:]) == sorted(row[0] for row in expected_rows[1:])
     for row in rows[1:]:
         assert sum(map(float, row[1:])) == pytest.approx(1, abs=1e-4)
 
@@ -44,30 +47,31 @@ def test_a_data_set_that_has_moved_is_found_by_its_root(
     dogs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = dogs
-    moved = write_files(tmp_path / "moved", official.make_dog_breeds_files(unlabelled=2))
-    assert thaw(monkeypatch, "submit", str(run), f"dataset.root={moved}", f"out={tmp_path / 'mine.csv'}") == 0
+    new_root = write_files(tmp_path / "moved", official.dog_breeds(unlabelled=2))
+    assert thaw(monkeypatch, "submit", str(run), f"dataset.root={new_root}", f"out={tmp_path / 'mine.csv'}") == 0
     assert len((tmp_path / "mine.csv").read_text().splitlines()) == 3
 
 
-def test_a_restored_network_says_what_the_run_recorded(dogs: tuple[Path, Path]) -> None:
+def test_a_loaded_network_predicts_what_the_run_recorded(dogs: tuple[Path, Path]) -> None:
     from thaw.data.image import decode_image
     from thaw.data.preprocessing import resize_image
     from thaw.data.test_time_augmentation import center_crop
 
     run, root = dogs
-    trained = load_checkpoint(run)
+    classifier = load_checkpoint(run)
     with (run / "predictions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     pixels = [
-        torch.from_numpy(resize_image(decode_image(root / row["path"]), trained.preprocessing).copy()) for row in rows
+        torch.from_numpy(resize_image(decode_image(root / row["path"]), classifier.preprocessing).copy())
+        for row in rows
     ]
-    images = torch.stack([center_crop(one.permute(2, 0, 1), trained.preprocessing.size) for one in pixels])
-    best = trained.predict_proba(images).max(1)
-    assert [trained.classes[index] for index in best.indices] == [row["prediction"] for row in rows]
+    images = torch.stack([center_crop(image.permute(2, 0, 1), classifier.preprocessing.size) for image in pixels])
+    best = classifier.predict_proba(images).max(1)
+    assert [classifier.classes[index] for index in best.indices] == [row["prediction"] for row in rows]
     assert best.values.tolist() == pytest.approx([float(row["probability"]) for row in rows], abs=1e-4)
 
 
-def test_a_run_without_unlabelled_images_is_told(
+def test_a_run_without_unlabelled_images_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert launch([*TINY, "trainer.epochs=1", f"output_dir={tmp_path}"]) == 0
@@ -76,7 +80,7 @@ def test_a_run_without_unlabelled_images_is_told(
 
 
 @pytest.mark.parametrize("kind", ["absent", "foreign", "truncated"])
-def test_what_is_no_checkpoint_is_told(
+def test_a_file_that_is_no_checkpoint_is_a_problem(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "some.ckpt"
@@ -85,6 +89,6 @@ def test_what_is_no_checkpoint_is_told(
     if kind == "truncated":
         file.write_bytes(file.read_bytes()[:1000])
     assert thaw(monkeypatch, "submit", str(file)) == 2
-    said = capsys.readouterr().err
-    assert "the checkpoint cannot be used" in said
-    assert json.dumps(str(file))[1:-1] in said
+    output = capsys.readouterr().err
+    assert "the checkpoint cannot be used" in output
+    assert json.dumps(str(file))[1:-1] in output

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from thaw import load
-from thaw.cli import main as cli
+from thaw.cli.main import main
 from thaw.config.errors import UserError
 from thaw.inference.export import export_model
 from thaw.inference.load import load_checkpoint
@@ -177,8 +177,7 @@ def test_a_file_of_another_format_is_rejected_with_its_name(
     write(tmp_path / name)
     with pytest.raises(UserError, match=message):
         load_checkpoint(tmp_path / name)
-    monkeypatch.setattr(sys, "argv", ["thaw", "evaluate", str(tmp_path / name)])
-    assert cli.main() == 2
+    assert main(["evaluate", str(tmp_path / name)]) == 2
     assert capsys.readouterr().err.count("the checkpoint cannot be used") == 1
 
 

@@ -1,4 +1,4 @@
-"""`thaw cache`: what lies in the cache folder, and `thaw cache clear` to be rid of it."""
+"""`thaw cache`: list what is in the cache folder; `thaw cache clear`: remove it."""
 
 from __future__ import annotations
 
@@ -6,146 +6,125 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from thaw.cli.arguments import parse_verb
-from thaw.cli.table import Column, print_table
-from thaw.config.errors import EXIT_SUCCESS, Problem, UserError, find_closest_name, format_names
-from thaw.system.cache_entries import ENTRY_LISTERS, PARTIAL_NAME_PATTERN, CacheEntry, is_busy, list_entries, remove
-from thaw.system.cache_folder import resolve_cache_dir
+from thaw.cli.grammar import Verb, VerbGroup
+from thaw.cli.options import path_argument
+from thaw.config.errors import EXIT_FAILURE, EXIT_SUCCESS, Problem, UserError, find_closest_name, format_names
 
-EXIT_NOT_REMOVED = 1
+if TYPE_CHECKING:
+    from thaw.system.cache_entries import CacheEntry
+
 CACHE_DIR_KEY = "data.cache_dir"
-COLUMNS = [
-    Column("kind", no_wrap=True),
-    Column("key"),
-    Column("size", is_numeric=True),
-    Column("last use", no_wrap=True),
-    Column("what"),
-]
-HELP = """thaw cache [clear [KIND|KEY ...]] [data.cache_dir=DIR]
-
-  What thaw keeps so as not to make or fetch it again: its kind, key, size and last use. Kinds are
-
-    downloads   archives as they were fetched
-    datasets    data sets as they were unpacked or drawn
-    decoded     their images, decoded and resized
-    features    what frozen stages make of them
-    weights     of backbones
-    measured    which memory layout of a network is faster on this machine
-
-  clear       remove everything, or all of some kinds, or what some keys name; what a killed process has left half
-              filled, too. What a process is filling stays. Other files in the folder are not touched.
-  data.cache_dir  the folder; $THAW_CACHE, or the user's own, where nothing is said
-
-    thaw cache
-    thaw cache clear decoded features
-
-A run in progress goes on reading what it has opened. The last use is what the file system notes, often once a day.
-Exit status: 0; 1 where something is being filled, or cannot be removed, and stays; 2 something for you to change."""
+FOLDER_NOTE = f"{CACHE_DIR_KEY} is the folder; the default is $THAW_CACHE, or the user's cache folder."
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Lists or clears and returns the exit status.
+@Verb(
+    "list",
+    summary="list downloads, data sets, decoded images, features and weights with size and last use",
+    examples=("thaw cache list", f"thaw cache {CACHE_DIR_KEY}=DIR"),
+    description="Kinds: downloads (archives), datasets (unpacked or drawn), decoded (their images, decoded and "
+    "resized), features (outputs of frozen stages), weights (of backbones), measured (which memory layout of a network "
+    f"is faster on this machine). The last use is what the file system records, often once a day.\n\n{FOLDER_NOTE}",
+    recipe_keys=(CACHE_DIR_KEY,),
+)
+def list_cache(overrides: Sequence[str]) -> int:
+    """Print the entries of the cache and return the exit status.
 
     Raises:
-        UserFault: for words that name nothing in the cache, or a folder that is not there.
+        UserError: if there is no such folder.
     """
-    if {"--help", "-h"} & set(arguments):
-        print(HELP)
-        return EXIT_SUCCESS
-    remaining_arguments = [argument for argument in arguments if not argument.startswith(f"{CACHE_DIR_KEY}=")]
-    folder = _resolve_cache_folder(
-        [argument.split("=", 1)[1] for argument in arguments if argument.startswith(f"{CACHE_DIR_KEY}=")]
-    )
-    if unknown_arguments := [
-        argument for argument in remaining_arguments if "=" in argument or argument.startswith("-")
-    ]:
-        fix = f"{CACHE_DIR_KEY}={unknown_arguments[0].partition('=')[2] or 'DIR'}"
-        raise UserError(
-            "not understood.",
-            [Problem(argument, valid=f"{CACHE_DIR_KEY}=DIR", fix=fix) for argument in unknown_arguments],
-        )
-    if not remaining_arguments:
-        return _print_entries(folder)
-    _, kinds_or_keys = parse_verb("thaw cache", remaining_arguments, ["clear"])
-    return _clear_entries(folder, kinds_or_keys)
+    from thaw.cli.table import Column, print_table
+    from thaw.system.cache_entries import ENTRY_LISTERS, list_entries
 
-
-def _resolve_cache_folder(values: Sequence[str]) -> Path:
-    folder = resolve_cache_dir(values[-1] if values else None)
-    if values and not folder.is_dir():
-        raise UserError(
-            "no such cache.", [Problem(f"{CACHE_DIR_KEY}={values[-1]}", "no folder", "a folder that is there")]
-        )
-    return folder
-
-
-def _print_entries(folder: Path) -> int:
+    folder = _resolve_cache_folder(overrides)
     entries = list_entries(folder)
     if not entries:
-        print(f"nothing is kept in {folder}")
+        print(f"nothing is in the cache {folder}")
         return EXIT_SUCCESS
-    print_table(COLUMNS, [_build_row(entry) for entry in entries])
-    totals = ", ".join(
-        f"{kind} {_format_size(_select_kind(entries, kind))}" for kind in ENTRY_LISTERS if _select_kind(entries, kind)
-    )
+    columns = [Column("kind", no_wrap=True), Column("key"), Column("size", is_numeric=True)]
+    columns += [Column("last use", no_wrap=True), Column("content")]
+    print_table(columns, [_build_row(entry) for entry in entries])
+    entries_by_kind = {kind: [entry for entry in entries if entry.kind == kind] for kind in ENTRY_LISTERS}
+    totals = ", ".join(f"{kind} {_format_size(group)}" for kind, group in entries_by_kind.items() if group)
     print(f"\n{len(entries)} entries, {_format_size(entries)} in {folder}: {totals}")
     return EXIT_SUCCESS
 
 
-def _build_row(entry: CacheEntry) -> list[str]:
-    description = entry.description
-    if PARTIAL_NAME_PATTERN.fullmatch(entry.key):
-        description = "being filled" if is_busy(entry) else "abandoned, half filled"
-    return [
-        entry.kind,
-        entry.key,
-        _format_size([entry]),
-        time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used)),
-        description,
-    ]
+@Verb(
+    "clear",
+    summary="remove everything from the cache, or some kinds, or some keys",
+    examples=("thaw cache clear decoded features", "thaw cache clear"),
+    description="Also removes what a killed process has left incomplete. Entries that a process is writing stay, and "
+    "other files in the folder are not touched. A run in progress continues to read the files that it has opened.\n\n"
+    f"{FOLDER_NOTE}",
+    paths=(path_argument("names", "[KIND|KEY]...", required=False),),
+    recipe_keys=(CACHE_DIR_KEY,),
+    exit_statuses="0 done; 1 an entry is being written, or cannot be removed, and stays; 2 there is something for you "
+    "to change.",
+)
+def clear(names: Sequence[str], overrides: Sequence[str]) -> int:
+    """Remove the entries that `names` name, all if there are none, and return the exit status.
 
+    Raises:
+        UserError: for a name that is neither a kind nor a key, or if there is no such folder.
+    """
+    from thaw.system.cache_entries import ENTRY_LISTERS, list_entries
 
-def _select_kind(entries: Iterable[CacheEntry], kind: str) -> list[CacheEntry]:
-    return [entry for entry in entries if entry.kind == kind]
-
-
-def _clear_entries(folder: Path, kinds_or_keys: Sequence[str]) -> int:
+    folder = _resolve_cache_folder(overrides)
     entries = list_entries(folder)
-    keys = {entry.key for entry in entries}
-    if unknown_names := [name for name in kinds_or_keys if name not in ENTRY_LISTERS and name not in keys]:
-        raise UserError(
-            "nothing was removed.", [_build_unknown_name_problem(name, sorted(keys)) for name in unknown_names]
-        )
-    selected_entries = [
-        entry for entry in entries if not kinds_or_keys or entry.kind in kinds_or_keys or entry.key in kinds_or_keys
-    ]
-    removed_entries, failures = [], list[str]()
-    for entry in selected_entries:
+    known_names = [*ENTRY_LISTERS, *sorted({entry.key for entry in entries})]
+    if problems := [_build_unknown_name_problem(name, known_names) for name in names if name not in known_names]:
+        raise UserError("nothing was removed.", problems)
+    removed_entries, failures = list["CacheEntry"](), list[str]()
+    for entry in entries:
+        if names and entry.kind not in names and entry.key not in names:
+            continue
         if reason := _try_remove_entry(entry):
             failures.append(f"  {entry.kind} {entry.key}: {reason}")
         else:
             removed_entries.append(entry)
-    print(
-        f"{len(removed_entries)} of {len(entries)} entries removed, {_format_size(removed_entries)} freed in {folder}"
-    )
+    freed = f"{_format_size(removed_entries)} freed in {folder}"
+    print(f"{len(removed_entries)} of {len(entries)} entries removed, {freed}")
     if failures:
         print("\n".join([f"{len(failures)} stayed:", *failures]), file=sys.stderr)
-    return EXIT_NOT_REMOVED if failures else EXIT_SUCCESS
+    return EXIT_FAILURE if failures else EXIT_SUCCESS
 
 
-def _build_unknown_name_problem(name: str, keys: Sequence[str]) -> Problem:
-    closest = find_closest_name(name, [*ENTRY_LISTERS, *keys])
+def _resolve_cache_folder(overrides: Sequence[str]) -> Path:
+    from thaw.system.cache_folder import resolve_cache_dir
+
+    value = overrides[-1].partition("=")[2] if overrides else None
+    folder = resolve_cache_dir(value)
+    if value and not folder.is_dir():
+        raise UserError("no such cache.", [Problem(overrides[-1], "no folder", "an existing folder")])
+    return folder
+
+
+def _build_row(entry: CacheEntry) -> list[str]:
+    from thaw.system.cache_entries import PARTIAL_NAME_PATTERN, is_busy
+
+    description = entry.description
+    if PARTIAL_NAME_PATTERN.fullmatch(entry.key):
+        description = "being written" if is_busy(entry) else "abandoned, incomplete"
+    last_use = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
+    return [entry.kind, entry.key, _format_size([entry]), last_use, description]
+
+
+def _build_unknown_name_problem(name: str, known_names: Sequence[str]) -> Problem:
+    closest = find_closest_name(name, known_names)
     fix = f"thaw cache clear {closest}" if closest else "thaw cache, which lists the keys"
-    return Problem(name, "no kind, and no key in the cache", format_names([*ENTRY_LISTERS, *keys], 12), fix)
+    return Problem(name, "neither a kind nor a key in the cache", format_names(known_names, 12), fix)
 
 
 def _try_remove_entry(entry: CacheEntry) -> str:
-    """Removes it, or says why not."""
+    """Remove `entry`, or return the reason why it stays."""
+    from thaw.system.cache_entries import remove
+
     try:
         remove(entry)
-    except TimeoutError:  # as filelock's Timeout is
-        return "a process is filling it"
+    except TimeoutError:  # filelock's Timeout is one
+        return "a process is writing it"
     except OSError as error:
         return error.strerror or str(error)
     return ""
@@ -158,3 +137,6 @@ def _format_size(entries: Iterable[CacheEntry]) -> str:
             break
         size, unit = size / 1024, next_unit
     return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+
+
+cache = VerbGroup("cache", "list what is in the cache, or remove it", [list_cache, clear], default_verb="list")

@@ -1,62 +1,117 @@
-"""`thaw COMMAND`."""
+"""`thaw VERB`."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from thaw.config.errors import EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_USER_ERROR, Problem, UserError, find_closest_name
+import click
 
-COMMANDS = {
-    "train": "train a recipe or a sweep; the same as python train.py",
-    "resume": "go on with a run, or with what a sweep has not done",
-    "list": "backbones with their figures, strategies, data sets and all other choices",
-    "inspect": "a network's stages and layers: shapes, parameters, multiply-adds",
-    "find": "a learning rate, or a batch size, for a recipe on this machine",
-    "data": "fetch, verify or report on a data set, draw captchas",
-    "probe": "linear classifiers and k-NN on a backbone's frozen features; the best becomes a run",
-    "compare": "runs side by side: spread over seeds, intervals, paired tests, curves, what is not comparable",
-    "features": "features of a data set as a file, in TensorBoard's projector, or as a picture",
-    "dashboard": "TensorBoard on a run, a sweep, or all outputs, with the strategies on common charts",
-    "cache": "what is kept of data sets, features and weights, and how to be rid of it",
-    "evaluate": "a trained network on labelled images, from its checkpoint alone",
-    "predict": "what a trained network says of images, or reads in captchas",
-    "explain": "what a trained network sees in a picture: Grad-CAM, feature maps, filters, DeepDream",
-    "report": "write a run's report.html anew",
-    "export": "a trained network as ONNX, torch.export, safetensors or TorchScript, checked against the original",
-    "submit": "predict a data set's unlabelled images into a file that Kaggle takes",
+from thaw.cli.exit_status import run_command
+from thaw.cli.grammar import HELP_WIDTH, VerbGroup
+from thaw.config.errors import EXIT_SUCCESS, Problem, UserError, find_closest_name, format_names
+
+# Verb -> the module in thaw.cli and its command. A module is imported when its verb runs, or for `thaw --help`.
+VERBS = {
+    "train": "train:train",
+    "resume": "resume:resume",
+    "list": "listing:list_choices",
+    "inspect": "inspect:inspect",
+    "lr-find": "lr_find:lr_find",
+    "batch-size": "batch_size:batch_size",
+    "data": "data:data",
+    "probe": "probe:probe",
+    "compare": "compare:compare",
+    "features": "features:features",
+    "dashboard": "dashboard:dashboard",
+    "cache": "cache:cache",
+    "evaluate": "evaluate:evaluate",
+    "predict": "predict:predict",
+    "explain": "explain:explain",
+    "report": "report:report",
+    "export": "export:export",
+    "submit": "submit:submit",
+    "schema": "schema:schema",
+    "completion": "completion:completion",
 }
+EXAMPLES = ("thaw train dataset=hymenoptera strategy=fixed", "thaw evaluate outputs/RUN")
+FLAGS = ("--help", "--version")
+SUMMARY = "transfer learning for image classification, from a recipe to a run that explains itself"
+OLD_FINDERS = {"learning_rate": "lr-find", "batch_size": "batch-size"}
+OLD_OPTIONS = {"lowest": "min", "highest": "max"}
 
 
-def main() -> int:
-    """Runs the command that the command line names and returns the exit status."""
-    command, *arguments = sys.argv[1:] or ["--help"]
-    if command in ("--help", "-h"):
-        print(
-            "\n".join(["thaw COMMAND", "", *(f"  {name:<10}{description}" for name, description in COMMANDS.items())])
-        )
+class ThawGroup(VerbGroup):
+    """All verbs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order of `thaw --help`."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command of a verb."""
+        if cmd_name not in VERBS:
+            return None
+        module, attribute = VERBS[cmd_name].split(":")
+        command: click.Command = getattr(import_module(f"thaw.cli.{module}"), attribute)
+        return command
+
+    def get_examples(self, ctx: click.Context) -> list[str]:
+        """Return the two commands to start with."""
+        return list(EXAMPLES)
+
+    def build_unknown_verb_error(self, ctx: click.Context, name: str, arguments: list[str]) -> UserError:
+        """Return the error for a verb that does not exist; for version 0.1's `find` with the new command."""
+        if name == "find":
+            fix = _translate_find(arguments)
+            problem = Problem(" ".join(["thaw find", *arguments]), valid="thaw lr-find, thaw batch-size", fix=fix)
+            return UserError("thaw find has become two verbs.", [problem])
+        if name.startswith("-"):
+            fix = f"thaw {find_closest_name(name, FLAGS) or '--help'}"
+            return UserError("no such option.", [Problem(f"thaw {name}", valid=format_names(FLAGS), fix=fix)])
+        return super().build_unknown_verb_error(ctx, name, arguments)
+
+
+def _translate_find(arguments: Sequence[str]) -> str:
+    """Return the command that does what `thaw find ARGUMENTS` did: lowest=4 becomes --min-batch-size 4."""
+    verb = OLD_FINDERS.get(arguments[0] if arguments else "", "lr-find")
+    quantity = "lr" if verb == "lr-find" else "batch-size"
+    words = ["thaw", verb]
+    for argument in arguments[1:]:
+        key, _, value = argument.partition("=")
+        if key in OLD_OPTIONS:
+            words += [f"--{OLD_OPTIONS[key]}-{quantity}", value]
+        else:
+            words += [f"--{key}", value] if key in ("steps", "out") else [argument]
+    return " ".join(words)
+
+
+thaw = ThawGroup("thaw", SUMMARY, [])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line `arguments` (those of the process if None) and return the exit status."""
+    if instruction := os.environ.get("_THAW_COMPLETE"):
+        from thaw.cli.completion import answer_completion
+
+        return answer_completion(thaw, instruction)
+    return run_command(lambda: _run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["--version"]:
+        from importlib.metadata import version
+
+        print(f"thaw {version('thaw')}")
         return EXIT_SUCCESS
     try:
-        return _run(command, arguments)
-    except UserError as error:
-        print(f"thaw: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-
-
-def _run(command: str, arguments: Sequence[str]) -> int:
-    if command not in COMMANDS:
-        fix = f"thaw {find_closest_name(command, COMMANDS) or '--help'}"
-        raise UserError("no such command.", [Problem(command, valid=", ".join(COMMANDS), fix=fix)])
-    if command == "train":
-        from thaw.cli.train import launch
-
-        return launch(arguments)
-    module = "listing" if command == "list" else command  # a module of that name would hide Python's own list
-    status: int = import_module(f"thaw.cli.{module}").run(arguments)
-    return status
+        with thaw.make_context("thaw", arguments, max_content_width=HELP_WIDTH, terminal_width=HELP_WIDTH) as context:
+            status: int = thaw.invoke(context)
+            return status
+    except click.exceptions.Exit as exit_request:
+        return exit_request.exit_code
 
 
 if __name__ == "__main__":

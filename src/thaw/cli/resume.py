@@ -1,50 +1,49 @@
-"""`thaw resume DIR`: goes on with a run, or with the jobs of a sweep that are not done."""
+"""`thaw resume DIR`: continue a run, or the jobs of a sweep that are not done."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from thaw.cli.arguments import is_help_request
-from thaw.config.errors import EXIT_FAILURE, EXIT_SUCCESS, Problem, UserError
-from thaw.runs.run import check_resumable
-from thaw.sweep.record import is_sweep
-from thaw.system.reporter import ConsoleReporter
-
-HELP = """thaw resume DIR
-
-  Of a run: goes on from its last whole epoch, as python train.py resume=DIR does. Of a sweep: what is done stays as it
-  is, what was interrupted goes on, what failed or is missing runs; then all of it is compared anew.
-
-    thaw resume outputs/RUN
-    thaw resume outputs/SWEEP
-
-Exit status: 0 done, 1 where a job failed again, 2 where there is something for you to change, 130 interrupted."""
+from thaw.cli.grammar import Verb
+from thaw.cli.options import FilePath, path_argument
+from thaw.config.errors import EXIT_FAILURE, EXIT_SUCCESS
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Goes on with what lies in the one folder that `arguments` name and returns the exit status.
+@Verb(
+    "resume",
+    summary="continue an interrupted run, or the jobs of a sweep that are not done",
+    examples=("thaw resume outputs/RUN", "thaw resume outputs/SWEEP"),
+    description="A run continues after its last whole epoch, as with python train.py resume=DIR. In a sweep, finished "
+    "jobs stay as they are, interrupted jobs continue, and failed or missing jobs run; then all are compared again.",
+    paths=(path_argument("directory", "DIR", FilePath(file_okay=False)),),
+    exit_statuses="0 done; 1 a job failed again; 2 there is something for you to change; 130 interrupted.",
+    no_args_is_help=True,
+)
+def resume(directory: Path) -> int:
+    """Continue the run or sweep in `directory` and return the exit status.
 
     Raises:
-        UserFault: where it holds neither run nor sweep, or a run that is done.
+        UserError: if it holds neither, or a run that is done.
     """
-    if is_help_request(arguments):
-        print(HELP)
-        return 0
-    if len(arguments) > 1:
-        problem = Problem("thaw resume", " ".join(arguments), "one folder", f"thaw resume {arguments[0]}")
-        raise UserError("one at a time.", [problem])
-    return resume(Path(arguments[0]).expanduser())
+    return resume_directory(directory)
 
 
-def resume(directory: Path) -> int:
-    """Raises UserFault where there is no run or sweep in `directory`, or the run is done."""
+def resume_directory(directory: Path) -> int:
+    """Continue the run or sweep in `directory` and return the exit status.
+
+    Raises:
+        UserError: if it holds neither, or a run that is done.
+    """
+    from thaw.runs.run import check_resumable
+    from thaw.sweep.record import is_sweep
+
     set_environment()
     if is_sweep(directory):
         from thaw.sweep.sweep import resume_sweep
+        from thaw.system.reporter import ConsoleReporter
 
         result = resume_sweep(directory, command_line=get_command_line(), reporter=ConsoleReporter())
         return EXIT_FAILURE if result.unfinished_jobs else EXIT_SUCCESS
@@ -61,7 +60,7 @@ def get_command_line() -> str:
 
 
 def set_environment() -> None:
-    """What has to stand before torch and Hydra are imported, in this process and those that it starts."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a traceback that we show is a bug of ours, wanted whole
-    # Else torch warns of a setting that strategies of several phases need on several devices. It is read at the import.
+    """Set the variables that torch and Hydra read when they are imported, in this process and those that it starts."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a traceback that reaches the user is a bug in thaw: show all of it
+    # Without it torch warns of a setting that strategies of several phases need on several devices.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

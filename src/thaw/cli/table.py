@@ -1,4 +1,4 @@
-"""Rows of text as a table on the screen, or as CSV."""
+"""Prints rows of text as a table or as CSV."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-PIPED_WIDTH = 160  # columns where there is no terminal: wide enough for timm's longest names
+PIPED_WIDTH = 160  # columns if there is no terminal: enough for timm's longest names
 
 
 @dataclass(frozen=True)
 class Column:
-    """`number`: right-aligned. `keep`: never broken over lines while the others can give way."""
+    """A column: numbers are right-aligned; `no_wrap` cells are never broken over lines while others can be."""
 
     heading: str
     is_numeric: bool = False
     no_wrap: bool = False
 
 
+Rows = Sequence[Sequence[str]]
+
+
 def build_console() -> Console:
-    """As wide as the terminal; wide where the output goes elsewhere."""
+    """Return a console as wide as the terminal, or PIPED_WIDTH if the output goes elsewhere."""
     return Console(highlight=False, markup=False, width=None if Console().is_terminal else PIPED_WIDTH)
 
 
-def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    """No cell is cut short: what does not fit goes on in the next line."""
+def print_table(columns: Sequence[Column], rows: Rows, title: str | None = None) -> None:
+    """Print a table; a cell that is too wide continues in the next line."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
         justify, no_wrap = "right" if column.is_numeric else "left", column.is_numeric or column.no_wrap
@@ -39,6 +42,12 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], title:
     build_console().print(table)
 
 
-def print_csv(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+def print_csv(columns: Sequence[Column], rows: Rows) -> None:
+    """Print comma-separated values with a header."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerows([[column.heading for column in columns], *rows])
+
+
+def print_rows(columns: Sequence[Column], rows: Rows, as_csv: bool) -> None:
+    """Print a table, or comma-separated values."""
+    (print_csv if as_csv else print_table)(columns, rows)

@@ -3,47 +3,96 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra._internal.callbacks import Callbacks
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import run_job
-from hydra.types import HydraContext
-from omegaconf import DictConfig
+import click
+from click.shell_completion import CompletionItem
 
-from thaw.cli.resume import get_command_line, resume, set_environment
-from thaw.config.compose import CONFIG_NAME, CheckedCommand, Command, check_command, get_config_folder, parse_command
-from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_USER_ERROR, Problem, UserError
-from thaw.system.launcher import detect_launcher, is_worker
-from thaw.system.reporter import ConsoleReporter, Reporter
+from thaw.cli.completion import complete_override
+from thaw.cli.exit_status import run_command
+from thaw.cli.grammar import ANY_RECIPE_KEY, HELP_FLAGS, Verb, VerbCommand
+from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, Problem, UserError
+from thaw.config.presets import get_config_folder, list_group_choices
+
+if TYPE_CHECKING:
+    from thaw.config.compose import CheckedCommand, Command
+    from thaw.system.reporter import Reporter
+
+HYDRA_FLAGS = ("--multirun", "--cfg", "--resolve", "--package", "--info", "--config-name", "--config-dir", "--help")
+VERB = Verb(
+    "train",
+    summary="train a recipe or a sweep, as python train.py does",
+    examples=("python train.py strategy=fixed", "python train.py -m strategy=scratch,fixed,finetune seed=0,1,2"),
+    recipe_keys=ANY_RECIPE_KEY,
+)
+
+
+class TrainCommand(VerbCommand):
+    """`thaw train`: takes the words of train.py, Hydra's options among them, and passes them on."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep all words as they are."""
+        ctx.params["arguments"] = args
+        return []
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete Hydra's options, groups, choices and keys."""
+        words = HYDRA_FLAGS if incomplete.startswith("-") else [*complete_override(incomplete), "resume="]
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 
 def launch(arguments: Sequence[str]) -> int:
-    """Runs what `arguments` ask for and returns the exit status: 0 done, 1 a job of a sweep failed, 2 the user must
-    change something, 130 interrupted. A bug of ours leaves with its traceback."""
-    try:
-        if is_worker():
-            return _run_as_worker()
-        if (launched_process := detect_launcher()) and launched_process.world_size > 1:
-            from thaw.training.distributed.rendezvous import start_leader
+    """Run what `arguments` ask for and return the exit status: 0 done, 1 a job of a sweep failed or thaw has a bug,
+    2 the user must change something, 130 interrupted."""
+    return run_command(lambda: run_training(arguments))
 
-            start_leader()
-        command = parse_command(arguments)
-        if resume_path := _get_resume_path(command):
-            return resume(resume_path)
-        return _start(command)
-    except UserError as error:
-        print(f"thaw: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+
+def run_training(arguments: Sequence[str]) -> int:
+    """Train what `arguments`, the words after train.py, ask for and return the exit status.
+
+    Raises:
+        UserError: with all problems of the command.
+        KeyboardInterrupt: if the training was interrupted.
+    """
+    if tuple(arguments) in {(help_flag,) for help_flag in HELP_FLAGS}:
+        print(format_help())
+        return EXIT_SUCCESS
+    from thaw.cli.resume import resume_directory
+    from thaw.config.compose import parse_command
+    from thaw.system.launcher import detect_launcher, is_worker
+
+    if is_worker():
+        return _run_as_worker()
+    if (launched_process := detect_launcher()) and launched_process.world_size > 1:
+        from thaw.training.distributed.rendezvous import start_leader
+
+        start_leader()
+    command = parse_command(arguments)
+    if resume_path := _get_resume_path(command):
+        return resume_directory(resume_path)
+    return _start(command)
+
+
+train = TrainCommand(VERB, run_training)
+
+
+def format_help() -> str:
+    """Return the help of train.py: hydra.help.template of conf/config.yaml with all groups and choices, as Hydra would
+    print it after composing a configuration, which takes half a second."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    text = (get_config_folder() / "config.yaml").read_text(encoding="utf-8")
+    template: str = yaml.load(text, loader)["hydra"]["help"]["template"]
+    choices = {group: names for group, names in list_group_choices().items() if group != "hydra"}
+    lines = [f"{group}: {', '.join(names)}\n" for group, names in choices.items()]
+    return template.replace("$APP_CONFIG_GROUPS", "".join(lines))
 
 
 def _run_as_worker() -> int:
-    """Of a further process: trains along with the first until that ends."""
+    """Train along with the first process until it ends."""
     from thaw.training.worker import run_worker
 
     while (status := run_worker()) is not None:
@@ -59,18 +108,21 @@ def _get_resume_path(command: Command) -> Path | None:
         return None
     if other_overrides or command.multirun:
         got = " ".join(other_overrides) or "-m"
-        raise UserError(
-            "a resumed run goes on as it was.", [Problem("resume=DIR and other settings", got, "resume=DIR alone")]
-        )
+        problem = Problem("resume=DIR and other settings", got, "resume=DIR alone")
+        raise UserError("a resumed run keeps its recipe.", [problem])
     return Path(resume_values[0]).expanduser()
 
 
 def _start(command: Command) -> int:
+    from thaw.cli.resume import get_command_line, set_environment
+    from thaw.config.compose import check_command
+
     set_environment()
     if command.shows_help:
         return _print_help(check_command(command).arguments)
     if command.multirun:
         from thaw.sweep.sweep import sweep
+        from thaw.system.reporter import ConsoleReporter
 
         result = sweep(command, command_line=get_command_line(), reporter=ConsoleReporter())
         return EXIT_FAILURE if result.unfinished_jobs else EXIT_SUCCESS
@@ -78,34 +130,45 @@ def _start(command: Command) -> int:
 
 
 def _print_help(arguments: Sequence[str]) -> int:
-    """Help, or a printed config, by Hydra."""
+    """Print help about overrides, or a configuration, with Hydra."""
+    import hydra
+
+    from thaw.config.compose import CONFIG_NAME
     from thaw.sweep.resources import register_resource_resolvers
 
     register_resource_resolvers()
     sys.argv[1:] = list(arguments)
     hydra.main(config_path=str(get_config_folder()), config_name=CONFIG_NAME, version_base="1.3")(lambda _: None)()
-    return 0
-
-
-def report_training(train: Callable[[Reporter], object], directory: Path) -> int:
-    """Call `train` with a console reporter; print its error and return the exit status."""
-    from thaw.system.process import Interrupted
-
-    try:
-        train(ConsoleReporter())
-    except UserError as error:
-        print(f"thaw: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except Interrupted:
-        print(f"\ninterrupted; continue with: python train.py resume={directory}", file=sys.stderr)
-        return EXIT_INTERRUPTED
     return EXIT_SUCCESS
 
 
+def report_training(train: Callable[[Reporter], object], directory: Path) -> int:
+    """Call `train` with a console reporter and return the exit status; say how to continue if it is interrupted."""
+    from thaw.system.process import Interrupted
+    from thaw.system.reporter import ConsoleReporter
+
+    def run() -> int:
+        try:
+            train(ConsoleReporter())
+        except Interrupted:
+            print(f"\ninterrupted; continue with: python train.py resume={directory}", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        return EXIT_SUCCESS
+
+    return run_command(run)
+
+
 def _run(checked_command: CheckedCommand) -> int:
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.utils import run_job
+    from hydra.types import HydraContext
+    from omegaconf import DictConfig
+
     recipe = checked_command.build_recipe()
 
-    def run_training(config: DictConfig) -> int:
+    def start_training(config: DictConfig) -> int:
+        from thaw.cli.resume import get_command_line
         from thaw.training.start import start_run
 
         directory = Path(HydraConfig.get().runtime.output_dir)
@@ -114,9 +177,5 @@ def _run(checked_command: CheckedCommand) -> int:
         )
 
     context = HydraContext(config_loader=checked_command.config_loader, callbacks=Callbacks(checked_command.config))
-    try:
-        status: int = run_job(run_training, checked_command.config, "hydra.run.dir", None, context).return_value
-    except Exception:
-        traceback.print_exc()
-        return EXIT_FAILURE
+    status: int = run_job(start_training, checked_command.config, "hydra.run.dir", None, context).return_value
     return status

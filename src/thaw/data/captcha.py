@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from thaw.system.cache_folder import build_folder_once, compute_cache_key
+from thaw.system.files import write_text
 
 
 def build_captcha_folder(characters: str, counts: Mapping[str, int], side: int, seed: int, cache_dir: Path) -> Path:
@@ -86,3 +87,15 @@ def _load_captcha_module(rng: random.Random) -> ModuleType | Any:
     spec.loader.exec_module(module)
     module.secrets = _SeededSecrets(rng)
     return module
+
+
+def write_captchas(captchas: Iterable[tuple[str, Image.Image]], folder: Path) -> Path:
+    """Write texts and images to `folder`: 0000.png and so on, then labels.csv (file,text), whose path is returned. A
+    folder without labels.csv is incomplete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = ["file,text"]
+    for index, (text, image) in enumerate(captchas):
+        image.save(folder / f"{index:04}.png")
+        rows.append(f"{index:04}.png,{text}")
+    write_text(folder / "labels.csv", "\n".join(rows) + "\n")
+    return folder / "labels.csv"

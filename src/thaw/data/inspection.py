@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from thaw.config.consistency import get_archives
 from thaw.config.errors import Problem, UserError, format_names
+from thaw.config.schema import CaptchaDatasetConfig, CsvDatasetConfig, FolderDatasetConfig
+from thaw.data.download import has_checksum
 from thaw.data.image_store import (
     ImageStore,
     LazyImageStore,
@@ -118,3 +121,25 @@ def verify_dataset(samples: Samples, near_duplicates: bool) -> list[DatasetProbl
     hashes = np.array([image_hash for _, image_hash in usable_results.values()]) if near_duplicates else None
     usable_samples = samples.subset(list(usable_results)) if reasons else samples
     return [*build_broken_problems(reasons), *find_problems(usable_samples, sizes, hashes)]
+
+
+def _measure_image(image: Image.Image, near_duplicates: bool) -> tuple[tuple[int, int], np.ndarray | None]:
+    """Height and width, and the hash that near duplicates share."""
+    return (image.height, image.width), compute_difference_hash(crop_elongated(image)) if near_duplicates else None
+
+
+def find_corrupt_archives(
+    dataset: CaptchaDatasetConfig | FolderDatasetConfig | CsvDatasetConfig, cache_dir: Path
+) -> list[DatasetProblem]:
+    """Return a problem if an archive on this machine has another checksum than the official one: downloaded archives,
+    and one that `dataset.root` names."""
+    if isinstance(dataset, CaptchaDatasetConfig):
+        return []
+    archives = get_archives(dataset).values()
+    checksums = {Path(archive.url).name: archive.checksum for archive in archives if archive.checksum}
+    paths = [cache_dir / "downloads" / name for name in checksums]
+    paths += [Path(dataset.root).expanduser()] if dataset.root else []
+    local_paths = [path for path in paths if path.is_file() and path.name in checksums]
+    corrupt_paths = [str(path) for path in local_paths if not has_checksum(path, checksums[path.name])]
+    title = "archives with another checksum than the official one"
+    return [DatasetProblem("archive", title, tuple(corrupt_paths))] if corrupt_paths else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -203,3 +204,19 @@ class _StepTimer(Callback):
             return [end - start for start, end in pairs]
         torch.cuda.synchronize()
         return [start.elapsed_time(end) / 1000 for start, end in pairs]
+
+
+def scale_learning_rate(recipe: Recipe, batch_size: int) -> tuple[float, str] | None:
+    """Return the learning rate for batches of another size than the recipe's, and the rule of thumb that gives it; None
+    if no rule for the optimizer is known.
+
+    SGD: Goyal et al. 2017, "Accurate, large minibatch SGD"; Adam and RMSprop: Malladi et al. 2022, "On the SDEs and
+    scaling rules for adaptive gradient algorithms".
+    """
+    factor, name = batch_size / recipe.trainer.batch_size, recipe.optimizer.name.lower().rpartition(".")[2]
+    if "sgd" in name:
+        return recipe.optimizer.learning_rate * factor, "linear for SGD, Goyal et al. 2017"
+    if "adam" in name or "rmsprop" in name:
+        rate = recipe.optimizer.learning_rate * math.sqrt(factor)
+        return rate, "square root for Adam, Malladi et al. 2022"
+    return None

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from thaw.config.errors import Problem, UserError
 from thaw.config.schema import Recipe
+from thaw.system.files import write_text
 from thaw.system.reporter import SILENT, Reporter
 from thaw.system.tables import build_data_frame
 from thaw.training.callbacks.finite_loss import NonFiniteLossError
@@ -187,9 +188,13 @@ def build_lr_curve(learning_rates: Sequence[float], losses: Sequence[float]) -> 
     return LRCurve(tuple(learning_rates[:count]), tuple(losses[:count]), tuple(smoothed_losses), count < len(losses))
 
 
-def save_lr_curve(curve: LRCurve, title: str, file: Path) -> None:
-    """Save the plot of `draw_lr_curve`."""
-    draw_lr_curve(curve, title).savefig(file, dpi=110)
+def write_lr_curve(curve: LRCurve, title: str, folder: Path) -> None:
+    """Write learning_rate.csv (step, learning_rate, loss, smoothed_loss) and learning_rate.png to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = zip(curve.learning_rates, curve.losses, curve.smoothed_losses, strict=True)
+    lines = [f"{step},{rate:.6g},{loss:.6g},{mean:.6g}" for step, (rate, loss, mean) in enumerate(rows, 1)]
+    write_text(folder / "learning_rate.csv", "\n".join([",".join(["step", *CURVE_COLUMNS]), *lines]) + "\n")
+    draw_lr_curve(curve, title).savefig(folder / "learning_rate.png", dpi=110)
 
 
 def draw_lr_curve(curve: LRCurve, title: str) -> Figure:
