@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import TINY, thaw
-from tests.data import official
+from tests.data.official import make_dog_breeds_files, write_files
 from tests.images import image_folder
 from thaw.config.compose import compose_recipe
 from thaw.inference.load import load_checkpoint
@@ -182,7 +182,7 @@ def test_test_images_do_not_affect_the_choice(
     assert all(torch.equal(value, other_weights[name]) for name, value in weights.items())
 
 
-def test_an_existing_run_is_not_overwrite_files(
+def test_an_existing_run_is_not_overwritten(
     probe_run: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, _ = probe_run
@@ -193,7 +193,7 @@ def test_an_existing_run_is_not_overwrite_files(
 
 
 def test_a_probe_of_dog_breeds_can_be_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write_files(tmp_path / "dogs", official.dog_breeds(unlabelled=3))
+    root = write_files(tmp_path / "dogs", make_dog_breeds_files(unlabelled=3))
     overrides = ("dataset=dog_breeds", f"dataset.root={root}", "dataset.image_size=32", *SMALL[6:], *GRID)
     assert thaw(monkeypatch, "probe", *overrides, f"out={tmp_path / 'run'}") == 0
     assert thaw(monkeypatch, "submit", str(tmp_path / "run"), f"out={tmp_path / 'mine.csv'}") == 0
