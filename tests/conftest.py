@@ -1,4 +1,4 @@
-"""What all tests share: a cache of their own, small recipes, and the command as a user types it."""
+"""Share with all tests: a separate cache, a small recipe, and the commands as a user types them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A run of a second or two: four classes of drawn characters, a network that is small at 32 pixels.
+# A run of one or two seconds: four classes of drawn characters at 32 pixels.
 TINY = (
     "dataset.characters=ABCD",
     "dataset.train=9",
@@ -24,19 +24,19 @@ TINY = (
     "trainer.batch_size=8",
     "trainer.epochs=2",
     "trainer.accelerator=cpu",
-    "trainer.threads=1",  # steps this small only lose by sharing them out
+    "trainer.threads=1",  # more threads make such small steps slower
 )
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_each() -> None:
-    """Tests run side by side, a process a core: torch's threads would wait for each other."""
+    """Limit torch to one thread, because tests run in parallel, one process per core."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Nothing is read from, or left in, the user's cache."""
+    """Use a temporary cache folder instead of the user's."""
     cache = tmp_path_factory.mktemp("cache")
     before = os.environ.get("THAW_CACHE")
     os.environ["THAW_CACHE"] = str(cache)
@@ -48,17 +48,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def command(*arguments: str) -> list[str]:
-    """`python train.py ARGUMENTS`, with this interpreter."""
+    """Return the command `python train.py ARGUMENTS` with this interpreter."""
     return [sys.executable, str(ROOT / "train.py"), *arguments]
 
 
 def typed(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Runs `python train.py ARGUMENTS` in a process of its own."""
+    """Run `python train.py ARGUMENTS` in a new process."""
     return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Runs `thaw ARGUMENTS` in this process and returns the exit status."""
+    """Run `thaw ARGUMENTS` in this process and return the exit status."""
     from thaw.cli import main as cli
 
     monkeypatch.setattr(sys, "argv", ["thaw", *arguments])
@@ -66,14 +66,14 @@ def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def only_run(outputs: Path) -> Path:
-    """The one run directory under `outputs`."""
+    """Return the only run directory under `outputs`."""
     (record,) = outputs.rglob("run.json")
     return record.parent
 
 
 @pytest.fixture(scope="session")
 def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one epoch, for what comes after a training; no test changes it."""
+    """Train for one epoch and return the run directory, which tests only read."""
     from thaw.cli.train import launch
 
     outputs = tmp_path_factory.mktemp("short_run")

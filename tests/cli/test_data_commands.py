@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import thaw
-from tests.data.hostile import hostile_folder
+from tests.data.hostile import write_hostile_folder
 from tests.images import image_folder
 from tests.pages import Page, needs_browser, opened
 
@@ -105,7 +105,7 @@ def test_verify_ends_with_2_where_there_is_no_data_set(tmp_path: Path, monkeypat
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of hostile images, in which every kind of thing is wrong."""
     folder = tmp_path_factory.mktemp("report")
-    data = hostile_folder(folder / "data", 130)
+    data = write_hostile_folder(folder / "data", 130)
     (data / "notes.txt").write_text("no image")
     (data / "train" / "ants" / "<b>.txt").write_text("no image")
     with pytest.MonkeyPatch.context() as patch:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.conftest import TINY, thaw
 from tests.data import official
-from tests.data.official import written
+from tests.data.official import write_files
 from tests.images import image_folder
 from thaw.config.compose import compose_recipe
 from thaw.inference.load import load_checkpoint
@@ -195,7 +195,7 @@ def test_a_taken_folder_is_told_and_left_alone(
 
 
 def test_a_probe_of_dog_breeds_can_be_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = written(tmp_path / "dogs", official.dog_breeds(unlabelled=3))
+    root = write_files(tmp_path / "dogs", official.make_dog_breeds_files(unlabelled=3))
     dogs = ("dataset=dog_breeds", f"dataset.root={root}", "dataset.image_size=32", *SMALL[6:], *GRID)
     assert thaw(monkeypatch, "probe", *dogs, f"out={tmp_path / 'run'}") == 0
     assert thaw(monkeypatch, "submit", str(tmp_path / "run"), f"out={tmp_path / 'mine.csv'}") == 0

@@ -297,8 +297,7 @@ def images_at(trained: Any, paths: list[str]) -> Tensor:
     from thaw.data.image import decode_image
     from thaw.data.preprocessing import resize_image
     from thaw.data.test_time_augmentation import center_crop
-    from thaw.system.cache_folder import resolve_cache_dir
 
-    root = load_samples(trained.recipe.dataset, trained.recipe.seed, resolve_cache_dir(None), None).root
+    root = load_samples(trained.recipe).root
     pixels = [torch.from_numpy(resize_image(decode_image(root / path), trained.preprocessing).copy()) for path in paths]
     return torch.stack([center_crop(one.permute(2, 0, 1), trained.preprocessing.size) for one in pixels])

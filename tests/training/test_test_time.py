@@ -18,7 +18,6 @@ from thaw.data.factory import load_samples
 from thaw.data.preprocessing import resize_image
 from thaw.data.test_time_augmentation import average_over_views, build_views
 from thaw.inference.load import Classifier, load_checkpoint
-from thaw.system.cache_folder import resolve_cache_dir
 
 CROPPED = (*TINY, "trainer.epochs=1", "dataset.train=4", "dataset.side=40", "dataset.crop=0.8")
 
@@ -63,7 +62,7 @@ def validated(run: Path) -> list[str]:
 
 def largest_mean_probabilities(trained: Classifier, kind: str = "ten_crop") -> dict[str, float]:
     recipe = trained.recipe
-    samples = load_samples(recipe.dataset, recipe.seed, resolve_cache_dir(None), None)
+    samples = load_samples(recipe)
     found = {}
     for position in samples.get_positions("test"):
         path = samples.samples[position].path

@@ -206,7 +206,7 @@ def _compute_crop_boxes(
 
 
 def _compute_crop_windows(image_sizes: np.ndarray, size: int, shift: bool, random_values: np.ndarray) -> np.ndarray:
-    """Return boxes as `_compute_crop_boxes` does, of `size` pixels: at a random position, or central as in evaluation."""
+    """Return boxes as `_compute_crop_boxes` does, of `size` pixels: at a random position, or central."""
     margin = image_sizes - size
     corner = np.floor((margin + 1) * random_values[:, [TOP, LEFT]]) if shift else np.round(margin / 2.0)
     return np.concatenate([corner, np.full_like(corner, size)], 1)

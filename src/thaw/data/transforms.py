@@ -75,7 +75,7 @@ def _warp_affine(images: Tensor, affine: Tensor, limits: Tensor, size: int) -> T
 
 
 def build_color_matrices(brightness: np.ndarray, saturation: np.ndarray, hue_shift: np.ndarray) -> Tensor:
-    """Return RGB matrices [n, 3, 3] that rotate hue in the YIQ plane by `hue_shift` turns, scale saturation and brightness."""
+    """Return RGB matrices [n, 3, 3] that rotate hue by `hue_shift` turns (YIQ), then saturation and brightness."""
     to_yiq = np.array(RGB_TO_YIQ)
     sine, cosine = np.sin(2 * np.pi * hue_shift), np.cos(2 * np.pi * hue_shift)
     zeros, ones = np.zeros_like(hue_shift), np.ones_like(hue_shift)
