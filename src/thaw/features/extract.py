@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -114,8 +115,7 @@ def extract_features(
                 last_outputs[depth] = values
                 streams[depth].write(to_bytes(values))
         for stream in streams.values():
-            stream.flush()
-            os.fsync(stream.fileno())
+            _flush_to_disk(stream)
     if shard.index == 0:
         for depth, values in last_outputs.items():
             _write_metadata(source, request, depth, values, time.perf_counter() - start_time)
@@ -143,8 +143,12 @@ def concatenate_shards(folder: Path, num_shards: int) -> None:
             with shard_path.open("rb") as shard_stream:
                 shutil.copyfileobj(shard_stream, stream, 2**24)
             shard_path.unlink()
-        stream.flush()
-        os.fsync(stream.fileno())
+        _flush_to_disk(stream)
+
+
+def _flush_to_disk(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 @contextmanager

@@ -22,7 +22,7 @@ NEIGHBOR_COUNTS = (100, 50, 20, 10, 5, 3, 1)
 # classes and was worse.
 LOGISTIC_C_VALUES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SVM_C_VALUES = (1e-6, 1e-5, 1e-4, 1e-3)
-PATIENCE = 2  # settings in a row that are worse than the best so far; weaker regularization takes longest
+MAX_WORSE_SETTINGS = 2  # settings in a row that are worse than the best so far; weaker regularization takes longest
 MAX_ITERATIONS = 1000
 UNCALIBRATED_REMARK = "probabilities are not calibrated"
 
@@ -111,7 +111,7 @@ def _fit_regularization_path(
         yield trial
         num_worse = num_worse + 1 if trial.accuracy < best_accuracy else 0
         best_accuracy = max(best_accuracy, trial.accuracy)
-        if num_worse == PATIENCE:
+        if num_worse == MAX_WORSE_SETTINGS:
             return
 
 
