@@ -88,7 +88,7 @@ class Bomb:
 def test_a_pickled_object_is_refused_and_not_executed(alone: Path) -> None:
     trace = alone.parent / "executed"
     changed(alone, lambda content: content["thaw"].update(bomb=Bomb(trace)))
-    with pytest.raises(UserError, match=r"pickled objects.*would have to be executed"):
+    with pytest.raises(UserError, match=r"pickled objects.*must be executed"):
         load_checkpoint(alone)
     assert not trace.exists()
     alone.write_bytes(pickle.dumps({"thaw": Bomb(trace)}))
@@ -112,8 +112,8 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda content: content["state_dict"].update({FIRST: torch.zeros(32, 3, 5, 5)}),
         r"of another shape: .* \[32, 3, 5, 5\] instead of \[32, 3, 3, 3\]",
     ),
-    "no tensor": (lambda content: content["state_dict"].update({FIRST: 3}), "something else than tensors"),
-    "newer": (lambda content: content["thaw"].update(format=99), "format 99, of a newer thaw"),
+    "no tensor": (lambda content: content["state_dict"].update({FIRST: 3}), "other things than tensors"),
+    "newer": (lambda content: content["thaw"].update(format=99), "format 99, of a newer version of thaw"),
     "no classes": (lambda content: content["thaw"].pop("classes"), r"thaw\.classes: Field required"),
     "two means": (lambda content: content["thaw"]["preprocessing"].update(mean=[0.5, 0.5]), r"preprocessing\.mean"),
     "no such backbone": (
@@ -199,7 +199,7 @@ def test_an_export_that_was_cut_off_or_changed_is_refused(alone: Path) -> None:
     with pytest.raises(UserError, match="truncated or damaged"):
         load_checkpoint(file)
     for metadata, told in (
-        ({"classes": "ABCD"}, "metadata that are no JSON"),
+        ({"classes": "ABCD"}, "metadata are not JSON"),
         ({"classes": '["A"]'}, r"thaw\.classes"),
         ({"thaw_format": "9"}, "format 9"),
     ):

@@ -34,10 +34,11 @@ def run(arguments: Sequence[str]) -> int:
     ]:
         raise UserError("nothing was started.", problems)
     from thaw.inference.report import check_reportable, write_report
+    from thaw.runs.run import Run
 
-    directories = [Path(argument).expanduser() for argument in arguments]
-    for directory in directories:
-        check_reportable(directory)
-    for directory in directories:
-        print(f"the report is {write_report(directory)}")
+    runs = [Run(Path(argument).expanduser()) for argument in arguments]
+    for run in runs:
+        check_reportable(run)
+    for run in runs:
+        print(f"the report is {write_report(run)}")
     return EXIT_SUCCESS
