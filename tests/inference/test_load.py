@@ -95,7 +95,7 @@ class Payload:
 def test_a_pickled_object_is_rejected_and_not_executed(checkpoint: Path) -> None:
     trace = checkpoint.parent / "executed"
     change_file(checkpoint, lambda content: content["thaw"].update(payload=Payload(trace)))
-    with pytest.raises(UserError, match=r"pickled objects.*would have to be executed"):
+    with pytest.raises(UserError, match=r"pickled objects.*must be executed"):
         load_checkpoint(checkpoint)
     assert not trace.exists()
     checkpoint.write_bytes(pickle.dumps({"thaw": Payload(trace)}))
@@ -119,8 +119,8 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda content: content["state_dict"].update({FIRST_WEIGHT: torch.zeros(32, 3, 5, 5)}),
         r"of another shape: .* \[32, 3, 5, 5\] instead of \[32, 3, 3, 3\]",
     ),
-    "no tensor": (lambda content: content["state_dict"].update({FIRST_WEIGHT: 3}), "something else than tensors"),
-    "newer": (lambda content: content["thaw"].update(format=99), "format 99, of a newer thaw"),
+    "no tensor": (lambda content: content["state_dict"].update({FIRST_WEIGHT: 3}), "other things than tensors"),
+    "newer": (lambda content: content["thaw"].update(format=99), "format 99, of a newer version of thaw"),
     "no classes": (lambda content: content["thaw"].pop("classes"), r"thaw\.classes: Field required"),
     "two means": (lambda content: content["thaw"]["preprocessing"].update(mean=[0.5, 0.5]), r"preprocessing\.mean"),
     "no such backbone": (
@@ -205,7 +205,7 @@ def test_a_truncated_or_changed_export_is_rejected(checkpoint: Path) -> None:
     with pytest.raises(UserError, match="truncated or damaged"):
         load_checkpoint(file)
     for metadata, message in (
-        ({"classes": "ABCD"}, "metadata that are no JSON"),
+        ({"classes": "ABCD"}, "metadata are not JSON"),
         ({"classes": '["A"]'}, r"thaw\.classes"),
         ({"thaw_format": "9"}, "format 9"),
     ):

@@ -28,9 +28,11 @@ def report(runs: Sequence[Path]) -> int:
         UserError: if one of them is no run, or has not ended.
     """
     from thaw.inference.report import check_reportable, write_report
+    from thaw.runs.run import Run
 
-    for directory in runs:
-        check_reportable(directory)
-    for directory in runs:
-        print(f"the report is {write_report(directory)}")
+    opened_runs = [Run(directory) for directory in runs]
+    for run in opened_runs:
+        check_reportable(run)
+    for run in opened_runs:
+        print(f"the report is {write_report(run)}")
     return EXIT_SUCCESS

@@ -1,4 +1,4 @@
-"""`report.html` of a run that has ended, from its files."""
+"""Write `report.html` of a finished run from its files."""
 
 from __future__ import annotations
 
@@ -17,39 +17,36 @@ from thaw.runs.run import Run
 from thaw.visualization.reports.run import ExplainedModel, render_run_report
 
 
-def check_reportable(directory: Path) -> None:
-    """Raises UserFault where `directory` lacks what the page is made of."""
-    run = Run(directory)
-    if missing := run.find_missing_files():
-        fix = f"thaw resume {directory}" if run.exists else ""
-        got = f"there is no {', no '.join(missing)}"
-        raise UserError(
-            "no report without a run that has ended.", [Problem(str(directory), got, "a run directory", fix)]
-        )
+def check_reportable(run: Run) -> None:
+    """Raise UserError if `run` lacks a file that the report needs."""
+    if missing_files := run.find_missing_files():
+        fix = f"thaw resume {run.directory}" if run.exists else ""
+        got = f"there is no {', no '.join(missing_files)}"
+        problem = Problem(str(run.directory), got, "a run directory", fix)
+        raise UserError("no report without a finished run.", [problem])
 
 
-def write_report(directory: Path) -> Path:
-    """Writes `report.html` anew and returns its path. The test images are taken from where the recipe has them; where
-    they are not to be had, the page says so.
+def write_report(run: Run) -> Path:
+    """Write `report.html` of `run` again and return its path. The test images are read from the data set of the recipe;
+    if they cannot be read, the page says so.
 
     Raises:
-        UserFault: where the run has not ended, or its checkpoint cannot be used.
+        UserError: if the run has not finished, or its checkpoint cannot be used.
     """
-    check_reportable(directory)
-    classifier = load_checkpoint(directory)
+    check_reportable(run)
+    classifier = load_checkpoint(run.directory)
 
     def load_run_pixels(paths: Sequence[str]) -> np.ndarray:
         return _load_test_pixels(classifier, paths)
 
     costs = compute_stage_costs(classifier.network, classifier.preprocessing.size)
     model = ExplainedModel(classifier.network, classifier.preprocessing, classifier.classes, costs, load_run_pixels)
-    run = Run(directory)
     run.write_report(render_run_report(run, model))
     return run.report_path
 
 
 def _load_test_pixels(classifier: Classifier, paths: Sequence[str]) -> np.ndarray:
-    """Raises OSError where an image is not to be had."""
+    """Raise OSError if an image cannot be read or downloaded."""
     recipe = classifier.recipe
     try:
         root = load_samples(recipe).root

@@ -1,4 +1,4 @@
-"""A file -> what a checkpoint of thaw's holds, or a refusal that says what it is instead. Nothing in it is executed."""
+"""Read checkpoints without executing anything in them; a file that is none is named for what it is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from thaw.runs.files import BEST_CHECKPOINT
 
 EXPECTED_INPUT = f"a run directory, or its {BEST_CHECKPOINT}"
 WEIGHTS_HINT = "python train.py backbone.weights=FILE starts a training from weights alone"
-FOREIGN_FORMATS = (  # first bytes, what they are of
+FOREIGN_FORMATS = (  # first bytes, description
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes it"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"GGUF", "a GGUF file"),
@@ -35,12 +35,12 @@ class _Preprocessing(StrictModel):
     resize: int
     interpolation: Literal[tuple(INTERPOLATIONS)]  # type: ignore[valid-type]
     mean: Triple
-    std: Triple = Field(validation_alias=AliasChoices("std", "deviation"))  # the second name is version 0.1's
+    std: Triple = Field(validation_alias=AliasChoices("std", "deviation"))  # version 0.1 wrote deviation
     squash: bool
 
 
 class CheckpointMetadata(StrictModel):
-    """What `training.checkpoint.description` writes, as it comes back."""
+    """The description in a checkpoint: recipe, class names, preprocessing, stages. Training writes it."""
 
     format: int
     recipe: dict[str, Any]
@@ -51,10 +51,10 @@ class CheckpointMetadata(StrictModel):
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """The file that `place` names: itself, or of a run directory the best epoch's.
+    """Return `path` if it is a file, or the checkpoint of the best epoch if it is a run directory.
 
     Raises:
-        UserFault: where there is none.
+        UserError: if there is none.
     """
     if path.is_file():
         return path
@@ -81,11 +81,12 @@ def resolve_checkpoint(path: Path) -> Path:
 
 
 def read_checkpoint(file: Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
-    """What `file` says of itself, and the network's tensors by name; of an export to safetensors by the library's.
+    """Return the description in `file` and the tensors of the network by name. An export to safetensors has the names
+    of the library.
 
     Raises:
-        UserFault: for a file that is no whole checkpoint of thaw's, is of a newer thaw, or holds more than tensors and
-            plain data.
+        UserError: if the file is not a complete checkpoint of thaw, was written by a newer version, or holds more than
+            tensors and plain data.
     """
     if is_exported(file):
         return _read_export(file)
@@ -97,24 +98,24 @@ def read_checkpoint(file: Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
     metadata = content.get("thaw") if isinstance(content, Mapping) else None
     if not isinstance(metadata, Mapping):
         raise checkpoint_error(
-            file, _describe_content(content), f"a checkpoint of thaw's, {EXPECTED_INPUT}", WEIGHTS_HINT
+            file, _describe_content(content), f"a checkpoint of thaw: {EXPECTED_INPUT}", WEIGHTS_HINT
         )
     if metadata.get("format") != CHECKPOINT_FORMAT:
         is_newer = isinstance(metadata.get("format"), int) and metadata["format"] > CHECKPOINT_FORMAT
-        got = f"format {metadata.get('format')}{', of a newer thaw' if is_newer else ''}"
+        got = f"format {metadata.get('format')}{', of a newer version of thaw' if is_newer else ''}"
         raise checkpoint_error(
             file, got, f"format {CHECKPOINT_FORMAT}", "pip install --upgrade thaw" if is_newer else ""
         )
     state_dict = content.get("state_dict")
     if not isinstance(state_dict, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state_dict.values()):
-        raise checkpoint_error(file, "state_dict holds something else than tensors", "tensors by name")
+        raise checkpoint_error(file, "state_dict holds other things than tensors", "tensors by name")
     return _parse_metadata(file, metadata), {
         str(name).removeprefix("network."): tensor for name, tensor in state_dict.items()
     }
 
 
 def is_exported(file: Path) -> bool:
-    """Whether `thaw export --format safetensors` has written it, by its metadata."""
+    """Return whether `thaw export --format safetensors` has written `file`."""
     try:
         with safe_open(file, "pt") as handle:
             return "thaw_format" in (handle.metadata() or {})
@@ -138,22 +139,24 @@ def _read_export(file: Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
         metadata = {key: json.loads(raw_metadata[key]) for key in keys}
     except ValueError as error:
         raise checkpoint_error(
-            file, f"metadata that are no JSON: {error}", "a description as thaw writes it"
+            file, f"its metadata are not JSON: {error}", "a description as thaw writes it"
         ) from error
     return _parse_metadata(file, {"format": CHECKPOINT_FORMAT, **metadata}), tensors
 
 
 def check_fit(file: Path, state_dict: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raises UserFault naming the tensors of `state` that are missing, unknown or of another shape than `wanted`'s."""
+    """Raise UserError if tensors of `state_dict` are missing, unknown, or differ in shape from `expected`."""
     if got := "; ".join(_find_mismatches(state_dict, expected)):
         unknown = [name for name in state_dict if name not in expected]
         pairs = ((name, find_closest_name(name, unknown)) for name in expected if name not in state_dict)
         renames = [f"{suggestion} -> {name}" for name, suggestion in pairs if suggestion]
-        fix = f"the file as it was trained{f'; renamed? {format_names(renames, 3)}' if renames else ''}"
-        raise checkpoint_error(file, got, f"the {len(expected)} tensors of its own recipe's network", fix)
+        renamed_note = f"; renamed? {format_names(renames, 3)}" if renames else ""
+        fix = f"the file as training wrote it{renamed_note}"
+        raise checkpoint_error(file, got, f"the {len(expected)} tensors of the network in its recipe", fix)
 
 
 def checkpoint_error(file: Path, got: str, valid: str, fix: str = "") -> UserError:
+    """Return the error for a checkpoint that cannot be used."""
     return UserError("the checkpoint cannot be used.", [Problem(str(file), got, valid, fix)])
 
 
@@ -173,7 +176,7 @@ def _find_mismatches(state_dict: Mapping[str, Tensor], expected: Mapping[str, Te
 
 
 def _identify_foreign_file(file: Path) -> str:
-    """What the file is by its first bytes, where that is nothing that torch.save writes."""
+    """Return what the file is by its first bytes; empty if torch.save may have written it."""
     with file.open("rb") as stream:
         first_bytes = stream.read(4096)
     if not first_bytes:
@@ -204,7 +207,7 @@ def _identify_archive(file: Path) -> str:
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
     if any(name.endswith("/constants.pkl") for name in names):
-        return "a TorchScript program, which would have to be executed"
+        return "a TorchScript program, which must be executed to load it"
     if not any(name.endswith("/data.pkl") for name in names):
         return "a Keras model" if "model.weights.h5" in names else f"a zip archive of {format_names(names, 3)}"
     return ""
@@ -215,17 +218,19 @@ def _load_file(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         global_match = re.search(r"GLOBAL ([\w.]+)", str(error))
-        objects = f"pickled objects{f' ({global_match[1]})' if global_match else ''}, which would have to be executed"
+        objects = (
+            f"pickled objects{f' ({global_match[1]})' if global_match else ''}, which must be executed to load them"
+        )
         is_pickle = global_match or "Unsupported" in str(error) or "weights_only" in str(error).lower()
         raise checkpoint_error(
-            file, f"it holds {objects}" if is_pickle else "no file of torch.save's", EXPECTED_INPUT
+            file, f"it holds {objects}" if is_pickle else "not a file of torch.save", EXPECTED_INPUT
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise checkpoint_error(file, str(error).strip().splitlines()[0], "a whole checkpoint") from error
+        raise checkpoint_error(file, str(error).strip().splitlines()[0], "a complete checkpoint") from error
 
 
 def _describe_content(content: Any) -> str:
-    """What torch.save has written, if it is no checkpoint of thaw's."""
+    """Return what a file of torch.save holds that is no checkpoint of thaw."""
     if not isinstance(content, Mapping):
         return f"a {type(content).__name__}"
     if "pytorch-lightning_version" in content:
@@ -233,7 +238,7 @@ def _describe_content(content: Any) -> str:
     num_tensors = sum(isinstance(value, Tensor) for value in content.values())
     if num_tensors:
         return (
-            f"{num_tensors} tensors by name, as torchvision's and timm's files hold: no classes, preprocessing, recipe"
+            f"{num_tensors} tensors by name, like the files of torchvision and timm: no classes, preprocessing, recipe"
         )
     return f"entries {format_names(map(str, content), 5) or 'none'}, and no `thaw` among them"
 
@@ -248,4 +253,4 @@ def _parse_metadata(file: Path, metadata: Mapping[str, Any]) -> CheckpointMetada
         raise checkpoint_error(file, format_names(messages, 3), "a description as thaw writes it") from error
 
 
-CHECKPOINT_FORMAT = 1  # raised when a checkpoint of an older thaw can no longer be read
+CHECKPOINT_FORMAT = 1  # increased when checkpoints of older versions can no longer be read

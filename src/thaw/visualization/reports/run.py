@@ -1,11 +1,10 @@
-"""A run on one page that needs nothing else: what was trained on what and how, and what came of it."""
+"""The HTML report of a run: data, training, results and environment on one page in one file."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -43,67 +42,83 @@ METRIC_LABELS = {
 
 def render_run_report(run: Run, model: ExplainedModel) -> str:
     """Return the HTML page of a finished run. `model` holds the network of its best epoch. If the test images cannot be
-    read (`model.load_pixels` raises OSError), the page says so in place of the pictures."""
-    recipe, record, metrics = run.recipe, run.record, run.metrics
+    read (`model.load_pixels` raises OSError), the page says so in place of the images."""
     test_predictions = run.read_test_predictions(model.classes)
-    confusion, history = test_predictions.compute_confusion_matrix(), run.read_history()
-    plots = {path.stem: encode_data_uri(path.read_bytes()) for path in sorted(run.plots_directory.glob("*.png"))}
+    confusion = test_predictions.compute_confusion_matrix()
     return render_template(
         "run_report.html",
-        name=run.name,
-        dataset=recipe.dataset.name,
-        backbone=recipe.backbone.name,
-        strategy="probe" if run.is_probe else recipe.strategy.name,
-        metrics=metrics,
-        result_sentences=list(_describe_results(metrics, record, test_predictions, history)),
-        notes=recipe.notes,
-        metric_rows=list(_build_metric_rows(metrics)),
-        plots=plots,
+        **_build_overview(run),
+        result_sentences=list(_describe_results(run, test_predictions)),
         confused_pairs=find_confused_pairs(confusion, model.classes),
         class_metrics=compute_class_metrics(confusion, model.classes),
         **_build_image_section(model, test_predictions),
-        headings=HEADINGS,
-        phases=list(
-            build_phase_tables([item.facts for item in model.stages], build_plan_from_dicts(record.get("plan", ())))
-        ),
-        parameters=record["parameters"],
-        features=record.get("features", []),
-        stages=[item.facts.name for item in model.stages],
-        data=record["data"],
-        groups=_build_groups(record, recipe, metrics, model),
-        config=run.recipe_text,
-        commands=_build_command_rows(run.directory, record),
+        **_build_plan_section(run, model),
+        groups=_build_groups(run, model),
+        commands=_build_command_rows(run),
     )
 
 
-def _describe_results(
-    metrics: Mapping[str, Any],
-    record: Mapping[str, Any],
-    test_predictions: TestPredictions,
-    history: list[dict[str, str]],
-) -> Iterator[str]:
-    """What the numbers mean, in sentences."""
-    test, count = metrics["test"], len(test_predictions.labels)
-    low, high = test["accuracy_ci95"]
+def _build_overview(run: Run) -> dict[str, Any]:
+    recipe, metrics = run.recipe, run.metrics
+    return {
+        "name": run.name,
+        "dataset": recipe.dataset.name,
+        "backbone": recipe.backbone.name,
+        "strategy": "probe" if run.is_probe else recipe.strategy.name,
+        "notes": recipe.notes,
+        "metrics": metrics,
+        "metric_rows": list(_build_metric_rows(metrics)),
+        "plots": {path.stem: encode_data_uri(path.read_bytes()) for path in sorted(run.plots_directory.glob("*.png"))},
+        "parameters": run.record["parameters"],
+        "data": run.record["data"],
+        "recipe_text": run.recipe_text,
+    }
+
+
+def _build_plan_section(run: Run, model: ExplainedModel) -> dict[str, Any]:
+    facts = [cost.facts for cost in model.stages]
+    plan = build_plan_from_dicts(run.record.get("plan", ()))
+    return {
+        "headings": HEADINGS,
+        "phases": list(build_phase_tables(facts, plan)),
+        "features": run.record.get("features", []),
+        "stages": [stage.name for stage in facts],
+    }
+
+
+def _describe_results(run: Run, test_predictions: TestPredictions) -> Iterator[str]:
+    """Yield sentences that explain the numbers."""
+    yield from _describe_test_accuracy(run.metrics["test"], test_predictions)
+    if run.is_probe:
+        yield f"Its head is the best of many that were fitted to frozen features: {run.record['probe']['method']}."
+    rows = run.read_history()
+    if rows and "val" in run.metrics:
+        best_row = max(rows, key=lambda row: selection_score(float(row["val_accuracy"]), float(row["val_loss"])))
+        yield (
+            f"Epoch {best_row['epoch']} of {len(rows)} had the best validation accuracy, "
+            f"{float(best_row['val_accuracy']):.1%} of {run.metrics['val']['count']:,} images; the checkpoint holds the "
+            "weights of this epoch."
+        )
+    elif rows:
+        yield "The checkpoint holds the weights of the last epoch: there are no validation images to choose an epoch by."
+
+
+def _describe_test_accuracy(test_metrics: Mapping[str, Any], test_predictions: TestPredictions) -> Iterator[str]:
+    num_images, num_correct = len(test_predictions.labels), int(test_predictions.correct.sum())
+    low, high = test_metrics["accuracy_ci95"]
     yield (
-        f"Of {count:,} test images, which chose nothing in this run, the network names {int(test_predictions.correct.sum()):,} "
-        f"right: {test['accuracy']:.1%}. Of other images of this kind it would name between {low:.1%} and {high:.1%} "
-        "right, with 95 % confidence."
+        f"The network classifies {num_correct:,} of {num_images:,} test images correctly: "
+        f"{test_metrics['accuracy']:.1%}. These images chose nothing in this run. On other images of the same kind the "
+        f"accuracy is between {low:.1%} and {high:.1%}, with 95 % confidence."
     )
     class_counts = np.bincount(test_predictions.labels, minlength=len(test_predictions.classes))
-    majority_share, majority_class = class_counts.max() / count, test_predictions.classes[int(class_counts.argmax())]
-    verdict = "better than" if low > majority_share else "not clearly better than"
-    yield f"That is {verdict} answering {majority_class} to every image, which would be right for {majority_share:.1%}."
-    if "probe" in record:
-        yield f"Its head is the best of many that were tried on frozen features: {record['probe']['method']}."
-    if history and "val" in metrics:
-        best_row = max(history, key=lambda row: selection_score(float(row["val_accuracy"]), float(row["val_loss"])))
-        yield (
-            f"Epoch {best_row['epoch']} of {len(history)} had the best validation accuracy, "
-            f"{float(best_row['val_accuracy']):.1%} of {metrics['val']['count']:,} images; its weights are the ones kept."
-        )
-    elif history:
-        yield "Without validation images there was nothing to choose an epoch by: the last one is kept."
+    majority_class = test_predictions.classes[int(class_counts.argmax())]
+    majority_fraction = class_counts.max() / num_images
+    verdict = "better than" if low > majority_fraction else "not clearly better than"
+    yield (
+        f"That is {verdict} predicting {majority_class} for every image, which is correct for {majority_fraction:.1%} "
+        "of them."
+    )
 
 
 def _build_metric_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
@@ -118,7 +133,7 @@ def _format_value(value: Any) -> str:
 
 
 def _build_image_section(model: ExplainedModel, test_predictions: TestPredictions) -> dict[str, Any]:
-    """Rows of test images by what they show, and Grad-CAM of the first ones of each."""
+    """Return rows of test images, and Grad-CAM of the most confident ones."""
     correct = test_predictions.correct
     indices_by_title = {
         "Most confident mistakes": test_predictions.most_confident(~correct, MAX_IMAGES_PER_ROW),
@@ -127,23 +142,22 @@ def _build_image_section(model: ExplainedModel, test_predictions: TestPrediction
     }
     indices = list(dict.fromkeys(index for row in indices_by_title.values() for index in row))
     try:
-        pixels = dict(
-            zip(indices, model.load_pixels([test_predictions.paths[index] for index in indices]), strict=True)
-        )
+        images = model.load_pixels([test_predictions.paths[index] for index in indices])
     except OSError as error:
         return {"example_rows": {}, "cams": [], "cam_stage": "", "no_images_reason": str(error), "no_cams_reason": ""}
+    pixels = dict(zip(indices, images, strict=True))
     rows = {
-        title: [_describe_image(test_predictions, image_index, pixels[image_index]) for image_index in row]
+        title: [_describe_image(test_predictions, index, pixels[index]) for index in row]
         for title, row in indices_by_title.items()
         if row
     }
-    cams, stage, reason = _compute_cams(
-        model, test_predictions, pixels, _interleave(list(indices_by_title.values())[::2])[: model.max_images]
-    )
+    confident_indices = _interleave(list(indices_by_title.values())[::2])[: model.max_images]
+    cams, stage, reason = _compute_cams(model, test_predictions, pixels, confident_indices)
     return {"example_rows": rows, "cams": cams, "cam_stage": stage, "no_images_reason": "", "no_cams_reason": reason}
 
 
 def _interleave(rows: list[list[int]]) -> list[int]:
+    """Return the first of each row, then the second of each, ..."""
     max_length = max(map(len, rows))
     return [row[index] for index in range(max_length) for row in rows if index < len(row)]
 
@@ -167,7 +181,8 @@ def _describe_image(
 def _compute_cams(
     model: ExplainedModel, test_predictions: TestPredictions, pixels: Mapping[int, np.ndarray], indices: list[int]
 ) -> tuple[list[dict[str, Any]], str, str]:
-    """By picture, what spoke for the answer, and for the label where that is another; the stage; else why not."""
+    """Return for each image its Grad-CAM for the prediction and, if that is wrong, for the label; then the stage, and
+    the reason if there are none."""
     targets = np.stack([test_predictions.predictions[indices], test_predictions.labels[indices]], 1)
     try:
         grad_cam = compute_grad_cam(model, np.stack([pixels[index] for index in indices]), targets)
@@ -190,34 +205,32 @@ def _compute_cams(
     return cams, grad_cam.stage, ""
 
 
-def _build_groups(
-    record: Mapping[str, Any], recipe: Recipe, metrics: Mapping[str, Any], model: ExplainedModel
-) -> dict[str, Rows]:
-    method_rows = _build_probe_rows(record["probe"]) if "probe" in record else _build_training_rows(recipe)
+def _build_groups(run: Run, model: ExplainedModel) -> dict[str, Rows]:
+    method_rows = _build_probe_rows(run) if run.is_probe else _build_training_rows(run.recipe)
     return {
-        "Data and source": _build_data_rows(record, recipe, model),
-        "How it was trained": method_rows,
-        "Time": _build_timing_rows(metrics["timing"], "probe" in record),
-        "Environment": _build_environment_rows(record),
+        "Data and pretrained weights": _build_data_rows(run.record, run.recipe, model),
+        "Training": method_rows,
+        "Time": _build_timing_rows(run.metrics["timing"], run.is_probe),
+        "Environment": _build_environment_rows(run.record),
     }
 
 
 def _build_data_rows(record: Mapping[str, Any], recipe: Recipe, model: ExplainedModel) -> Rows:
     data, source, preprocessing = record["data"], record["source"], model.preprocessing
-    skipped_rows = [("broken, left out", f"{len(data['skipped'])}")] if data["skipped"] else []
+    skipped_rows = [("unreadable, left out", f"{len(data['skipped'])}")] if data["skipped"] else []
     problem_rows = [(problem["kind"], f"{problem['count']}") for problem in data["problems"] if "count" in problem]
     return [
         ("data set", f"{recipe.dataset.name}, {data['classes']} classes"),
         *((f"{split} images", f"{count:,}") for split, count in data["images"].items()),
-        *(skipped_rows or []),
+        *skipped_rows,
         *problem_rows,
         ("fingerprint", data["fingerprint"]),
         ("backbone", f"{recipe.backbone.library} {recipe.backbone.name}"),
-        ("source weights", str(source["name"]) if source else "none: random"),
+        ("pretrained weights", str(source["name"]) if source else "none: random"),
         *([("SHA-256", str(source["hash"]))] if source and source.get("hash") else []),
         (
             "image size",
-            f"{preprocessing.size} x {preprocessing.size}, cut from the centre after resizing to {preprocessing.resize}",
+            f"{preprocessing.size} x {preprocessing.size}, center crop after resizing to {preprocessing.resize}",
         ),
     ]
 
@@ -237,14 +250,16 @@ def _build_training_rows(recipe: Recipe) -> Rows:
     ]
 
 
-def _build_probe_rows(probe: Mapping[str, Any]) -> Rows:
+def _build_probe_rows(run: Run) -> Rows:
+    probe = run.record["probe"]
     setting = ", ".join(f"{name} {value}" for name, value in probe["setting"].items())
-    return [("method", str(probe["method"])), ("setting", setting or "none"), ("all that was tried", "probe.csv")]
+    trials_file = run.probe_trials_path.name
+    return [("method", str(probe["method"])), ("setting", setting or "none"), ("all trials", trials_file)]
 
 
 def _build_timing_rows(timing: Mapping[str, float], is_probe: bool) -> Rows:
-    rows = [("in all, with reading and testing", f"{timing['wall_s']:.1f} s")]
-    rows.append(("trying classifiers" if is_probe else "epochs", f"{timing['train_s']:.1f} s"))
+    rows = [("total, with reading and testing", f"{timing['wall_s']:.1f} s")]
+    rows.append(("fitting classifiers" if is_probe else "epochs", f"{timing['train_s']:.1f} s"))
     rows += [("computing frozen features", f"{timing['cache_s']:.1f} s")] if timing["cache_s"] else []
     return rows + ([("in training", f"{timing['images_per_s']:,.0f} images/s")] if timing["images_per_s"] else [])
 
@@ -263,27 +278,29 @@ def _build_environment_rows(record: Mapping[str, Any]) -> Rows:
     ]
 
 
-def _build_command_rows(directory: Path, record: Mapping[str, Any]) -> Rows:
-    quoted_directory = shlex.quote(str(directory))
+def _build_command_rows(run: Run) -> Rows:
+    quoted_directory = shlex.quote(str(run.directory))
     return [
-        ("the same run again", str(record["command"])),
-        ("measure it on its test images, or others", f"thaw evaluate {quoted_directory}"),
-        ("what it says of a picture", f"thaw predict {quoted_directory} IMAGE"),
-        ("what it sees in a picture", f"thaw explain {quoted_directory} IMAGE"),
-        ("its curves in TensorBoard", f"thaw dashboard {quoted_directory}"),
+        ("train the same run again", str(run.record["command"])),
+        ("measure it on its test images, or on others", f"thaw evaluate {quoted_directory}"),
+        ("predict an image", f"thaw predict {quoted_directory} IMAGE"),
+        ("show which regions of an image decide", f"thaw explain {quoted_directory} IMAGE"),
+        ("show its curves in TensorBoard", f"thaw dashboard {quoted_directory}"),
     ]
 
 
 MAX_IMAGES, MIN_IMAGES = 4, 2
-MAX_MULTIPLY_ADDS = 1.5e9  # multiply-adds for all pictures: Lite0 at 224 pixels takes 0.4e9 a picture, ResNet-50 4.1e9
+MAX_MULTIPLY_ADDS = 1.5e9  # for all images; EfficientNet-Lite0 at 224 pixels takes 0.4e9 per image, ResNet-50 4.1e9
 COLORMAP = "inferno"
 
 
 @dataclass(frozen=True)
 class ExplainedModel:
-    """A trained network in evaluation mode, on the CPU, and what belongs to it. `pixels` gives uint8 [n, size, size, 3]
-    of test images by path, as the network sees them before they are normalised. `unseen` says why the network cannot be
-    looked into, if it cannot."""
+    """A trained network in evaluation mode, on the CPU, with its preprocessing, classes and stages.
+
+    `load_pixels` returns test images by path as uint8 [n, size, size, 3], as the network gets them before they are
+    normalized. `unavailable_reason` says why Grad-CAM cannot be computed; empty if it can.
+    """
 
     network: Network
     preprocessing: Preprocessing
@@ -294,17 +311,17 @@ class ExplainedModel:
 
     @property
     def max_images(self) -> int:
-        """Of how many pictures Grad-CAM costs little."""
-        return max(
-            MIN_IMAGES, min(MAX_IMAGES, int(MAX_MULTIPLY_ADDS / sum(stage.multiply_adds for stage in self.stages)))
-        )
+        """The number of images for which Grad-CAM takes little time."""
+        multiply_adds = sum(stage.multiply_adds for stage in self.stages)
+        return max(MIN_IMAGES, min(MAX_IMAGES, int(MAX_MULTIPLY_ADDS / multiply_adds)))
 
 
 def compute_grad_cam(model: ExplainedModel, pixels: np.ndarray, targets: np.ndarray) -> GradCam:
-    """Grad-CAM of uint8 [n, size, size, 3], as `subject.pixels` gives them, for `targets`, int64 [n, k].
+    """Return Grad-CAM of `pixels`, uint8 [n, size, size, 3] as `model.load_pixels` returns them, for the classes
+    `targets`, int64 [n, k].
 
     Raises:
-        ValueError: where no stage puts out maps, or it cannot be looked into.
+        ValueError: if no stage outputs feature maps, or the model has an `unavailable_reason`.
     """
     if model.unavailable_reason:
         raise ValueError(model.unavailable_reason)
@@ -314,12 +331,11 @@ def compute_grad_cam(model: ExplainedModel, pixels: np.ndarray, targets: np.ndar
 
 
 def overlay_cam(pixels: np.ndarray, cam: Tensor, side: int) -> np.ndarray:
-    """uint8 [side, side, 3]: the square picture, under the colours of `cam`, [any, any] from 0 to 1."""
+    """Return the square image in the colors of `cam`, float [any, any] in 0..1, as uint8 [side, side, 3]."""
     heat = upsample_maps(cam[None, None], side)[0, 0].numpy()
-    colours = (matplotlib.colormaps[COLORMAP](np.arange(256))[:, :3] * 255).astype(np.float32)[
-        (heat * 255).astype(np.uint8)
-    ]
+    palette = (matplotlib.colormaps[COLORMAP](np.arange(256))[:, :3] * 255).astype(np.float32)
+    colors = palette[(heat * 255).astype(np.uint8)]
     opacity = (0.25 + 0.4 * heat)[..., None]
     image = np.asarray(Image.fromarray(pixels).resize((side, side)), dtype=np.float32)
-    blended: np.ndarray = (image + (colours - image) * opacity).round().astype(np.uint8)
+    blended: np.ndarray = (image + (colors - image) * opacity).round().astype(np.uint8)
     return blended
