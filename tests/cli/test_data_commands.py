@@ -121,14 +121,14 @@ def test_the_report_is_whole_and_refers_to_nothing_outside(report: Path) -> None
     assert all(one.startswith("data:image/") for one in page.references)
 
 
-def test_the_report_shows_counts_sizes_colours_samples_and_augmentation(report: Path) -> None:
+def test_the_report_shows_counts_sizes_colors_samples_and_augmentation(report: Path) -> None:
     page = Page((report / "report.html").read_text(encoding="utf-8"))
     shown = [section for section, _ in page.images]
     assert {"classes", "sizes", "aspects", "samples", "augmented"} <= set(shown)
     assert shown.count("samples") == 2 * 8
     assert shown.count("augmented") == 6 * 5
     assert "flip 0.5" in page.sections["augmented"]
-    assert {"red", "green", "blue"} <= set(page.sections["colour"].split())
+    assert {"red", "green", "blue"} <= set(page.sections["color"].split())
     assert {"ants", "bees"} <= set(page.sections["classes"].split())
 
 
@@ -167,7 +167,7 @@ def test_a_report_without_a_place_gets_a_folder_of_its_own_under_the_outputs(
         assert thaw(monkeypatch, "data", "report", *of(data), "dataset.image_size=32", output) == 0
     pages = list((tmp_path / "outputs").glob("report_folder_*/report.html"))
     assert len(pages) == 2
-    assert "augments nothing" in Page(pages[0].read_text(encoding="utf-8")).sections["augmented"]
+    assert "has no augmentation" in Page(pages[0].read_text(encoding="utf-8")).sections["augmented"]
 
 
 def test_a_report_of_many_classes_says_how_many_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

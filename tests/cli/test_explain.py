@@ -60,14 +60,14 @@ def test_a_run_leaves_a_page_that_is_whole_and_refers_to_nothing_outside(run: Pa
 def test_the_page_says_what_the_files_say(run: Path) -> None:
     left, metrics = page(run / "report.html"), json.loads((run / "metrics.json").read_text())
     assert f"{metrics['test']['accuracy']:.3f}" in left.sections["metrics"]
-    assert "20 test images" in left.sections["told"]
-    assert "of 2 had the best validation accuracy" in left.sections["told"]
+    assert "20 test images" in left.sections["results"]
+    assert "of 2 had the best validation accuracy" in left.sections["results"]
     assert "Phase all: epochs 1 to 2" in left.sections["plan"]
     assert "features were not cached: nothing before" in left.sections["plan"]
     assert "test images" in left.sections["classes"]
     shown = [section for section, _ in left.images]
-    assert {"curves", "confusion", "pictures", "grad_cam"} <= set(shown)
-    assert "Grad-CAM in the stage block3" in left.sections["grad_cam"]
+    assert {"curves", "confusion", "images", "grad_cam"} <= set(shown)
+    assert "Computed in the stage block3" in left.sections["grad_cam"]
     versions = json.loads((run / "run.json").read_text())["versions"]
     assert all(f"{name} {version}" in " ".join(left.sections.values()) for name, version in versions.items())
 
@@ -86,14 +86,14 @@ def test_a_page_without_validation_images_and_without_its_data(tmp_path: Path, m
     of_data = ("dataset=folder", f"dataset.root={data}", "dataset.fractions.val=0.0", "dataset.image_size=32")
     assert launch([*of_data, *SMALL, "strategy=fixed", f"output_dir={tmp_path / 'outputs'}"]) == 0
     run = only_run(tmp_path / "outputs")
-    assert "nothing to choose an epoch by" in page(run / "report.html").sections["told"]
+    assert "nothing to choose an epoch by" in page(run / "report.html").sections["results"]
     assert "<td><b></td>" not in (run / "report.html").read_text()
     assert "<b>" in page(run / "report.html").sections["classes"]
     shutil.rmtree(data)
     data.mkdir()
     assert thaw(monkeypatch, "report", str(run)) == 0
     left = page(run / "report.html")
-    assert "They are not at hand" in left.sections["pictures"]
+    assert "They are not available" in left.sections["images"]
     assert "confusion" in {section for section, _ in left.images}
 
 
@@ -102,7 +102,7 @@ def test_a_probe_leaves_a_page_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert thaw(monkeypatch, "probe", *of_data, "heads.seeds=1", "heads.epochs=2", f"out={tmp_path / 'run'}") == 0
     left = page(tmp_path / "run" / "report.html")
     assert left.open == []
-    assert "best of many" in left.sections["told"]
+    assert "best of many" in left.sections["results"]
     assert "probe" in {section for section, _ in left.images}
 
 

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tests.data.official import write_files
 from tests.images import image_folder
 from thaw.config.compose import compose_recipe
 from thaw.inference.load import load_checkpoint
-from thaw.training.extraction import extract_features
+from thaw.training.extraction import Extraction, extract_features
 
 SMALL = tuple(one for one in TINY if not one.startswith("trainer.epochs"))
 GRID = ("heads.learning_rates=1e-3,1e-2", "heads.weight_decays=0,0.1", "heads.seeds=2", "heads.epochs=3")
@@ -172,12 +173,12 @@ def test_test_images_choose_nothing(probed: tuple[Path, str], tmp_path: Path, mo
     """With features of the test images that are all wrong, the same is chosen and the same weights are kept."""
     from thaw.probing import probe as probing
 
-    def spoiled(recipe: object) -> object:
-        found = extract_features(recipe)  # type: ignore[arg-type]
-        found.values[found.samples.get_positions("test")] = 1e3
-        return found
+    def extract_spoiled_features(*arguments: Any, **options: Any) -> Extraction:
+        extraction = extract_features(*arguments, **options)
+        extraction.values[extraction.samples.get_positions("test")] = 1e3
+        return extraction
 
-    monkeypatch.setattr(probing, "extract_features", spoiled)
+    monkeypatch.setattr(probing, "extract_features", extract_spoiled_features)
     assert thaw(monkeypatch, "probe", *SMALL, *GRID, f"out={tmp_path / 'run'}") == 0
     one, other = (torch.load(run / "checkpoints/best.ckpt")["state_dict"] for run in (probed[0], tmp_path / "run"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())

@@ -56,4 +56,4 @@ def test_a_sweep_over_limits_computes_features_once(tmp_path: Path, capsys: pyte
     output = capsys.readouterr().out
     assert output.count("features of 72 images computed") == 1
     assert output.count("features of 72 images found in the cache") == 1
-    assert "train images left aside: 28" in output
+    assert "unused train images: 28" in output

@@ -47,14 +47,11 @@ def run(arguments: Sequence[str]) -> int:
     directories = [Path(argument).expanduser() for argument in arguments if argument not in settings]
     if not directories:
         raise UserError("nothing to compare.", [Problem("no folder", valid="run directories, sweeps, folders of them")])
-    from thaw.comparison.compare import compare
-    from thaw.comparison.tables import print_comparison
+    from thaw.comparison.comparison import compare
+    from thaw.system.reporter import ConsoleReporter
 
-    print_comparison(
-        compare(
-            directories, Path(output_folders[0]).expanduser() if output_folders else _resolve_output_folder(directories)
-        )
-    )
+    output_dir = Path(output_folders[0]).expanduser() if output_folders else _resolve_output_folder(directories)
+    compare(directories, output_dir, ConsoleReporter())
     return 0
 
 

@@ -60,10 +60,11 @@ def run(arguments: Sequence[str]) -> int:
 
 def _download_dataset(recipe: Recipe, _: Settings) -> int:
     from thaw.data.factory import load_samples
+    from thaw.system.reporter import ConsoleReporter
     from thaw.visualization.reports.console import print_dataset_summary
 
     samples = load_samples(recipe)
-    print_dataset_summary(recipe.dataset.name, samples, {})
+    print_dataset_summary(ConsoleReporter(), recipe.dataset.name, samples, {})
     print(f"it lies in {samples.root}")
     return EXIT_CLEAN
 
@@ -73,14 +74,15 @@ def _verify_dataset(recipe: Recipe, _: Settings) -> int:
     from thaw.data.factory import load_samples
     from thaw.data.inspection import verify_dataset
     from thaw.system.cache_folder import resolve_cache_dir
+    from thaw.system.reporter import ConsoleReporter
     from thaw.visualization.reports.console import print_dataset_summary, print_problems
 
     cache_dir = resolve_cache_dir(recipe.data.cache_dir)
     archive_problems = list(_find_corrupt_archives(recipe, cache_dir))
     samples = load_samples(recipe)
     problems = [*archive_problems, *verify_dataset(samples, recipe.data.near_duplicates)]
-    print_dataset_summary(recipe.dataset.name, samples, {})
-    print_problems(problems)
+    print_dataset_summary(ConsoleReporter(), recipe.dataset.name, samples, {})
+    print_problems(ConsoleReporter(), problems)
     print(f"{len(problems)} kinds of problems" if problems else "every image can be decoded; no problems found")
     return EXIT_PROBLEMS_FOUND if problems else EXIT_CLEAN
 
@@ -117,6 +119,7 @@ def _write_report(recipe: Recipe, settings: Settings) -> int:
     from thaw.data.inspection import inspect_dataset
     from thaw.models.pretrained import IMAGENET_PREPROCESSING
     from thaw.system.cache_folder import resolve_cache_dir
+    from thaw.system.reporter import ConsoleReporter
     from thaw.visualization.reports.console import print_dataset_summary, print_problems
     from thaw.visualization.reports.dataset import write_report
 
@@ -127,8 +130,8 @@ def _write_report(recipe: Recipe, settings: Settings) -> int:
     inspection = inspect_dataset(samples, preprocessing, cache_dir, True, recipe.data.near_duplicates, max_bytes)
     labels, augmentation = inspection.samples.get_labels(), build_augmentation(recipe.augment)
     images = ImageDataset(inspection.store, labels, preprocessing.size, augmentation, recipe.seed)
-    print_dataset_summary(name, inspection.samples, inspection.skipped)
-    print_problems(inspection.problems)
+    print_dataset_summary(ConsoleReporter(), name, inspection.samples, inspection.skipped)
+    print_problems(ConsoleReporter(), inspection.problems)
     out = Path(settings["out"]).expanduser() if settings["out"] else generate_output_path(recipe, "report")
     print(f"the report is {write_report(name, inspection, images, out)}")
     return EXIT_CLEAN

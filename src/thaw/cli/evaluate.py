@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, fields, replace
 from pathlib import Path
@@ -67,6 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     from thaw.config.recipe_overrides import with_overrides
     from thaw.inference.evaluate import evaluate_splits
     from thaw.inference.load import load_checkpoint
+    from thaw.runs.run import Run
     from thaw.system.process import configure_process
 
     checkpoint_path = Path(run_or_checkpoint).expanduser()
@@ -79,8 +79,8 @@ def run(arguments: Sequence[str]) -> int:
     evaluations_by_split = evaluate_splits(classifier, recipe, splits)
     metrics = {split: setting.compute_metrics() for split, setting in evaluations_by_split.items()}
     _print_evaluations(evaluations_by_split, metrics)
-    if not overrides and (metrics_path := checkpoint_path / "metrics.json").is_file():
-        print(_describe_differences(metrics, json.loads(metrics_path.read_text(encoding="utf-8"))))
+    if not overrides and (recorded_metrics := Run(checkpoint_path).metrics):
+        print(_describe_differences(metrics, recorded_metrics))
     if command_settings.get("out"):
         _write_outputs(
             Path(command_settings["out"]).expanduser(), classifier, next(iter(evaluations_by_split.items())), metrics
@@ -195,17 +195,14 @@ def _write_outputs(
 ) -> None:
     import torch
 
-    from thaw.runs.predictions import format_predictions
-    from thaw.runs.run import PREDICTIONS_FILE
-    from thaw.system.files import write_json, write_text
+    from thaw.runs.run import write_evaluation
+    from thaw.system.files import write_text
     from thaw.visualization.plots.training import save_confusion_matrix, save_reliability_diagram
 
     split, evaluation = split_evaluation
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "metrics.json", metrics)
-    write_text(folder / "per_class.csv", _format_csv(evaluation.compute_class_metrics()))
     positions = torch.from_numpy(evaluation.positions)
-    write_text(folder / PREDICTIONS_FILE, format_predictions(evaluation.samples, evaluation.logits, positions))
+    write_evaluation(folder, dict(metrics), evaluation.samples, evaluation.logits, positions)
+    write_text(folder / "per_class.csv", _format_csv(evaluation.compute_class_metrics()))
     count, error, confusion = len(evaluation.labels), metrics[split]["ece"], evaluation.confusion
     title = f"{confusion.trace()} of {count} {split} images right"
     save_confusion_matrix(confusion, evaluation.samples.classes, title, folder / "confusion_matrix.png")

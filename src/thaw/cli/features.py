@@ -21,7 +21,7 @@ from thaw.config.schema import Recipe
 if TYPE_CHECKING:
     import numpy as np
 
-    from thaw.training.extraction import ExtractedFeatures
+    from thaw.training.extraction import Extraction
 
 VALUE_OPTIONS, FLAGS = ("--out", "--stage", "--projector", "--map", CONFIG_DIR_OPTION), ("--maps",)
 OUTPUT_OPTIONS = ("--out", "--projector", "--map")
@@ -139,9 +139,10 @@ def _find_maps_problems(feature_arguments: FeatureArguments) -> Iterator[Problem
 
 def _write_outputs(recipe: Recipe, feature_arguments: FeatureArguments) -> int:
     from thaw.features.export import pool_features
+    from thaw.system.reporter import ConsoleReporter
     from thaw.training.extraction import extract_features
 
-    extraction = extract_features(recipe, feature_arguments.stage)
+    extraction = extract_features(recipe, feature_arguments.stage, ConsoleReporter())
     if feature_arguments.has_maps and extraction.values.ndim == 2:
         problem = Problem("--maps", f"the stage {extraction.stage}, which puts out vectors", fix="leave --maps out")
         raise UserError("nothing was written.", [problem])
@@ -165,7 +166,7 @@ def _write_outputs(recipe: Recipe, feature_arguments: FeatureArguments) -> int:
     return EXIT_SUCCESS
 
 
-def _export_features(recipe: Recipe, extraction: ExtractedFeatures, features: np.ndarray, file: Path) -> None:
+def _export_features(recipe: Recipe, extraction: Extraction, features: np.ndarray, file: Path) -> None:
     from thaw.features.export import Export, build_writers
 
     export = Export(features, extraction.samples, recipe.backbone.name, extraction.stage)
@@ -174,7 +175,7 @@ def _export_features(recipe: Recipe, extraction: ExtractedFeatures, features: np
     print(f"features {_format_shape(features)} in {file}")
 
 
-def _write_projector(recipe: Recipe, extraction: ExtractedFeatures, features: np.ndarray, folder: Path) -> None:
+def _write_projector(recipe: Recipe, extraction: Extraction, features: np.ndarray, folder: Path) -> None:
     from thaw.visualization.plots.projector import CONFIG_FILE, build_projector_writers, select_positions
 
     positions = select_positions(len(features), recipe.seed)
@@ -193,7 +194,7 @@ def _write_projector(recipe: Recipe, extraction: ExtractedFeatures, features: np
     print(f"for the projector: thaw dashboard {folder}, then http://localhost:6006/#projector")
 
 
-def _save_embedding_plot(recipe: Recipe, extraction: ExtractedFeatures, features: np.ndarray, file: Path) -> None:
+def _save_embedding_plot(recipe: Recipe, extraction: Extraction, features: np.ndarray, file: Path) -> None:
     from thaw.visualization.plots.embedding import compute_embedding, plot_embedding
 
     embeddings = compute_embedding(features, recipe.seed)

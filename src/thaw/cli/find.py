@@ -122,9 +122,11 @@ def _find_recipe_problems(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _find_learning_rate(recipe: Recipe, settings: Settings) -> int:
+    from thaw.system.reporter import ConsoleReporter
     from thaw.training.tuner.lr_finder import range_test
 
-    curve, phase = range_test(recipe, float(settings["lowest"]), float(settings["highest"]), int(settings["steps"]))
+    limits, steps = (float(settings["lowest"]), float(settings["highest"])), int(settings["steps"])
+    curve, phase = range_test(recipe, *limits, steps, ConsoleReporter())
     folder = (
         Path(settings["out"]).expanduser() if settings["out"] else generate_output_path(recipe, "find_learning_rate")
     )
@@ -138,7 +140,7 @@ def _find_learning_rate(recipe: Recipe, settings: Settings) -> int:
 
 def _write_curve(curve: LRCurve, title: str, folder: Path) -> None:
     from thaw.system.files import write_text
-    from thaw.training.tuner.lr_plot import save_lr_curve
+    from thaw.training.tuner.lr_finder import save_lr_curve
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = zip(curve.learning_rates, curve.losses, curve.smoothed_losses, strict=True)
@@ -164,9 +166,10 @@ def _print_suggested_rate(curve: LRCurve) -> int:
 
 
 def _find_batch_size(recipe: Recipe, settings: Settings) -> int:
+    from thaw.system.reporter import ConsoleReporter
     from thaw.training.tuner.batch_size_finder import find_batch_size
 
-    trials = find_batch_size(recipe, int(settings["lowest"]), int(settings["highest"]))
+    trials = find_batch_size(recipe, int(settings["lowest"]), int(settings["highest"]), ConsoleReporter())
     print(
         f"phase {trials.phase_name}; random {trials.input_kind} that lie on the device, so without loading and augmentation\n"
     )

@@ -123,8 +123,7 @@ def _inspect_network(
 def _build_plan(recipe: Recipe, network: Network) -> tuple[Plan, int]:
     from thaw.models.network import HEAD
     from thaw.models.parameters import count_parameters
-    from thaw.training.freezing import plan_for_recipe
-    from thaw.training.optimizers import collect_trainable_parameters
+    from thaw.training.freezing import collect_trainable_parameters, plan_for_recipe
 
     plan = plan_for_recipe(recipe, network)
     return plan, count_parameters(collect_trainable_parameters(network, plan, [*network.stages, HEAD]))
@@ -191,9 +190,11 @@ def _print_layers(layers: Sequence[LayerInfo]) -> None:
 
 
 def _print_plan(recipe: Recipe, summary: NetworkSummary, plan: Plan) -> None:
+    from thaw.system.reporter import ConsoleReporter
     from thaw.visualization.reports.console import print_plan
 
     total = sum(stage.facts.num_parameters for stage in summary.stages)
     build_console().print()
     facts = [stage.facts for stage in summary.stages]
-    print_plan(facts, plan, {"total": total, "trainable": summary.num_trainable}, recipe.strategy.l2_sp)
+    counts = {"total": total, "trainable": summary.num_trainable}
+    print_plan(ConsoleReporter(), facts, plan, counts, recipe.strategy.l2_sp)

@@ -113,6 +113,6 @@ def read_description(file: Path) -> str:
             lines and (not text or line.startswith("#  "))
         ):  # an indented line is a command
             break
-        lines += [text] if text and not text.startswith("@package") else []
+        lines += [text] if text and not text.startswith(("@package", "yaml-language-server:")) else []
     first_sentence = re.split(r"(?<=\.)\s+(?=[A-Z])", " ".join(lines), maxsplit=1)[0]
     return first_sentence.removesuffix(".") or "-"

@@ -18,7 +18,7 @@ from thaw.config.errors import EXIT_SUCCESS, Problem, UserError, find_closest_na
 from thaw.config.schema import CaptchaDatasetConfig, FolderDatasetConfig, Recipe
 
 if TYPE_CHECKING:
-    from thaw.probing.probe import ProbeResult
+    from thaw.probing.result import ProbeResult
     from thaw.probing.trial import ProbeTrial
 
 HELP = """thaw probe [key=value ...]
@@ -161,17 +161,18 @@ def _find_validation_problems(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _probe(recipe: Recipe, settings: Mapping[str, str], folder: Path) -> int:
-    from thaw.probing.linear_heads import Grid
+    from thaw.probing.linear_heads import HeadGrid
     from thaw.probing.probe import probe
+    from thaw.system.reporter import ConsoleReporter
 
-    defaults = Grid()
-    grid = Grid(
+    defaults = HeadGrid()
+    grid = HeadGrid(
         _parse_numbers(settings, "heads.learning_rates", defaults.learning_rates),
         _parse_numbers(settings, "heads.weight_decays", defaults.weight_decays),
         int(settings.get("heads.seeds", defaults.seeds)),
         int(settings.get("heads.epochs", defaults.epochs)),
     )
-    _print_result(run_interruptible(lambda: probe(recipe, grid, folder)))
+    _print_result(run_interruptible(lambda: probe(recipe, grid, folder, ConsoleReporter())))
     return EXIT_SUCCESS
 
 
@@ -198,7 +199,7 @@ def _print_result(result: ProbeResult) -> None:
     print(
         f"test accuracy {test_metrics['accuracy']:.3f}   95 % interval {low:.3f} to {high:.3f}, {test_metrics['count']} images"
     )
-    print(f"everything is in {result.directory}: a run like any other; probe.csv has all that was tried")
+    print(f"everything is in {result.run.directory}: a run like any other; probe.csv has all that was tried")
 
 
 def _iter_rows(result: ProbeResult) -> Iterator[list[str]]:

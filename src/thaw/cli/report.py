@@ -33,11 +33,11 @@ def run(arguments: Sequence[str]) -> int:
         Problem(argument, "no such option", fix="thaw report RUN") for argument in arguments if argument.startswith("-")
     ]:
         raise UserError("nothing was started.", problems)
-    from thaw.inference.report import check_reportable, write_page
+    from thaw.inference.report import check_reportable, write_report
 
     directories = [Path(argument).expanduser() for argument in arguments]
     for directory in directories:
         check_reportable(directory)
     for directory in directories:
-        print(f"the report is {write_page(directory)}")
+        print(f"the report is {write_report(directory)}")
     return EXIT_SUCCESS

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from thaw.cli.arguments import is_help_request
-from thaw.config.errors import Problem, UserError
+from thaw.config.errors import EXIT_FAILURE, EXIT_SUCCESS, Problem, UserError
 from thaw.runs.run import check_resumable
 from thaw.sweep.record import is_sweep
+from thaw.system.reporter import ConsoleReporter
 
 HELP = """thaw resume DIR
 
@@ -43,11 +46,18 @@ def resume(directory: Path) -> int:
     if is_sweep(directory):
         from thaw.sweep.sweep import resume_sweep
 
-        return resume_sweep(directory)
+        result = resume_sweep(directory, command_line=get_command_line(), reporter=ConsoleReporter())
+        return EXIT_FAILURE if result.unfinished_jobs else EXIT_SUCCESS
     check_resumable(directory)  # before torch is imported
-    from thaw.training import start
+    from thaw.cli.train import report_training
+    from thaw.training.start import resume_run
 
-    return start.resume(directory)
+    return report_training(lambda reporter: resume_run(directory, reporter=reporter), directory)
+
+
+def get_command_line() -> str:
+    """Return the command of this process, as runs record it."""
+    return shlex.join(["python", *sys.argv])
 
 
 def set_environment() -> None:

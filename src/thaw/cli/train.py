@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
@@ -14,10 +14,11 @@ from hydra.core.utils import run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from thaw.cli.resume import resume, set_environment
+from thaw.cli.resume import get_command_line, resume, set_environment
 from thaw.config.compose import CONFIG_NAME, CheckedCommand, Command, check_command, get_config_folder, parse_command
 from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_USER_ERROR, Problem, UserError
 from thaw.system.launcher import detect_launcher, is_worker
+from thaw.system.reporter import ConsoleReporter, Reporter
 
 
 def launch(arguments: Sequence[str]) -> int:
@@ -71,7 +72,8 @@ def _start(command: Command) -> int:
     if command.multirun:
         from thaw.sweep.sweep import sweep
 
-        return sweep(command)
+        result = sweep(command, command_line=get_command_line(), reporter=ConsoleReporter())
+        return EXIT_FAILURE if result.unfinished_jobs else EXIT_SUCCESS
     return _run(check_command(command))
 
 
@@ -85,13 +87,31 @@ def _print_help(arguments: Sequence[str]) -> int:
     return 0
 
 
+def report_training(train: Callable[[Reporter], object], directory: Path) -> int:
+    """Call `train` with a console reporter; print its error and return the exit status."""
+    from thaw.system.process import Interrupted
+
+    try:
+        train(ConsoleReporter())
+    except UserError as error:
+        print(f"thaw: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except Interrupted:
+        print(f"\ninterrupted; continue with: python train.py resume={directory}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_SUCCESS
+
+
 def _run(checked_command: CheckedCommand) -> int:
     recipe = checked_command.build_recipe()
 
     def run_training(config: DictConfig) -> int:
-        from thaw.training.start import start
+        from thaw.training.start import start_run
 
-        return start(recipe, Path(HydraConfig.get().runtime.output_dir))
+        directory = Path(HydraConfig.get().runtime.output_dir)
+        return report_training(
+            lambda reporter: start_run(recipe, directory, command=get_command_line(), reporter=reporter), directory
+        )
 
     context = HydraContext(config_loader=checked_command.config_loader, callbacks=Callbacks(checked_command.config))
     try:

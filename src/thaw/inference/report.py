@@ -28,7 +28,7 @@ def check_reportable(directory: Path) -> None:
         )
 
 
-def write_page(directory: Path) -> Path:
+def write_report(directory: Path) -> Path:
     """Writes `report.html` anew and returns its path. The test images are taken from where the recipe has them; where
     they are not to be had, the page says so.
 
