@@ -23,7 +23,13 @@ PRINTS_CONFIG = ("--help", "--cfg")
 TRAIN_PREFIXES = ("python train.py", "thaw train")
 TRAIN_COMMANDS = [line for line in COMMANDS if line.startswith(TRAIN_PREFIXES)]
 CONFIG_COMMANDS = [line for line in TRAIN_COMMANDS if any(flag in line for flag in PRINTS_CONFIG)]
-TRAININGS = [line for line in TRAIN_COMMANDS if line not in CONFIG_COMMANDS and "--config-dir" not in line]
+TRAININGS = sorted(  # `thaw train` does the same as `python train.py`
+    {
+        line.replace("thaw train", "python train.py")
+        for line in TRAIN_COMMANDS
+        if line not in CONFIG_COMMANDS and "--config-dir" not in line
+    }
+)
 VERBS = [line for line in COMMANDS if line.startswith("thaw ") and "|" not in line and line not in TRAIN_COMMANDS]
 NEEDS_RUN = ("evaluate", "predict", "explain", "export", "report")
 VERBS_AFTER_TRAINING = [line for line in VERBS if line.split()[1] in NEEDS_RUN]
