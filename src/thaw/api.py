@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from thaw.comparison.comparison import Comparison, RunSource
     from thaw.inference.load import CheckpointLike, Classifier
-    from thaw.models.staged_model import StagedModel
-    from thaw.probing.result import ProbeResult
+    from thaw.models.stages import StagedModel
+    from thaw.probing.record import ProbeResult
     from thaw.training.extraction import Extraction
     from thaw.training.tuner.lr_finder import LRCurve
 
@@ -176,7 +176,7 @@ def split_stages(model: nn.Module, size: int = 224) -> StagedModel:
     Raises:
         UserError: if it cannot be traced or cut.
     """
-    from thaw.models.staged_model import split_stages as split
+    from thaw.models.stages import split_stages as split
 
     return split(model, size)
 

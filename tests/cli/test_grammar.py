@@ -17,8 +17,8 @@ from thaw.cli.grammar import ANY_RECIPE_KEY, Verb, VerbCommand, VerbGroup
 from thaw.cli.main import main, thaw
 from thaw.cli.options import Option, out_option, path_argument
 from thaw.cli.words import SplitWords, split_words
+from thaw.config.catalog import list_group_choices
 from thaw.config.errors import UserError
-from thaw.config.presets import list_group_choices
 
 SLOW_MODULES = {"torch", "hydra", "omegaconf", "pydantic", "rich", "yaml", "numpy", "matplotlib"}
 
@@ -149,7 +149,8 @@ def test_an_unknown_verb_gets_the_nearest_one(
 def test_help_of_thaw_and_of_its_verbs_imports_no_slow_library() -> None:
     code = """if True:
         import sys
-        from thaw.cli.main import main, VERBS
+        from thaw.cli.main import main
+        from thaw.cli.main import VERBS
         main(["--help"])
         for verb in VERBS:
             if verb != "train":

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from tests.conftest import thaw
-from thaw.config.catalog import list_backbones
+from thaw.config.catalog import list_backbones, read_description
 from thaw.config.compose import check_command, parse_command
-from thaw.config.presets import read_description
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 GROUPS = sorted({file.parent.name for file in CONF.glob("*/*.yaml")})

@@ -53,9 +53,9 @@ def test_a_data_set_that_has_moved_is_found_by_its_root(
 
 
 def test_a_loaded_network_predicts_what_the_run_recorded(dogs: tuple[Path, Path]) -> None:
+    from thaw.data.augmentation import center_crop
     from thaw.data.image import decode_image
     from thaw.data.preprocessing import resize_image
-    from thaw.data.test_time_augmentation import center_crop
 
     run, root = dogs
     classifier = load_checkpoint(run)

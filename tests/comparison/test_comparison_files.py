@@ -17,7 +17,7 @@ from tests.comparison.records import build_correct, write_failed_run, write_run
 from thaw.comparison.comparison import Comparison, build_comparison
 from thaw.comparison.figures import MAX_CLASSES, select_most_different_classes, stack_curves
 from thaw.comparison.records import find_runs, read_results
-from thaw.comparison.terminal import report_comparison
+from thaw.comparison.tables import report_comparison
 from thaw.system.reporter import ConsoleReporter
 
 FIGURES = ["accuracy", "classes", "loss", "time"]

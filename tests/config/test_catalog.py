@@ -15,7 +15,7 @@ from thaw.config.catalog import (
     read_optimizer_arguments,
     resolve_torch_optimizer,
 )
-from thaw.config.signature import describe_argument_type, is_valid_value, parse_constructor_arguments
+from thaw.config.optimizer_rules import describe_argument_type, is_valid_value, parse_constructor_arguments
 
 OPTIMIZERS = sorted(list_optimizer_files())
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import typed
+from thaw.config.catalog import list_group_choices
 from thaw.config.compose import check_command, parse_command
 from thaw.config.errors import Problem, UserError
 from thaw.config.guesses import CHOICE_GUESSES, KEY_GUESSES, SECTIONS, VALUE_GUESSES
-from thaw.config.presets import list_group_choices
 from thaw.config.reference import find_fields, iter_literals
 from thaw.config.schema import Recipe
 

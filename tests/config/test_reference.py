@@ -12,8 +12,15 @@ from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 from thaw.config.compose import compose_recipe
-from thaw.config.json_schema import SECTION_GROUPS, build_json_schema, build_schema_files
-from thaw.config.reference import NOT_SET, describe_keys, describe_valid_values, read_field_docs
+from thaw.config.reference import (
+    NOT_SET,
+    SECTION_GROUPS,
+    build_json_schema,
+    build_schema_files,
+    describe_keys,
+    describe_valid_values,
+    read_field_docs,
+)
 from thaw.config.schema import MlpHeadConfig, StepSchedule
 
 FILES = sorted((ROOT / "conf").rglob("*.yaml"))
@@ -84,7 +91,7 @@ def test_the_string_below_a_field_is_its_description_also_if_a_base_class_has_it
 
 def test_the_schema_files_are_up_to_date() -> None:
     files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "schema").glob("*")}
-    assert files == build_schema_files(), "run python -m thaw.config.json_schema"
+    assert files == build_schema_files(), "run python -m thaw.config.reference"
 
 
 @every_file

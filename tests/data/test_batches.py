@@ -10,10 +10,9 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from tests.data.pictures import make_pixels
-from thaw.data.augmentation import Augmentation
+from thaw.data.augmentation import Augmentation, center_crop
 from thaw.data.batches import Batch, EpochBatchSampler, ImageDataset, SequentialBatchSampler, build_dataloader
 from thaw.data.image_store import ImageStore
-from thaw.data.test_time_augmentation import center_crop
 from thaw.data.transforms import apply_augmentation
 
 SIZE = 16

@@ -10,8 +10,8 @@ from torchvision.models import EfficientNet_B0_Weights, ResNet18_Weights, ResNet
 from torchvision.transforms import functional as F
 
 from tests.data.pictures import make_image, make_pixels
+from thaw.data.augmentation import center_crop
 from thaw.data.preprocessing import Preprocessing, resize_image
-from thaw.data.test_time_augmentation import center_crop
 
 SIZES = [
     (333, 500),

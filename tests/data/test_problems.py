@@ -12,8 +12,13 @@ from PIL import Image
 from tests.data.pictures import make_image, write_class_folders
 from thaw.data.image import decode_image
 from thaw.data.inspection import verify_dataset
-from thaw.data.near_duplicates import compute_difference_hash, compute_difference_hashes, find_near_duplicates
-from thaw.data.problems import DatasetProblem, find_problems
+from thaw.data.problems import (
+    DatasetProblem,
+    compute_difference_hash,
+    compute_difference_hashes,
+    find_near_duplicates,
+    find_problems,
+)
 from thaw.data.samples import Samples, load_folder_samples
 
 

@@ -10,8 +10,7 @@ import pytest
 from tests.data.pictures import write_class_folders
 from thaw.config.errors import UserError
 from thaw.data.readers import Row
-from thaw.data.samples import load_folder_samples
-from thaw.data.splits import split_per_class
+from thaw.data.samples import load_folder_samples, split_per_class
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "test": "test"}
 ROWS = [Row(f"{name}/{number:03}.png", name) for name in ("ant", "bee") for number in range(40 + 60 * (name == "bee"))]

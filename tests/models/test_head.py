@@ -309,10 +309,10 @@ def test_a_run_with_each_head_is_loaded_and_gives_its_recorded_predictions(
 
 def load_images(classifier: Any, paths: list[str]) -> Tensor:
     """Load test images of a run, uint8 [n, 3, size, size]."""
+    from thaw.data.augmentation import center_crop
     from thaw.data.factory import load_samples
     from thaw.data.image import decode_image
     from thaw.data.preprocessing import resize_image
-    from thaw.data.test_time_augmentation import center_crop
 
     recipe, preprocessing = classifier.recipe, classifier.preprocessing
     root = load_samples(recipe).root

@@ -21,8 +21,8 @@ from torchvision import models
 from thaw.config.compose import compose_recipe
 from thaw.config.errors import UserError
 from thaw.config.schema import BackboneConfig
+from thaw.data.augmentation import center_crop
 from thaw.data.preprocessing import resize_image
-from thaw.data.test_time_augmentation import center_crop
 from thaw.models.pretrained import load_pretrained
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from thaw.config.errors import UserError
-from thaw.models.staged_model import split_stages
+from thaw.models.stages import split_stages
 
 
 class SmallNetwork(nn.Module):

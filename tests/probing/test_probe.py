@@ -13,7 +13,7 @@ from thaw.config.compose import compose_recipe
 from thaw.config.errors import UserError
 from thaw.probing.linear_heads import HeadGrid
 from thaw.probing.probe import check_validation, probe
-from thaw.probing.result import ProbeResult
+from thaw.probing.record import ProbeResult
 from thaw.runs.run import Run
 from thaw.system.reporter import Reporter
 from thaw.training.extraction import Extraction, extract_features

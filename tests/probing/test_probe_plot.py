@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thaw.probing.plot import save_probe_plot
+from thaw.probing.record import save_probe_plot
 from thaw.probing.trial import KNN_METHOD, LINEAR_HEAD_METHOD, LinearModel, ProbeTrial
 
 LINEAR = LinearModel(np.eye(2), np.zeros(2))

@@ -18,7 +18,7 @@ from thaw.config.errors import UserError
 from thaw.config.search_space import Dimension, parse_search_space
 from thaw.runs.search import Search, SearchTrial, find_trial_runs, read_search, report_epochs, study_up_to
 from thaw.sweep.record import read_jobs, read_sweep
-from thaw.sweep.sampling import suggest_values
+from thaw.sweep.search import suggest_values
 
 RATES = "optimizer.learning_rate=tag(log,interval(1e-12,1e-2))"
 SMALL = (*TINY, "strategy=fixed", "trainer.epochs=3")

@@ -14,8 +14,7 @@ from PIL import Image
 from tests.conftest import TINY, only_run
 from thaw.cli.train import launch
 from thaw.data.augmentation import Augmentation
-from thaw.data.batches import EpochBatchSampler, ImageDataset
-from thaw.data.class_balance import class_weights
+from thaw.data.batches import EpochBatchSampler, ImageDataset, class_weights
 from thaw.data.image_store import ImageStore
 from thaw.data.transforms import apply_augmentation
 

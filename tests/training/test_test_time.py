@@ -14,9 +14,9 @@ from torchvision.transforms.v2 import functional as F
 
 from tests.conftest import TINY, only_run
 from thaw.cli.train import launch
+from thaw.data.augmentation import average_over_views, build_views
 from thaw.data.factory import load_samples
 from thaw.data.preprocessing import resize_image
-from thaw.data.test_time_augmentation import average_over_views, build_views
 from thaw.inference.load import Classifier, load_checkpoint
 
 CROPPED = (*TINY, "trainer.epochs=1", "dataset.train=4", "dataset.side=40", "dataset.crop=0.8")

@@ -6,8 +6,14 @@ from collections.abc import Sequence
 
 from thaw.cli.table import Column, build_console, print_csv, print_table
 from thaw.config.errors import EXIT_SUCCESS
-from thaw.models.catalog import MAX_COUNTED_MODELS, ModelInfo
-from thaw.models.inventory import LIBRARIES, BackboneInventory, find_backbones, load_model_infos
+from thaw.models.catalog import (
+    LIBRARIES,
+    MAX_COUNTED_MODELS,
+    BackboneInventory,
+    ModelInfo,
+    find_backbones,
+    load_model_infos,
+)
 
 FIGURE_COLUMNS = [Column(heading, is_numeric=True) for heading in ("parameters", "top-1", "GMACs", "pixels")]
 COLUMNS = [Column("name", no_wrap=True), *FIGURE_COLUMNS, Column("weights here")]

@@ -20,8 +20,8 @@ from click.shell_completion import (
 
 from thaw.cli.grammar import Verb
 from thaw.cli.options import path_argument
+from thaw.config.catalog import list_group_choices
 from thaw.config.errors import EXIT_SUCCESS
-from thaw.config.presets import list_group_choices
 
 PROGRAM, COMPLETE_VARIABLE = "thaw", "_THAW_COMPLETE"
 SHELLS = ("bash", "zsh", "fish")

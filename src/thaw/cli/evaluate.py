@@ -73,7 +73,7 @@ def evaluate(
     if not overrides and (recorded_metrics := Run(checkpoint).metrics):
         _print_differences(metrics, recorded_metrics)
     if out:
-        from thaw.inference.evaluation_files import write_evaluation
+        from thaw.inference.evaluate import write_evaluation
 
         first_split, evaluation = next(iter(evaluations.items()))
         write_evaluation(out, classifier, first_split, evaluation, metrics)
@@ -136,7 +136,7 @@ def _print_confused_pairs(split: str, evaluation: Evaluation) -> None:
 
 
 def _print_differences(metrics: Mapping[str, Any], recorded_metrics: Mapping[str, Any]) -> None:
-    from thaw.inference.evaluation_files import find_metric_differences
+    from thaw.inference.evaluate import find_metric_differences
 
     differences = find_metric_differences(metrics, recorded_metrics)
     if differences is None:

@@ -108,8 +108,7 @@ def features(
     """
     recipe = compose_recipe(overrides, config_dir)  # before torch is imported
     from thaw.features.export import pool_features
-    from thaw.training.extraction import extract_features
-    from thaw.training.feature_files import save_embedding_plot, write_features, write_projector
+    from thaw.training.extraction import extract_features, save_embedding_plot, write_features, write_projector
 
     extraction = extract_features(recipe, stage)
     if maps and extraction.values.ndim == 2:

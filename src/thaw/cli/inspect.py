@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from thaw.config.schema import Recipe
     from thaw.models.cost import LayerInfo, StageCost
     from thaw.strategy.plan import Plan
-    from thaw.training.network_summary import NetworkSummary
+    from thaw.training.freezing import NetworkSummary
 
 IMAGENET_CLASSES = 1000
 DATASET_GROUPS = ("dataset", "experiment")
@@ -50,7 +50,7 @@ def inspect(overrides: Sequence[str], layers: bool, plan: bool, config_dir: Path
     # Weights are not read, so their package need not be installed.
     recipe = compose_recipe([*overrides, "backbone.package=null"], config_dir)
     has_dataset = any(key.lstrip("+").split("=")[0].split(".")[0] in DATASET_GROUPS for key in overrides)
-    from thaw.training.network_summary import summarize_network
+    from thaw.training.freezing import summarize_network
 
     image_size = recipe.dataset.image_size if has_dataset else None
     num_classes = (has_dataset and _count_characters(recipe)) or IMAGENET_CLASSES

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 
 from thaw.cli.grammar import Verb
 from thaw.cli.options import flag, path_argument
+from thaw.config.catalog import get_config_folder, list_group_choices, read_description
 from thaw.config.errors import EXIT_SUCCESS, Problem, UserError, find_closest_name, format_names
-from thaw.config.presets import get_config_folder, list_group_choices, read_description
 
 BACKBONES = "backbones"
 

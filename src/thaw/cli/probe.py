@@ -16,7 +16,7 @@ from thaw.config.errors import EXIT_SUCCESS, Problem
 if TYPE_CHECKING:
     from thaw.config.schema import Recipe
     from thaw.probing.linear_heads import HeadGrid
-    from thaw.probing.result import ProbeResult
+    from thaw.probing.record import ProbeResult
     from thaw.probing.trial import ProbeTrial
 
 FIXED_OVERRIDES = ("strategy=fixed", "head=linear")

@@ -27,7 +27,7 @@ def report(runs: Sequence[Path]) -> int:
     Raises:
         UserError: if one of them is no run, or has not ended.
     """
-    from thaw.inference.report import check_reportable, write_report
+    from thaw.inference.explain import check_reportable, write_report
     from thaw.runs.run import Run
 
     opened_runs = [Run(directory) for directory in runs]

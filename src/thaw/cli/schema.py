@@ -7,8 +7,8 @@ from pathlib import Path
 
 from thaw.cli.grammar import Verb
 from thaw.cli.options import out_option, path_argument
+from thaw.config.catalog import list_group_choices
 from thaw.config.errors import EXIT_SUCCESS, Problem, UserError, find_closest_name, format_names
-from thaw.config.presets import list_group_choices
 
 
 @Verb(
@@ -25,7 +25,7 @@ def schema(group: str | None, out: Path | None) -> int:
     Raises:
         UserError: if there is no such group.
     """
-    from thaw.config.json_schema import build_json_schema
+    from thaw.config.reference import build_json_schema
     from thaw.config.schema import Recipe
 
     groups = [name for name in list_group_choices() if name in Recipe.model_fields]

@@ -13,8 +13,8 @@ from click.shell_completion import CompletionItem
 from thaw.cli.completion import complete_override
 from thaw.cli.exit_status import run_command
 from thaw.cli.grammar import ANY_RECIPE_KEY, HELP_FLAGS, Verb, VerbCommand
+from thaw.config.catalog import get_config_folder, list_group_choices
 from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, Problem, UserError
-from thaw.config.presets import get_config_folder, list_group_choices
 
 if TYPE_CHECKING:
     from thaw.config.compose import CheckedCommand, Command
@@ -134,7 +134,7 @@ def _print_help(arguments: Sequence[str]) -> int:
     import hydra
 
     from thaw.config.compose import CONFIG_NAME
-    from thaw.sweep.resources import register_resource_resolvers
+    from thaw.sweep.launchers import register_resource_resolvers
 
     register_resource_resolvers()
     sys.argv[1:] = list(arguments)

@@ -116,7 +116,7 @@ def _find_keyword_option(verb: Verb, argument: str) -> Option | None:
 
 
 def _list_recipe_fields() -> list[str]:
-    from thaw.config.presets import list_group_choices
+    from thaw.config.catalog import list_group_choices
     from thaw.config.schema import Recipe
 
     return [*Recipe.model_fields, *list_group_choices(), "hydra"]

@@ -17,8 +17,9 @@ from thaw.comparison.tables import (
     build_run_rows,
     format_csv,
     format_markdown,
+    format_text,
+    report_comparison,
 )
-from thaw.comparison.terminal import format_text, report_comparison
 from thaw.system.files import write_atomically, write_text
 from thaw.system.reporter import SILENT, Reporter
 from thaw.system.tables import build_data_frame

@@ -10,7 +10,7 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
-from thaw.config.signature import ArgumentType, parse_constructor_arguments
+from thaw.config.optimizer_rules import ArgumentType, parse_constructor_arguments
 
 # Both libraries register a builder as `@register_model()` (torchvision) or `@register_model` (timm) over `def NAME(`.
 REGISTERED_MODEL_PATTERN = re.compile(
@@ -69,3 +69,30 @@ def is_module_importable(name: str) -> bool:
         or find_spec(top_level_module) is not None
         or PathFinder.find_spec(top_level_module, [str(Path.cwd())]) is not None
     )
+
+
+def get_config_folder() -> Path:
+    """Return `conf/`: inside the installed package, or at the root of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    packaged_folder = package / "conf"
+    return packaged_folder if packaged_folder.is_dir() else package.parents[1] / "conf"
+
+
+def list_group_choices() -> dict[str, list[str]]:
+    """Return the choices of every group of the recipe, both sorted: {"augment": ["caltech_tutorial", ...], ...}."""
+    folders = sorted(path for path in get_config_folder().iterdir() if path.is_dir())
+    choices = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
+    return {group: names for group, names in choices.items() if names}
+
+
+def read_description(file: Path) -> str:
+    """Return the first sentence of the comment that a file of `conf/` begins with, or "-" if there is none."""
+    lines: list[str] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        text = line.removeprefix("#").strip()
+        is_end_of_sentence = lines and (not text or line.startswith("#  "))  # an indented line is a command
+        if not line.startswith("#") or is_end_of_sentence:
+            break
+        lines += [text] if text and not text.startswith(("@package", "yaml-language-server:")) else []
+    first_sentence = re.split(r"(?<=\.)\s+(?=[A-Z])", " ".join(lines), maxsplit=1)[0]
+    return first_sentence.removesuffix(".") or "-"

@@ -20,13 +20,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from thaw.config.composer import CONFIG_NAME as CONFIG_NAME
-from thaw.config.composer import Command as Command
-from thaw.config.composer import Composer
-from thaw.config.composer import resolve_values as resolve_values
+from thaw.config.catalog import get_config_folder as get_config_folder
 from thaw.config.errors import UserError, format_count
+from thaw.config.job_checks import CONFIG_NAME as CONFIG_NAME
+from thaw.config.job_checks import Command as Command
+from thaw.config.job_checks import Composer
+from thaw.config.job_checks import resolve_values as resolve_values
 from thaw.config.overrides import GroupChoices, find_unused_launchers, parse_overrides
-from thaw.config.presets import get_config_folder as get_config_folder
 
 if TYPE_CHECKING:  # pydantic takes 0.1 s, and a wrong choice or an unknown group is reported without it
     from thaw.config.schema import Recipe

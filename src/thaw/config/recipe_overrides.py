@@ -9,11 +9,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from thaw.config.catalog import list_group_choices
 from thaw.config.compose import compose_recipe
 from thaw.config.consistency import DATA_RULES
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.overrides import get_first_line
-from thaw.config.presets import list_group_choices
 from thaw.config.renamed_keys import find_new_key
 from thaw.config.schema import Recipe
 from thaw.config.suggestions import find_suggestion

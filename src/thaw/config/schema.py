@@ -8,31 +8,34 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic import StringConstraints as Text
 
-from thaw.config.schema_augment import (
-    AugmentConfig,
-    ColorJitterConfig,
-    HorizontalFlipConfig,
-    MixingConfig,
-    RandomErasingConfig,
-    RandomResizedCropConfig,
-    RotationConfig,
-)
-from thaw.config.schema_base import Activation, Fraction, Initialization, NonEmptyStr, ReplacedLayers, StrictModel
 from thaw.config.schema_dataset import (
+    Activation,
     Archive,
     CaptchaDatasetConfig,
     CsvDatasetConfig,
     DatasetConfig,
     FolderDatasetConfig,
+    Fraction,
+    Initialization,
+    NonEmptyStr,
+    ReplacedLayers,
     SplitFolders,
     SplitFractions,
+    StrictModel,
 )
 from thaw.config.schema_model import (
+    AugmentConfig,
     BackboneConfig,
+    ColorJitterConfig,
     CosineHeadConfig,
     HeadConfig,
+    HorizontalFlipConfig,
     LinearHeadConfig,
+    MixingConfig,
     MlpHeadConfig,
+    RandomErasingConfig,
+    RandomResizedCropConfig,
+    RotationConfig,
     SourceRowsHeadConfig,
     WeightsPackage,
 )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from thaw.config.schema_base import Fraction, NonEmptyStr, Probability, StrictModel
+from thaw.config.schema_dataset import Fraction, NonEmptyStr, Probability, StrictModel
 
 ParameterKind = Literal["all", "norms", "biases"]
 BatchNormMode = Literal["eval", "statistics", "train"]

@@ -40,7 +40,7 @@ def find_suggestion(override: Override, get_choices: GetChoices, lines: Sequence
 
 def suggest_for_key(key: str, value: Any) -> Problem | None:
     """Return the problem of an unknown key in a YAML file, as `find_suggestion` does for one on the command line."""
-    from thaw.config.presets import list_group_choices
+    from thaw.config.catalog import list_group_choices
 
     choices = list_group_choices()
     new_key, text = find_new_key(key), format_value(value)

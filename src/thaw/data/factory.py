@@ -10,8 +10,7 @@ from thaw.config.schema import Archive, CaptchaDatasetConfig, CsvDatasetConfig, 
 from thaw.data.archive import extract_archive, find_nested_archive
 from thaw.data.captcha import build_captcha_folder
 from thaw.data.cifar import build_cifar_folder
-from thaw.data.download import DownloadError, download, manual_download_error
-from thaw.data.kaggle import KAGGLE_URL_PREFIX, download_competition
+from thaw.data.download import KAGGLE_URL_PREFIX, DownloadError, download, download_competition, manual_download_error
 from thaw.data.readers import SPLITS, Columns, read_csv
 from thaw.data.samples import Samples, build_samples, load_folder_samples
 from thaw.system.cache_folder import cache_write_error, compute_cache_key, resolve_cache_dir

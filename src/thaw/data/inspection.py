@@ -21,9 +21,14 @@ from thaw.data.image_store import (
     open_image_store,
     open_lazy_image_store,
 )
-from thaw.data.near_duplicates import compute_difference_hash, compute_difference_hashes
 from thaw.data.preprocessing import Preprocessing
-from thaw.data.problems import DatasetProblem, build_broken_problems, find_problems
+from thaw.data.problems import (
+    DatasetProblem,
+    build_broken_problems,
+    compute_difference_hash,
+    compute_difference_hashes,
+    find_problems,
+)
 from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
 

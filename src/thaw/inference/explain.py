@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
-from thaw.inference.load import Classifier
-from thaw.inference.predict import preprocess
+from thaw.data.factory import load_samples
+from thaw.data.image import BrokenImageError
+from thaw.inference.load import Classifier, load_checkpoint
+from thaw.inference.predict import load_pixels, preprocess
+from thaw.models.cost import compute_stage_costs
+from thaw.runs.run import Run
 from thaw.system.files import write_text
 from thaw.visualization.interpret.deep_dream import DeepDreamSettings, deep_dream
 from thaw.visualization.interpret.feature_maps import (
@@ -29,7 +34,7 @@ from thaw.visualization.interpret.feature_maps import (
 from thaw.visualization.interpret.grad_cam import grad_cam
 from thaw.visualization.plots.image_grid import CELL_SIDE, save_image_grid, save_image_strips
 from thaw.visualization.reports.html import encode_thumbnail, render_template
-from thaw.visualization.reports.run import overlay_cam
+from thaw.visualization.reports.run import ExplainedModel, overlay_cam, render_run_report
 
 UNLIMITED_SIDE = 10_000  # pixels: images keep their size
 IMAGE_SIDE = 336  # pixels on the page
@@ -212,3 +217,41 @@ def _render_layers(stage: StageMaps) -> list[tuple[str, np.ndarray]]:
         )
         for layer in stage.layers
     ]
+
+
+def check_reportable(run: Run) -> None:
+    """Raise UserError if `run` lacks a file that the report needs."""
+    if missing_files := run.find_missing_files():
+        fix = f"thaw resume {run.directory}" if run.exists else ""
+        got = f"there is no {', no '.join(missing_files)}"
+        problem = Problem(str(run.directory), got, "a run directory", fix)
+        raise UserError("no report without a finished run.", [problem])
+
+
+def write_report(run: Run) -> Path:
+    """Write `report.html` of `run` again and return its path. The test images are read from the data set of the recipe;
+    if they cannot be read, the page says so.
+
+    Raises:
+        UserError: if the run has not finished, or its checkpoint cannot be used.
+    """
+    check_reportable(run)
+    classifier = load_checkpoint(run.directory)
+
+    def load_run_pixels(paths: Sequence[str]) -> np.ndarray:
+        return _load_test_pixels(classifier, paths)
+
+    costs = compute_stage_costs(classifier.network, classifier.preprocessing.size)
+    model = ExplainedModel(classifier.network, classifier.preprocessing, classifier.classes, costs, load_run_pixels)
+    run.write_report(render_run_report(run, model))
+    return run.report_path
+
+
+def _load_test_pixels(classifier: Classifier, paths: Sequence[str]) -> np.ndarray:
+    """Raise OSError if an image cannot be read or downloaded."""
+    recipe = classifier.recipe
+    try:
+        root = load_samples(recipe).root
+        return load_pixels([root / path for path in paths], classifier.preprocessing)
+    except (UserError, BrokenImageError) as error:
+        raise OSError(str(error).splitlines()[0]) from error

@@ -16,8 +16,8 @@ from thaw.config.errors import UserError, find_closest_name, format_names
 from thaw.config.renamed_keys import upgrade_recipe
 from thaw.config.schema import Recipe, TrainerConfig
 from thaw.config.validation import validate_recipe
+from thaw.data.augmentation import average_over_views
 from thaw.data.preprocessing import Preprocessing
-from thaw.data.test_time_augmentation import average_over_views
 from thaw.features.forward import DOUBLE_PRECISION, autocast
 from thaw.inference.predict import ImageLike, Predictions, predict_images
 from thaw.models.factory import load_seeded_pretrained, uninitialized_network

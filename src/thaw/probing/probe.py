@@ -21,8 +21,7 @@ from thaw.probing.classifiers import (
     fit_nearest_neighbors,
 )
 from thaw.probing.linear_heads import HeadGrid, fit_linear_heads
-from thaw.probing.record import write_probe
-from thaw.probing.result import ProbeResult
+from thaw.probing.record import ProbeResult, write_probe
 from thaw.probing.trial import FeatureSet, LinearModel, ProbeData, ProbeTrial, fit_scaling, select_best
 from thaw.runs.run import Run, create_run, lock_run, record_status
 from thaw.system.devices import resolve_accelerator

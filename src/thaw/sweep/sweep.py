@@ -15,7 +15,7 @@ from thaw.config.errors import UserError
 from thaw.config.search_space import is_search
 from thaw.runs.run import lock_run
 from thaw.sweep.job import JobRunner
-from thaw.sweep.launchers import Task
+from thaw.sweep.launchers import Task, register_resource_resolvers
 from thaw.sweep.monitor import monitor_jobs
 from thaw.sweep.record import (
     Sweep,
@@ -26,7 +26,6 @@ from thaw.sweep.record import (
     upgrade_job_directories,
     write_sweep,
 )
-from thaw.sweep.resources import register_resource_resolvers
 from thaw.sweep.search import run_search
 from thaw.sweep.search_report import report_search
 from thaw.system.reporter import SILENT, Reporter

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 
 from thaw.config.errors import Problem, UserError, format_names
 from thaw.config.schema import Recipe, TrainerConfig
+from thaw.data.augmentation import CROP_KINDS, FLIP_KINDS
 from thaw.data.batches import Batch, EpochBatchSampler, ImageDataset, SequentialBatchSampler, build_dataloader
 from thaw.data.samples import Samples
-from thaw.data.test_time_augmentation import CROP_KINDS, FLIP_KINDS
 from thaw.features.cache import FeatureCache
 from thaw.features.cache_policy import Decision
 from thaw.features.cached_features import CachedFeatures

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -15,11 +16,15 @@ from thaw.config.schema import Recipe
 from thaw.data.batches import ImageDataset
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples
+from thaw.features.export import Export, build_writers
 from thaw.features.views import build_plain_views
 from thaw.models.network import Network, StageFacts
+from thaw.system.files import write_atomically
 from thaw.system.reporter import SILENT, Reporter
 from thaw.system.tables import build_data_frame
 from thaw.training.setup import Components, build_components
+from thaw.visualization.plots.embedding import compute_embedding, plot_embedding
+from thaw.visualization.plots.projector import CONFIG_FILE, build_projector_writers, select_positions
 
 
 @dataclass(frozen=True)
@@ -129,3 +134,60 @@ def _resolve_depth(components: Components, stage: str | None) -> int:
         got, fix = f"no stage of {components.recipe.backbone.name}", f"--stage {closest_stage}" if closest_stage else ""
         raise UserError("no such stage.", [Problem(f"--stage {stage}", got, format_names(stage_names), fix)])
     return stage_names.index(stage) + 1
+
+
+def write_features(values: np.ndarray, extraction: Extraction, backbone: str, file: Path) -> None:
+    """Write `values` float32 [samples, ...] to `file` in the format of its suffix: .npz, .npy with .csv, or .parquet.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
+    export = Export(values, extraction.samples, backbone, extraction.stage)
+    for path, write in build_writers(export, file).items():
+        _write(path, write)
+
+
+def write_projector(vectors: np.ndarray, extraction: Extraction, title: str, folder: Path, seed: int) -> int:
+    """Write `vectors` float32 [samples, width] and thumbnails for TensorBoard's projector to `folder`. Returns how many
+    images it shows: if there are too many, those that `seed` draws.
+
+    Raises:
+        UserError: if a file cannot be written.
+    """
+    positions = select_positions(len(vectors), seed)
+    writers = build_projector_writers(vectors, extraction.samples, extraction.images, positions, title)
+    try:
+        folder.mkdir(exist_ok=True)
+        (folder / CONFIG_FILE).unlink(missing_ok=True)  # an earlier one would describe files that are half replaced
+    except OSError as error:
+        raise _build_write_error(folder, error) from error
+    for file, write in writers.items():
+        _write(folder / file, write)
+    return len(positions)
+
+
+def save_embedding_plot(vectors: np.ndarray, extraction: Extraction, title: str, file: Path, seed: int) -> int:
+    """Plot `vectors` float32 [samples, width] in two dimensions, by PCA and t-SNE, as a PNG file. Returns how many
+    images it shows: if there are too many, those that `seed` draws.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
+    embeddings = compute_embedding(vectors, seed)
+    num_shown = len(embeddings.positions)
+    image_count = f"{num_shown:,} of {len(vectors):,} images" if num_shown < len(vectors) else f"{num_shown:,} images"
+    figure = plot_embedding(embeddings, extraction.samples, f"{title}: {image_count}")
+    _write(file, lambda stream: figure.savefig(stream, format="png", dpi=110))
+    return num_shown
+
+
+def _write(file: Path, write: Callable[[BinaryIO], object]) -> None:
+    try:
+        write_atomically(file, write)
+    except OSError as error:
+        raise _build_write_error(file, error) from error
+
+
+def _build_write_error(path: Path, error: OSError) -> UserError:
+    problem = Problem(str(path), error.strerror or str(error), fix="free some space, or choose another place")
+    return UserError("a file cannot be written.", [problem])

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thaw.data.augmentation import average_over_views
 from thaw.data.batches import Batch, EpochBatchSampler
 from thaw.data.preprocessing import Preprocessing
-from thaw.data.test_time_augmentation import average_over_views
 from thaw.data.transforms import apply_augmentation
 from thaw.models.network import Network, Normalize
 from thaw.strategy.plan import PhasePlan, Plan

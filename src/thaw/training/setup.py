@@ -11,8 +11,7 @@ import torch
 from thaw.config.errors import Problem, UserError, format_names
 from thaw.config.schema import Recipe, SourceRowsHeadConfig
 from thaw.data.augmentation import build_augmentation
-from thaw.data.batches import ImageDataset
-from thaw.data.class_balance import class_weights
+from thaw.data.batches import ImageDataset, class_weights
 from thaw.data.factory import load_samples
 from thaw.data.image_store import LazyImageStore
 from thaw.data.inspection import DatasetInspection, inspect_dataset

@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from thaw.config.schema import EMAConfig, TrainerConfig
-from thaw.training.callbacks.synchronization import synchronize
+from thaw.training.callbacks.checks import synchronize
 from thaw.training.freezing import collect_trainable_tensors
 from thaw.training.module import ClassificationModule
 

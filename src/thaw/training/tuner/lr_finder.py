@@ -19,7 +19,7 @@ from thaw.config.schema import Recipe
 from thaw.system.files import write_text
 from thaw.system.reporter import SILENT, Reporter
 from thaw.system.tables import build_data_frame
-from thaw.training.callbacks.finite_loss import NonFiniteLossError
+from thaw.training.callbacks.checks import NonFiniteLossError
 from thaw.training.dataloaders import EpochPreparation
 from thaw.training.setup import TrainingSetup
 from thaw.training.tuner.dry_run import build_dry_run_trainer, restrict_to_phase, set_up_dry_run
