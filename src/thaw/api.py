@@ -93,7 +93,7 @@ def sweep(*overrides: str, verbose: bool = False) -> list[Run]:
         UserError: with every problem of every job, before the first one starts.
     """
     from thaw.config.compose import parse_command
-    from thaw.sweep.sweep import sweep as run_sweep
+    from thaw.sweeps.sweep import sweep as run_sweep
 
     with _preserved_process():
         command, reporter = parse_command(["-m", *overrides]), _choose_reporter(verbose)

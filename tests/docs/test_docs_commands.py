@@ -37,10 +37,10 @@ OTHER_VERBS = [line for line in VERBS if line not in VERBS_AFTER_TRAINING]
 DOWNLOADED_NETWORKS = ("resnet50", "convnext", "vit_")
 TESTED_ELSEWHERE = {
     "resume=": "tests/training/test_resume.py",
-    "launcher=": "tests/sweep/test_launchers.py",
+    "launcher=": "tests/sweeps/test_launchers.py",
     "trainer=ddp": "tests/training/test_devices.py",
     "trainer=fsdp": "tests/training/test_devices.py",
-    "thaw resume": "tests/sweep/test_sweep.py",
+    "thaw resume": "tests/sweeps/test_sweep.py",
     "thaw dashboard": "tests/cli/test_dashboard.py",
     "thaw submit": "tests/cli/test_submit.py",
 }

@@ -17,7 +17,7 @@ from thaw.data.factory import load_samples
 from thaw.inference.load import load
 from thaw.runs.run import Run, open_run
 from thaw.runs.search import SearchTrial, read_search
-from thaw.sweep.record import read_sweep, upgrade_job_directories, upgrade_override
+from thaw.sweeps.record import read_sweep, upgrade_job_directories, upgrade_override
 from thaw.system.cache_folder import resolve_cache_dir
 
 RUN = Path(__file__).parent / "version_0_1"

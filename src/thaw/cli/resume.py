@@ -38,11 +38,11 @@ def resume_directory(directory: Path) -> int:
         UserError: if it holds neither, or a run that is done.
     """
     from thaw.runs.run import check_resumable
-    from thaw.sweep.record import is_sweep
+    from thaw.sweeps.record import is_sweep
 
     set_environment()
     if is_sweep(directory):
-        from thaw.sweep.sweep import resume_sweep
+        from thaw.sweeps.sweep import resume_sweep
         from thaw.system.reporter import ConsoleReporter
 
         result = resume_sweep(directory, command_line=get_command_line(), reporter=ConsoleReporter())

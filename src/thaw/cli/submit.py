@@ -28,8 +28,8 @@ def submit(checkpoint: Path, overrides: Sequence[str], out: Path) -> int:
     Raises:
         UserError: if the run cannot be used, or has nothing to predict.
     """
+    from thaw.inference.evaluate import write_submission
     from thaw.inference.load import load
-    from thaw.inference.predict import write_submission
 
     root = overrides[-1].partition("=")[2] if overrides else None
     print(f"{write_submission(load(checkpoint), out, root)} images predicted into {out}")

@@ -121,7 +121,7 @@ def _start(command: Command) -> int:
     if command.shows_help:
         return _print_help(check_command(command).arguments)
     if command.multirun:
-        from thaw.sweep.sweep import sweep
+        from thaw.sweeps.sweep import sweep
         from thaw.system.reporter import ConsoleReporter
 
         result = sweep(command, command_line=get_command_line(), reporter=ConsoleReporter())
@@ -134,7 +134,7 @@ def _print_help(arguments: Sequence[str]) -> int:
     import hydra
 
     from thaw.config.compose import CONFIG_NAME
-    from thaw.sweep.launchers import register_resource_resolvers
+    from thaw.sweeps.launchers import register_resource_resolvers
 
     register_resource_resolvers()
     sys.argv[1:] = list(arguments)

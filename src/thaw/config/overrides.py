@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from thaw.config.catalog import LAUNCHER_GROUPS, get_install_command
 from thaw.config.errors import Problem, find_closest_name, format_names, format_value
 from thaw.config.suggestions import describe_choices, find_suggestion, suggest_choice
 
@@ -129,19 +130,6 @@ def force_override(line: str, group_choices: GroupChoices) -> str:
 def get_first_line(error: BaseException) -> str:
     """Return the first line of the message of `error`."""
     return str(error).strip().splitlines()[0]
-
-
-LAUNCHER_GROUPS = ("launcher", "hydra/launcher")
-EXTRA_BY_LAUNCHER = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
-
-
-def get_install_command(group: str, name: str) -> str:
-    """Return the command that installs the launcher `name`; empty if `group` and `name` are no launcher."""
-    return (
-        f'pip install "thaw[{EXTRA_BY_LAUNCHER[name]}]"'
-        if group in LAUNCHER_GROUPS and name in EXTRA_BY_LAUNCHER
-        else ""
-    )
 
 
 def detect_missing_launcher(message: str) -> Problem | None:

@@ -14,7 +14,7 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationError
 from thaw.config.errors import Problem
 from thaw.config.schema import CaptchaDatasetConfig, FolderDatasetConfig, Recipe, StrictModel
 
-SWEEPER_TARGET = "thaw.sweep.search.run_search"
+SWEEPER_TARGET = "thaw.sweeps.search.run_search"
 EXAMPLE_OVERRIDE = "'optimizer.learning_rate=tag(log,interval(1e-5,1e-1))'"
 VALIDATION_SPLIT_KEYS = (
     "seed",

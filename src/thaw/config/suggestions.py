@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
 from thaw.config.errors import Problem, find_closest_name, format_names, format_value
-from thaw.config.guesses import CHOICE_GUESSES, KEY_GUESSES, SECTIONS
+from thaw.config.guesses import CHOICE_GUESSES, KEY_GUESSES, SECTIONS, VALUE_GUESSES
 from thaw.config.renamed_keys import convert_old_value, find_new_key
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 GetChoices = Callable[[str], Sequence[str]]
 RENAMED_GOT = "{}, the name in version 0.1"
@@ -111,7 +114,6 @@ def _build_problem(subject: str, got: str, targets: Sequence[str], get_choices: 
 def _complete_target(target: str, get_choices: GetChoices) -> tuple[str, str]:
     """Return what is valid for the override `target`, and `target` with a valid value, quoted for a shell."""
     from thaw.config.reference import describe_valid_values
-    from thaw.config.validation import suggest_value
 
     key, text = target.split("=", 1)
     if choices := get_choices(key):
@@ -170,8 +172,7 @@ def _normalize(name: str) -> str:
 
 
 def _suggest_from_library(group: str, name: str) -> str:
-    from thaw.config.catalog import list_backbones, resolve_torch_optimizer
-    from thaw.config.overrides import get_install_command
+    from thaw.config.catalog import get_install_command, list_backbones, resolve_torch_optimizer
 
     if group == "optimizer" and resolve_torch_optimizer(name):
         return f"optimizer=torch optimizer.name={name}"
@@ -180,3 +181,26 @@ def _suggest_from_library(group: str, name: str) -> str:
             if name.split(".")[0] in list_backbones(library):
                 return f"backbone={library} backbone.name={name}"
     return get_install_command(group, name)
+
+
+def suggest_value(key: str, value: Any) -> str:
+    """Return what to give `key` instead of `value`: the value that is meant, else VALUE; empty if `value` is valid."""
+    from thaw.config.reference import find_fields, iter_literals
+
+    fields = find_fields(key)
+    if any(_is_valid(field, value) for field in fields):
+        return ""
+    text = format_value(value)
+    literals = [str(choice) for field in fields for choice in iter_literals(field.annotation)]
+    return VALUE_GUESSES.get(key, {}).get(text.lower()) or find_closest_name(text, literals) or "VALUE"
+
+
+def _is_valid(field: FieldInfo, value: Any) -> bool:
+    from pydantic import TypeAdapter, ValidationError
+
+    annotation: Any = Annotated[field.annotation, field]
+    try:
+        TypeAdapter(annotation).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True

@@ -6,15 +6,15 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from thaw.config.catalog import read_optimizer_arguments, resolve_torch_optimizer
 from thaw.config.consistency import Rule, find_contradictions
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names, format_value
 from thaw.config.guesses import VALUE_GUESSES
-from thaw.config.reference import find_fields, iter_literals, iter_models
+from thaw.config.reference import iter_models
 from thaw.config.renamed_keys import find_new_key
 from thaw.config.schema import Recipe
 from thaw.config.suggestions import suggest_for_key
@@ -125,25 +125,6 @@ def _iter_keys(model: type[BaseModel], values: Mapping[str, Any], prefix: KeyPat
         section, is_dict = values.get(name), get_origin(field.annotation) is dict
         if isinstance(section, Mapping) and not is_dict and list(iter_models(field.annotation)):
             yield from _iter_keys(_select_model(field.annotation, section), section, (*prefix, name))
-
-
-def suggest_value(key: str, value: Any) -> str:
-    """Return what to give `key` instead of `value`: the value that is meant, else VALUE; empty if `value` is valid."""
-    fields = find_fields(key)
-    annotations: list[Any] = [Annotated[field.annotation, field] for field in fields]
-    if any(_is_valid(TypeAdapter(annotation), value) for annotation in annotations):
-        return ""
-    text = format_value(value)
-    literals = [str(choice) for field in fields for choice in iter_literals(field.annotation)]
-    return VALUE_GUESSES.get(key, {}).get(text.lower()) or find_closest_name(text, literals) or "VALUE"
-
-
-def _is_valid(adapter: TypeAdapter[Any], value: Any) -> bool:
-    try:
-        adapter.validate_python(value, strict=True)
-    except ValidationError:
-        return False
-    return True
 
 
 def _get_optimizer_arguments(values: Mapping[str, Any]) -> Collection[str]:

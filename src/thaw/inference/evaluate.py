@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from thaw.config.errors import Problem, UserError, format_names
-from thaw.config.schema import Recipe
+from thaw.config.schema import CsvDatasetConfig, Recipe
 from thaw.data.augmentation import build_augmentation
 from thaw.data.batches import SequentialBatchSampler
 from thaw.data.factory import load_samples
@@ -31,8 +31,6 @@ from thaw.metrics.classification import captions, classification_metrics, confus
 from thaw.metrics.per_class import ClassMetrics, compute_class_metrics, compute_macro_f1_interval
 from thaw.runs.run import write_evaluation as write_metrics_and_predictions
 from thaw.system.files import write_text
-from thaw.visualization.plots.image_grid import save_image_grid
-from thaw.visualization.plots.training import save_confusion_matrix, save_reliability_diagram
 
 ALL_SPLITS = "all"
 
@@ -178,6 +176,8 @@ def write_evaluation(
 ) -> None:
     """Write to `folder`: metrics.json, with the `metrics` of all splits; of `split` per_class.csv, predictions.csv,
     confusion_matrix.png, reliability.png and worst.jpg, the predictions with the highest loss."""
+    from thaw.visualization.plots.training import save_confusion_matrix, save_reliability_diagram
+
     positions = torch.from_numpy(evaluation.positions)
     write_metrics_and_predictions(folder, dict(metrics), evaluation.samples, evaluation.logits, positions)
     write_text(folder / "per_class.csv", _format_csv(evaluation.compute_class_metrics()))
@@ -210,6 +210,8 @@ def _format_cells(values: Sequence[Any]) -> Iterator[Any]:
 
 
 def _save_top_losses(file: Path, classifier: Classifier, evaluation: Evaluation) -> None:
+    from thaw.visualization.plots.image_grid import save_image_grid
+
     indices = top_losses(evaluation.logits, evaluation.labels, MAX_SHOWN_IMAGES)
     samples = [evaluation.samples.samples[evaluation.positions[index]] for index in indices]
     labels = [sample.label for sample in samples]
@@ -234,3 +236,43 @@ def find_metric_differences(metrics: Mapping[str, Any], recorded_metrics: Mappin
 def _max_difference(actual: Any, expected: Any) -> float:
     pairs = zip(actual, expected, strict=True) if isinstance(actual, list) else [(actual, expected)]
     return float(max(abs(actual_number - expected_number) for actual_number, expected_number in pairs))
+
+
+def write_submission(classifier: Classifier, file: Path, root: str | None = None) -> int:
+    """Write a row for each unlabelled image of the classifier's data set, its name and the probability of each class,
+    and return the number of rows. `root` is where the data set is now, if it has moved.
+
+    Raises:
+        UserError: if the data set has no unlabelled images, or one cannot be decoded.
+    """
+    dataset, paths = _find_unlabelled_images(classifier, root)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([dataset.path_column, *classifier.classes])
+    writer.writerows(_predict_rows(classifier, paths))
+    write_text(file, buffer.getvalue())
+    return len(paths)
+
+
+def _find_unlabelled_images(classifier: Classifier, root: str | None) -> tuple[CsvDatasetConfig, list[Path]]:
+    recipe, dataset = classifier.recipe, classifier.recipe.dataset
+    if not isinstance(dataset, CsvDatasetConfig) or dataset.unlabelled is None:
+        valid = "dataset=dog_breeds, or dataset.unlabelled=FOLDER"
+        problem = Problem(f"dataset={dataset.name}", "no unlabelled images", valid)
+        raise UserError("nothing to predict.", [problem])
+    dataset = dataset.model_copy(update={"root": root}) if root else dataset
+    samples = load_samples(recipe.model_copy(update={"dataset": dataset}))
+    folder = samples.root / str(dataset.unlabelled)
+    paths = sorted(folder.glob(f"*{dataset.suffix}"))
+    if not paths:
+        raise UserError("nothing to predict.", [Problem(str(folder), "no images", f"images *{dataset.suffix}")])
+    return dataset, paths
+
+
+def _predict_rows(classifier: Classifier, paths: Sequence[Path]) -> Iterator[list[str]]:
+    for prediction in iter_predictions(classifier, paths):
+        path = paths[prediction.index]
+        if prediction.logits is None:
+            problem = Problem(f"{path.name}: {prediction.error}", fix="repair it: Kaggle wants a row for every image")
+            raise UserError("an image cannot be decoded.", [problem])
+        yield [path.stem, *(f"{probability:.6g}" for probability in prediction.logits[0].softmax(0).tolist())]

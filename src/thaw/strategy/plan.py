@@ -20,7 +20,7 @@ from thaw.strategy.selection import (
 
 LIST_FIELDS = ("train", "unfreeze")
 MAPPING_FIELDS = ("learning_rate", "weight_decay", "batchnorm", "parameters")
-Spans = Mapping[str, tuple[int, int]]
+Spans = dict[str, tuple[int, int]]
 
 
 def check_strategy(
@@ -85,9 +85,6 @@ def _unused_settings(key: str, name: str, phase: PhaseConfig, parts: Sequence[Pa
     if phase.unfreeze and resolve_selectors(phase.unfreeze, parts) <= resolve_selectors(phase.train, parts):
         subject = f"phase {name} unfreezes {format_names(phase.unfreeze)}, which it trains from the start"
         yield Problem(subject, valid=valid_stages, fix=f"{key}.train=[head]")
-
-
-Spans = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, command, typed
-from tests.sweep.runs import SMALL, are_equal, find_jobs, find_sweep
+from tests.sweeps.runs import SMALL, are_equal, find_jobs, find_sweep
 from thaw.config.compose import check_command, parse_command
 from thaw.config.errors import UserError
-from thaw.sweep.launchers import count_gpus_per_job, count_parallel_jobs, register_resource_resolvers
-from thaw.sweep.monitor import monitor_jobs
-from thaw.sweep.record import Sweep, read_jobs, write_sweep
+from thaw.sweeps.launchers import count_gpus_per_job, count_parallel_jobs, register_resource_resolvers
+from thaw.sweeps.monitor import monitor_jobs
+from thaw.sweeps.record import Sweep, read_jobs, write_sweep
 from thaw.system.process import available_cpus
 from thaw.system.reporter import ConsoleReporter
 

@@ -17,8 +17,8 @@ from thaw.config.compose import check_command, parse_command
 from thaw.config.errors import UserError
 from thaw.config.search_space import Dimension, parse_search_space
 from thaw.runs.search import Search, SearchTrial, find_trial_runs, read_search, report_epochs, study_up_to
-from thaw.sweep.record import read_jobs, read_sweep
-from thaw.sweep.search import suggest_values
+from thaw.sweeps.record import read_jobs, read_sweep
+from thaw.sweeps.search import suggest_values
 
 RATES = "optimizer.learning_rate=tag(log,interval(1e-12,1e-2))"
 SMALL = (*TINY, "strategy=fixed", "trainer.epochs=3")

@@ -15,8 +15,8 @@ from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, EXI
 from thaw.config.schema import Recipe
 from thaw.config.validation import validate_recipe
 from thaw.runs.run import FINISHED_STATUSES, read_status, record_failure
-from thaw.sweep.launchers import OUTPUT_FILE, is_in_process_launcher, is_local_parallel_launcher, redirect_output
-from thaw.sweep.record import is_sweep, read_sweep
+from thaw.sweeps.launchers import OUTPUT_FILE, is_in_process_launcher, is_local_parallel_launcher, redirect_output
+from thaw.sweeps.record import is_sweep, read_sweep
 from thaw.system.reporter import SILENT, ConsoleReporter, Reporter
 
 

@@ -14,10 +14,10 @@ from thaw.config.compose import CheckedCommand, Command, check_command, parse_co
 from thaw.config.errors import UserError
 from thaw.config.search_space import is_search
 from thaw.runs.run import lock_run
-from thaw.sweep.job import JobRunner
-from thaw.sweep.launchers import Task, register_resource_resolvers
-from thaw.sweep.monitor import monitor_jobs
-from thaw.sweep.record import (
+from thaw.sweeps.job import JobRunner
+from thaw.sweeps.launchers import Task, register_resource_resolvers
+from thaw.sweeps.monitor import monitor_jobs
+from thaw.sweeps.record import (
     Sweep,
     SweepResult,
     is_sweep,
@@ -26,8 +26,8 @@ from thaw.sweep.record import (
     upgrade_job_directories,
     write_sweep,
 )
-from thaw.sweep.search import run_search
-from thaw.sweep.search_report import report_search
+from thaw.sweeps.search import run_search
+from thaw.sweeps.search_report import report_search
 from thaw.system.reporter import SILENT, Reporter
 
 

@@ -10,8 +10,8 @@ from threading import Event, Thread
 from omegaconf import DictConfig
 
 from thaw.runs.run import FINISHED_STATUSES
-from thaw.sweep.launchers import OUTPUT_FILE, count_gpus, get_launcher_name, is_in_process_launcher
-from thaw.sweep.record import Job, read_jobs, read_sweep
+from thaw.sweeps.launchers import OUTPUT_FILE, count_gpus, get_launcher_name, is_in_process_launcher
+from thaw.sweeps.record import Job, read_jobs, read_sweep
 from thaw.system.reporter import Reporter
 
 POLL_INTERVAL_S = 1.0

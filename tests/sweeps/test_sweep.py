@@ -11,10 +11,10 @@ import pytest
 import pytorch_lightning as pl
 
 from tests.conftest import TINY
-from tests.sweep.runs import SMALL, are_equal, find_jobs, find_sweep
+from tests.sweeps.runs import SMALL, are_equal, find_jobs, find_sweep
 from tests.training.killed import kill_in_epoch
 from thaw.cli.train import launch
-from thaw.sweep.record import read_jobs, read_sweep
+from thaw.sweeps.record import read_jobs, read_sweep
 from thaw.training.evaluation import predict_splits
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from thaw.config.search_space import Dimension
 from thaw.runs.run import Run
 from thaw.runs.search import Search, compute_selection_score, find_trial_runs, study_up_to, write_search
-from thaw.sweep.search import SearchRun, build_distributions
+from thaw.sweeps.search import SearchRun, build_distributions
 from thaw.system.reporter import Reporter
 from thaw.visualization.plots.search import SearchParameter, TrialPoint, save_search_plot
 

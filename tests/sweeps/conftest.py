@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sweep.runs import SMALL, STRATEGIES
+from tests.sweeps.runs import SMALL, STRATEGIES
 from thaw.cli.train import launch
 
 
