@@ -39,10 +39,10 @@ def main(overrides: list[str]) -> None:
         run = create_run(recipe, Path(folder))
         ours, plain = setup_training(run), setup_training(run)
         turns = Turns(plain_loop(plain, recipe, Path(folder)))
-        trainer = build_trainer(run, ours, [turns])
+        trainer = build_trainer(run, ours, callbacks=[turns])
         turns.begin()
-        trainer.fit(ours.module, ours.dataloaders.train, ours.dataloaders.val)
-    report(turns.epochs, ours.samples.count_per_split()["train"])
+        trainer.fit(ours.module, ours.loaders.train, ours.loaders.val)
+    report(turns.epochs, ours.components.data.samples.count_per_split()["train"])
 
 
 class Turns(Callback):
@@ -80,14 +80,14 @@ class Turns(Callback):
 def plain_loop(parts: TrainingSetup, recipe: Recipe, folder: Path) -> Iterator[None]:
     """A loop as one would write it by hand for this recipe, knowing all that helps on this machine. Pauses after each
     step, each validation batch, and each epoch's saving."""
-    learner, feed = parts.module, parts.dataloaders
+    learner, feed = parts.module, parts.loaders
     network = learner.network
     optimizer = torch.optim.AdamW(groups(learner), betas=tuple(recipe.optimizer.arguments["betas"]), fused=True)
-    epochs = recipe.trainer.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learner.schedule(step, epochs, ()))
+    epochs, factor = recipe.trainer.epochs, learner.optimization.schedule
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, epochs, ()))
 
     def batch_of(images: Tensor) -> Tensor:
-        return learner.normalise(images).contiguous(memory_format=learner.memory_format)
+        return learner.normalize(images).contiguous(memory_format=learner.memory_format)
 
     for epoch in range(epochs):
         feed.train.batch_sampler.set_epoch(epoch)

@@ -48,8 +48,7 @@ def main(overrides: Sequence[str]) -> None:
     recipe = compose_recipe(given)
     with tempfile.TemporaryDirectory() as folder:
         ours("warm-up", [*WARM_UP, "strategy=fixed", "trainer.epochs=2"], Path(folder))  # imports what is imported late
-        with contextlib.redirect_stdout(io.StringIO()):
-            made = build_components(recipe)
+        made = build_components(recipe)
         loop = Plain(made, recipe)
         plain, times = loop.epochs(), dict[str, list[float]]()
         for number in range(ROUNDS):
@@ -84,8 +83,8 @@ class Files(Dataset[Example]):
         return len(self.positions)
 
     def __getitem__(self, index: int) -> Example:
-        sample = self.made.samples.samples[self.positions[index]]
-        with Image.open(self.made.samples.root / sample.path) as image:
+        sample = self.made.data.samples.samples[self.positions[index]]
+        with Image.open(self.made.data.samples.root / sample.path) as image:
             return self.transform(image.convert("RGB")), sample.label
 
 
@@ -93,18 +92,18 @@ class Plain:
     """The loop of the tutorials: frozen backbone, new last layer, all images through all of it in every epoch."""
 
     def __init__(self, made: Components, recipe: Recipe) -> None:
-        preprocessing = made.preprocessing
+        preprocessing = made.model.preprocessing
         steps = [v2.Resize(preprocessing.resize, v2.InterpolationMode(preprocessing.interpolation))]
         steps += [v2.CenterCrop(preprocessing.size), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
         transform = v2.Compose([*steps, v2.Normalize(preprocessing.mean, preprocessing.std)])
-        splits = {split: made.samples.get_positions(split).tolist() for split in ("train", "val", "test")}
+        splits = {split: made.data.samples.get_positions(split).tolist() for split in ("train", "val", "test")}
         train, test = [*splits["train"], *splits["val"]], splits["test"]
         size, count = recipe.trainer.batch_size, recipe.trainer.epochs
-        self.device = torch.device("cuda" if made.is_on_gpu else "cpu")
+        self.device = torch.device("cuda" if made.devices.is_on_gpu else "cpu")
         self.train = DataLoader(Files(made, train, transform), size, shuffle=True, num_workers=available_cpus())
         self.test = DataLoader(Files(made, test, transform), size, num_workers=available_cpus())
         self.everything = DataLoader(Files(made, [*train, *test], transform), size, num_workers=available_cpus())
-        self.network: Network = made.network.to(self.device).eval()
+        self.network: Network = made.model.network.to(self.device).eval()
         self.network.requires_grad_(False)
         self.network.head.requires_grad_(True)
         rate = recipe.optimizer.learning_rate * 10  # strategy=fixed gives the head ten times the rate

@@ -21,11 +21,11 @@ import torch
 from thaw.cli.probe import FIXED_OVERRIDES
 from thaw.config.compose import compose_recipe
 from thaw.metrics.classification import classification_metrics
-from thaw.probing.linear_heads import Grid, fit_linear_heads
-from thaw.probing.trial import FeatureSet, ProbeTrial, Scaling, fit_scaling, select_most_accurate
-from thaw.training.extraction import ExtractedFeatures, extract_features
+from thaw.probing.linear_heads import HeadGrid, fit_linear_heads
+from thaw.probing.trial import FeatureSet, ProbeData, ProbeTrial, Scaling, fit_scaling, select_most_accurate
+from thaw.training.extraction import Extraction, extract_features
 
-MANY, ONE = Grid(), Grid(learning_rates=(0.01,), weight_decays=(0.001,), seeds=1)
+MANY, ONE = HeadGrid(), HeadGrid(learning_rates=(0.01,), weight_decays=(0.001,), seeds=1)
 ROUNDS = 9
 
 
@@ -48,14 +48,14 @@ def taken_in_turn(functions: Sequence[Callable[[], object]]) -> list[float]:
     return [statistics.median(times) for times in taken]
 
 
-def trials(found: ExtractedFeatures, grid: Grid, turned: bool = True) -> list[ProbeTrial]:
+def trials(found: Extraction, grid: HeadGrid, turned: bool = True) -> list[ProbeTrial]:
     scaling = fit_scaling(found.values[found.samples.get_positions("train")], turned)
-    train, val = vectors(found, scaling, "train"), vectors(found, scaling, "val")
+    data = ProbeData(vectors(found, scaling, "train"), vectors(found, scaling, "val"), len(found.classes))
     width, device = found.values.shape[1], torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return fit_linear_heads(train, val, len(found.samples.classes), grid, found.images.seed, width, device)
+    return fit_linear_heads(data, grid, found.images.seed, width, device)
 
 
-def vectors(found: ExtractedFeatures, scaling: Scaling, split: str) -> FeatureSet:
+def vectors(found: Extraction, scaling: Scaling, split: str) -> FeatureSet:
     places: np.ndarray = found.samples.get_positions(split)
     return FeatureSet(scaling.transform(found.values[places]), found.samples.get_labels()[places])
 
@@ -67,7 +67,7 @@ def report(seconds: list[float]) -> None:
     print(f"1 head on features as wide as they come {wide * 1000:.0f} ms: {many / wide:.2f} x")
 
 
-def say_best(best: ProbeTrial, found: ExtractedFeatures) -> None:
+def say_best(best: ProbeTrial, found: Extraction) -> None:
     scaling = fit_scaling(found.values[found.samples.get_positions("train")])
     test = vectors(found, scaling, "test")
     assert best.linear is not None

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def header(file: Path) -> dict[str, str]:
     """The parts of the comment that an experiment opens with: `Shows`, `Commands` (a line each), and PARTS."""
-    lines = file.read_text(encoding="utf-8").split("\ndefaults:")[0].splitlines()[1:]
+    lines = file.read_text(encoding="utf-8").split("\ndefaults:")[0].splitlines()[2:]  # package and schema
     found: dict[str, list[str]] = {"Shows": [], "Commands": []}
     part = "Shows"
     for line in (one.removeprefix("#") for one in lines):

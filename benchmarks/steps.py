@@ -23,8 +23,9 @@ import torch
 from thaw.config.compose import compose_recipe
 from thaw.data.batches import Batch
 from thaw.runs.run import create_run
+from thaw.training.freezing import apply_phase
 from thaw.training.module import ClassificationModule
-from thaw.training.optimizers import apply_phase, set_weight_decay
+from thaw.training.optimizers import set_weight_decay
 from thaw.training.setup import TrainingSetup, setup_training
 from thaw.training.train import silence_lightning
 
@@ -72,7 +73,7 @@ def steps(parts: TrainingSetup) -> Iterator[None]:
     rates = {part.name: part.learning_rate for part in phase.parts}
     for group in optimizer.param_groups:
         group["lr"] = rates[group["part"]] * 0.01  # a step costs the same however far it goes
-    for batch in cycle(parts.dataloaders.train):
+    for batch in cycle(parts.loaders.train):
         optimizer.zero_grad()
         loss(learner, Batch(*batch)).backward()
         optimizer.step()

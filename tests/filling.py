@@ -1,4 +1,4 @@
-"""A process that fills a folder of the cache and never ends by itself: `python -c FILLS_FOR_EVER FOLDER`."""
+"""A program that fills a folder of the cache and does not end by itself: `python -c FILLS_FOR_EVER FOLDER`."""
 
 FILLS_FOR_EVER = """
 import sys, time

@@ -1,4 +1,4 @@
-"""What a page holds, and whether it fits a browser's width."""
+"""Parse HTML pages, and measure them in a browser."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 VOID = {"meta", "img", "br"}
 CHROMIUM = shutil.which("chromium") or ""
-needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no chromium to open the page with")
+needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
 
 
 class Page(HTMLParser):
-    """Tags, what they refer to, texts, and whether every tag that opens also closes."""
+    """Collect the sections, images and references of a page, and check that every tag is closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -43,13 +43,17 @@ class Page(HTMLParser):
 
 
 def opened(file: Path, width: int, aside: Path, script: str = "") -> tuple[int, int, int, str]:
-    """In Chromium: the page's own width, the window's, how many pictures are not drawn, and what `script` gives."""
+    """Open `file` in Chromium, `width` pixels wide.
+
+    Return the width of the content and of the window, the number of images that are not drawn, and the value of
+    `script`. `aside` is a folder for temporary files.
+    """
     page = aside / "page.html"
     measure = "<script>document.title = document.documentElement.scrollWidth + ' ' + innerWidth + ' ' + "
-    measure += "[...document.images].filter(one => one.naturalWidth === 0 && one.loading !== 'lazy').length"
+    measure += "[...document.images].filter(image => image.naturalWidth === 0 && image.loading !== 'lazy').length"
     measure += f" + ' ' + ({script or repr('')})</script>"
     page.write_text(file.read_text(encoding="utf-8").replace("</body>", f"{measure}</body>"))
-    # Headless Chromium opens no window narrower than 500 pixels: a frame of the width stands for the telephone.
+    # Headless Chromium opens no window narrower than 500 pixels, so a frame of the width stands in for a phone.
     outer = aside / "outer.html"
     outer.write_text(
         f"<iframe src='page.html' width={width} height=900 style='border:0'></iframe><script>onload = () => "

@@ -75,7 +75,7 @@ def test_a_plain_loop_takes_turns_with_runs_on_cached_features(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frozen, "ROUNDS", 1)
-    monkeypatch.setattr(frozen, "cores", lambda: 0)
+    monkeypatch.setattr(frozen, "available_cpus", lambda: 0)
     frozen.main([*TINY, "dataset=captcha", "trainer.epochs=2"])
     said = capsys.readouterr().out
     assert re.search(r"plain loop, 2 epochs +[\d.]+ s +test accuracy [\d.]+", said)

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.reproduce import LITE, PARTS, Published, header, published_in
 from tests.conftest import ROOT, TINY, only_run
 from tests.data import official
-from tests.data.official import written
+from tests.data.official import write_files
 from thaw.cli import probe
 from thaw.cli.main import main
 from thaw.cli.train import launch
@@ -31,11 +31,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Few images in the official layout of each data set, by its name."""
     folder = tmp_path_factory.mktemp("official")
     objects = {"chair": 8, "Faces": 8, "Faces_easy": 8}
-    archives = {"hotdog": official.hotdog(), "hymenoptera": official.hymenoptera()}
-    archives["caltech101"] = official.caltech101(objects)
-    written(folder, {f"{name}.zip": content for name, content in archives.items()})
-    written(folder / "dog_breeds", official.dog_breeds())
-    written(folder / "cifar10", official.cifar_files(each=2))
+    archives = {"hotdog": official.make_hotdog_zip(), "hymenoptera": official.make_hymenoptera_zip()}
+    archives["caltech101"] = official.make_caltech101_zip(objects)
+    write_files(folder, {f"{name}.zip": content for name, content in archives.items()})
+    write_files(folder / "dog_breeds", official.make_dog_breeds_files())
+    write_files(folder / "cifar10", official.make_cifar_files(each=2))
     return {name: folder / f"{name}.zip" for name in archives} | {
         name: folder / name for name in ("dog_breeds", "cifar10")
     }
@@ -108,7 +108,8 @@ def test_caltechs_faces_are_one_class(data: dict[str, Path], tmp_path: Path) -> 
     from thaw.data.factory import load_samples
 
     recipe = compose_recipe(["experiment=caltech101_vgg16", f"dataset.root={data['caltech101']}"])
-    assert load_samples(recipe.dataset, 0, tmp_path, None).classes == ("Faces", "chair")
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"cache_dir": str(tmp_path)})})
+    assert load_samples(recipe).classes == ("Faces", "chair")
 
 
 @pytest.mark.parametrize(("ours", "said"), [(0.95, "within"), (0.9, "-0.048"), (0.97, "+0.009")])

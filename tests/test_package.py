@@ -17,9 +17,11 @@ def test_the_wheel_holds_the_package_and_every_config(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as opened:
         names = set(opened.namelist())
     configs = {f"thaw/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
+    schemas = {f"thaw/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "schema").glob("*.json")}
     modules = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")}
     assert configs
-    assert configs | modules <= names
+    assert schemas
+    assert configs | schemas | modules <= names
 
 
 def test_a_wheel_finds_its_own_configs(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
-"""thaw: transfer learning in image classification, from a config to a run that explains itself.
+"""thaw: transfer learning for image classification. From scratch, frozen features, or fine-tuning?
 
-from thaw import load
+    import thaw
 
-network = load("best.ckpt")
-print(network.predict(["a.jpg", "b.jpg"]))
+    recipe = thaw.compose("dataset=hymenoptera", "strategy=fixed")
+    run = thaw.train(recipe)
+    thaw.load(run).predict("ant.jpg")
+
+Importing thaw imports neither torch nor Lightning: each function imports what it needs.
 """
 
 from __future__ import annotations
@@ -11,15 +14,49 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thaw.inference.load import load as load
+    from thaw.api import (
+        UserError,
+        compare,
+        compose,
+        extract_features,
+        find_learning_rate,
+        load,
+        open_run,
+        probe,
+        split_stages,
+        sweep,
+        train,
+    )
 
-__all__ = ["load"]
+__all__ = [
+    "UserError",
+    "compare",
+    "compose",
+    "extract_features",
+    "find_learning_rate",
+    "load",
+    "open_run",
+    "probe",
+    "split_stages",
+    "sweep",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Late: torch takes seconds, and `thaw --help` is to take none."""
-    if name == "load":
-        from thaw.inference.load import load
+    """Import a public name when it is first used: `thaw --help` must not wait for libraries."""
+    if name == "__version__":
+        from importlib.metadata import version
 
-        return load
-    raise AttributeError(f"module 'thaw' has no attribute {name!r}")
+        return version("thaw")
+    if name not in __all__:
+        raise AttributeError(f"module 'thaw' has no attribute {name!r}")
+    from thaw import api
+
+    value = getattr(api, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

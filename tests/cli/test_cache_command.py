@@ -84,7 +84,7 @@ def test_entries_are_listed_with_kind_size_and_content(
     assert "7 images" in rows[STORE]
     assert "49.2 KiB" in rows[STORE]  # 50,000 bytes of pixels and 408 of the table
     assert "1 file" in rows[DATASET]
-    assert "broken off" in rows["wasps.zip.part"]
+    assert "interrupted" in rows["wasps.zip.part"]
     assert not {"thesis.zip", "mine"} & set(rows)
     assert "5 entries" in " ".join(rows.values())
 

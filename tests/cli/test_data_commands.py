@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import thaw
-from tests.data.hostile import hostile_folder
+from tests.data.hostile import write_hostile_folder
 from tests.images import image_folder
 from tests.pages import Page, needs_browser
 from tests.pages import opened as open_in_browser
@@ -106,7 +106,7 @@ def test_verify_ends_with_2_without_a_data_set(tmp_path: Path, monkeypatch: pyte
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of hostile images, in which every kind of thing is wrong."""
     folder = tmp_path_factory.mktemp("report")
-    data = hostile_folder(folder / "data", 130)
+    data = write_hostile_folder(folder / "data", 130)
     (data / "notes.txt").write_text("no image")
     (data / "train" / "ants" / "<b>.txt").write_text("no image")
     with pytest.MonkeyPatch.context() as patch:
@@ -129,7 +129,7 @@ def test_the_report_shows_counts_sizes_colors_samples_and_augmentation(report: P
     assert sections.count("samples") == 2 * 8
     assert sections.count("augmented") == 6 * 5
     assert "flip 0.5" in page.sections["augmented"]
-    assert {"red", "green", "blue"} <= set(page.sections["colour"].split())
+    assert {"red", "green", "blue"} <= set(page.sections["color"].split())
     assert {"ants", "bees"} <= set(page.sections["classes"].split())
 
 
@@ -170,7 +170,7 @@ def test_a_report_without_out_gets_a_new_folder_in_the_outputs(
         )
     pages = list((tmp_path / "outputs").glob("report_folder_*/report.html"))
     assert len(pages) == 2
-    assert "augments nothing" in Page(pages[0].read_text(encoding="utf-8")).sections["augmented"]
+    assert "has no augmentation" in Page(pages[0].read_text(encoding="utf-8")).sections["augmented"]
 
 
 def test_a_report_of_many_classes_states_how_many_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def test_data_of_other_classes_are_rejected_with_both_lists(
         ("datset.side=32", "fix:   dataset.side=32"),
         ("dataset.sid=32", "fix:   dataset.side=32"),
         ("dataset.side=small", "valid: integer"),
-        ("optimizer.name=adam", "the training is over"),
+        ("optimizer.name=adam", "no effect on a trained model"),
         ("dataset=captch", "fix:   dataset=captcha"),
         ("split=tst", "fix:   split=test"),
         ("dataset.side", "a key without a value"),

@@ -61,14 +61,14 @@ def test_a_run_writes_a_complete_page_that_needs_no_other_file(run: Path) -> Non
 def test_the_page_shows_the_content_of_the_run_directory(run: Path) -> None:
     run_page, metrics = read_page(run / "report.html"), json.loads((run / "metrics.json").read_text())
     assert f"{metrics['test']['accuracy']:.3f}" in run_page.sections["metrics"]
-    assert "20 test images" in run_page.sections["told"]
-    assert "of 2 had the best validation accuracy" in run_page.sections["told"]
+    assert "20 test images" in run_page.sections["results"]
+    assert "of 2 had the best validation accuracy" in run_page.sections["results"]
     assert "Phase all: epochs 1 to 2" in run_page.sections["plan"]
     assert "features were not cached: nothing before" in run_page.sections["plan"]
     assert "test images" in run_page.sections["classes"]
     sections = [section for section, _ in run_page.images]
-    assert {"curves", "confusion", "pictures", "grad_cam"} <= set(sections)
-    assert "Grad-CAM in the stage block3" in run_page.sections["grad_cam"]
+    assert {"curves", "confusion", "images", "grad_cam"} <= set(sections)
+    assert "Computed in the stage block3" in run_page.sections["grad_cam"]
     versions = json.loads((run / "run.json").read_text())["versions"]
     assert all(f"{name} {version}" in " ".join(run_page.sections.values()) for name, version in versions.items())
 
@@ -87,14 +87,14 @@ def test_a_page_without_validation_images_and_without_its_data(tmp_path: Path, m
     dataset_overrides = ("dataset=folder", f"dataset.root={data}", "dataset.fractions.val=0.0", "dataset.image_size=32")
     assert launch([*dataset_overrides, *SMALL, "strategy=fixed", f"output_dir={tmp_path / 'outputs'}"]) == 0
     run = only_run(tmp_path / "outputs")
-    assert "nothing to choose an epoch by" in read_page(run / "report.html").sections["told"]
+    assert "nothing to choose an epoch by" in read_page(run / "report.html").sections["results"]
     assert "<td><b></td>" not in (run / "report.html").read_text()
     assert "<b>" in read_page(run / "report.html").sections["classes"]
     shutil.rmtree(data)
     data.mkdir()
     assert thaw(monkeypatch, "report", str(run)) == 0
     run_page = read_page(run / "report.html")
-    assert "They are not at hand" in run_page.sections["pictures"]
+    assert "They are not available" in run_page.sections["images"]
     assert "confusion" in {section for section, _ in run_page.images}
 
 
@@ -106,7 +106,7 @@ def test_a_probe_writes_a_page_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     run_page = read_page(tmp_path / "run" / "report.html")
     assert run_page.open == []
-    assert "best of many" in run_page.sections["told"]
+    assert "best of many" in run_page.sections["results"]
     assert "probe" in {section for section, _ in run_page.images}
 
 

@@ -71,7 +71,7 @@ def test_strategies_are_listed_with_the_descriptions_in_their_files(
 ) -> None:
     assert thaw(monkeypatch, "list", "strategy", "f*d") == 0
     (_, line) = capsys.readouterr().out.splitlines()
-    assert line.strip() == "fixed  Frozen features: the source's stages as they are, only the head learns"
+    assert line.strip() == "fixed  Frozen features: the source's stages stay as they are, and only the head is trained"
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,13 @@ from tests.conftest import thaw
 from thaw.data.factory import load_samples
 from thaw.inference.captcha import CaptchaReading, crop_characters, score_readings
 from thaw.inference.load import load
-from thaw.system.cache_folder import resolve_cache_dir
 
 
 @pytest.fixture
 def photos(short_run: Path, tmp_path: Path) -> Path:
     """The run's test images, some in a folder below, and a file that is no image."""
     recipe = load(short_run).recipe
-    root = load_samples(recipe.dataset, recipe.seed, resolve_cache_dir(None), None).root
+    root = load_samples(recipe).root
     folder = Path(shutil.copytree(root / "test", tmp_path / "photos"))
     (folder / "notes.md").write_text("of the photos")
     return folder

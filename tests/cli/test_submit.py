@@ -11,7 +11,7 @@ import torch
 
 from tests.conftest import TINY, only_run, thaw
 from tests.data import official
-from tests.data.official import written
+from tests.data.official import write_files
 from thaw.cli.train import launch
 from thaw.inference.load import load_checkpoint
 
@@ -22,7 +22,7 @@ SMALL = ("dataset.image_size=32", *TINY[6:], "trainer.epochs=1")
 def dogs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run on dog breeds in Kaggle's layout, and the data."""
     root, outputs = tmp_path_factory.mktemp("dogs"), tmp_path_factory.mktemp("outputs")
-    written(root, official.dog_breeds(unlabelled=5))
+    write_files(root, official.make_dog_breeds_files(unlabelled=5))
     assert launch(["dataset=dog_breeds", f"dataset.root={root}", *SMALL, f"output_dir={outputs}"]) == 0
     return only_run(outputs), root
 
@@ -47,7 +47,7 @@ def test_a_data_set_that_has_moved_is_found_by_its_root(
     dogs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = dogs
-    new_root = written(tmp_path / "moved", official.dog_breeds(unlabelled=2))
+    new_root = write_files(tmp_path / "moved", official.make_dog_breeds_files(unlabelled=2))
     assert thaw(monkeypatch, "submit", str(run), f"dataset.root={new_root}", f"out={tmp_path / 'mine.csv'}") == 0
     assert len((tmp_path / "mine.csv").read_text().splitlines()) == 3
 

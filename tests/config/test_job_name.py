@@ -1,4 +1,4 @@
-"""Folders of a sweep's jobs."""
+"""Names of the directories of a sweep's jobs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 from thaw.config.compose import MAX_JOB_NAME_LENGTH, build_job_name
 
 
-def test_what_is_swept_over_tells_the_jobs_apart() -> None:
-    typed = ["-m", "++trainer.epochs=3", "++output_dir=/home/me/runs", "strategy=fixed,scratch", "++seed=0,1"]
+def test_the_name_has_the_keys_that_are_swept_over() -> None:
+    command_line = ["-m", "++trainer.epochs=3", "++output_dir=/home/me/runs", "strategy=fixed,scratch", "++seed=0,1"]
     job = ["++trainer.epochs=3", "++output_dir=/home/me/runs", "hydra.verbose=true", "strategy=fixed", "++seed=1"]
-    assert build_job_name(job, typed) == "strategy=fixed,seed=1"
+    assert build_job_name(job, command_line) == "strategy=fixed,seed=1"
 
 
-def test_where_nothing_is_swept_over_all_is_told_but_where_things_lie() -> None:
+def test_without_a_sweep_the_name_has_all_keys_but_paths_and_presets() -> None:
     job = ["++trainer.epochs=3", "++output_dir=/home/me/runs", "hydra.verbose=true", "sweep=seeds", "launcher=joblib"]
     assert build_job_name(job, job) == "trainer.epochs=3"
 
@@ -33,7 +33,7 @@ def test_where_nothing_is_swept_over_all_is_told_but_where_things_lie() -> None:
         ("hydra/launcher=basic", "default"),
     ],
 )
-def test_a_name_is_one_folder_that_can_be_read(override: str, name: str) -> None:
+def test_a_name_is_a_single_readable_directory(override: str, name: str) -> None:
     assert build_job_name([override], []) == name
 
 

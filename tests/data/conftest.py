@@ -1,4 +1,4 @@
-"""What the tests of the data room share."""
+"""Share fixtures with the tests of `thaw.data`."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.data.server import Server, running_server
-from thaw.data import download as fetch
+from tests.data.server import Server, run_server
+from thaw.data import download
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with running_server() as running:
-        yield running
+    with run_server() as server:
+        yield server
 
 
 @pytest.fixture
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries follow one another at once."""
-    monkeypatch.setattr(fetch, "time", SimpleNamespace(sleep=lambda _: None))
+    """Retry downloads without waiting."""
+    monkeypatch.setattr(download, "time", SimpleNamespace(sleep=lambda _: None))
 
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """127.0.0.1 is asked itself."""
+    """Connect to 127.0.0.1 without a proxy."""
     monkeypatch.setenv("no_proxy", "*")

@@ -1,4 +1,4 @@
-"""The official archives of the data sets, in their own layouts, with a few small images in each."""
+"""Make the official archives of the data sets, in their layouts, with a few small images each."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tests.data.pictures import picture
+from tests.data.pictures import make_image
 
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BREEDS = ("affenpinscher", "beagle", "chow", "dingo")
 Files = Mapping[str, bytes]
 
 
-def image(seed: int, suffix: str = "png") -> bytes:
+def encode_image(seed: int, suffix: str = "png") -> bytes:
     stream = io.BytesIO()
-    picture(36, 40, seed).save(stream, {"png": "PNG", "jpg": "JPEG"}[suffix])
+    make_image(36, 40, seed).save(stream, {"png": "PNG", "jpg": "JPEG"}[suffix])
     return stream.getvalue()
 
 
-def class_images(folder: str, counts: Mapping[str, int], suffix: str = "jpg", first: int = 0) -> dict[str, bytes]:
-    """FOLDER/CLASS/image_0001.SUFFIX and so on, no two alike."""
+def make_class_images(folder: str, counts: Mapping[str, int], suffix: str = "jpg", first: int = 0) -> dict[str, bytes]:
+    """Make FOLDER/CLASS/image_0001.SUFFIX and so on, all different."""
     names = [f"{folder}/{name}/image_{number:04}.{suffix}" for name, count in counts.items() for number in range(count)]
-    return {name: image(first + seed, suffix) for seed, name in enumerate(names)}
+    return {name: encode_image(first + seed, suffix) for seed, name in enumerate(names)}
 
 
-def zipped(files: Files) -> bytes:
+def make_zip(files: Files) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, content in files.items():
@@ -41,7 +41,7 @@ def zipped(files: Files) -> bytes:
     return stream.getvalue()
 
 
-def tarred(files: Files) -> bytes:
+def make_tar(files: Files) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as archive:
         for name, content in files.items():
@@ -51,52 +51,52 @@ def tarred(files: Files) -> bytes:
     return stream.getvalue()
 
 
-def hotdog(train: int = 10, test: int = 4) -> bytes:
-    kinds = ("hotdog", "not-hotdog")
-    return zipped(
-        class_images("hotdog/train", dict.fromkeys(kinds, train), "png")
-        | class_images("hotdog/test", dict.fromkeys(kinds, test), "png", first=1000)
+def make_hotdog_zip(train: int = 10, test: int = 4) -> bytes:
+    classes = ("hotdog", "not-hotdog")
+    return make_zip(
+        make_class_images("hotdog/train", dict.fromkeys(classes, train), "png")
+        | make_class_images("hotdog/test", dict.fromkeys(classes, test), "png", first=1000)
     )
 
 
-def hymenoptera(train: int = 10, val: int = 4) -> bytes:
-    kinds = ("ants", "bees")
-    stray = {"hymenoptera_data/train/ants/imageNotFound.gif": b"GIF89a"}
-    return zipped(
-        class_images("hymenoptera_data/train", dict.fromkeys(kinds, train))
-        | class_images("hymenoptera_data/val", dict.fromkeys(kinds, val), first=1000)
-        | stray
+def make_hymenoptera_zip(train: int = 10, val: int = 4) -> bytes:
+    classes = ("ants", "bees")
+    stray_file = {"hymenoptera_data/train/ants/imageNotFound.gif": b"GIF89a"}
+    return make_zip(
+        make_class_images("hymenoptera_data/train", dict.fromkeys(classes, train))
+        | make_class_images("hymenoptera_data/val", dict.fromkeys(classes, val), first=1000)
+        | stray_file
     )
 
 
-def dog_breeds(folder: str = "", each: int = 10, unlabelled: int = 3) -> dict[str, bytes]:
-    """Files as Kaggle has them."""
+def make_dog_breeds_files(folder: str = "", each: int = 10, unlabelled: int = 3) -> dict[str, bytes]:
+    """Make the files of Kaggle's data set, with `each` images per breed."""
     rows = [(f"{number:032x}", breed) for number, breed in enumerate(BREEDS * each)]
     labels = "id,breed\n" + "".join(f"{name},{breed}\n" for name, breed in rows)
-    hidden = [f"{number:032x}" for number in range(9000, 9000 + unlabelled)]
-    sample = f"id,{','.join(BREEDS)}\n" + "".join(f"{name},0.25,0.25,0.25,0.25\n" for name in hidden)
+    unlabelled_names = [f"{number:032x}" for number in range(9000, 9000 + unlabelled)]
+    sample = f"id,{','.join(BREEDS)}\n" + "".join(f"{name},0.25,0.25,0.25,0.25\n" for name in unlabelled_names)
     files = {"labels.csv": labels.encode(), "sample_submission.csv": sample.encode()}
-    files |= {f"train/{name}.jpg": image(seed, "jpg") for seed, (name, _) in enumerate(rows)}
-    files |= {f"test/{name}.jpg": image(9000 + seed, "jpg") for seed, name in enumerate(hidden)}
+    files |= {f"train/{name}.jpg": encode_image(seed, "jpg") for seed, (name, _) in enumerate(rows)}
+    files |= {f"test/{name}.jpg": encode_image(9000 + seed, "jpg") for seed, name in enumerate(unlabelled_names)}
     return {f"{folder}{name}": content for name, content in files.items()}
 
 
-def caltech101(counts: Mapping[str, int]) -> bytes:
-    """The zip with its archive of images, its archive of outlines, and what a Mac adds to both."""
-    images = class_images("101_ObjectCategories", counts)
-    images |= class_images("101_ObjectCategories", {"BACKGROUND_Google": 5}, first=5000)
-    return zipped(
+def make_caltech101_zip(counts: Mapping[str, int]) -> bytes:
+    """Make the zip with the archive of images, the archive of outlines, and a file that macOS adds."""
+    images = make_class_images("101_ObjectCategories", counts)
+    images |= make_class_images("101_ObjectCategories", {"BACKGROUND_Google": 5}, first=5000)
+    return make_zip(
         {
-            "caltech-101/101_ObjectCategories.tar.gz": tarred(images),
-            "caltech-101/Annotations.tar": tarred({"Annotations/chair/annotation_0001.mat": b"MATLAB"}),
+            "caltech-101/101_ObjectCategories.tar.gz": make_tar(images),
+            "caltech-101/Annotations.tar": make_tar({"Annotations/chair/annotation_0001.mat": b"MATLAB"}),
             "caltech-101/show_annotation.m": b"function show_annotation()",
             "__MACOSX/caltech-101/._101_ObjectCategories.tar.gz": b"\0\5\26\7",
         }
     )
 
 
-class PythonTwo(pickle._Pickler):  # type: ignore[name-defined]
-    """Writes as Python 2 and NumPy 1 did, who made the official files: bytes as strings, NumPy's old module names."""
+class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
+    """Write pickles as Python 2 and NumPy 1 did for the official files: bytes as strings, NumPy's old module names."""
 
     dispatch: ClassVar = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
 
@@ -117,15 +117,15 @@ class PythonTwo(pickle._Pickler):  # type: ignore[name-defined]
     dispatch[types.FunctionType] = dispatch[types.BuiltinFunctionType] = save_global
 
 
-def pickled(content: Any) -> bytes:
+def dump_python2_pickle(content: Any) -> bytes:
     stream = io.BytesIO()
-    PythonTwo(stream, protocol=2).dump(content)
+    Python2Pickler(stream, protocol=2).dump(content)
     return stream.getvalue()
 
 
-def cifar_batch(name: str, labels: Sequence[int], seed: int) -> bytes:
+def make_cifar_batch(name: str, labels: Sequence[int], seed: int) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (len(labels), 3072)).astype(np.uint8)
-    return pickled(
+    return dump_python2_pickle(
         {
             b"batch_label": name.encode(),
             b"labels": list(labels),
@@ -135,18 +135,18 @@ def cifar_batch(name: str, labels: Sequence[int], seed: int) -> bytes:
     )
 
 
-def cifar_files(each: int = 1) -> dict[str, bytes]:
-    """All of `cifar-10-batches-py/`, with `each` images of each class in each of the six batches."""
+def make_cifar_files(each: int = 1) -> dict[str, bytes]:
+    """Make `cifar-10-batches-py/`, with `each` images of each class in each of the six batches."""
     labels = list(range(10)) * each
     names = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
     meta = {b"num_cases_per_batch": 10000, b"label_names": [name.encode() for name in CIFAR_CLASSES], b"num_vis": 3072}
-    files = {name: cifar_batch(name, labels, seed) for seed, name in enumerate(names)}
-    files |= {"batches.meta": pickled(meta), "readme.html": b"<html>"}
+    files = {name: make_cifar_batch(name, labels, seed) for seed, name in enumerate(names)}
+    files |= {"batches.meta": dump_python2_pickle(meta), "readme.html": b"<html>"}
     return {f"cifar-10-batches-py/{name}": content for name, content in files.items()}
 
 
-def written(root: Path, files: Files) -> Path:
-    """The files below `root`."""
+def write_files(root: Path, files: Files) -> Path:
+    """Write `files` below `root` and return it."""
     for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)

@@ -1,4 +1,4 @@
-"""A web server on this machine whose answers go wrong as a test says."""
+"""Run a web server on this machine whose responses fail as a test requires."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass(frozen=True)
-class BreaksOff:
-    """The connection ends after so many bytes of the body."""
+class Disconnect:
+    """Close the connection after `num_bytes` of the body."""
 
-    after: int
+    num_bytes: int
 
 
 @dataclass(frozen=True)
-class Silent:
-    """Nothing is sent for so long."""
+class Delay:
+    """Send nothing for `seconds`."""
 
     seconds: float
 
 
 @dataclass
 class Server:
-    """Serves `files` by path. Each request takes the next of `mishaps`, while there are some: a status, another file's
-    bytes, `BreaksOff` or `Silent`. `asked` holds path and Range header of the requests."""
+    """Serve `files` by path.
+
+    Each request takes the next of `failures`, if any: a status, the bytes of another file, `Disconnect` or `Delay`.
+    `requests` records the path and the Range header of each request.
+    """
 
     address: str
     files: dict[str, bytes] = field(default_factory=dict)
-    honours_range: bool = True
-    mishaps: list[int | bytes | BreaksOff | Silent] = field(default_factory=list)
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    supports_range: bool = True
+    failures: list[int | bytes | Disconnect | Delay] = field(default_factory=list)
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
 
-    def serving(self, path: str, content: bytes) -> str:
-        """The address of `content`, which is served from now on."""
+    def serve(self, path: str, content: bytes) -> str:
+        """Serve `content` at `path` from now on and return its URL."""
         self.files[path] = content
         return self.address + path
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
+def run_server() -> Iterator[Server]:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as http:
         server = Server(f"http://127.0.0.1:{http.server_port}")
         http.state = server  # type: ignore[attr-defined]
@@ -54,31 +57,31 @@ def running_server() -> Iterator[Server]:
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        with contextlib.suppress(ConnectionError):  # the client may be gone
+        with contextlib.suppress(ConnectionError):  # the client may have disconnected
             self._answer(self.server.state)  # type: ignore[attr-defined]
 
     def _answer(self, server: Server) -> None:
-        server.asked.append((self.path, self.headers["Range"]))
-        mishap = server.mishaps.pop(0) if server.mishaps else None
-        if isinstance(mishap, Silent):
-            time.sleep(mishap.seconds)
-        content = mishap if isinstance(mishap, bytes) else server.files.get(self.path)
-        if isinstance(mishap, int) or content is None:
-            self.send_error(mishap if isinstance(mishap, int) else 404)
+        server.requests.append((self.path, self.headers["Range"]))
+        failure = server.failures.pop(0) if server.failures else None
+        if isinstance(failure, Delay):
+            time.sleep(failure.seconds)
+        content = failure if isinstance(failure, bytes) else server.files.get(self.path)
+        if isinstance(failure, int) or content is None:
+            self.send_error(failure if isinstance(failure, int) else 404)
             return
-        body = self._headed(content, server.honours_range)
-        self.wfile.write(body[: mishap.after] if isinstance(mishap, BreaksOff) else body)
+        body = self._send_headers(content, server.supports_range)
+        self.wfile.write(body[: failure.num_bytes] if isinstance(failure, Disconnect) else body)
 
-    def _headed(self, content: bytes, honours_range: bool) -> bytes:
-        """Sends the headers and returns the body that belongs to them."""
-        wanted = self.headers["Range"] if honours_range else None
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+    def _send_headers(self, content: bytes, supports_range: bool) -> bytes:
+        """Send the headers and return the body."""
+        range_header = self.headers["Range"] if supports_range else None
+        start = int(range_header.removeprefix("bytes=").removesuffix("-")) if range_header else 0
         if start >= len(content) > 0:
             self.send_error(416)
             return b""
-        self.send_response(206 if wanted else 200)
+        self.send_response(206 if range_header else 200)
         self.send_header("Content-Length", str(len(content) - start))
-        if wanted:
+        if range_header:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.end_headers()
         return content[start:]

@@ -1,4 +1,4 @@
-"""Files from servers that break off, send the wrong file, fall silent or are not there."""
+"""Downloads survive servers that disconnect, send the wrong file, stop responding or do not exist."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.data.server import BreaksOff, Server, Silent
+from tests.data.server import Delay, Disconnect, Server
 from thaw.config.errors import UserError
-from thaw.data import download as fetch
+from thaw.data import download as download_module
 from thaw.data.download import DownloadError, download, has_checksum
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("_no_waiting")
 
 @pytest.fixture
 def url(server: Server) -> str:
-    return server.serving("/files/images.zip", CONTENT)
+    return server.serve("/files/images.zip", CONTENT)
 
 
 @pytest.fixture
@@ -33,29 +33,29 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "downloads" / "images.zip"
 
 
-def ranges(server: Server) -> list[str | None]:
-    return [asked for _, asked in server.asked]
+def list_ranges(server: Server) -> list[str | None]:
+    return [range_header for _, range_header in server.requests]
 
 
-def leftovers(target: Path) -> list[str]:
+def list_files(target: Path) -> list[str]:
     return sorted(path.name for path in target.parent.iterdir() if not path.name.endswith(".lock"))
 
 
-def closed_address() -> str:
-    """Where nobody listens."""
+def find_closed_address() -> str:
+    """Return an address where no server listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
-def test_a_file_with_the_right_checksum_arrives_whole_and_leaves_nothing_beside_it(url: str, target: Path) -> None:
+def test_a_complete_download_leaves_only_the_file(url: str, target: Path) -> None:
     assert download(url, SHA256, target) == target
     assert target.read_bytes() == CONTENT
-    assert leftovers(target) == ["images.zip"]
+    assert list_files(target) == ["images.zip"]
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256"])
-def test_the_first_digits_of_a_checksum_will_do(url: str, target: Path, algorithm: str) -> None:
+def test_a_prefix_of_the_checksum_is_enough(url: str, target: Path, algorithm: str) -> None:
     digits = hashlib.new(algorithm, CONTENT).hexdigest()[:8]
     assert download(url, f"{algorithm}:{digits}", target).read_bytes() == CONTENT
 
@@ -66,178 +66,174 @@ def test_digits_from_the_middle_of_a_checksum_do_not_match(tmp_path: Path) -> No
     assert not has_checksum(tmp_path / "file", "sha256:" + SHA256[9:17])
 
 
-def test_a_file_with_another_checksum_is_not_kept_and_the_message_names_address_and_checksum(
+def test_a_file_with_another_checksum_is_removed_and_the_error_names_url_and_checksum(
     server: Server, url: str, target: Path
 ) -> None:
     server.files["/files/images.zip"] = b"not the file"
-    with pytest.raises(DownloadError, match="another checksum") as caught:
+    with pytest.raises(DownloadError, match="a checksum other than") as error_info:
         download(url, SHA256, target)
-    assert url in str(caught.value)
-    assert SHA256 in str(caught.value)
-    assert leftovers(target) == []
+    assert url in str(error_info.value)
+    assert SHA256 in str(error_info.value)
+    assert list_files(target) == []
 
 
-def test_a_wrong_file_is_fetched_anew_from_its_start(server: Server, url: str, target: Path) -> None:
-    server.mishaps = [b"an error page of a proxy"]
+def test_a_wrong_file_is_downloaded_again_from_the_start(server: Server, url: str, target: Path) -> None:
+    server.failures = [b"an error page of a proxy"]
     assert download(url, SHA256, target).read_bytes() == CONTENT
-    assert ranges(server) == [None, None]
+    assert list_ranges(server) == [None, None]
 
 
-def test_a_download_that_breaks_off_is_continued_where_it_stopped(server: Server, url: str, target: Path) -> None:
-    server.mishaps = [BreaksOff(100_000), BreaksOff(50_000)]
+def test_an_interrupted_download_resumes_where_it_stopped(server: Server, url: str, target: Path) -> None:
+    server.failures = [Disconnect(100_000), Disconnect(50_000)]
     assert download(url, SHA256, target).read_bytes() == CONTENT
-    assert ranges(server) == [None, "bytes=100000-", "bytes=150000-"]
+    assert list_ranges(server) == [None, "bytes=100000-", "bytes=150000-"]
 
 
-def test_a_download_that_broke_off_in_an_earlier_run_is_continued(
+def test_a_download_that_an_earlier_run_started_is_resumed(
     server: Server, url: str, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.mishaps = [BreaksOff(100_000)]
-    monkeypatch.setattr(fetch, "MAX_ATTEMPTS", 1)
-    with pytest.raises(DownloadError, match="broke off after 100000 of 300000 bytes"):
+    server.failures = [Disconnect(100_000)]
+    monkeypatch.setattr(download_module, "MAX_ATTEMPTS", 1)
+    with pytest.raises(DownloadError, match="connection closed after 100000 of 300000 bytes"):
         download(url, SHA256, target)
     assert not target.exists()
     assert download(url, SHA256, target).read_bytes() == CONTENT
-    assert ranges(server)[1:] == ["bytes=100000-"]
+    assert list_ranges(server)[1:] == ["bytes=100000-"]
 
 
-def test_a_server_that_cannot_continue_sends_it_all_again(server: Server, url: str, target: Path) -> None:
-    server.honours_range = False
-    server.mishaps = [BreaksOff(100_000)]
+def test_a_server_without_range_requests_sends_the_whole_file_again(server: Server, url: str, target: Path) -> None:
+    server.supports_range = False
+    server.failures = [Disconnect(100_000)]
     assert download(url, SHA256, target).read_bytes() == CONTENT
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
-def test_a_part_that_is_whole_already_becomes_the_file(server: Server, url: str, target: Path) -> None:
+def test_a_partial_file_that_is_complete_becomes_the_file(server: Server, url: str, target: Path) -> None:
     target.parent.mkdir()
     target.with_name("images.zip.part").write_bytes(CONTENT)
     assert download(url, SHA256, target).read_bytes() == CONTENT
-    assert leftovers(target) == ["images.zip"]
+    assert list_files(target) == ["images.zip"]
 
 
 @pytest.mark.parametrize("part", [b"other", b"x" * 400_000], ids=["shorter", "longer"])
-def test_a_part_of_another_file_is_thrown_away(url: str, target: Path, part: bytes) -> None:
+def test_a_partial_file_of_another_file_is_discarded(url: str, target: Path, part: bytes) -> None:
     target.parent.mkdir()
     target.with_name("images.zip.part").write_bytes(part)
     assert download(url, SHA256, target).read_bytes() == CONTENT
 
 
-def test_a_missing_file_is_asked_for_once_and_named(server: Server, target: Path) -> None:
+def test_a_missing_file_is_requested_once_and_named(server: Server, target: Path) -> None:
     with pytest.raises(DownloadError, match=f"{server.address}/none.zip: 404"):
         download(f"{server.address}/none.zip", SHA256, target)
-    assert len(server.asked) == 1
-    assert leftovers(target) == []
+    assert len(server.requests) == 1
+    assert list_files(target) == []
 
 
-def test_a_server_in_trouble_is_asked_again(server: Server, url: str, target: Path) -> None:
-    server.mishaps = [500, 503]
+def test_server_errors_are_retried(server: Server, url: str, target: Path) -> None:
+    server.failures = [500, 503]
     assert download(url, SHA256, target).read_bytes() == CONTENT
-    assert len(server.asked) == 3
+    assert len(server.requests) == 3
 
 
-def test_a_server_that_stays_in_trouble_is_given_up(server: Server, url: str, target: Path) -> None:
-    server.mishaps = [500] * 20
+def test_retries_are_limited(server: Server, url: str, target: Path) -> None:
+    server.failures = [500] * 20
     with pytest.raises(DownloadError, match="500"):
         download(url, SHA256, target)
-    assert len(server.asked) == fetch.MAX_ATTEMPTS
+    assert len(server.requests) == download_module.MAX_ATTEMPTS
 
 
-def test_a_server_that_falls_silent_is_asked_again(
-    server: Server, url: str, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fetch, "TIMEOUT_S", 0.3)
-    server.mishaps = [Silent(1.0)]
+def test_a_timeout_is_retried(server: Server, url: str, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download_module, "TIMEOUT_S", 0.3)
+    server.failures = [Delay(1.0)]
     assert download(url, SHA256, target).read_bytes() == CONTENT
 
 
-def test_where_nobody_listens_is_given_up_at_once_and_named(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_connection_is_not_retried(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def sleep(seconds: float) -> None:
-        raise AssertionError("waited for nobody")
+        raise AssertionError("waited before a useless retry")
 
-    monkeypatch.setattr(fetch, "time", SimpleNamespace(sleep=sleep))
-    address = closed_address()
+    monkeypatch.setattr(download_module, "time", SimpleNamespace(sleep=sleep))
+    address = find_closed_address()
     with pytest.raises(DownloadError, match=f"{address}/images.zip: .*refused"):
         download(f"{address}/images.zip", SHA256, target)
 
 
-def test_a_mirror_is_asked_first_for_the_file_of_the_same_name(server: Server, url: str, target: Path) -> None:
-    server.serving("/mirror/images.zip", CONTENT)
+def test_a_mirror_is_tried_first(server: Server, url: str, target: Path) -> None:
+    server.serve("/mirror/images.zip", CONTENT)
     assert download(url, SHA256, target, mirror=f"{server.address}/mirror/").read_bytes() == CONTENT
-    assert [path for path, _ in server.asked] == ["/mirror/images.zip"]
+    assert [path for path, _ in server.requests] == ["/mirror/images.zip"]
 
 
 def test_a_folder_can_be_the_mirror(server: Server, url: str, target: Path, tmp_path: Path) -> None:
     (tmp_path / "my mirror").mkdir()
     (tmp_path / "my mirror" / "images.zip").write_bytes(CONTENT)
     assert download(url, SHA256, target, mirror=(tmp_path / "my mirror").as_uri()).read_bytes() == CONTENT
-    assert server.asked == []
+    assert server.requests == []
 
 
-@pytest.mark.parametrize("mirror", ["empty folder", "no folder", "404", "nobody", "wrong file", "breaks off"])
-def test_where_the_mirror_does_not_give_the_file_its_own_address_does(
+@pytest.mark.parametrize("mirror", ["empty folder", "no folder", "404", "no server", "wrong file", "disconnects"])
+def test_the_original_url_is_used_if_the_mirror_fails(
     server: Server, url: str, target: Path, tmp_path: Path, mirror: str
 ) -> None:
-    places = {
+    mirrors = {
         "empty folder": tmp_path.as_uri(),
         "no folder": (tmp_path / "none").as_uri(),
         "404": f"{server.address}/mirror",
-        "nobody": closed_address(),
+        "no server": find_closed_address(),
         "wrong file": f"{server.address}/wrong",
-        "breaks off": f"{server.address}/files",
+        "disconnects": f"{server.address}/files",
     }
-    server.serving("/wrong/images.zip", b"wrong")
-    server.mishaps = [BreaksOff(9)] * fetch.MAX_ATTEMPTS if mirror == "breaks off" else []
-    assert download(url, SHA256, target, mirror=places[mirror]).read_bytes() == CONTENT
-    assert server.asked[-1][0] == "/files/images.zip"
+    server.serve("/wrong/images.zip", b"wrong")
+    server.failures = [Disconnect(9)] * download_module.MAX_ATTEMPTS if mirror == "disconnects" else []
+    assert download(url, SHA256, target, mirror=mirrors[mirror]).read_bytes() == CONTENT
+    assert server.requests[-1][0] == "/files/images.zip"
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no /proc/self/mem, a file that cannot be read")
-def test_a_mirror_on_a_disk_that_fails_is_passed_over_and_not_taken_for_a_full_cache(
-    server: Server, tmp_path: Path
-) -> None:
-    url = server.serving("/mem", CONTENT)
+def test_a_read_error_of_a_mirror_is_not_reported_as_a_cache_error(server: Server, tmp_path: Path) -> None:
+    url = server.serve("/mem", CONTENT)
     assert download(url, SHA256, tmp_path / "mem", mirror="file:///proc/self").read_bytes() == CONTENT
 
 
-def test_the_message_says_what_mirror_and_address_answered(server: Server, target: Path, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError) as caught:
+def test_the_error_contains_the_answers_of_mirror_and_url(server: Server, target: Path, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError) as error_info:
         download(f"{server.address}/none.zip", SHA256, target, mirror=tmp_path.as_uri())
-    assert f"{tmp_path.as_uri()}/none.zip: " in str(caught.value)
-    assert f"{server.address}/none.zip: 404" in str(caught.value)
+    assert f"{tmp_path.as_uri()}/none.zip: " in str(error_info.value)
+    assert f"{server.address}/none.zip: 404" in str(error_info.value)
 
 
-def fetch_in_a_process(url: str, target: Path, together: Barrier) -> None:
-    together.wait()
+def download_in_process(url: str, target: Path, barrier: Barrier) -> None:
+    barrier.wait()
     assert download(url, SHA256, target).read_bytes() == CONTENT
 
 
-def test_four_processes_that_ask_at_once_cause_one_download(server: Server, url: str, target: Path) -> None:
-    server.mishaps = [Silent(0.5)]
+def test_concurrent_processes_download_once(server: Server, url: str, target: Path) -> None:
+    server.failures = [Delay(0.5)]
     spawn = multiprocessing.get_context("spawn")
-    together = spawn.Barrier(4)
-    processes = [spawn.Process(target=fetch_in_a_process, args=(url, target, together)) for _ in range(4)]
+    barrier = spawn.Barrier(4)
+    processes = [spawn.Process(target=download_in_process, args=(url, target, barrier)) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
-def test_a_file_that_is_there_and_right_is_not_fetched(server: Server, url: str, target: Path) -> None:
+def test_an_existing_correct_file_is_not_downloaded(server: Server, url: str, target: Path) -> None:
     target.parent.mkdir()
     target.write_bytes(CONTENT)
     assert download(url, SHA256, target) == target
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_a_file_that_is_there_and_wrong_is_replaced(url: str, target: Path) -> None:
+def test_an_existing_wrong_file_is_replaced(url: str, target: Path) -> None:
     target.parent.mkdir()
     target.write_bytes(CONTENT[:-1])
     assert download(url, SHA256, target).read_bytes() == CONTENT
 
 
-def test_a_wrong_file_stays_where_no_right_one_can_be_had(server: Server, target: Path) -> None:
+def test_an_existing_wrong_file_is_not_removed_if_the_download_fails(server: Server, target: Path) -> None:
     target.parent.mkdir()
     target.write_bytes(b"somebody's own file")
     with pytest.raises(DownloadError):
@@ -245,7 +241,7 @@ def test_a_wrong_file_stays_where_no_right_one_can_be_had(server: Server, target
     assert target.read_bytes() == b"somebody's own file"
 
 
-def test_a_folder_that_cannot_be_written_is_a_fault_of_the_user(url: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_writable_is_a_user_error(url: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"data\.cache=DIR"):
+    with pytest.raises(UserError, match=r"data\.cache_dir=DIR"):
         download(url, SHA256, tmp_path / "file" / "images.zip")

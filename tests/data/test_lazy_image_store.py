@@ -1,4 +1,4 @@
-"""Images decoded at every access are those of the store."""
+"""A lazy image store gives the same images as a store."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from thaw.data.samples import Samples, load_folder_samples
 PREPROCESSING = Preprocessing(24, 28, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-def samples_in(folder: Path) -> Samples:
+def write_samples(folder: Path) -> Samples:
     image_folder(folder, {"train": 4, "test": 2}, classes=("ants", "bees"))
     return load_folder_samples(folder, {"train": "train", "val": None, "test": "test"}, {"val": 0.0, "test": 0.0}, 0)
 
 
-def test_live_images_are_those_of_the_store_bit_for_bit(tmp_path: Path) -> None:
-    samples = samples_in(tmp_path / "data")
-    kept, fresh = (
+def test_lazy_images_are_those_of_the_store_bit_for_bit(tmp_path: Path) -> None:
+    samples = write_samples(tmp_path / "data")
+    store, lazy_store = (
         open_image_store(samples, PREPROCESSING, tmp_path / "cache"),
         open_lazy_image_store(samples, PREPROCESSING, False),
     )
-    assert np.array_equal(kept.sizes, fresh.sizes)
+    assert np.array_equal(store.sizes, lazy_store.sizes)
     for position in range(len(samples.samples)):
-        assert np.array_equal(kept[position], fresh[position])
+        assert np.array_equal(store[position], lazy_store[position])
 
 
-def test_a_store_over_its_bound_is_not_written(tmp_path: Path) -> None:
-    samples = samples_in(tmp_path / "data")
+def test_a_store_over_its_size_limit_is_not_written(tmp_path: Path) -> None:
+    samples = write_samples(tmp_path / "data")
     data = inspect_dataset(samples, PREPROCESSING, tmp_path / "cache", False, False, max_store_bytes=1000)
     assert isinstance(data.store, LazyImageStore)
     assert not (tmp_path / "cache").exists()
 
 
-def test_broken_images_are_named_or_left_out_without_a_store_too(tmp_path: Path) -> None:
-    samples = samples_in(tmp_path / "data")
+def test_a_lazy_store_names_or_skips_broken_images(tmp_path: Path) -> None:
+    samples = write_samples(tmp_path / "data")
     (tmp_path / "data" / samples.samples[1].path).write_bytes(b"")
     with pytest.raises(UserError, match=r"ants/01\.png"):
         open_lazy_image_store(samples, PREPROCESSING, False)

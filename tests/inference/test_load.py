@@ -1,4 +1,4 @@
-"""A network from a checkpoint alone; and what is no checkpoint, refused with one message."""
+"""Load and use a network from a checkpoint; reject files that are not checkpoints."""
 
 from __future__ import annotations
 
@@ -23,61 +23,68 @@ from thaw.cli.main import main
 from thaw.config.errors import UserError
 from thaw.inference.export import export_model
 from thaw.inference.load import load_checkpoint
-from thaw.models import pretrained as source
+from thaw.inference.predict import Predictions
+from thaw.models import pretrained
 
 
 @pytest.fixture
-def alone(short_run: Path, tmp_path: Path) -> Path:
-    """The checkpoint, in a folder that holds nothing else."""
+def checkpoint(short_run: Path, tmp_path: Path) -> Path:
+    """A checkpoint in an otherwise empty folder."""
     return Path(shutil.copy(short_run / "checkpoints" / "best.ckpt", tmp_path / "best.ckpt"))
 
 
-def test_three_lines_of_python_predict_in_a_folder_with_the_checkpoint_alone(alone: Path) -> None:
-    Image.new("RGB", (40, 30), "red").save(alone.parent / "a.png")
+def test_three_lines_of_python_predict_from_a_checkpoint_only(checkpoint: Path) -> None:
+    Image.new("RGB", (40, 30), "red").save(checkpoint.parent / "a.png")
     lines = "from thaw import load\nnetwork = load('best.ckpt')\nprint(network.predict(['a.png'])[0].label in 'ABCD')"
-    done = subprocess.run([sys.executable, "-c", lines], cwd=alone.parent, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "True", done.stderr
+    result = subprocess.run(
+        [sys.executable, "-c", lines], cwd=checkpoint.parent, capture_output=True, text=True, check=False
+    )
+    assert result.stdout.strip() == "True", result.stderr
 
 
-def test_predictions_are_sorted_and_broken_images_say_why_in_their_place(alone: Path) -> None:
-    (alone.parent / "torn.png").write_bytes(b"\x89PNG torn")
+def test_predictions_are_sorted_and_broken_images_have_an_error_in_their_place(checkpoint: Path) -> None:
+    (checkpoint.parent / "truncated.png").write_bytes(b"\x89PNG truncated")
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))
-    whole, torn, one_more = load(alone).predict([noise, alone.parent / "torn.png", noise], top=9)
-    assert "identify" in torn.error
-    assert (torn.label, torn.probability) == ("", 0.0)
-    shares = [share for _, share in whole.top]
-    assert shares == sorted(shares, reverse=True)
-    assert sum(shares) == pytest.approx(1)
-    assert {name for name, _ in whole.top} == set("ABCD")
-    assert whole.top == one_more.top
+    first, broken, second = load(checkpoint).predict([noise, checkpoint.parent / "truncated.png", noise], top=9)
+    assert "identify" in broken.error
+    assert (broken.label, broken.probability) == ("", 0.0)
+    probabilities = [probability for _, probability in first.top]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1)
+    assert {name for name, _ in first.top} == set("ABCD")
+    assert first.top == second.top
 
 
-def test_neither_source_weights_nor_the_callers_chance_are_used(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "read_state", lambda file: pytest.fail(f"{file} is not needed"))
+def test_loading_reads_no_pretrained_weights_and_keeps_the_callers_random_state(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained, "read_state", lambda file: pytest.fail(f"{file} is not needed"))
     before = torch.get_rng_state()
-    assert load_checkpoint(alone).classes == tuple("ABCD")
+    assert load_checkpoint(checkpoint).classes == tuple("ABCD")
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_recipe_that_asks_for_things_of_another_machine_is_no_hindrance(alone: Path) -> None:
-    def elsewhere(content: dict[str, Any]) -> None:
+def test_a_recipe_with_settings_of_another_machine_loads(checkpoint: Path) -> None:
+    def move_to_another_machine(content: dict[str, Any]) -> None:
         recipe = content["thaw"]["recipe"]
         recipe["backbone"]["weights"] = "/nowhere/weights.pth"
         recipe["optimizer"]["name"] = "nowhere.MyOptimizer"
         recipe["trainer"] |= {"accelerator": "gpu", "precision": "16-mixed"}
         recipe["dataset"]["draw_seed"] = 7
 
-    assert load(changed(alone, elsewhere)).classes == tuple("ABCD")
+    assert load(change_file(checkpoint, move_to_another_machine)).classes == tuple("ABCD")
 
 
-def changed(file: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+def change_file(file: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     content = torch.load(file, weights_only=True)
     change(content)
     torch.save(content, file)
     return file
 
 
-class Bomb:
+class Payload:
+    """Creates a file when it is unpickled."""
+
     def __init__(self, target: Path) -> None:
         self.target = target
 
@@ -85,34 +92,34 @@ class Bomb:
         return Path.touch, (self.target,)
 
 
-def test_a_pickled_object_is_refused_and_not_executed(alone: Path) -> None:
-    trace = alone.parent / "executed"
-    changed(alone, lambda content: content["thaw"].update(bomb=Bomb(trace)))
+def test_a_pickled_object_is_rejected_and_not_executed(checkpoint: Path) -> None:
+    trace = checkpoint.parent / "executed"
+    change_file(checkpoint, lambda content: content["thaw"].update(payload=Payload(trace)))
     with pytest.raises(UserError, match=r"pickled objects.*would have to be executed"):
-        load_checkpoint(alone)
+        load_checkpoint(checkpoint)
     assert not trace.exists()
-    alone.write_bytes(pickle.dumps({"thaw": Bomb(trace)}))
+    checkpoint.write_bytes(pickle.dumps({"thaw": Payload(trace)}))
     with pytest.raises(UserError, match="cannot be used"):
-        load_checkpoint(alone)
+        load_checkpoint(checkpoint)
     assert not trace.exists()
 
 
-FIRST = "network.stages.stem.conv_stem.weight"
+FIRST_WEIGHT = "network.stages.stem.conv_stem.weight"
 
 
-def _renamed(content: dict[str, Any]) -> None:
+def _rename_weight(content: dict[str, Any]) -> None:
     state = content["state_dict"]
-    state["network.stages.stem.conv_stam.weight"] = state.pop(FIRST)
+    state["network.stages.stem.conv_stam.weight"] = state.pop(FIRST_WEIGHT)
 
 
-TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "missing": (lambda content: content["state_dict"].pop(FIRST), r"1 tensor missing: stages\.stem"),
-    "renamed": (_renamed, r"renamed\? stages\.stem\.conv_stam\.weight -> stages\.stem\.conv_stem\.weight"),
+CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "missing": (lambda content: content["state_dict"].pop(FIRST_WEIGHT), r"1 tensor missing: stages\.stem"),
+    "renamed": (_rename_weight, r"renamed\? stages\.stem\.conv_stam\.weight -> stages\.stem\.conv_stem\.weight"),
     "misshapen": (
-        lambda content: content["state_dict"].update({FIRST: torch.zeros(32, 3, 5, 5)}),
+        lambda content: content["state_dict"].update({FIRST_WEIGHT: torch.zeros(32, 3, 5, 5)}),
         r"of another shape: .* \[32, 3, 5, 5\] instead of \[32, 3, 3, 3\]",
     ),
-    "no tensor": (lambda content: content["state_dict"].update({FIRST: 3}), "something else than tensors"),
+    "no tensor": (lambda content: content["state_dict"].update({FIRST_WEIGHT: 3}), "something else than tensors"),
     "newer": (lambda content: content["thaw"].update(format=99), "format 99, of a newer thaw"),
     "no classes": (lambda content: content["thaw"].pop("classes"), r"thaw\.classes: Field required"),
     "two means": (lambda content: content["thaw"]["preprocessing"].update(mean=[0.5, 0.5]), r"preprocessing\.mean"),
@@ -128,19 +135,19 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", TAMPERED)
-def test_a_checkpoint_that_was_changed_is_refused_by_what_is_wrong(kind: str, alone: Path) -> None:
-    change, told = TAMPERED[kind]
-    with pytest.raises(UserError, match=told):
-        load_checkpoint(changed(alone, change))
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_changed_checkpoint_is_rejected_with_the_problem(kind: str, checkpoint: Path) -> None:
+    change, message = CHANGES[kind]
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(change_file(checkpoint, change))
 
 
-def _zip(file: Path) -> None:
+def _write_zip(file: Path) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("config.json", "{}")
 
 
-def _script(file: Path) -> None:
+def _write_script(file: Path) -> None:
     torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), str(file))
 
 
@@ -149,11 +156,11 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "nested.pth": (lambda file: torch.save({"model": {"fc.weight": torch.zeros(9)}}, file), "no `thaw` among them"),
     "list.pt": (lambda file: torch.save([1, 2], file), "a list"),
     "module.pt": (lambda file: torch.save(torch.nn.Linear(2, 2), file), r"pickled objects \(torch\.nn"),
-    "script.pt": (_script, "TorchScript"),
+    "script.pt": (_write_script, "TorchScript"),
     "tensors.safetensors": (lambda file: save_file({"a": torch.zeros(9)}, file), "a safetensors file"),
     "keras.h5": (lambda file: file.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), "as Keras writes it"),
     "net.onnx": (lambda file: file.write_bytes(b"\x08\x07\x12\x07pytorch" + bytes(100)), "an ONNX file"),
-    "some.zip": (_zip, r"a zip archive of config\.json"),
+    "some.zip": (_write_zip, r"a zip archive of config\.json"),
     "notes.txt": (lambda file: file.write_text("epoch 1\n"), "text"),
     "empty.ckpt": (lambda file: file.write_bytes(b""), "the file is empty"),
     "noise.ckpt": (lambda file: file.write_bytes(bytes(range(256)) * 9), "cannot be used"),
@@ -163,52 +170,111 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", FOREIGN)
-def test_a_file_of_another_kind_is_named(
+def test_a_file_of_another_format_is_rejected_with_its_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write, told = FOREIGN[name]
+    write, message = FOREIGN[name]
     write(tmp_path / name)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         load_checkpoint(tmp_path / name)
     assert main(["evaluate", str(tmp_path / name)]) == 2
     assert capsys.readouterr().err.count("the checkpoint cannot be used") == 1
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
-def test_a_truncated_checkpoint_is_told(share: float, alone: Path) -> None:
-    content = alone.read_bytes()
-    alone.write_bytes(content[: int(share * len(content))])
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.999])
+def test_a_truncated_checkpoint_is_an_error(fraction: float, checkpoint: Path) -> None:
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[: int(fraction * len(content))])
     with pytest.raises(UserError, match="truncated"):
-        load_checkpoint(alone)
+        load_checkpoint(checkpoint)
 
 
-def _as_tensors(alone: Path, **metadata: str) -> Path:
-    """An export to safetensors beside `alone`, with other `metadata`."""
-    file = alone.with_suffix(".safetensors")
-    export_model(load_checkpoint(alone), "safetensors", file, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+def _export_safetensors(checkpoint: Path, **metadata: str) -> Path:
+    """Export a checkpoint to safetensors in its folder, with other `metadata`."""
+    file = checkpoint.with_suffix(".safetensors")
+    export_model(load_checkpoint(checkpoint), "safetensors", file, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
     if metadata:
-        with safe_open(file, "pt") as opened:
-            save_file({name: opened.get_tensor(name) for name in opened.keys()}, file, opened.metadata() | metadata)  # noqa: SIM118
+        with safe_open(file, "pt") as tensors:
+            save_file({name: tensors.get_tensor(name) for name in tensors.keys()}, file, tensors.metadata() | metadata)  # noqa: SIM118
     return file
 
 
-def test_an_export_that_was_cut_off_or_changed_is_refused(alone: Path) -> None:
-    file = _as_tensors(alone)
+def test_a_truncated_or_changed_export_is_rejected(checkpoint: Path) -> None:
+    file = _export_safetensors(checkpoint)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match="truncated or damaged"):
         load_checkpoint(file)
-    for metadata, told in (
+    for metadata, message in (
         ({"classes": "ABCD"}, "metadata that are no JSON"),
         ({"classes": '["A"]'}, r"thaw\.classes"),
         ({"thaw_format": "9"}, "format 9"),
     ):
-        with pytest.raises(UserError, match=told):
-            load_checkpoint(_as_tensors(alone, **metadata))
+        with pytest.raises(UserError, match=message):
+            load_checkpoint(_export_safetensors(checkpoint, **metadata))
 
 
-def test_a_folder_leads_to_its_checkpoint_or_says_what_it_holds(short_run: Path, alone: Path) -> None:
-    assert load_checkpoint(short_run).classes == load_checkpoint(alone.parent).classes
+def test_a_folder_loads_its_checkpoint_or_is_an_error_with_its_content(short_run: Path, checkpoint: Path) -> None:
+    assert load_checkpoint(short_run).classes == load_checkpoint(checkpoint.parent).classes
     with pytest.raises(UserError, match="a folder of 1 runs"):
         load_checkpoint(short_run.parent)
     with pytest.raises(UserError, match=r"no such file(.|\n)*fix: .*best\.ckpt"):
-        load_checkpoint(alone.with_name("bst.ckpt"))
+        load_checkpoint(checkpoint.with_name("bst.ckpt"))
+
+
+def test_a_path_an_image_and_an_array_give_the_same_prediction(checkpoint: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)
+    image, file = Image.fromarray(pixels), checkpoint.parent / "a.png"
+    image.save(file)
+    classifier = load(checkpoint)
+    (expected,) = classifier.predict(str(file))
+    assert expected.path == str(file)
+    for inputs in (file, image, pixels, [file], [pixels], pixels[None]):
+        (prediction,) = classifier.predict(inputs)
+        assert prediction.top == expected.top
+    assert len(classifier.predict(np.stack([pixels, pixels]))) == 2
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((8, 8, 3)), np.zeros((8, 8, 5), np.uint8), np.zeros(8, np.uint8)])
+def test_an_array_that_is_not_an_image_is_an_error(pixels: np.ndarray, checkpoint: Path) -> None:
+    with pytest.raises(UserError, match="the array is not an image"):
+        load(checkpoint).predict(pixels)
+
+
+def test_a_run_is_loaded_like_its_directory(short_run: Path) -> None:
+    class RunStub:
+        directory = short_run
+
+    assert load(RunStub()).recipe == load(str(short_run)).recipe
+
+
+def test_a_classifier_shows_its_backbone_classes_size_and_parameters(checkpoint: Path) -> None:
+    classifier = load_checkpoint(checkpoint)
+    num_parameters = f"{sum(weight.numel() for weight in classifier.network.parameters()):,}"
+    text = repr(classifier)
+    assert "\n" not in text
+    assert all(part in text for part in ("efficientnet_lite0", "4 (A, B, C, D)", "32 x 32", num_parameters, "cpu"))
+    assert f"<td>{num_parameters}</td>" in classifier._repr_html_()
+
+
+def test_predictions_are_shown_as_a_table(checkpoint: Path) -> None:
+    Image.new("RGB", (40, 30), "red").save(checkpoint.parent / "<a>.png")
+    predictions = load(checkpoint).predict([checkpoint.parent / "<a>.png", checkpoint.parent / "missing.png"], top=2)
+    heading, first, second = repr(predictions).splitlines()
+    assert heading.split() == ["image", "label", "probability"]
+    assert first.endswith(f"{predictions[0].probability:.3f}")
+    assert "missing.png" in second
+    assert predictions[1].error in second
+    assert "&lt;a&gt;.png</td>" in predictions._repr_html_()
+    assert repr(predictions[0]).startswith(f"Prediction('{checkpoint.parent}/<a>.png': {predictions[0].label} ")
+    assert "... and 5 more" in repr(Predictions([predictions[0]] * 25))
+
+
+def test_predictions_become_a_data_frame(checkpoint: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    image = Image.new("RGB", (40, 30), "red")
+    predictions = load(checkpoint).predict([image, checkpoint.parent / "missing.png"], top=2)
+    frame = predictions.to_frame()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame) == ["path", "label", "probability", "label_2", "probability_2", "error"]
+    assert frame["label"][0] == predictions[0].label
+    assert frame["error"][1] == predictions[1].error

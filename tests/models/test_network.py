@@ -1,4 +1,4 @@
-"""Stages, head, frontier."""
+"""Networks: frozen stages, facts about stages, normalization of pixels."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ import pytest
 import torch
 from torchvision import models
 
+from thaw.data.preprocessing import Preprocessing
 from thaw.models.head import build_linear_head
-from thaw.models.network import Network, collect_stage_facts
-from thaw.models.stages import split_stages
+from thaw.models.network import Network, Normalize, PixelNetwork, collect_stage_facts
+from thaw.models.stages import split_backbone
 
 
-def small() -> Network:
+def build_small_network() -> Network:
     torch.manual_seed(0)
-    return Network(dict(split_stages(models.resnet18(weights=None), 64).stages), build_linear_head(512, 3, 0.0))
+    return Network(dict(split_backbone(models.resnet18(weights=None), 64).stages), build_linear_head(512, 3, 0.0))
 
 
-def test_what_lies_before_the_frontier_gets_no_gradients_and_gives_the_same_logits() -> None:
-    network, images = small().eval(), torch.randn(2, 3, 64, 64)
-    whole = network(images)
+def test_frozen_stages_get_no_gradients_and_give_the_same_logits() -> None:
+    network, images = build_small_network().eval(), torch.randn(2, 3, 64, 64)
+    expected = network(images)
     network.num_frozen_stages = 3
-    cut = network(images)
-    assert torch.equal(whole, cut)
-    cut.sum().backward()
+    logits = network(images)
+    assert torch.equal(logits, expected)
+    logits.sum().backward()
     assert all(
         weight.grad is None for name in ("stem", "layer1", "layer2") for weight in network.get_part(name).parameters()
     )
@@ -37,17 +38,17 @@ def test_what_lies_before_the_frontier_gets_no_gradients_and_gives_the_same_logi
 
 
 def test_facts_count_every_parameter_once() -> None:
-    network = small()
-    rows = collect_stage_facts(network, 64)
-    assert [row.name for row in rows] == ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
-    assert sum(row.num_parameters for row in rows) == sum(weight.numel() for weight in network.parameters())
-    assert [row.shape for row in rows] == [(64, 16, 16), (64, 16, 16), (128, 8, 8), (256, 4, 4), (512,), (3,)]
+    network = build_small_network()
+    facts = collect_stage_facts(network, 64)
+    assert [stage.name for stage in facts] == ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
+    assert sum(stage.num_parameters for stage in facts) == sum(weight.numel() for weight in network.parameters())
+    assert [stage.shape for stage in facts] == [(64, 16, 16), (64, 16, 16), (128, 8, 8), (256, 4, 4), (512,), (3,)]
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("size", [64, 0])
-def test_looking_leaves_mode_statistics_and_hooks_as_they_were(training: bool, size: int) -> None:
-    network = small().train(training)
+def test_collecting_facts_keeps_mode_statistics_and_hooks(training: bool, size: int) -> None:
+    network = build_small_network().train(training)
     before = copy.deepcopy(network.state_dict())
     with contextlib.nullcontext() if size else pytest.raises(RuntimeError):
         collect_stage_facts(network, size)
@@ -55,17 +56,45 @@ def test_looking_leaves_mode_statistics_and_hooks_as_they_were(training: bool, s
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def test_a_copy_shares_nothing_with_the_original() -> None:
-    network = small().eval()
-    twin, images = copy.deepcopy(network), torch.randn(1, 3, 64, 64)
-    before = network(images)
+def test_a_copy_shares_no_weights_with_the_original() -> None:
+    network = build_small_network().eval()
+    network_copy, images = copy.deepcopy(network), torch.randn(1, 3, 64, 64)
+    expected = network(images)
     with torch.no_grad():
-        for weight in twin.parameters():
+        for weight in network_copy.parameters():
             weight.zero_()
-    assert torch.equal(network(images), before)
+    assert torch.equal(network(images), expected)
 
 
-def test_maps_that_a_network_does_not_pool_are_pooled_before_the_head() -> None:
+def test_maps_that_the_library_pools_after_its_classifier_are_pooled_before_the_head() -> None:
     torch.manual_seed(0)
-    stages = split_stages(models.squeezenet1_1(weights=None), 64).stages
+    stages = split_backbone(models.squeezenet1_1(weights=None), 64).stages
     assert Network(dict(stages), build_linear_head(512, 3, 0.0)).eval()(torch.randn(2, 3, 64, 64)).shape == (2, 3)
+
+
+PREPROCESSING = Preprocessing(64, 64, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_pixels_are_normalized_and_run_through_the_network(memory_format: torch.memory_format) -> None:
+    network = build_small_network().eval().to(memory_format=memory_format)
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (PREPROCESSING.mean, PREPROCESSING.std))
+    inputs = ((pixels.float() - mean) / std).contiguous(memory_format=memory_format)
+    model = PixelNetwork(network, PREPROCESSING, memory_format)
+    with torch.no_grad():
+        assert torch.equal(model(pixels), network(inputs))
+        assert torch.equal(model(pixels.float()), network(inputs))
+        assert torch.equal(model.forward_stages(pixels, 2), network.forward_stages(inputs, 0, 2))
+    assert model.normalize(pixels).is_contiguous(memory_format=memory_format)
+    assert torch.equal(model.normalize.invert(inputs).round().byte(), pixels)
+
+
+def test_pixels_are_normalized_in_the_dtype_of_the_network() -> None:
+    network = build_small_network().double()
+    normalize = PixelNetwork(network, PREPROCESSING).normalize
+    assert normalize(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).dtype == torch.float64
+
+
+def test_normalization_constants_are_not_in_the_state_dict() -> None:
+    assert not Normalize(PREPROCESSING).state_dict()

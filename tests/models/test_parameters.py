@@ -1,4 +1,4 @@
-"""Layers by their kind."""
+"""Layers by kind."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import nn
 from thaw.models.parameters import convert_to_sync_batchnorm, get_batchnorm_layers
 
 
-def test_synchronised_batchnorm_has_the_same_weights_and_outputs() -> None:
-    """Lite0's BatchNorm has its activation in it."""
+def test_synchronized_batchnorm_has_the_same_weights_and_outputs() -> None:
+    """Lite0's BatchNorm layers contain the activation."""
     torch.manual_seed(0)
     network = timm.create_model("tf_efficientnet_lite0", num_classes=3).eval()
     before, images = network.state_dict(), torch.randn(2, 3, 32, 32)

@@ -1,4 +1,4 @@
-"""Weight files, the honest ones and the others."""
+"""Weight files: valid, damaged, dangerous, and of other networks."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ class Payload:
         return os.mkdir, (str(self.target),)
 
 
-def test_tensors_come_back_from_both_formats_and_from_nested_checkpoints(tmp_path: Path) -> None:
+def test_tensors_are_read_from_both_formats_and_from_nested_checkpoints(tmp_path: Path) -> None:
     state = {"layer.weight": torch.randn(2, 3), "layer.bias": torch.zeros(2)}
     torch.save(state, tmp_path / "plain.pth")
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "nested.pth")
     save_file(state, tmp_path / "safe.safetensors")
     for name in ("plain.pth", "nested.pth", "safe.safetensors"):
-        read = read_state(tmp_path / name)
-        assert read.keys() == state.keys()
-        assert all(torch.equal(read[key], state[key]) for key in state)
+        tensors = read_state(tmp_path / name)
+        assert tensors.keys() == state.keys()
+        assert all(torch.equal(tensors[key], state[key]) for key in state)
 
 
-def test_pickled_code_is_refused_and_not_executed(tmp_path: Path) -> None:
+def test_pickled_code_is_rejected_and_not_executed(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(2), "object": Payload(tmp_path / "executed")}, tmp_path / "bad.pth")
     with pytest.raises(UserError, match="pickled objects"):
         read_state(tmp_path / "bad.pth")
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("name", ["cut.pth", "cut.safetensors"])
-def test_a_truncated_file_is_told(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["truncated.pth", "truncated.safetensors"])
+def test_a_truncated_file_is_an_error(tmp_path: Path, name: str) -> None:
     state = {"weight": torch.randn(100, 100)}
     file = tmp_path / name
     torch.save(state, file) if name.endswith("pth") else save_file(state, file)
@@ -52,21 +52,21 @@ def test_a_truncated_file_is_told(tmp_path: Path, name: str) -> None:
         read_state(file)
 
 
-def test_a_file_without_named_tensors_is_told(tmp_path: Path) -> None:
+def test_a_file_without_named_tensors_is_an_error(tmp_path: Path) -> None:
     torch.save([torch.zeros(2)], tmp_path / "list.pth")
     with pytest.raises(UserError, match="no tensors by name"):
         read_state(tmp_path / "list.pth")
 
 
 def test_wrapped_weights_and_another_number_of_classes_fit() -> None:
-    model, other = models.resnet18(weights=None), models.resnet18(weights=None, num_classes=7)
-    state = {f"module.{name}": value for name, value in other.state_dict().items()}
+    model, other_model = models.resnet18(weights=None), models.resnet18(weights=None, num_classes=7)
+    state = {f"module.{name}": value for name, value in other_model.state_dict().items()}
     model.load_state_dict(match_state_dict(state, model, Path("x.pth")))
-    assert torch.equal(model.layer4[1].conv2.weight, other.layer4[1].conv2.weight)
+    assert torch.equal(model.layer4[1].conv2.weight, other_model.layer4[1].conv2.weight)
     assert model.fc.weight.shape == (1000, 512)
 
 
-def test_weights_of_another_network_are_refused_with_the_names_that_differ() -> None:
+def test_weights_of_another_network_are_rejected_with_the_names_that_differ() -> None:
     state = models.resnet34(weights=None).state_dict()
     with pytest.raises(UserError, match=r"tensors not in the network: layer1\.2"):
         match_state_dict(dict(state), models.resnet18(weights=None), Path("resnet34.pth"))

@@ -1,4 +1,4 @@
-"""Every classifier of torchvision, and one or more of each family of timm's, cut into stages."""
+"""Split every classifier of torchvision, and one or more of each family of timm, into stages."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from torchvision import models
 from thaw.config.errors import UserError
 from thaw.models.network import Network, pool
 from thaw.models.stage_names import RESERVED_NAMES
-from thaw.models.stages import StageSplit, split_stages
+from thaw.models.stages import BackboneSplit, split_backbone
 
 TORCHVISION = models.list_models(module=models)
-WITH_VALUES = {  # the smallest of each family, at a side that it takes; all of them pass without values below
+TORCHVISION_SIZES = {  # the smallest of each family, at a size that it takes; a test below splits all without values
     **dict.fromkeys(["alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s"], 64),
     **dict.fromkeys(["googlenet", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"], 64),
     **dict.fromkeys(["regnet_x_400mf", "regnet_y_400mf", "resnet18", "resnet50", "resnext50_32x4d"], 64),
@@ -29,7 +29,7 @@ WITH_VALUES = {  # the smallest of each family, at a side that it takes; all of 
     **dict.fromkeys(["vgg11", "vgg11_bn", "wide_resnet50_2"], 64),
     **{"inception_v3": 75, "maxvit_t": 224, "vit_b_32": 224},
 }
-OF_TIMM = {
+TIMM_SIZES = {
     **dict.fromkeys(["convmixer_768_32", "convnext_atto", "convnextv2_atto", "cs3darknet_s", "cspresnet50"], 64),
     **dict.fromkeys(["davit_tiny", "densenet121", "dla46_c", "dpn48b", "edgenext_xx_small"], 64),
     **dict.fromkeys(["efficientnet_b0", "efficientvit_b0", "fasternet_t0", "fastvit_t8", "ghostnet_050"], 64),
@@ -59,108 +59,115 @@ SLOW = (  # 2 to 10 s each
     *("maxvit_rmlp_pico_rw_256", "nest_tiny", "sequencer2d_s", "swinv2_tiny_window8_256", "vitamin_small_224"),
     "volo_d1_224",
 )
-FEW = {  # more than one value passes between their blocks, as a NASNet cell takes the outputs of two
+TWO_STAGE_SIZES = {  # several values pass between their blocks: a NASNet cell takes the outputs of two cells
     **dict.fromkeys(["coat_tiny", "mvitv2_tiny", "tnt_s_patch16_224", "xcit_nano_12_p16_224"], 224),
     **dict.fromkeys(["nasnetalarge", "pnasnet5large"], 331),
 }
-UNCUT = {"crossvit_tiny_240": 240, "twins_svt_small": 224}  # forward passes that branch on, or iterate over, shapes
+UNTRACEABLE_SIZES = {
+    "crossvit_tiny_240": 240,
+    "twins_svt_small": 224,
+}  # forward passes that branch on, or iterate over, shapes
 
 
-def checked(model: nn.Module, size: int, at_least: int = 3) -> StageSplit:
-    """The split, after what must hold of its names and parameters."""
-    cut = split_stages(model, size)
-    assert len(cut.stages) >= at_least
-    assert all(re.fullmatch(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*", name) for name in cut.stages)
-    assert not any(name in RESERVED_NAMES or re.search(r"_\d+$", name) for name in cut.stages)
+def split_and_check(model: nn.Module, size: int, min_stages: int = 3) -> BackboneSplit:
+    """Split a model; check the names and the parameters of its stages."""
+    split = split_backbone(model, size)
+    assert len(split.stages) >= min_stages
+    assert all(re.fullmatch(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*", name) for name in split.stages)
+    assert not any(name in RESERVED_NAMES or re.search(r"_\d+$", name) for name in split.stages)
     paths = {id(weight): path for path, weight in model.named_parameters()}
-    placed = [paths[id(weight)] for stage in cut.stages.values() for weight in stage.parameters()]
-    parts = [
-        *placed,
-        *(paths[id(weight)] for weight in model.get_submodule(cut.classifier_path).parameters()),
-        *cut.unused_parameters,
+    stage_paths = [paths[id(weight)] for stage in split.stages.values() for weight in stage.parameters()]
+    all_paths = [
+        *stage_paths,
+        *(paths[id(weight)] for weight in model.get_submodule(split.classifier_path).parameters()),
+        *split.unused_parameters,
     ]
-    assert sorted(parts) == sorted(paths.values()), "a parameter is in no part, or in two"
-    return cut
+    assert sorted(all_paths) == sorted(paths.values()), "a parameter is in no part, or in two"
+    return split
 
 
-def compare(model: nn.Module, size: int) -> None:
-    """Both cuts against the whole, bit for bit, and a new head behind each."""
-    cut = checked(model, size)
+def check_features(model: nn.Module, size: int) -> None:
+    """Compare the features before the last layer and before the classifier with the whole model's; add a new head."""
+    split = split_and_check(model, size)
     images = torch.randn(2, 3, size, size)
-    container = cut.classifier_path.partition(".")[0]
-    for place, stages in (
-        (cut.classifier_path, cut.stages),
-        (container, split_stages(model, size, "classifier").stages),
+    container = split.classifier_path.partition(".")[0]
+    for path, stages in (
+        (split.classifier_path, split.stages),
+        (container, split_backbone(model, size, "classifier").stages),
     ):
         network = Network(dict(stages), nn.Identity()).eval()
         with torch.no_grad():
             features = network.forward_stages(images, 0, len(stages))
-            assert torch.equal(features, handed_to(model, place, images))
+            assert torch.equal(features, compute_input_of(model, path, images))
             network.head = nn.Linear(pool(features).shape[1], 3)
             assert network(images).shape == (2, 3)
 
 
-def handed_to(model: nn.Module, path: str, images: Tensor) -> Tensor:
-    """What the whole model hands to the first layer under `path` that has weights or drops values."""
-    seen: list[Tensor] = []
-    layers = [one for one in model.get_submodule(path).modules() if isinstance(one, nn.Dropout) or has_own(one)]
-    hooks = [one.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for one in layers]
+def compute_input_of(model: nn.Module, path: str, images: Tensor) -> Tensor:
+    """Return the input of the first layer with weights or dropout under `path` in the whole model."""
+    recorded_inputs: list[Tensor] = []
+    modules = model.get_submodule(path).modules()
+    layers = [module for module in modules if isinstance(module, nn.Dropout) or has_parameters(module)]
+    hooks = [layer.register_forward_pre_hook(lambda _, inputs: recorded_inputs.append(inputs[0])) for layer in layers]
     model.eval()(images)
     for hook in hooks:
         hook.remove()
-    return seen[0]
+    return recorded_inputs[0]
 
 
-def has_own(module: nn.Module) -> bool:
+def has_parameters(module: nn.Module) -> bool:
     return any(True for _ in module.parameters(recurse=False))
 
 
 @pytest.fixture
-def without_values() -> Iterator[None]:
-    """Modules are built without memory for their weights; what else a constructor computes, it computes."""
+def build_without_values() -> Iterator[None]:
+    """Build modules without memory for their weights; constructors compute everything else."""
 
-    def on_meta(module: nn.Module, name: str, value: Tensor | None) -> Tensor | None:
+    def move_to_meta(module: nn.Module, name: str, value: Tensor | None) -> Tensor | None:
         if value is None or value.is_meta:
             return value
         return nn.Parameter(value.to("meta")) if isinstance(value, nn.Parameter) else value.to("meta")
 
-    hooks = [register_module_parameter_registration_hook(on_meta), register_module_buffer_registration_hook(on_meta)]
+    hooks = [
+        register_module_parameter_registration_hook(move_to_meta),
+        register_module_buffer_registration_hook(move_to_meta),
+    ]
     yield
     for hook in hooks:
         hook.remove()
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-@pytest.mark.usefixtures("without_values")
-def test_every_classifier_of_torchvision_is_cut(name: str) -> None:
-    """Without values or memory for them: vit_h_14 and regnet_y_128gf would take 2.5 GB each."""
+@pytest.mark.usefixtures("build_without_values")
+def test_every_classifier_of_torchvision_is_split(name: str) -> None:
+    """Runs without memory for weights: vit_h_14 and regnet_y_128gf would take 2.5 GB each."""
     keywords = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     model = models.get_model(name, weights=None, **keywords)
-    assert not checked(model, 299 if name == "inception_v3" else 224).unused_parameters
+    assert not split_and_check(model, 299 if name == "inception_v3" else 224).unused_parameters
 
 
-@pytest.mark.parametrize("name", WITH_VALUES)
-def test_each_family_of_torchvision_computes_what_it_computed_whole(name: str) -> None:
+@pytest.mark.parametrize("name", TORCHVISION_SIZES)
+def test_stages_of_each_family_of_torchvision_give_the_features_of_the_whole(name: str) -> None:
     torch.manual_seed(0)
-    compare(models.get_model(name, weights=None), WITH_VALUES[name])
+    check_features(models.get_model(name, weights=None), TORCHVISION_SIZES[name])
 
 
-@pytest.mark.parametrize("name", [pytest.param(one, marks=[pytest.mark.long] * (one in SLOW)) for one in OF_TIMM])
-def test_the_families_of_timm_compute_what_they_computed_whole(name: str) -> None:
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in SLOW)) for name in TIMM_SIZES])
+def test_stages_of_the_families_of_timm_give_the_features_of_the_whole(name: str) -> None:
     torch.manual_seed(0)
-    compare(timm.create_model(name, num_classes=10), OF_TIMM[name])
+    check_features(timm.create_model(name, num_classes=10), TIMM_SIZES[name])
 
 
-@pytest.mark.parametrize("name", FEW)
-def test_networks_whose_blocks_pass_several_values_have_few_stages(name: str) -> None:
+@pytest.mark.parametrize("name", TWO_STAGE_SIZES)
+def test_networks_whose_blocks_pass_several_values_have_two_stages(name: str) -> None:
     with torch.device("meta"):
-        assert len(checked(timm.create_model(name), FEW[name], at_least=2).stages) == 2
+        assert len(split_and_check(timm.create_model(name), TWO_STAGE_SIZES[name], min_stages=2).stages) == 2
 
 
-@pytest.mark.parametrize("name", UNCUT)
-def test_a_network_that_cannot_be_cut_is_told(name: str) -> None:
+@pytest.mark.parametrize("name", UNTRACEABLE_SIZES)
+def test_a_network_that_cannot_be_traced_is_an_error(name: str) -> None:
     with torch.device("meta"), pytest.raises(UserError, match="cannot be traced"):
-        split_stages(timm.create_model(name), UNCUT[name])
+        split_backbone(timm.create_model(name), UNTRACEABLE_SIZES[name])
 
 
 @pytest.mark.parametrize(
@@ -172,19 +179,19 @@ def test_a_network_that_cannot_be_cut_is_told(name: str) -> None:
         ("repvit_m0_9", "head.head.l", "head.head_dist"),
     ],
 )
-def test_of_two_averaged_classifiers_the_first_is_replaced_and_the_second_named_unused(
+def test_the_first_of_two_averaged_classifiers_is_replaced_and_the_second_is_unused(
     name: str, first: str, second: str
 ) -> None:
     with torch.device("meta"):
-        cut = split_stages(timm.create_model(name), 224)
-    assert cut.classifier_path == first
-    assert cut.unused_parameters
-    assert all(path.startswith(f"{second}.") for path in cut.unused_parameters)
+        split = split_backbone(timm.create_model(name), 224)
+    assert split.classifier_path == first
+    assert split.unused_parameters
+    assert all(path.startswith(f"{second}.") for path in split.unused_parameters)
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_auxiliary_classifiers_are_in_no_stage(name: str) -> None:
     with torch.device("meta"):
-        cut = split_stages(models.get_model(name, weights=None), 299)
-    assert {path.split(".")[0] for path in cut.unused_parameters} <= {"aux1", "aux2", "AuxLogits"}
-    assert cut.unused_parameters
+        split = split_backbone(models.get_model(name, weights=None), 299)
+    assert {path.split(".")[0] for path in split.unused_parameters} <= {"aux1", "aux2", "AuxLogits"}
+    assert split.unused_parameters

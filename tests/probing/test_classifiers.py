@@ -1,4 +1,4 @@
-"""Classifiers of features, held against scikit-learn's own predictions, and the choice among them."""
+"""Classifiers of features compared with scikit-learn's own predictions, and the choice among them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.svm import LinearSVC
 
-from tests.probing.test_heads import clusters
+from tests.probing.test_linear_heads import build_clusters
 from thaw.probing import classifiers
 from thaw.probing.classifiers import (
     count_votes,
@@ -22,6 +22,7 @@ from thaw.probing.classifiers import (
 from thaw.probing.trial import (
     FeatureSet,
     LinearModel,
+    ProbeData,
     ProbeTrial,
     compute_cross_entropy,
     select_best,
@@ -29,100 +30,116 @@ from thaw.probing.trial import (
 )
 
 
-def split(classes: int) -> tuple[FeatureSet, FeatureSet]:
-    data = clusters(40 * classes, 6, classes)
-    half = 20 * classes
-    return FeatureSet(data.features[:half], data.labels[:half]), FeatureSet(data.features[half:], data.labels[half:])
+def build_data(num_classes: int) -> ProbeData:
+    clusters, half = build_clusters(40 * num_classes, 6, num_classes), 20 * num_classes
+    train = FeatureSet(clusters.features[:half], clusters.labels[:half])
+    val = FeatureSet(clusters.features[half:], clusters.labels[half:])
+    return ProbeData(train, val, num_classes)
 
 
-def guesses(trial: ProbeTrial, val: FeatureSet) -> np.ndarray:
+def predict(trial: ProbeTrial, val: FeatureSet) -> np.ndarray:
     assert trial.linear is not None
     return trial.linear.compute_logits(val.features).argmax(1)
 
 
-@pytest.mark.parametrize("classes", [2, 5])
-def test_the_nearest_centroid_is_linear(classes: int) -> None:
-    train, val = split(classes)
-    trial = fit_nearest_centroid(train, val, classes)
-    theirs = NearestCentroid().fit(train.features, train.labels)
-    assert (guesses(trial, val) == theirs.predict(val.features)).all()
-    assert trial.accuracy == pytest.approx(theirs.score(val.features, val.labels))
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_the_linear_nearest_centroid_predicts_as_scikit_learn(num_classes: int) -> None:
+    data = build_data(num_classes)
+    trial = fit_nearest_centroid(data)
+    reference = NearestCentroid().fit(data.train.features, data.train.labels)
+    assert (predict(trial, data.val) == reference.predict(data.val.features)).all()
+    assert trial.accuracy == pytest.approx(reference.score(data.val.features, data.val.labels))
 
 
-def test_centroids_of_one_image_each_have_finite_logits() -> None:
+def test_centroids_of_a_single_image_per_class_have_finite_logits() -> None:
     train = FeatureSet(np.eye(3, dtype=np.float32), np.arange(3))
-    assert fit_nearest_centroid(train, train, 3).accuracy == 1.0
+    assert fit_nearest_centroid(ProbeData(train, train, 3)).accuracy == 1.0
 
 
-@pytest.mark.parametrize("classes", [2, 5])
-def test_logistic_regression_gives_the_probabilities_of_scikit_learn(classes: int) -> None:
-    train, val = split(classes)
-    trials = {one.setting["C"]: one for one in fit_logistic_regressions(train, val)}
-    theirs = LogisticRegression(C=0.01, max_iter=1000).fit(train.features, train.labels).predict_proba(val.features)
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_logistic_regression_has_the_probabilities_of_scikit_learn(num_classes: int) -> None:
+    data = build_data(num_classes)
+    trials = {trial.setting["C"]: trial for trial in fit_logistic_regressions(data)}
+    reference = LogisticRegression(C=0.01, max_iter=1000).fit(data.train.features, data.train.labels)
+    expected = reference.predict_proba(data.val.features)
     linear = trials[0.01].linear
     assert linear is not None
-    ours = torch.from_numpy(linear.compute_logits(val.features)).softmax(1).numpy()
-    assert np.allclose(ours, theirs, atol=1e-4)
-    assert trials[0.01].loss == pytest.approx(log_loss(val.labels, theirs), rel=1e-3)
+    probabilities = torch.from_numpy(linear.compute_logits(data.val.features)).softmax(1).numpy()
+    assert np.allclose(probabilities, expected, atol=1e-4)
+    assert trials[0.01].loss == pytest.approx(log_loss(data.val.labels, expected), rel=1e-3)
     assert not trials[0.01].remark
 
 
-@pytest.mark.parametrize("classes", [2, 5])
-def test_the_linear_svm_guesses_as_scikit_learn(classes: int) -> None:
-    train, val = split(classes)
-    last = list(fit_linear_svms(train, val))[-1]
-    theirs = LinearSVC(C=last.setting["C"], random_state=0).fit(train.features, train.labels)
-    assert (guesses(last, val) == theirs.predict(val.features)).mean() > 0.99
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_the_linear_svm_predicts_as_scikit_learn(num_classes: int) -> None:
+    data = build_data(num_classes)
+    trial = list(fit_linear_svms(data))[-1]
+    reference = LinearSVC(C=trial.setting["C"], random_state=0).fit(data.train.features, data.train.labels)
+    assert (predict(trial, data.val) == reference.predict(data.val.features)).mean() > 0.99
 
 
-def test_weaker_regularisation_is_not_tried_once_it_only_does_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weaker_regularization_is_not_tried_after_it_only_got_worse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifiers, "LOGISTIC_C_VALUES", (0.1, 1e4, 1e5, 1e6, 1e-1))
-    outlier = (1, 0.3)  # labelled 0 among those of label 1: only its second feature can tell
+    outlier = (1, 0.3)  # has label 0 among images of label 1; only its second feature differs from theirs
     train = FeatureSet(np.float32([(-1, 0)] * 10 + [(1, 0)] * 10 + [outlier]), np.array([0] * 10 + [1] * 10 + [0]))
     val = FeatureSet(np.float32([(-1, 0), (1, 0), (1, 1)]), np.array([0, 1, 1]))
-    assert [one.accuracy for one in fit_logistic_regressions(train, val)] == pytest.approx([1.0, 2 / 3, 2 / 3])
+    accuracies = [trial.accuracy for trial in fit_logistic_regressions(ProbeData(train, val, 2))]
+    assert accuracies == pytest.approx([1.0, 2 / 3, 2 / 3])
 
 
-def test_a_solver_that_did_not_converge_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_solver_that_did_not_converge_is_remarked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifiers, "MAX_ITERATIONS", 1)
-    assert "stopped after 1 iterations" in [one.remark for one in fit_logistic_regressions(*split(5))]
+    remarks = [trial.remark for trial in fit_logistic_regressions(build_data(5))]
+    assert "stopped after 1 iterations" in remarks
 
 
-def test_k_nn_guesses_as_scikit_learn_where_no_vote_is_tied() -> None:
-    train, val = split(2)
-    for one in fit_nearest_neighbors(train, val, 2):
-        if int(one.setting["k"]) % 2:
-            theirs = KNeighborsClassifier(int(one.setting["k"]), metric="cosine").fit(train.features, train.labels)
-            assert one.accuracy == pytest.approx(theirs.score(val.features, val.labels))
-        assert one.linear is None
+def test_k_nn_predicts_as_scikit_learn_without_tied_votes() -> None:
+    data = build_data(2)
+    for trial in fit_nearest_neighbors(data):
+        num_neighbors = int(trial.setting["k"])
+        if num_neighbors % 2:
+            reference = KNeighborsClassifier(num_neighbors, metric="cosine")
+            reference.fit(data.train.features, data.train.labels)
+            assert trial.accuracy == pytest.approx(reference.score(data.val.features, data.val.labels))
+        assert trial.linear is None
 
 
 def test_k_is_at_most_the_number_of_train_images() -> None:
-    train, val = split(2)
-    few = FeatureSet(train.features[:4], train.labels[:4])
-    assert [one.setting["k"] for one in fit_nearest_neighbors(few, val, 2)] == [4, 3, 1]
+    data = build_data(2)
+    few_images = FeatureSet(data.train.features[:4], data.train.labels[:4])
+    trials = fit_nearest_neighbors(ProbeData(few_images, data.val, 2))
+    assert [trial.setting["k"] for trial in trials] == [4, 3, 1]
 
 
-def test_a_tied_vote_goes_to_the_nearer_images() -> None:
+def test_the_nearer_images_decide_a_tied_vote() -> None:
     assert count_votes(np.array([[2, 0], [0, 2], [1, 1]]), 3).argmax(1).tolist() == [2, 0, 1]
-    assert count_votes(np.array([[0] + [1] * 2 + [0] * 2 + [1] * 3]), 2).argmax(1).tolist() == [1]  # more is more
+    assert count_votes(np.array([[0] + [1] * 2 + [0] * 2 + [1] * 3]), 2).argmax(1).tolist() == [1]  # 5 votes to 3
 
 
-def trial(accuracy: float, loss: float, name: str, is_head: bool = True) -> ProbeTrial:
+def build_trial(accuracy: float, loss: float, name: str, is_head: bool = True) -> ProbeTrial:
     return ProbeTrial(name, {}, accuracy, loss, 0.0, LinearModel(np.eye(2), np.zeros(2)) if is_head else None)
 
 
-def test_accuracy_decides_then_loss_then_what_was_tried_first() -> None:
-    assert select_most_accurate([trial(0.8, 0.1, "low loss"), trial(0.9, 0.5, "right")]).method == "right"
-    assert select_most_accurate([trial(0.9, 0.5, "high"), trial(0.9, 0.4, "low")]).method == "low"
-    assert select_most_accurate([trial(0.9, 0.4, "strong"), trial(0.9, 0.4, "weak")]).method == "strong"
-    assert select_most_accurate([trial(0.9, float("nan"), "diverged"), trial(0.9, 9.0, "finite")]).method == "finite"
+@pytest.mark.parametrize(
+    ("first", "second", "winner"),
+    [
+        ((0.8, 0.1, "low loss"), (0.9, 0.5, "accurate"), "accurate"),
+        ((0.9, 0.5, "high"), (0.9, 0.4, "low"), "low"),
+        ((0.9, 0.4, "strong"), (0.9, 0.4, "weak"), "strong"),
+        ((0.9, float("nan"), "diverged"), (0.9, 9.0, "finite"), "finite"),
+    ],
+)
+def test_accuracy_decides_then_loss_then_the_order(
+    first: tuple[float, float, str], second: tuple[float, float, str], winner: str
+) -> None:
+    assert select_most_accurate([build_trial(*first), build_trial(*second)]).method == winner
 
 
-def test_only_what_can_become_a_head_is_chosen() -> None:
-    assert select_best([trial(1.0, float("nan"), "k-NN", is_head=False), trial(0.5, 1.0, "linear")]).method == "linear"
+def test_only_trials_that_can_become_a_head_are_chosen() -> None:
+    trials = [build_trial(1.0, float("nan"), "k-NN", is_head=False), build_trial(0.5, 1.0, "linear")]
+    assert select_best(trials).method == "linear"
 
 
-def test_cross_entropy_survives_logits_of_any_size() -> None:
+def test_cross_entropy_is_finite_for_large_logits() -> None:
     assert compute_cross_entropy(np.array([[1e4, 0.0], [0.0, 1e4]]), np.array([0, 1])) == 0.0
     assert compute_cross_entropy(np.zeros((1, 4)), np.array([2])) == pytest.approx(np.log(4))

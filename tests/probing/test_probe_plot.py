@@ -1,4 +1,4 @@
-"""The picture of a probe marks whatever was chosen."""
+"""The plot of a probe marks the winner."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ HEADS = [
 TRIALS = [
     ProbeTrial("nearest centroid", {}, 0.75, 0.6, 0.1, LINEAR),
     *(ProbeTrial(KNN_METHOD, {"k": k}, 0.7, float("nan"), 0.1, None) for k in (5, 1)),
-    *(ProbeTrial("logistic regression", {"C": strength}, 0.8, 0.4, 0.1, LINEAR) for strength in (0.01, 0.1)),
+    *(ProbeTrial("logistic regression", {"C": c_value}, 0.8, 0.4, 0.1, LINEAR) for c_value in (0.01, 0.1)),
     *HEADS,
 ]
 
 
-def red_at(file: Path) -> list[int]:
-    """The thirds of the width in which the red of the mark is seen."""
-    with Image.open(file) as picture:
-        pixels = np.asarray(picture.convert("RGB")).astype(int)
+def find_red_thirds(file: Path) -> list[int]:
+    """Return the thirds of the image's width that contain the red of the mark."""
+    with Image.open(file) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
     _, columns = np.nonzero((abs(pixels - (0xC2, 0x20, 0x20)).sum(2)) < 30)
     return sorted(set((3 * columns // pixels.shape[1]).tolist()))
 
 
 @pytest.mark.parametrize(("winner", "third"), [(TRIALS[0], 1), (TRIALS[3], 1), (HEADS[-1], 2)])
-def test_what_was_chosen_is_marked_in_the_picture_of_its_method(winner: ProbeTrial, third: int, tmp_path: Path) -> None:
+def test_the_winner_is_marked_in_the_plot_of_its_method(winner: ProbeTrial, third: int, tmp_path: Path) -> None:
     save_probe_plot(TRIALS, winner, "captcha: validation", tmp_path / "probe.png")
-    assert red_at(tmp_path / "probe.png") == [third]
+    assert find_red_thirds(tmp_path / "probe.png") == [third]

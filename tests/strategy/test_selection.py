@@ -1,3 +1,5 @@
+"""Selectors of stages."""
+
 import pytest
 
 from thaw.config.errors import UserError
@@ -7,7 +9,7 @@ PARTS = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
 
 
 @pytest.mark.parametrize(
-    ("selector", "meant"),
+    ("selector", "expected"),
     [
         ("all", PARTS),
         ("head", ["head"]),
@@ -20,7 +22,7 @@ PARTS = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
         ("last:5", PARTS[:-1]),
         ("first:50%", ["stem", "layer1"]),  # 2.5 stages
         ("last:40%", ["layer3", "layer4"]),
-        ("last:1%", ["layer4"]),  # a stage at least
+        ("last:1%", ["layer4"]),  # at least one stage
         ("last:100%", PARTS[:-1]),
         ("from:layer3", ["layer3", "layer4"]),
         ("to:layer1", ["stem", "layer1"]),
@@ -30,8 +32,8 @@ PARTS = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
         ("*e*", ["stem", "layer1", "layer2", "layer3", "layer4", "head"]),
     ],
 )
-def test_a_word_selects_parts_from_input_to_output(selector: str, meant: list[str]) -> None:
-    assert select_parts(selector, PARTS) == meant
+def test_a_selector_selects_parts_from_input_to_output(selector: str, expected: list[str]) -> None:
+    assert select_parts(selector, PARTS) == expected
 
 
 @pytest.mark.parametrize(
@@ -54,20 +56,20 @@ def test_a_word_selects_parts_from_input_to_output(selector: str, meant: list[st
         "",
     ],
 )
-def test_a_word_without_meaning_lists_the_stages(selector: str) -> None:
-    with pytest.raises(UserError) as told:
+def test_an_unknown_selector_lists_the_stages(selector: str) -> None:
+    with pytest.raises(UserError) as error_info:
         select_parts(selector, PARTS)
-    (fault,) = told.value.problems
-    assert fault.got == selector
+    (problem,) = error_info.value.problems
+    assert problem.got == selector
     for valid in (*PARTS, "all", "backbone", "first:1 .. last:5"):
-        assert valid in fault.valid
+        assert valid in problem.valid
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
+    ("selector", "closest"),
     [("layer44", "layer4"), ("Head", "head"), ("backbon", "backbone"), ("from:layr3", "from:layer3")],
 )
-def test_a_mistyped_word_names_the_nearest(typed: str, meant: str) -> None:
-    with pytest.raises(UserError) as told:
-        select_parts(typed, PARTS)
-    assert told.value.problems[0].fix == meant
+def test_a_mistyped_selector_suggests_the_closest(selector: str, closest: str) -> None:
+    with pytest.raises(UserError) as error_info:
+        select_parts(selector, PARTS)
+    assert error_info.value.problems[0].fix == closest

@@ -7,13 +7,13 @@ from thaw.cli.train import launch
 
 
 @pytest.fixture(scope="session")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Runs of their own, in this process: jobs of a sweep are to equal them."""
-    found = {}
+def solo_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Single runs in this process, by the name of the job of a sweep that must equal them."""
+    runs = {}
     for strategy in STRATEGIES:
         for seed in (0, 1, 2):
-            outputs = tmp_path_factory.mktemp("alone")
+            outputs = tmp_path_factory.mktemp("solo")
             assert launch([*SMALL, f"strategy={strategy}", f"seed={seed}", f"output_dir={outputs}"]) == 0
             (record,) = outputs.rglob("run.json")
-            found[f"strategy={strategy},seed={seed}"] = record.parent
-    return found
+            runs[f"strategy={strategy},seed={seed}"] = record.parent
+    return runs

@@ -1,4 +1,4 @@
-"""Runs that are killed in the middle of an epoch: by themselves, so that no test has to guess when that is."""
+"""Runs that kill themselves in the middle of an epoch, so that no test has to guess when that is."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ PROCESSES = multiprocessing.get_context("forkserver")  # forked from one that ha
 PROCESSES.set_forkserver_preload(["thaw.cli.train", "thaw.training.start"])
 
 
-def killed_in_epoch(epoch: int, arguments: Sequence[str], job: str = "") -> None:
-    """Runs `python train.py ARGUMENTS` in a process that sends itself SIGKILL in the second batch of `epoch`, counted
-    from 1, before the optimizer's step. Of several devices' processes the first does, of several jobs the first whose
-    directory's name begins with `job`."""
+def kill_in_epoch(epoch: int, arguments: Sequence[str], job: str = "") -> None:
+    """Run `python train.py ARGUMENTS` in a process that kills itself in the second batch of `epoch`, counted from 1.
+
+    That is before the optimizer step. If there are several devices, the first process does; if there are several jobs,
+    the first job whose directory name starts with `job`.
+    """
     process = PROCESSES.Process(target=_launch_and_die, args=(epoch, list(arguments), job))
     process.start()
     process.join()
@@ -29,12 +31,12 @@ def killed_in_epoch(epoch: int, arguments: Sequence[str], job: str = "") -> None
 def _launch_and_die(epoch: int, arguments: list[str], job: str) -> None:
     step: Callable[..., Any] = ClassificationModule.training_step
 
-    def last(learner: ClassificationModule, batch: Any, number: int) -> Any:
-        loss = step(learner, batch, number)
-        is_meant = Path(learner.trainer.default_root_dir).name.startswith(job)
-        if is_meant and (learner.current_epoch + 1, number) == (epoch, 1):
+    def step_or_die(module: ClassificationModule, batch: Any, batch_idx: int) -> Any:
+        loss = step(module, batch, batch_idx)
+        is_target_job = Path(module.trainer.default_root_dir).name.startswith(job)
+        if is_target_job and (module.current_epoch + 1, batch_idx) == (epoch, 1):
             os.kill(os.getpid(), signal.SIGKILL)
         return loss
 
-    ClassificationModule.training_step = last  # type: ignore[method-assign]
+    ClassificationModule.training_step = step_or_die  # type: ignore[method-assign]
     launch(arguments)

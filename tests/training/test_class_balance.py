@@ -1,4 +1,4 @@
-"""Classes of unequal size: weights of the loss, and images drawn so that each class comes as often."""
+"""Classes of unequal size: weights of the loss, and sampling that draws each class equally often."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ TRAIN = np.arange(0, COUNT, 2)
 LABELS[TRAIN] = [0] * 90 + [1] * 10
 
 
-def drawn(epoch: int, seed: int = 0, world: int = 1) -> list[int]:
+def draw_positions(epoch: int, seed: int = 0, world: int = 1) -> list[int]:
     processes = [EpochBatchSampler(TRAIN, 8, seed, epoch, rank, world, LABELS) for rank in range(world)]
     return [position for batches in processes for batch in batches for _, position in batch]
 
 
-def test_weights_are_inverse_to_the_counts_and_one_in_the_mean() -> None:
+def test_weights_are_inverse_to_class_counts_with_mean_one() -> None:
     weights = class_weights(LABELS[TRAIN], 3)
     assert weights.tolist() == pytest.approx([100 / 180, 100 / 20, 0.0])
     assert weights[LABELS[TRAIN]].mean() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_an_epoch_draws_as_many_images_and_every_class_as_often(epoch: int) -> None:
-    positions = np.array(drawn(epoch)) % COUNT
+def test_an_epoch_draws_each_class_equally_often(epoch: int) -> None:
+    positions = np.array(draw_positions(epoch)) % COUNT
     assert Counter(LABELS[positions].tolist()) == {0: 50, 1: 50}
-    times = Counter(positions.tolist())
-    assert {times[position] for position in TRAIN if LABELS[position] == 1} == {5}
-    assert {times[position] for position in TRAIN if LABELS[position] == 0} == {0, 1}
+    counts = Counter(positions.tolist())
+    assert {counts[position] for position in TRAIN if LABELS[position] == 1} == {5}
+    assert {counts[position] for position in TRAIN if LABELS[position] == 0} == {0, 1}
 
 
-def test_what_is_drawn_is_a_function_of_seed_and_epoch() -> None:
-    assert drawn(3) == drawn(3)
-    assert sorted(drawn(3)) != sorted(drawn(4))
-    assert sorted(drawn(3)) != sorted(drawn(3, seed=1))
+def test_drawn_samples_are_a_function_of_seed_and_epoch() -> None:
+    assert draw_positions(3) == draw_positions(3)
+    assert sorted(draw_positions(3)) != sorted(draw_positions(4))
+    assert sorted(draw_positions(3)) != sorted(draw_positions(3, seed=1))
 
 
-def test_processes_share_one_draw() -> None:
-    assert sorted(drawn(2, world=3)) == sorted(drawn(2))
+def test_processes_share_the_draw_of_an_epoch() -> None:
+    assert sorted(draw_positions(2, world=3)) == sorted(draw_positions(2))
 
 
-def test_copies_of_an_image_are_augmented_each_in_its_own_way() -> None:
+def test_copies_of_an_image_are_augmented_differently() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), dtype=np.uint8)
     store = ImageStore(pixels.ravel(), np.array([0, 1728]), np.array([[24, 24], [24, 24]]))
     images = ImageDataset(store, np.array([4, 5]), 16, Augmentation(scale=(0.2, 1.0)))
@@ -66,19 +66,19 @@ def test_copies_of_an_image_are_augmented_each_in_its_own_way() -> None:
     assert not torch.allclose(first, second, atol=1.0)
 
 
-def skewed(root: Path) -> Path:
-    """54 and 6 train images, 30 of each class for the test: noise around two greys that are close together."""
-    dice = np.random.default_rng(0)
+def write_skewed_dataset(root: Path) -> Path:
+    """Write 54 and 6 train images, and 30 test images of each class: noise around two similar gray levels."""
+    rng = np.random.default_rng(0)
     for split, name, count in (("train", "a", 54), ("train", "b", 6), ("test", "a", 30), ("test", "b", 30)):
         (root / split / name).mkdir(parents=True)
-        for number in range(count):
-            grey = dice.normal({"a": 120, "b": 140}[name], 8) + dice.normal(0, 20, (32, 32, 3))
-            Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(root / split / name / f"{number:02}.png")
+        for index in range(count):
+            gray = rng.normal({"a": 120, "b": 140}[name], 8) + rng.normal(0, 20, (32, 32, 3))
+            Image.fromarray(gray.clip(0, 255).astype(np.uint8)).save(root / split / name / f"{index:02}.png")
     return root
 
 
-def test_rare_classes_are_recognised_more_often(tmp_path: Path) -> None:
-    data = ("dataset=folder", f"dataset.root={skewed(tmp_path / 'data')}", "dataset.fractions.val=0")
+def test_rare_classes_are_recognized_more_often(tmp_path: Path) -> None:
+    data = ("dataset=folder", f"dataset.root={write_skewed_dataset(tmp_path / 'data')}", "dataset.fractions.val=0")
     recipe = (*data, "dataset.image_size=32", *TINY[6:], "strategy=fixed", "optimizer.learning_rate=0.01")
     recall = {}
     for balance in ("none", "weights", "sampling"):

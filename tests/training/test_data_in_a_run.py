@@ -1,4 +1,4 @@
-"""What a run says about its data: on the screen, in `run.json`, in TensorBoard."""
+"""What a run reports about its data: on the screen, in `run.json`, in TensorBoard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from thaw.training.tensorboard import tile_images
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run on images of which some are broken and some equal, and what it said."""
+    """A run on images of which some are broken and some equal, and its output."""
     folder = tmp_path_factory.mktemp("run")
     data = image_folder(folder / "data", {"train": 12, "val": 2, "test": 3}, classes=("ants", "bees"))
     (data / "train" / "ants" / "03.png").write_bytes(b"")
@@ -28,31 +28,31 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     shutil.copy(data / "train" / "ants" / "00.png", data / "test" / "ants" / "copy.png")
     recipe = ("dataset=folder", f"dataset.root={data}", "dataset.image_size=32", *TINY[6:], "trainer.epochs=1")
     with pytest.MonkeyPatch.context() as patch:
-        said = io.StringIO()
-        patch.setattr("sys.stdout", said)
+        stream = io.StringIO()
+        patch.setattr("sys.stdout", stream)
         assert launch([*recipe, "augment=crop_flip", "data.broken=skip", f"output_dir={folder / 'outputs'}"]) == 0
-    return only_run(folder / "outputs"), said.getvalue()
+    return only_run(folder / "outputs"), stream.getvalue()
 
 
-def test_what_is_left_out_is_counted_and_named_on_screen_and_in_the_record(run: tuple[Path, str]) -> None:
-    directory, said = run
+def test_skipped_images_are_counted_and_named_on_screen_and_in_the_record(run: tuple[Path, str]) -> None:
+    directory, output = run
     data = json.loads((directory / "run.json").read_text())["data"]
     assert data["images"] == {"train": 23, "val": 4, "test": 6}
     assert data["skipped"].keys() == {"train/ants/03.png", "test/bees/01.png"}
     assert data["skipped"]["train/ants/03.png"] == "the file is empty"
-    assert "left out, as they cannot be decoded: 2 (train/ants/03.png: the file is empty, test/bees/01.png" in said
+    assert "skipped, cannot be decoded: 2 (train/ants/03.png: the file is empty, test/bees/01.png" in output
 
 
-def test_problems_are_said_once_and_recorded(run: tuple[Path, str]) -> None:
-    directory, said = run
+def test_problems_are_reported_once_and_recorded(run: tuple[Path, str]) -> None:
+    directory, output = run
     data = json.loads((directory / "run.json").read_text())["data"]
     (problem,) = data["problems"]
     assert problem["kind"] == "duplicates_across_splits"
     assert problem["names"] == ["train/ants/00.png = test/ants/copy.png"]
-    assert said.count("warning: images with equal files in different splits: 1") == 1
+    assert output.count("warning: images with equal files in different splits: 1") == 1
 
 
-def test_predictions_belong_to_the_images_that_are_left(run: tuple[Path, str]) -> None:
+def test_predictions_belong_to_the_images_that_are_not_skipped(run: tuple[Path, str]) -> None:
     rows = (run[0] / "predictions.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == [
         *(f"test/ants/{name}.png" for name in ("00", "01", "02", "copy")),
@@ -61,28 +61,28 @@ def test_predictions_belong_to_the_images_that_are_left(run: tuple[Path, str]) -
     assert all(row.split(",")[0].split("/")[1] == row.split(",")[1] for row in rows)
 
 
-def test_tensorboard_shows_class_counts_and_samples_as_they_are_and_as_training_sees_them(
+def test_tensorboard_shows_class_counts_and_samples_with_and_without_augmentation(
     run: tuple[Path, str],
 ) -> None:
     events = EventAccumulator(str(run[0] / "tensorboard"))
     events.Reload()
     tags = {tag for tag in events.Tags()["images"] if tag.startswith("data/")}
     assert tags == {"data/class_counts", "data/samples", "data/augmented"}
-    shown = {}
+    pixels_by_tag = {}
     for tag in tags:
         (event,) = events.Images(tag)
-        shown[tag] = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
-    sixteen = 4 * 32 + 3 * 2
-    assert shown["data/samples"].shape == shown["data/augmented"].shape == (sixteen, sixteen, 3)
-    assert len(np.unique(shown["data/class_counts"])) > 8
-    assert not np.array_equal(shown["data/samples"], shown["data/augmented"])
+        pixels_by_tag[tag] = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
+    side = 4 * 32 + 3 * 2
+    assert pixels_by_tag["data/samples"].shape == pixels_by_tag["data/augmented"].shape == (side, side, 3)
+    assert len(np.unique(pixels_by_tag["data/class_counts"])) > 8
+    assert not np.array_equal(pixels_by_tag["data/samples"], pixels_by_tag["data/augmented"])
 
 
-def test_tiles_stand_in_rows_with_white_between() -> None:
-    pictures = np.stack([np.full((3, 4, 3), number, dtype=np.uint8) for number in range(6)])
-    sheet = tile_images(pictures, columns=4, gap=1)
-    assert sheet.shape == (2 * 3 + 1, 4 * 4 + 3, 3)
-    assert [sheet[0, 5 * number, 0] for number in range(4)] == [0, 1, 2, 3]
-    assert sheet[4, 5, 0] == 5
-    assert (sheet[3] == 255).all()
-    assert (sheet[4:, 10:] == 255).all()
+def test_tiles_form_rows_with_white_gaps() -> None:
+    images = np.stack([np.full((3, 4, 3), level, dtype=np.uint8) for level in range(6)])
+    tiles = tile_images(images, columns=4, gap=1)
+    assert tiles.shape == (2 * 3 + 1, 4 * 4 + 3, 3)
+    assert [tiles[0, 5 * level, 0] for level in range(4)] == [0, 1, 2, 3]
+    assert tiles[4, 5, 0] == 5
+    assert (tiles[3] == 255).all()
+    assert (tiles[4:, 10:] == 255).all()

@@ -1,4 +1,4 @@
-"""Killed inside every phase, and resumed each time: the weights are those of a run that nothing disturbed."""
+"""A run that is killed in every phase and resumed each time has the weights of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.conftest import TINY, only_run
-from tests.training.killed import killed_in_epoch
+from tests.training.killed import kill_in_epoch
 from thaw.cli.train import launch
 from thaw.runs.run import Run
 
@@ -26,43 +26,43 @@ CASES = {
 }
 
 
-def whole_epochs(outputs: Path) -> int:
+def count_complete_epochs(outputs: Path) -> int:
     files = list(outputs.rglob("history.csv"))
     return len(Run(files[0].parent).read_history()) if files else 0
 
 
 @pytest.mark.parametrize(
-    ("phase_count", "chosen"),
+    ("phase_count", "overrides"),
     [pytest.param(*case, id=name, marks=[pytest.mark.long] * name.endswith("cosine")) for name, case in CASES.items()],
 )
-def test_killed_in_every_phase_and_resumed_gives_the_same_to_the_last_bit(
-    phase_count: int, chosen: tuple[str, ...], tmp_path: Path
+def test_a_run_killed_in_every_phase_and_resumed_gives_the_same_bits(
+    phase_count: int, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
-    arguments = [*RECIPE, *chosen]
-    assert launch([*arguments, f"output_dir={tmp_path / 'whole'}"]) == 0
-    whole = only_run(tmp_path / "whole")
-    phases = json.loads((whole / "run.json").read_text())["plan"]
+    arguments = [*RECIPE, *overrides]
+    assert launch([*arguments, f"output_dir={tmp_path / 'expected_run'}"]) == 0
+    expected_run = only_run(tmp_path / "whole")
+    phases = json.loads((expected_run / "run.json").read_text())["plan"]
     assert len(phases) == phase_count
 
-    killed = tmp_path / "killed"
-    command = [*arguments, f"output_dir={killed}"]
+    outputs = tmp_path / "killed"
+    command = [*arguments, f"output_dir={outputs}"]
     for phase in phases:
-        killed_in_epoch(phase["start"] + 1, command)
-        assert whole_epochs(killed) == phase["start"]
-        command = [f"resume={only_run(killed)}"]
+        kill_in_epoch(phase["start"] + 1, command)
+        assert count_complete_epochs(outputs) == phase["start"]
+        command = [f"resume={only_run(outputs)}"]
     assert launch(command) == 0
 
-    assert len(json.loads((only_run(killed) / "run.json").read_text())["resumed"]) == len(phases)
-    assert history(only_run(killed)) == history(whole)
-    after = weights(only_run(killed))
-    assert all(torch.equal(after[name], value) for name, value in weights(whole).items())
+    assert len(json.loads((only_run(outputs) / "run.json").read_text())["resumed"]) == len(phases)
+    assert read_history(only_run(outputs)) == read_history(expected_run)
+    state = read_weights(only_run(outputs))
+    assert all(torch.equal(state[name], value) for name, value in read_weights(expected_run).items())
 
 
-def history(run: Path) -> list[dict[str, str]]:
+def read_history(run: Path) -> list[dict[str, str]]:
     rows = Run(run).read_history()
     return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
+def read_weights(run: Path) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     return state

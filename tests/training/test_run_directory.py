@@ -1,4 +1,4 @@
-"""One small run, and all that it must leave behind."""
+"""The files of a small run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return only_run(outputs)
 
 
-def test_the_directory_holds_what_the_contract_names(run: Path) -> None:
+def test_the_directory_has_the_documented_files(run: Path) -> None:
     names = {path.relative_to(run).as_posix() for path in run.rglob("*") if "tfevents" not in path.name}
     assert names == {
         *("config.yaml", "run.json", "metrics.json", "history.csv", "predictions.csv", "report.html"),
@@ -39,7 +39,7 @@ def test_the_recipe_is_written_resolved_and_can_be_read_back(run: Path) -> None:
     assert recipe.strategy.name == "finetune"
 
 
-def test_the_record_says_what_was_trained_on_what(run: Path) -> None:
+def test_the_record_describes_data_weights_and_plan(run: Path) -> None:
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == "done"
     assert record["data"]["images"] == {"train": 36, "val": 16, "test": 20}
@@ -53,8 +53,8 @@ def test_metrics_agree_with_the_predictions(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     with (run / "predictions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    right = sum(row["label"] == row["prediction"] for row in rows)
-    assert metrics["test"]["accuracy"] == right / len(rows)
+    num_correct = sum(row["label"] == row["prediction"] for row in rows)
+    assert metrics["test"]["accuracy"] == num_correct / len(rows)
     assert metrics["test"]["count"] == len(rows) == 20
     assert metrics["val"]["count"] == 16
     low, high = metrics["test"]["accuracy_ci95"]
@@ -71,25 +71,25 @@ def test_the_validation_metrics_are_those_of_the_best_epoch(run: Path) -> None:
     assert metrics["val"]["loss"] == pytest.approx(float(best["val_loss"]), rel=1e-5)
 
 
-def test_the_history_has_a_row_an_epoch_with_the_rate_of_each_part(run: Path) -> None:
+def test_the_history_has_a_row_per_epoch_with_the_rate_of_each_part(run: Path) -> None:
     with (run / "history.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[0]["lr_head"]) == pytest.approx(10 * float(rows[0]["lr_stem"]))
 
 
-def test_checkpoints_load_without_executing_anything_and_describe_themselves(run: Path) -> None:
+def test_checkpoints_are_plain_data_with_metadata(run: Path) -> None:
     for name in ("best", "last"):
         checkpoint = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
-        about = checkpoint["thaw"]
-        assert about["classes"] == ["A", "B", "C", "D"]
-        assert about["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
-        assert about["stages"][-1] == {"name": "head", "shape": [4], "parameters": 1280 * 4 + 4}
-        assert about["recipe"]["strategy"]["name"] == "finetune"
+        metadata = checkpoint["thaw"]
+        assert metadata["classes"] == ["A", "B", "C", "D"]
+        assert metadata["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
+        assert metadata["stages"][-1] == {"name": "head", "shape": [4], "parameters": 1280 * 4 + 4}
+        assert metadata["recipe"]["strategy"]["name"] == "finetune"
     assert "optimizer_states" not in torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
 
 
-def test_tensorboard_holds_scalars_and_the_final_metrics(run: Path) -> None:
+def test_tensorboard_has_scalars_and_the_final_metrics(run: Path) -> None:
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     tags = events.Tags()["scalars"]
@@ -98,33 +98,35 @@ def test_tensorboard_holds_scalars_and_the_final_metrics(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     assert events.Scalars("final/test_accuracy")[-1].value == pytest.approx(metrics["test"]["accuracy"])
     assert "_hparams_/session_start_info" in events.summary_metadata
-    assert "_hparams_/experiment" not in events.summary_metadata  # the first run's would be taken for all runs'
+    assert "_hparams_/experiment" not in events.summary_metadata  # TensorBoard would use the first run's for all runs
 
 
-def test_tensorboard_holds_norms_of_all_that_trains_once_an_epoch(run: Path) -> None:
+def test_tensorboard_has_the_norms_of_trained_parts_once_per_epoch(run: Path) -> None:
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     parts = {tag.removeprefix("lr/") for tag in events.Tags()["scalars"] if tag.startswith("lr/")}
     for kind in ("grad_norm", "weight_norm"):
-        assert {tag for tag in events.Tags()["scalars"] if tag.startswith(kind)} == {f"{kind}/{one}" for one in parts}
+        assert {tag for tag in events.Tags()["scalars"] if tag.startswith(kind)} == {f"{kind}/{part}" for part in parts}
         for part in parts:
             assert [event.step for event in events.Scalars(f"{kind}/{part}")] == [1, 2]
             assert all(event.value > 0 for event in events.Scalars(f"{kind}/{part}"))
 
 
-def test_tensorboard_holds_what_the_test_images_tell(run: Path) -> None:
+def test_tensorboard_has_results_on_the_test_images(run: Path) -> None:
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     assert {"test/confusion_matrix", "test/worst"} <= set(events.Tags()["images"])
-    curves = {tag for tag, one in events.summary_metadata.items() if one.plugin_data.plugin_name == "pr_curves"}
+    curves = {
+        tag for tag, metadata in events.summary_metadata.items() if metadata.plugin_data.plugin_name == "pr_curves"
+    }
     assert curves == {f"test/{name}" for name in "ABCD"}
     for tag in curves:
         (event,) = events.Tensors(tag)
-        counts = tensor_util.make_ndarray(event.tensor_proto)[:4, 0]  # with the threshold at 0 all are called so
+        counts = tensor_util.make_ndarray(event.tensor_proto)[:4, 0]  # at threshold 0 every image is positive
         assert counts.tolist() == [5, 15, 0, 0]
 
 
-def test_pictures_are_pictures(run: Path) -> None:
+def test_plots_are_images_with_content(run: Path) -> None:
     from PIL import Image
 
     for file in (run / "plots").iterdir():

@@ -1,4 +1,4 @@
-"""What each strategy file leaves as it was, and what it changes; found by globbing."""
+"""What each strategy file, found by globbing, trains and what it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -25,62 +25,66 @@ from thaw.runs.run import Run
 from thaw.system.cache_folder import resolve_cache_dir
 
 STRATEGIES = sorted(path.stem for path in (ROOT / "conf" / "strategy").glob("*.yaml"))
-RECIPE = (*(one for one in TINY if not one.startswith("trainer.epochs")), "trainer.epochs=3", "scheduler=constant")
+RECIPE = (
+    *(override for override in TINY if not override.startswith("trainer.epochs")),
+    "trainer.epochs=3",
+    "scheduler=constant",
+)
 DECAY = 0.02
 Runs = Callable[[str], tuple[Path, str]]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """The run of each strategy and what it printed."""
+    """The run of each strategy and its output."""
 
     @cache
-    def run_of(strategy: str) -> tuple[Path, str]:
-        outputs, said = tmp_path_factory.mktemp(strategy), io.StringIO()
+    def train(strategy: str) -> tuple[Path, str]:
+        outputs, stream = tmp_path_factory.mktemp(strategy), io.StringIO()
         recipe = [*RECIPE, f"strategy={strategy}", f"optimizer.weight_decay={DECAY}"]
-        with redirect_stdout(said):
+        with redirect_stdout(stream):
             assert launch([*recipe, f"output_dir={outputs}"]) == 0
-        return only_run(outputs), said.getvalue()
+        return only_run(outputs), stream.getvalue()
 
-    return run_of
+    return train
 
 
-def plan_of(run: Path) -> list[dict[str, Any]]:
+def read_plan(run: Path) -> list[dict[str, Any]]:
     plan: list[dict[str, Any]] = json.loads((run / "run.json").read_text())["plan"]
     return plan
 
 
-def network_at_the_start(run: Path) -> Network:
-    about = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["thaw"]
-    recipe = Recipe.model_validate(about["recipe"])
-    random = recipe.strategy.init == "random"
-    source = load_seeded_pretrained(recipe.backbone, random, recipe.seed, resolve_cache_dir(None), None)
-    preprocessing = source.preprocessing.with_size(recipe.dataset.image_size, recipe.dataset.crop)
-    return build_network(source, recipe.head, about["classes"], preprocessing)
+def build_initial_network(run: Path) -> Network:
+    metadata = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["thaw"]
+    recipe = Recipe.model_validate(metadata["recipe"])
+    is_random = recipe.strategy.init == "random"
+    pretrained = load_seeded_pretrained(recipe.backbone, is_random, recipe.seed, resolve_cache_dir(None), None)
+    preprocessing = pretrained.preprocessing.with_size(recipe.dataset.image_size, recipe.dataset.crop)
+    return build_network(pretrained, recipe.head, metadata["classes"], preprocessing)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_frozen_parameters_and_statistics_stay_as_they_were_and_trained_ones_move(strategy: str, runs: Runs) -> None:
+def test_frozen_tensors_stay_the_same_and_trained_tensors_change(strategy: str, runs: Runs) -> None:
     run, _ = runs(strategy)
-    before = network_at_the_start(run)
+    before = build_initial_network(run)
     after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     names = {id(value): name for name, value in before.named_parameters()}
-    parts = [part for phase in plan_of(run) for part in phase["parts"]]
-    trained = {
+    parts = [part for phase in read_plan(run) for part in phase["parts"]]
+    trained_names = {
         names[id(value)]
         for part in parts
         if part["trainable"]
         for value in select_parameters(before.get_part(part["name"]), part["parameters"])
     }
-    gathering = {part["name"] for part in parts if part["batchnorm"] != "eval"}
+    updated_parts = {part["name"] for part in parts if part["batchnorm"] != "eval"}
     for name, value in before.named_parameters():
-        assert torch.equal(value, after[f"network.{name}"]) == (name not in trained), name
+        assert torch.equal(value, after[f"network.{name}"]) == (name not in trained_names), name
     for name, value in before.named_buffers():
-        assert torch.equal(value, after[f"network.{name}"]) == (name.split(".")[1] not in gathering), name
+        assert torch.equal(value, after[f"network.{name}"]) == (name.split(".")[1] not in updated_parts), name
 
 
-def printed_plan(text: str) -> list[dict[str, list[str]]]:
-    """A mapping a phase: stage -> what the table says of it; later tables hold what differs from the one before."""
+def parse_plan(text: str) -> list[dict[str, list[str]]]:
+    """Return the table of each phase, by stage; later tables list only the stages that differ from the phase before."""
     phases: list[dict[str, list[str]]] = []
     for block in re.split(r"^phase .*$", text, flags=re.MULTILINE)[1:]:
         rows = [line.split() for line in block.splitlines()]
@@ -90,90 +94,90 @@ def printed_plan(text: str) -> list[dict[str, list[str]]]:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_optimizer_does_what_the_printed_table_says(strategy: str, runs: Runs) -> None:
-    run, said = runs(strategy)
-    tables = printed_plan(said)
-    assert len(tables) == len(plan_of(run))
-    assert not re.search(r"^phase .* $", said, flags=re.MULTILINE)
+def test_the_optimizer_follows_the_printed_table(strategy: str, runs: Runs) -> None:
+    run, output = runs(strategy)
+    tables = parse_plan(output)
+    assert len(tables) == len(read_plan(run))
+    assert not re.search(r"^phase .* $", output, flags=re.MULTILINE)
     for row in Run(run).read_history():
-        number = next(at for at, phase in enumerate(plan_of(run)) if int(row["epoch"]) <= phase["end"])
-        for stage, (trains, rate, _, _) in tables[number].items():
+        index = next(position for position, phase in enumerate(read_plan(run)) if int(row["epoch"]) <= phase["end"])
+        for stage, (trains, rate, _, _) in tables[index].items():
             assert float(row[f"lr_{stage}"]) == pytest.approx(0.0 if trains == "frozen" else float(rate), rel=0.01)
     groups = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
-    ever = {stage for table in tables for stage, (trains, *_) in table.items() if trains != "frozen"}
-    assert {group["part"] for group in groups} == ever, "all of them from the start"
+    trained_stages = {stage for table in tables for stage, (trains, *_) in table.items() if trains != "frozen"}
+    assert {group["part"] for group in groups} == trained_stages, "all groups exist from the start"
     for group in groups:
         trains, rate, decay, _ = tables[-1][group["part"]]
         assert group["lr"] == pytest.approx(0.0 if trains == "frozen" else float(rate), rel=0.01)
         assert group["weight_decay"] == (float(decay) if trains != "frozen" and group["decays"] else 0.0)
 
 
-def statistics(network: nn.Module) -> dict[str, torch.Tensor]:
+def select_statistics(network: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value for name, value in network.state_dict().items() if "running" in name}
 
 
 @pytest.mark.parametrize("policy", ["eval", "statistics", "train"])
-def test_batchnorm_of_a_frozen_stage_does_what_its_policy_says(policy: str, tmp_path: Path) -> None:
-    chosen = f"strategy.phases.head.batchnorm={{block7: {policy}}}"
-    rates = "strategy.phases.head.learning_rate={all: 1.0}"
-    assert launch([*TINY, "strategy=fixed", chosen, rates, f"output_dir={tmp_path}"]) == 0
+def test_batchnorm_of_a_frozen_stage_follows_its_policy(policy: str, tmp_path: Path) -> None:
+    policy_override = f"strategy.phases.head.batchnorm={{block7: {policy}}}"
+    rate_override = "strategy.phases.head.learning_rate={all: 1.0}"
+    assert launch([*TINY, "strategy=fixed", policy_override, rate_override, f"output_dir={tmp_path}"]) == 0
     run = only_run(tmp_path)
-    before = network_at_the_start(run).stages["block7"]
+    before = build_initial_network(run).stages["block7"]
     after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     norms = {id(value) for value in select_parameters(before, "norms")}
     for name, value in before.named_parameters():
-        moved = not torch.equal(value, after[f"network.stages.block7.{name}"])
-        assert moved == (policy == "train" and id(value) in norms), name
-    for name, value in statistics(before).items():
+        has_changed = not torch.equal(value, after[f"network.stages.block7.{name}"])
+        assert has_changed == (policy == "train" and id(value) in norms), name
+    for name, value in select_statistics(before).items():
         assert torch.equal(value, after[f"network.stages.block7.{name}"]) == (policy == "eval"), name
 
 
-def test_batchnorm_of_a_trained_stage_can_keep_the_sources_statistics(tmp_path: Path) -> None:
+def test_batchnorm_of_a_trained_stage_can_keep_the_pretrained_statistics(tmp_path: Path) -> None:
     assert launch([*TINY, "strategy.phases.all.batchnorm={all: eval}", f"output_dir={tmp_path}"]) == 0
     run = only_run(tmp_path)
-    before = network_at_the_start(run)
+    before = build_initial_network(run)
     after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    assert all(torch.equal(value, after[f"network.{name}"]) for name, value in statistics(before).items())
+    assert all(torch.equal(value, after[f"network.{name}"]) for name, value in select_statistics(before).items())
     assert not any(torch.equal(value, after[f"network.{name}"]) for name, value in before.named_parameters())
 
 
-def test_l2_sp_keeps_weights_nearer_to_the_source(tmp_path: Path) -> None:
-    def distance(strength: float) -> float:
+def test_l2_sp_keeps_weights_closer_to_the_pretrained_ones(tmp_path: Path) -> None:
+    def train_and_measure(strength: float) -> float:
         outputs = tmp_path / str(strength)
         recipe = [*RECIPE, "strategy=l2_sp", f"strategy.l2_sp={strength}", "optimizer=sgd"]
         assert launch([*recipe, f"output_dir={outputs}"]) == 0
         run = only_run(outputs)
         after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        backbone = network_at_the_start(run).stages
-        apart = [(after[f"network.stages.{name}"] - value).norm() for name, value in backbone.named_parameters()]
-        return torch.stack(apart).norm().item()
+        backbone = build_initial_network(run).stages
+        distances = [(after[f"network.stages.{name}"] - value).norm() for name, value in backbone.named_parameters()]
+        return torch.stack(distances).norm().item()
 
-    assert distance(10.0) < 0.7 * distance(1e-6)
+    assert train_and_measure(10.0) < 0.7 * train_and_measure(1e-6)
 
 
-def test_a_pull_adds_the_gradient_of_half_its_strength_times_the_squared_distance() -> None:
+def test_l2_sp_adds_the_gradient_of_half_its_strength_times_the_squared_distance() -> None:
     from thaw.training.l2_sp import L2SPRegularizer
 
     torch.manual_seed(0)
     layer = nn.Linear(3, 2)
-    pull = L2SPRegularizer(list(layer.parameters()), 0.3)
-    source = [value.detach().clone() for value in layer.parameters()]
+    regularizer = L2SPRegularizer(dict(layer.named_parameters()), 0.3)
+    pretrained = [value.detach().clone() for value in layer.parameters()]
     with torch.no_grad():
         layer.weight.add_(1.0)
     layer.weight.grad = torch.zeros_like(layer.weight)  # the bias is frozen and has none
-    pull.add_to_gradients()
-    moved = layer.weight.detach().clone().requires_grad_()
-    (0.3 / 2 * (moved - source[0]).square().sum()).backward()
-    assert torch.allclose(layer.weight.grad, moved.grad)
+    regularizer.add_to_gradients()
+    weight = layer.weight.detach().clone().requires_grad_()
+    (0.3 / 2 * (weight - pretrained[0]).square().sum()).backward()
+    assert torch.allclose(layer.weight.grad, weight.grad)
     assert layer.bias.grad is None
 
 
-def test_an_optimizer_that_restarts_has_forgotten_the_phase_before(tmp_path: Path) -> None:
-    """Adam counts the steps of each parameter: after the restart those of the last phase alone."""
+def test_a_restarted_optimizer_forgets_the_phase_before(tmp_path: Path) -> None:
+    """Adam counts the steps of each parameter: after the restart, only those of the last phase."""
     recipe = [*RECIPE, "strategy=lp_ft", "strategy.phases.probe.fraction=0.34"]
     assert launch([*recipe, f"output_dir={tmp_path}"]) == 0
     state = torch.load(only_run(tmp_path) / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0][
         "state"
     ]
     per_epoch = 36 // 8 + 1
-    assert {int(one["step"]) for one in state.values()} == {2 * per_epoch}
+    assert {int(override["step"]) for override in state.values()} == {2 * per_epoch}

@@ -35,10 +35,10 @@ def compare(directories: Sequence[Path], out: Path | None) -> int:
     Raises:
         UserError: for folders without runs, or runs of which none is done.
     """
-    from thaw.comparison.compare import compare as compare_runs
-    from thaw.comparison.tables import print_comparison
+    from thaw.comparison.comparison import compare as compare_runs
+    from thaw.system.reporter import ConsoleReporter
 
-    print_comparison(compare_runs(directories, out or _choose_output_folder(directories)))
+    compare_runs(directories, out or _choose_output_folder(directories), ConsoleReporter())
     return EXIT_SUCCESS
 
 

@@ -15,7 +15,6 @@ from thaw.config.errors import EXIT_FAILURE, EXIT_SUCCESS, Problem, UserError
 
 if TYPE_CHECKING:
     from thaw.config.schema import Recipe
-    from thaw.data.samples import Samples
 
 
 @Verb(
@@ -31,11 +30,13 @@ def fetch(overrides: Sequence[str], config_dir: Path | None) -> int:
     Raises:
         UserError: if the recipe is wrong, or the data cannot be downloaded.
     """
+    from thaw.data.factory import load_samples
+    from thaw.system.reporter import ConsoleReporter
     from thaw.visualization.reports.console import print_dataset_summary
 
     recipe = compose_recipe(overrides, config_dir)
-    samples = _load_samples(recipe)
-    print_dataset_summary(recipe.dataset.name, samples, {})
+    samples = load_samples(recipe)
+    print_dataset_summary(ConsoleReporter(), recipe.dataset.name, samples, {})
     print(f"it is in {samples.root}")
     return EXIT_SUCCESS
 
@@ -58,16 +59,18 @@ def verify(overrides: Sequence[str], config_dir: Path | None) -> int:
     Raises:
         UserError: if the recipe is wrong, or the data cannot be downloaded.
     """
+    from thaw.data.factory import load_samples
     from thaw.data.inspection import find_corrupt_archives, verify_dataset
     from thaw.system.cache_folder import resolve_cache_dir
+    from thaw.system.reporter import ConsoleReporter
     from thaw.visualization.reports.console import print_dataset_summary, print_problems
 
     recipe = compose_recipe(overrides, config_dir)
     archive_problems = find_corrupt_archives(recipe.dataset, resolve_cache_dir(recipe.data.cache_dir))
-    samples = _load_samples(recipe)
+    samples = load_samples(recipe)
     problems = [*archive_problems, *verify_dataset(samples, recipe.data.near_duplicates)]
-    print_dataset_summary(recipe.dataset.name, samples, {})
-    print_problems(problems)
+    print_dataset_summary(ConsoleReporter(), recipe.dataset.name, samples, {})
+    print_problems(ConsoleReporter(), problems)
     print(f"{len(problems)} kinds of problems" if problems else "every image can be decoded; no problems")
     return EXIT_FAILURE if problems else EXIT_SUCCESS
 
@@ -91,30 +94,25 @@ def report(overrides: Sequence[str], out: Path | None, config_dir: Path | None) 
     return _write_report(recipe, out or generate_output_path(recipe, "report"))
 
 
-def _load_samples(recipe: Recipe) -> Samples:
-    from thaw.data.factory import load_samples
-    from thaw.system.cache_folder import resolve_cache_dir
-
-    return load_samples(recipe.dataset, recipe.seed, resolve_cache_dir(recipe.data.cache_dir), recipe.data.mirror)
-
-
 def _write_report(recipe: Recipe, folder: Path) -> int:
     from thaw.data.augmentation import build_augmentation
     from thaw.data.batches import ImageDataset
+    from thaw.data.factory import load_samples
     from thaw.data.inspection import inspect_dataset
     from thaw.models.pretrained import IMAGENET_PREPROCESSING
     from thaw.system.cache_folder import resolve_cache_dir
+    from thaw.system.reporter import ConsoleReporter
     from thaw.visualization.reports.console import print_dataset_summary, print_problems
     from thaw.visualization.reports.dataset import write_report
 
     name, max_bytes = recipe.dataset.name, recipe.data.store_gib * 2**30
     preprocessing = IMAGENET_PREPROCESSING.with_size(recipe.dataset.image_size, recipe.dataset.crop)
-    samples, cache_dir = _load_samples(recipe), resolve_cache_dir(recipe.data.cache_dir)
+    samples, cache_dir = load_samples(recipe), resolve_cache_dir(recipe.data.cache_dir)
     inspection = inspect_dataset(samples, preprocessing, cache_dir, True, recipe.data.near_duplicates, max_bytes)
     labels, augmentation = inspection.samples.get_labels(), build_augmentation(recipe.augment)
     images = ImageDataset(inspection.store, labels, preprocessing.size, augmentation, recipe.seed)
-    print_dataset_summary(name, inspection.samples, inspection.skipped)
-    print_problems(inspection.problems)
+    print_dataset_summary(ConsoleReporter(), name, inspection.samples, inspection.skipped)
+    print_problems(ConsoleReporter(), inspection.problems)
     print(f"the report is {write_report(name, inspection, images, folder)}")
     return EXIT_SUCCESS
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from thaw.config.schema import Recipe
-    from thaw.training.extraction import ExtractedFeatures
+    from thaw.training.extraction import Extraction
 
 OUTPUTS = ("out", "projector", "map")
 SUFFIXES = {"out": (".npz", ".npy", ".parquet"), "map": (".png",)}
@@ -108,10 +108,11 @@ def features(
     """
     recipe = compose_recipe(overrides, config_dir)  # before torch is imported
     from thaw.features.export import pool_features
+    from thaw.system.reporter import ConsoleReporter
     from thaw.training.extraction import extract_features
     from thaw.training.feature_files import save_embedding_plot, write_features, write_projector
 
-    extraction = extract_features(recipe, stage)
+    extraction = extract_features(recipe, stage, ConsoleReporter())
     if maps and extraction.values.ndim == 2:
         problem = Problem("--maps", f"the stage {extraction.stage}, whose outputs are vectors", fix="leave --maps out")
         raise UserError("nothing was written.", [problem])
@@ -133,7 +134,7 @@ def features(
     return EXIT_SUCCESS
 
 
-def _print_summary(recipe: Recipe, extraction: ExtractedFeatures) -> None:
+def _print_summary(recipe: Recipe, extraction: Extraction) -> None:
     if recipe.strategy.init == "random":
         print(f"the weights are random, because strategy={recipe.strategy.name} starts from random weights")
     timing = f"computed in {extraction.seconds:.1f} s" if extraction.seconds else "from the cache"

@@ -120,9 +120,10 @@ def _print_layers(layers: Sequence[LayerInfo]) -> None:
 
 
 def _print_plan(recipe: Recipe, summary: NetworkSummary, plan: Plan) -> None:
+    from thaw.system.reporter import ConsoleReporter
     from thaw.visualization.reports.console import print_plan
 
     facts = [stage.facts for stage in summary.stages]
     counts = {"total": sum(stage.num_parameters for stage in facts), "trainable": summary.num_trainable}
     print()
-    print_plan(facts, plan, counts, recipe.strategy.l2_sp)
+    print_plan(ConsoleReporter(), facts, plan, counts, recipe.strategy.l2_sp)

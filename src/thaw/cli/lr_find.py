@@ -81,10 +81,10 @@ def _find_recipe_problems(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _find_learning_rate(recipe: Recipe, limits: tuple[float, float], steps: int, out: Path | None) -> int:
-    from thaw.training.tuner.lr_finder import range_test
-    from thaw.training.tuner.lr_plot import write_lr_curve
+    from thaw.system.reporter import ConsoleReporter
+    from thaw.training.tuner.lr_finder import range_test, write_lr_curve
 
-    curve, phase = range_test(recipe, *limits, steps)
+    curve, phase = range_test(recipe, *limits, steps, ConsoleReporter())
     folder = out or generate_output_path(recipe, "lr_find")
     write_lr_curve(curve, f"{recipe.dataset.name}, {recipe.backbone.name}, {recipe.strategy.name}: {phase}", folder)
     outcome = "the loss diverged" if curve.has_diverged else "the loss did not diverge"

@@ -15,8 +15,8 @@ from thaw.config.errors import EXIT_SUCCESS, Problem
 
 if TYPE_CHECKING:
     from thaw.config.schema import Recipe
-    from thaw.probing.linear_heads import Grid
-    from thaw.probing.probe import ProbeResult
+    from thaw.probing.linear_heads import HeadGrid
+    from thaw.probing.result import ProbeResult
     from thaw.probing.trial import ProbeTrial
 
 FIXED_OVERRIDES = ("strategy=fixed", "head=linear")
@@ -120,19 +120,20 @@ def probe(
     own_overrides = [override for override in overrides if override not in FIXED_OVERRIDES]
     recipe = compose_recipe([*FIXED_OVERRIDES, *own_overrides], config_dir)  # before torch is imported
     check_validation_images(recipe)
-    from thaw.probing.linear_heads import Grid
+    from thaw.probing.linear_heads import HeadGrid
 
     return _probe(
         recipe,
-        Grid(head_learning_rates, head_weight_decays, head_seeds, head_epochs),
+        HeadGrid(head_learning_rates, head_weight_decays, head_seeds, head_epochs),
         out or generate_output_path(recipe, "probe"),
     )
 
 
-def _probe(recipe: Recipe, grid: Grid, folder: Path) -> int:
+def _probe(recipe: Recipe, grid: HeadGrid, folder: Path) -> int:
     from thaw.probing import probe as probing
+    from thaw.system.reporter import ConsoleReporter
 
-    _print_result(run_interruptible(lambda: probing.probe(recipe, grid, folder)))
+    _print_result(run_interruptible(lambda: probing.probe(recipe, grid, folder, ConsoleReporter())))
     return EXIT_SUCCESS
 
 
@@ -148,7 +149,7 @@ def _print_result(result: ProbeResult) -> None:
     interval = f"95 % interval {low:.3f} to {high:.3f}, {test_metrics['count']} images"
     print(f"\nchosen on {num_val} validation images: {_format_trial(result.winner)}")
     print(f"test accuracy {test_metrics['accuracy']:.3f}   {interval}")
-    print(f"everything is in {result.directory}: a run like any other; probe.csv has all trials")
+    print(f"everything is in {result.run.directory}: a run like any other; probe.csv has all trials")
 
 
 def _iter_rows(result: ProbeResult) -> Iterator[list[str]]:

@@ -27,10 +27,10 @@ def report(runs: Sequence[Path]) -> int:
     Raises:
         UserError: if one of them is no run, or has not ended.
     """
-    from thaw.inference.report import check_reportable, write_page
+    from thaw.inference.report import check_reportable, write_report
 
     for directory in runs:
         check_reportable(directory)
     for directory in runs:
-        print(f"the report is {write_page(directory)}")
+        print(f"the report is {write_report(directory)}")
     return EXIT_SUCCESS

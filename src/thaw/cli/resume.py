@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from thaw.cli.exit_status import run_command
 from thaw.cli.grammar import Verb
 from thaw.cli.options import FilePath, path_argument
+from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS
+
+if TYPE_CHECKING:
+    from thaw.system.reporter import Reporter
 
 
 @Verb(
@@ -36,16 +45,40 @@ def resume_directory(directory: Path) -> int:
     """
     from thaw.runs.run import check_resumable
     from thaw.sweep.record import is_sweep
+    from thaw.system.reporter import ConsoleReporter
 
     set_environment()
     if is_sweep(directory):
         from thaw.sweep.sweep import resume_sweep
 
-        return resume_sweep(directory)
+        result = resume_sweep(directory, command_line=get_command_line(), reporter=ConsoleReporter())
+        return EXIT_FAILURE if result.unfinished_jobs else EXIT_SUCCESS
     check_resumable(directory)  # before torch is imported
-    from thaw.training import start
+    from thaw.training.start import resume_run
 
-    return start.resume(directory)
+    return report_training(lambda reporter: resume_run(directory, reporter=reporter), directory)
+
+
+def report_training(train: Callable[[Reporter], object], directory: Path) -> int:
+    """Call `train` with a console reporter, print its error, if it raises one, and return the exit status. After an
+    interruption, print how the run in `directory` continues."""
+    from thaw.system.process import Interrupted
+    from thaw.system.reporter import ConsoleReporter
+
+    def report() -> int:
+        try:
+            train(ConsoleReporter())
+        except Interrupted:
+            print(f"\ninterrupted; continue with: python train.py resume={directory}", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        return EXIT_SUCCESS
+
+    return run_command(report)
+
+
+def get_command_line() -> str:
+    """Return the command of this process, as runs record it."""
+    return shlex.join(["python", *sys.argv])
 
 
 def set_environment() -> None:

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from thaw.cli.completion import complete_override
 from thaw.cli.exit_status import run_command
 from thaw.cli.grammar import ANY_RECIPE_KEY, HELP_FLAGS, Verb, VerbCommand
-from thaw.config.errors import EXIT_INTERRUPTED, EXIT_SUCCESS, Problem, UserError
+from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, Problem, UserError
 from thaw.config.presets import get_config_folder, list_group_choices
 
 if TYPE_CHECKING:
@@ -113,8 +113,9 @@ def _get_resume_path(command: Command) -> Path | None:
 
 
 def _start(command: Command) -> int:
-    from thaw.cli.resume import set_environment
+    from thaw.cli.resume import get_command_line, set_environment
     from thaw.config.compose import check_command
+    from thaw.system.reporter import ConsoleReporter
 
     set_environment()
     if command.shows_help:
@@ -122,7 +123,8 @@ def _start(command: Command) -> int:
     if command.multirun:
         from thaw.sweep.sweep import sweep
 
-        return sweep(command)
+        result = sweep(command, command_line=get_command_line(), reporter=ConsoleReporter())
+        return EXIT_FAILURE if result.unfinished_jobs else EXIT_SUCCESS
     return _run(check_command(command))
 
 
@@ -146,12 +148,17 @@ def _run(checked_command: CheckedCommand) -> int:
     from hydra.types import HydraContext
     from omegaconf import DictConfig
 
+    from thaw.cli.resume import get_command_line, report_training
+
     recipe = checked_command.build_recipe()
 
     def start_training(config: DictConfig) -> int:
-        from thaw.training.start import start
+        from thaw.training.start import start_run
 
-        return start(recipe, Path(HydraConfig.get().runtime.output_dir))
+        directory, command = Path(HydraConfig.get().runtime.output_dir), get_command_line()
+        return report_training(
+            lambda reporter: start_run(recipe, directory, command=command, reporter=reporter), directory
+        )
 
     context = HydraContext(config_loader=checked_command.config_loader, callbacks=Callbacks(checked_command.config))
     status: int = run_job(start_training, checked_command.config, "hydra.run.dir", None, context).return_value

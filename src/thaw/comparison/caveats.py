@@ -1,4 +1,5 @@
-"""What stands in the way of comparing: other images, other budgets, other machines, missing runs."""
+"""Sentences about a comparison: what limits it (other images, other budgets, missing runs) and how its numbers were
+computed."""
 
 from __future__ import annotations
 
@@ -9,58 +10,55 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 import numpy as np
 
 from thaw.comparison.configurations import Configuration
-from thaw.comparison.records import Record
+from thaw.comparison.records import RunResults
 from thaw.comparison.significance import PairedTest
 from thaw.config.errors import format_names
 
 MAX_LISTED = 4
-KeyFunction = Callable[[Record], Hashable]
+KeyFunction = Callable[[RunResults], Hashable]
 
 
 def find_caveats(
     configurations: Sequence[Configuration],
-    unfinished_runs: Sequence[Record],
-    superseded_runs: Sequence[Record],
+    unfinished_runs: Sequence[RunResults],
+    superseded_runs: Sequence[RunResults],
     selection_split: str,
 ) -> Iterator[str]:
-    """A sentence or two each, the gravest first. `judged_on` is the split that the reference was chosen on."""
+    """Yield a sentence or two for each limit of the comparison, the most serious first. `selection_split` is the split
+    that chose the reference."""
     yield from _find_data_caveats(configurations)
     yield from _find_budget_caveats(configurations)
     yield from _find_run_caveats(configurations, unfinished_runs, superseded_runs)
     if selection_split == "test":
         yield (
-            "Not all runs have validation images, so the reference is the best on the test images: its accuracy is "
-            "too high by what choosing it gains, and so are the differences to it."
+            "Not all runs have validation images, so the reference is the best on the test images. Choosing it there "
+            "makes its accuracy, and the differences to it, too high."
         )
     yield from _find_timing_caveats(configurations)
 
 
 def _find_data_caveats(configurations: Sequence[Configuration]) -> Iterator[str]:
-    """Images are compared between runs of one seed, as a seed may cut its own."""
+    """Compare the images of runs with the same seed, because a seed may draw its own splits."""
     checks: list[tuple[str, KeyFunction]] = [
         ("Classes differ: {}. These are different problems.", lambda run: run.predictions.classes),
         (
-            "Test images differ: {}. Their accuracies are not comparable, and no test is made between them.",
-            _get_test_set_identity,
+            "Test images differ: {}. Their accuracies are not comparable and are not tested against each other.",
+            lambda run: run.predictions.identity,
         ),
         (
             "Train or validation images differ (data fingerprints of the same seed): {}. "
-            "A difference may come from the images alone.",
-            lambda run: run.metadata["data"]["fingerprint"],
+            "The images alone may explain a difference.",
+            lambda run: run.record["data"]["fingerprint"],
         ),
     ]
     for sentence, key_function in checks:
         if groups := _describe_differing_groups(configurations, key_function):
             yield sentence.format(groups)
-            return  # what is graver includes the rest
-
-
-def _get_test_set_identity(run: Record) -> Hashable:
-    return run.predictions.identity
+            return  # the most serious difference implies the others
 
 
 def _describe_differing_groups(configurations: Sequence[Configuration], key_function: KeyFunction) -> str:
-    """Of the first seed whose runs differ: who goes with whom. Empty where no seed's do."""
+    """Return which configurations agree, for the first seed whose runs differ; empty if all runs of a seed agree."""
     for seed in sorted({seed for configuration in configurations for seed in configuration.seeds}):
         runs = {
             configuration.label: run
@@ -70,71 +68,73 @@ def _describe_differing_groups(configurations: Sequence[Configuration], key_func
         }
         groups = _group_labels({label: key_function(run) for label, run in runs.items()})
         if len(groups) > 1:
-            return _format_groups([names for _, names in groups])
+            return " against ".join(_format_labels(labels) for _, labels in groups)
     return ""
 
 
 def _group_labels(values: Mapping[str, Hashable]) -> list[tuple[Hashable, list[str]]]:
+    """Return pairs of a value and the labels that have it, the largest group first."""
     groups: dict[Hashable, list[str]] = defaultdict(list)
     for label, value in values.items():
         groups[value].append(label)
     return sorted(groups.items(), key=lambda group: -len(group[1]))
 
 
-def _format_groups(groups: Sequence[Sequence[str]]) -> str:
-    return " against ".join(f"[{format_names(names, MAX_LISTED)}]" for names in groups)
+def _format_labels(labels: Sequence[str]) -> str:
+    return f"[{format_names(labels, MAX_LISTED)}]"
 
 
 def _find_budget_caveats(configurations: Sequence[Configuration]) -> Iterator[str]:
+    trainings = [configuration for configuration in configurations if not configuration.runs[0].is_probe]
     measures: list[tuple[str, KeyFunction]] = [
         ("Epochs", _get_planned_epochs),
-        ("Train images", lambda run: run.metadata["data"]["images"]["train"]),
+        ("Train images", lambda run: run.record["data"]["images"]["train"]),
     ]
     for name, key_function in measures:
-        values = {
-            configuration.label: key_function(configuration.runs[0])
-            for configuration in configurations
-            if not configuration.runs[0].is_probe
-        }
-        groups = _group_labels(values)
+        groups = _group_labels({training.label: key_function(training.runs[0]) for training in trainings})
         if len(groups) > 1:
-            description = "; ".join(f"{value} in [{format_names(names, MAX_LISTED)}]" for value, names in groups)
-            yield f"{name} differ: {description}. More of them alone may explain a difference."
+            description = "; ".join(f"{value} in {_format_labels(labels)}" for value, labels in groups)
+            yield f"{name} differ: {description}. A larger number alone may explain a difference."
     probe_labels = [configuration.label for configuration in configurations if configuration.runs[0].is_probe]
-    if probe_labels and len(probe_labels) < len(configurations):
+    if probe_labels and trainings:
         yield (
-            f"Probes beside trainings: [{format_names(probe_labels, MAX_LISTED)}]. A probe tries many classifiers and keeps "
-            "the best on validation images; a training is one try."
+            f"Probes are compared with trainings: {_format_labels(probe_labels)}. A probe fits many classifiers and "
+            "selects the best on the validation images; a training is one attempt."
         )
 
 
-def _get_planned_epochs(run: Record) -> int:
-    """As planned, so that stopping early is no other budget."""
-    return int(run.metadata["plan"][-1]["end"])
+def _get_planned_epochs(run: RunResults) -> int:
+    """Return the planned epochs: early stopping does not make the budget smaller."""
+    return int(run.record["plan"][-1]["end"])
 
 
 def _find_run_caveats(
-    configurations: Sequence[Configuration], unfinished_runs: Sequence[Record], superseded_runs: Sequence[Record]
+    configurations: Sequence[Configuration],
+    unfinished_runs: Sequence[RunResults],
+    superseded_runs: Sequence[RunResults],
 ) -> Iterator[str]:
     if unfinished_runs:
         counts = Counter(run.status for run in unfinished_runs)
         description = ", ".join(f"{count} {status}" for status, count in counts.items())
-        yield f"Runs that are not done, and count for nothing here: {description}. They are listed below."
+        yield f"Some runs are not done and are left out of all numbers: {description}. They are listed below."
     all_seeds = {seed for configuration in configurations for seed in configuration.seeds}
+    if description := _describe_missing_seeds(configurations, all_seeds):
+        yield f"Seeds are missing: {description}. Means are over different seeds; tests use the shared ones."
+    if superseded_runs:
+        names = format_names([run.name for run in superseded_runs], MAX_LISTED)
+        yield (
+            "A configuration was run twice with the same seed, which adds no information. The run that started last "
+            f"is used; these are left out: {names}."
+        )
+    if len(all_seeds) == 1:
+        yield "There is one seed: how much another seed would change is unknown. Intervals and tests are over images."
+
+
+def _describe_missing_seeds(configurations: Sequence[Configuration], all_seeds: set[int]) -> str:
     missing_seeds = {
         configuration.label: sorted(all_seeds - set(configuration.seeds)) for configuration in configurations
     }
-    if description := "; ".join(
-        f"{label} lacks {_format_seeds(seeds)}" for label, seeds in missing_seeds.items() if seeds
-    ):
-        yield f"Seeds are missing: {description}. Means are over other seeds; tests are over shared ones."
-    if superseded_runs:
-        yield (
-            "A seed of the same configuration is repeated, which adds nothing, and the run started last counts: left "
-            f"out are {format_names([run.directory.name for run in superseded_runs], MAX_LISTED)}."
-        )
-    if len(all_seeds) == 1:
-        yield "One seed: how much another seed would change is not known. Intervals and tests speak of the test images."
+    return "; ".join(f"{label} lacks {_format_seeds(seeds)}" for label, seeds in missing_seeds.items() if seeds)
 
 
 def _format_seeds(seeds: Sequence[int]) -> str:
@@ -143,36 +143,33 @@ def _format_seeds(seeds: Sequence[int]) -> str:
 
 def _find_timing_caveats(configurations: Sequence[Configuration]) -> Iterator[str]:
     runs = [run for configuration in configurations for run in configuration.runs]
-    if (
-        len(
-            {json.dumps([run.metadata.get("hardware"), *_get_threads_and_workers(run)], sort_keys=True) for run in runs}
-        )
-        > 1
-    ):
+    if _count_different([[run.record.get("hardware"), *_get_threads_and_workers(run)] for run in runs]) > 1:
         yield "Hardware, threads or workers differ: times are not comparable."
-    versions = {json.dumps([run.metadata.get("versions"), _get_git_info(run)], sort_keys=True) for run in runs}
-    if len(versions) > 1:
-        yield f"Versions differ: {_describe_differing_versions(runs)}. Times are not comparable, and results may differ for it."
-    resumed_names = [run.directory.name for run in runs if run.metadata.get("resumed")]
+    if _count_different([[run.record.get("versions"), run.record.get("git")] for run in runs]) > 1:
+        versions = _describe_differing_versions(runs)
+        yield f"Versions differ: {versions}. Times are not comparable, and results may differ."
+    resumed_names = [run.name for run in runs if run.record.get("resumed")]
     if resumed_names:
-        yield f"Times of resumed runs are those since they went on: {format_names(resumed_names, MAX_LISTED)}."
+        names = format_names(resumed_names, MAX_LISTED)
+        yield f"The times of resumed runs are counted since they were resumed: {names}."
 
 
-def _get_threads_and_workers(run: Record) -> list[object]:
+def _count_different(values: Iterable[object]) -> int:
+    return len({json.dumps(value, sort_keys=True) for value in values})
+
+
+def _get_threads_and_workers(run: RunResults) -> list[object]:
     trainer = run.recipe.get("trainer", {})
     return [trainer.get("threads"), trainer.get("num_workers")]
 
 
-def _get_git_info(run: Record) -> object:
-    return run.metadata.get("git")
-
-
-def _describe_differing_versions(runs: Sequence[Record]) -> str:
+def _describe_differing_versions(runs: Sequence[RunResults]) -> str:
     versions_by_name: dict[str, set[str]] = defaultdict(set)
     for run in runs:
-        for name, version in (run.metadata.get("versions") or {}).items():
+        for name, version in (run.record.get("versions") or {}).items():
             versions_by_name[name].add(version)
-        versions_by_name["thaw's commit"].add(str((_get_git_info(run) or {}).get("commit", "unknown"))[:10])  # type: ignore[attr-defined]
+        commit = (run.record.get("git") or {}).get("commit", "unknown")
+        versions_by_name["thaw's commit"].add(str(commit)[:10])
     descriptions = [
         f"{name} {', '.join(sorted(versions))}" for name, versions in versions_by_name.items() if len(versions) > 1
     ]
@@ -181,29 +178,33 @@ def _describe_differing_versions(runs: Sequence[Record]) -> str:
 
 INTERVAL_METHODS = {
     "seeds": "Student's t over seeds: what other seeds would give on these test images",
-    "images": "Wilson's over test images, marked *: what this network would give on other images of the kind",
+    "images": "Wilson's over test images, marked *: what this network would give on other images of the same kind",
 }
 TEST_METHODS = {
     "seeds": "paired t-test over the shared seeds",
-    "images": "exact McNemar (sign) test over the test images, marked *, where fewer than 3 seeds are shared or all "
-    "differ by the same",
+    "images": "exact McNemar (sign) test over the test images, marked *, if fewer than 3 seeds are shared or all "
+    "differ by the same amount",
 }
 
 
 def build_notes(configurations: Sequence[Configuration], selection_split: str) -> Iterator[str]:
-    """Sentences; `judged_on` is the split that the reference was chosen on."""
-    yield "Ordered by test accuracy, for reading only."
+    """Yield sentences on how the numbers were computed. `selection_split` is the split that chose the reference."""
+    yield "The rows are ordered by test accuracy, for reading only."
     if selection_split == "val":
         yield "The reference is the best configuration by mean validation accuracy: test images choose nothing."
     if any(len(configuration.runs) > 1 for configuration in configurations):
-        yield "Mean ± standard deviation over seeds (n - 1)."
-    yield f"95 % intervals: {_describe_methods(INTERVAL_METHODS, (configuration.test_accuracy.sampling_unit for configuration in configurations))}."
+        yield "Accuracies are mean ± standard deviation over seeds (n - 1)."
+    interval_units = (configuration.test_accuracy.sampling_unit for configuration in configurations)
+    yield f"95 % intervals: {_describe_methods(INTERVAL_METHODS, interval_units)}."
     yield from _build_test_notes(
         [configuration.paired_test for configuration in configurations if configuration.paired_test]
     )
     _, counts = np.unique(configurations[0].runs[0].predictions.labels, return_counts=True)
-    yield f"The smallest class has {counts.min()} test images: each is {100 / counts.min():.2g} points of its accuracy."
-    yield "Seconds: of whole runs, median over seeds."
+    yield (
+        f"The smallest class has {counts.min()} test images: each is {100 / counts.min():.2g} percentage points of its "
+        "accuracy."
+    )
+    yield "Seconds are those of whole runs, the median over seeds."
     yield from _build_feature_notes(
         [value for configuration in configurations for value in configuration.get_scores("timing", "cache_s")]
     )
@@ -217,13 +218,14 @@ def _describe_methods(methods: Mapping[str, str], sampling_units: Iterable[str])
 def _build_test_notes(tests: Sequence[PairedTest]) -> Iterator[str]:
     if tests:
         correction = f", corrected for {len(tests)} comparisons by Holm's method" if len(tests) > 1 else ""
-        yield f"p: against the reference, two-sided{correction}: {_describe_methods(TEST_METHODS, (test.sampling_unit for test in tests))}."
+        methods = _describe_methods(TEST_METHODS, (test.sampling_unit for test in tests))
+        yield f"p values are two-sided, against the reference{correction}: {methods}."
 
 
 def _build_feature_notes(seconds: Sequence[float]) -> Iterator[str]:
     if any(seconds):
         num_computing_runs = sum(value > 0 for value in seconds)
         yield (
-            f"Features of frozen stages took {sum(seconds):.1f} s in all, spent by {num_computing_runs} of {len(seconds)} runs; runs "
-            "that found them in the cache would take longer alone."
+            f"Computing the features of frozen stages took {sum(seconds):.1f} s in total, in {num_computing_runs} of "
+            f"{len(seconds)} runs. Runs that read them from the cache would take longer alone."
         )

@@ -1,112 +1,129 @@
-"""Runs -> a comparison, as values; nothing is written yet."""
+"""Compare runs: `build_comparison` computes the numbers, `Comparison.save` writes the files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+import os
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from thaw.comparison.caveats import build_notes, find_caveats
-from thaw.comparison.configurations import (
-    Configuration,
-    format_setting_values,
-    group_into_configurations,
-    test_against_reference,
+from thaw.comparison.page import render_comparison_page, render_comparison_table
+from thaw.comparison.records import find_runs, read_results
+from thaw.comparison.results import ComparisonResults, build_results
+from thaw.comparison.tables import (
+    build_class_rows,
+    build_configuration_rows,
+    build_run_rows,
+    format_csv,
+    format_markdown,
 )
-from thaw.comparison.records import Record
-from thaw.comparison.settings import build_labels, extract_settings, find_differing_keys, get_value
-from thaw.config.errors import Problem, UserError
+from thaw.comparison.terminal import format_text, report_comparison
+from thaw.system.files import write_atomically, write_text
+from thaw.system.reporter import SILENT, Reporter
+from thaw.system.tables import build_data_frame
 
-SUBJECT_KEYS = (("dataset",), ("backbone",), ("strategy",))
-
-
-@dataclass(frozen=True)
-class UnfinishedRun:
-    """A run that is not done: `label` says its settings, `reason` in a line why, `error` all that it left."""
-
-    name: str
-    label: str
-    status: str
-    reason: str
-    error: str
+RunSource = str | os.PathLike[str]
+"""A `Run`, the path of a run directory, or a sweep or folder with runs below it."""
+FIGURE_TITLES = {
+    "accuracy": "Validation accuracy by epoch",
+    "loss": "Validation loss by epoch",
+    "time": "Accuracy against time",
+    "classes": "Classes: percentage points above or below the reference",
+}
 
 
-@dataclass(frozen=True)
 class Comparison:
-    """`folder` is where its files are to lie. `keys` are those that differ, and the names of each configuration's
-    `values`. `configurations` are ordered by test accuracy. `caveats` say what stands in the way of comparing, `notes`
-    how the numbers came about."""
+    """Runs side by side: one row per configuration, that is, per set of runs that differ only in the seed.
 
-    output_dir: Path
-    subject: str
-    keys: tuple[str, ...]
-    configurations: tuple[Configuration, ...]
-    unfinished_runs: tuple[UnfinishedRun, ...]
-    caveats: tuple[str, ...]
-    notes: tuple[str, ...]
+    `configurations`, `runs` and `classes` are pandas data frames, or lists of dicts if pandas is not installed. A
+    notebook shows the table. `results` holds the numbers as objects.
+    """
+
+    def __init__(self, results: ComparisonResults) -> None:
+        self.results = results
+
+    @cached_property
+    def configurations(self) -> Any:
+        """One row per configuration, sorted by test accuracy: the differing keys, accuracies with interval, the test
+        against the reference, times, number of trainable parameters."""
+        return build_data_frame(build_configuration_rows(self.results))
+
+    @cached_property
+    def runs(self) -> Any:
+        """One row per run: configuration, seed, metrics, times; status and reason of a run that is not done."""
+        return build_data_frame(build_run_rows(self.results))
+
+    @cached_property
+    def classes(self) -> Any:
+        """One row per configuration and class: the accuracy, and the difference to the reference."""
+        return build_data_frame(build_class_rows(self.results))
 
     @property
-    def reference(self) -> Configuration:
-        return next(configuration for configuration in self.configurations if configuration.is_reference)
+    def caveats(self) -> list[str]:
+        """Sentences about what limits the comparison, the most serious first."""
+        return list(self.results.caveats)
 
     @property
-    def page_path(self) -> Path:
-        return self.output_dir / "comparison.html"
+    def notes(self) -> list[str]:
+        """Sentences about how the numbers were computed."""
+        return list(self.results.notes)
+
+    def to_markdown(self) -> str:
+        """Return the table with caveats and notes as Markdown, without figures."""
+        return format_markdown(self.results, {})
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Write comparison.md, .csv and .html into `directory`, and the figures that have something to show:
+        comparison_accuracy, _loss, _time and _classes.png. Returns the path of the page."""
+        from thaw.comparison.figures import draw_figures  # matplotlib takes half a second to import
+
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        figures = draw_figures(self.results.configurations)
+        files = {f"comparison_{name}.png": content for name, content in figures.items()}
+        titles = [FIGURE_TITLES[name] for name in figures]
+        for name, content in files.items():
+            _write_bytes(directory / name, content)
+        write_text(directory / "comparison.csv", format_csv(self.results))
+        markdown = format_markdown(self.results, dict(zip(titles, files, strict=True)))
+        write_text(directory / "comparison.md", markdown)
+        page_path = directory / "comparison.html"
+        write_text(page_path, render_comparison_page(self.results, dict(zip(titles, figures.values(), strict=True))))
+        return page_path
+
+    def __repr__(self) -> str:
+        return format_text(self.results)
+
+    def _repr_html_(self) -> str:
+        return render_comparison_table(self.results)
 
 
-def build_comparison(runs: Sequence[Record], output_dir: Path) -> Comparison:
-    """Raises UserFault where no run is done."""
-    done_runs, unfinished_runs = [run for run in runs if run.is_done], [run for run in runs if not run.is_done]
-    if not done_runs:
-        raise UserError("nothing to compare: no run is done.", [*_iter_problems(unfinished_runs)])
-    settings = [extract_settings(run) for run in runs]
-    keys = find_differing_keys(settings)
-    untested_configurations, superseded_runs = group_into_configurations(done_runs, keys)
-    configurations, selection_split = test_against_reference(untested_configurations)
-    labels = build_labels(keys, [format_setting_values(run, keys) for run in unfinished_runs])
-    return Comparison(
-        output_dir,
-        " · ".join(_iter_common_names(done_runs)),
-        tuple(".".join(key) for key in keys),
-        tuple(configurations),
-        tuple(
-            _build_unfinished_run(run, label if run.recipe else "")
-            for run, label in zip(unfinished_runs, labels, strict=True)
-        ),
-        tuple(find_caveats(configurations, unfinished_runs, superseded_runs, selection_split)),
-        tuple(build_notes(configurations, selection_split)),
-    )
+def _write_bytes(file: Path, content: bytes) -> None:
+    write_atomically(file, lambda stream: stream.write(content))
 
 
-def _iter_problems(runs: Sequence[Record]) -> Iterator[Problem]:
-    for run in runs:
-        yield Problem(str(run.directory), ": ".join(filter(None, [run.status, extract_reason(run.error)])))
+def build_comparison(runs: RunSource | Iterable[RunSource]) -> Comparison:
+    """Compare runs and write nothing. Each of `runs` is a `Run`, a sweep, or the path of a run directory, a sweep, or
+    any folder with runs below it.
+
+    Raises:
+        UserError: if a path does not exist or holds no run, or if no run is done.
+    """
+    sources = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
+    directories = [Path(os.fspath(source)).expanduser() for source in sources]
+    return Comparison(build_results(read_results(find_runs(directories))))
 
 
-def _iter_common_names(runs: Sequence[Record]) -> Iterator[str]:
-    for key in SUBJECT_KEYS:
-        names = {str(get_value(run.recipe, key)) for run in runs}
-        if len(names) == 1:
-            yield from names
+def compare(
+    runs: RunSource | Iterable[RunSource], directory: str | os.PathLike[str], reporter: Reporter = SILENT
+) -> Comparison:
+    """Compare runs, save the comparison in `directory` and show it.
 
-
-def _build_unfinished_run(run: Record, label: str) -> UnfinishedRun:
-    reason = extract_reason(run.error)
-    if run.status == "running":
-        reason = "still running, or ended before it could say so"
-    elif run.status == "interrupted":
-        reason = f"can be continued: python train.py resume={run.directory}"
-    return UnfinishedRun(run.directory.name, label, run.status, reason, run.error)
-
-
-def extract_reason(error: str) -> str:
-    """The line that says what happened: of a traceback the last that names an exception, as its message may go on for
-    lines; else the first two lines, as thaw's own messages begin with what is wrong and where."""
-    lines = [line for line in error.splitlines() if line.strip()]
-    if not lines:
-        return ""
-    if not any(line.startswith("Traceback") for line in lines):
-        return " ".join(line.strip() for line in lines[:2])
-    exception_lines = [line for previous_line, line in pairwise(lines) if previous_line[0] == " " and line[0] != " "]
-    return exception_lines[-1] if exception_lines else lines[-1]
+    Raises:
+        UserError: as `build_comparison`; nothing is written then.
+    """
+    comparison = build_comparison(runs)
+    page_path = comparison.save(directory)
+    report_comparison(comparison.results, page_path, reporter)
+    return comparison

@@ -1,64 +1,70 @@
-"""Runs -> configurations: what is equal but for the seed, with its numbers, and tested against one reference."""
+"""Configurations: runs that differ only in the seed, with their numbers, tested against one reference."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from thaw.comparison.records import Record
+from thaw.comparison.records import RunResults
 from thaw.comparison.settings import TRAINING, Key, build_labels, extract_settings, format_value, get_value
 from thaw.comparison.significance import Estimate, PairedTest, compute_paired_test, estimate_mean, holm
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """`values` belong to the differing keys, as text. `runs` are done, one a seed, in the order of the seeds. `test` is
-    None for the reference, and where nothing can be tested."""
+    """Runs that are equal except for the seed.
+
+    `values` are the values of the differing keys as text. `runs` are done, one per seed, sorted by seed. `paired_test`
+    is None for the reference, and if nothing can be tested.
+    """
 
     values: tuple[str, ...]
     label: str
-    runs: tuple[Record, ...]
+    runs: tuple[RunResults, ...]
     paired_test: PairedTest | None = None
     is_reference: bool = False
 
     @property
     def short_label(self) -> str:
-        """The label without names of keys, for where there is little room."""
+        """The label without the names of keys, for narrow places."""
         return " · ".join(value for value in self.values if value not in ("-", TRAINING)) or self.label
 
     @property
     def seeds(self) -> list[int]:
+        """The seeds of the runs, sorted."""
         return [run.seed for run in self.runs]
 
     @cached_property
     def test_accuracy(self) -> Estimate:
-        """Of the test images."""
+        """The accuracy on the test images, over seeds."""
         low, high = self.runs[0].metrics["test"]["accuracy_ci95"]
         return estimate_mean(self.get_scores("test", "accuracy"), (low, high))
 
     def get_scores(self, split: str, metric: str) -> list[float]:
-        """One a seed; nan where there are no images of `split`."""
+        """Return one number per seed; nan if there are no images of `split`."""
         return [run.get_score(split, metric) for run in self.runs]
 
     def compute_mean(self, split: str, metric: str) -> float:
+        """Return the mean of a metric over seeds."""
         return float(np.mean(self.get_scores(split, metric)))
 
     def compute_median(self, timing: str) -> float:
-        """Over seeds, so that the one run that computes features, or fetches data, for the others does not count."""
+        """Return the median of a time over seeds: it ignores the one run that computes features, or downloads data, for
+        the others."""
         return float(np.median(self.get_scores("timing", timing)))
 
     @property
     def num_trainable_parameters(self) -> int:
-        return int(self.runs[0].metadata["parameters"]["trainable"])
+        """The number of parameters that were trained."""
+        return int(self.runs[0].record["parameters"]["trainable"])
 
     @cached_property
     def class_accuracies(self) -> dict[str, float]:
-        """Share of each class's test images that are right, mean over seeds."""
+        """The fraction of each class's test images that are predicted correctly, mean over seeds."""
         seed_accuracies: dict[str, list[float]] = defaultdict(list)
         for run in self.runs:
             names, class_index, counts = np.unique(run.predictions.labels, return_inverse=True, return_counts=True)
@@ -68,10 +74,15 @@ class Configuration:
         return {name: float(np.mean(values)) for name, values in seed_accuracies.items()}
 
 
-def group_into_configurations(runs: Sequence[Record], keys: Sequence[Key]) -> tuple[list[Configuration], list[Record]]:
-    """Of `runs` that are done: those alike in `keys` are one configuration. Of runs with the same seed the one that was
-    started last counts, as a repetition adds no seed; the others come second. Ordered by test accuracy."""
-    groups: dict[tuple[str, ...], dict[int, Record]] = defaultdict(dict)
+def group_into_configurations(
+    runs: Sequence[RunResults], keys: Sequence[Key]
+) -> tuple[list[Configuration], list[RunResults]]:
+    """Group runs that are done and have equal values of `keys`.
+
+    If several runs of a group have the same seed, only the one that started last is used, because a repetition adds no
+    seed. Returns the configurations, sorted by test accuracy, and the runs that are left out.
+    """
+    groups: dict[tuple[str, ...], dict[int, RunResults]] = defaultdict(dict)
     superseded_runs = []
     for run in runs:
         runs_by_seed = groups[format_setting_values(run, keys)]
@@ -88,16 +99,19 @@ def group_into_configurations(runs: Sequence[Record], keys: Sequence[Key]) -> tu
     ), superseded_runs
 
 
-def format_setting_values(run: Record, keys: Sequence[Key]) -> tuple[str, ...]:
+def format_setting_values(run: RunResults, keys: Sequence[Key]) -> tuple[str, ...]:
+    """Return the values of `keys` in the recipe of `run` as text."""
     settings = extract_settings(run)
     return tuple(format_value(get_value(settings, key)) for key in keys)
 
 
 def test_against_reference(configurations: Sequence[Configuration]) -> tuple[list[Configuration], str]:
-    """All tested against the reference, the most accurate one, of equal ones that with the lower loss; and the split
-    that it was chosen on: `val`, as test images choose nothing, but `test` where a run has no validation images."""
-    splits = ["val", "test"]
-    selection_split = next(name for name in splits if name == "test" or _has_scores(name, configurations))
+    """Test all configurations against the reference: the most accurate one; among equals the one with the lower loss.
+
+    Returns them in their order, and the split that the reference was chosen on: `val`, because test images choose
+    nothing, or `test` if a run has no validation images.
+    """
+    selection_split = "val" if _has_validation_scores(configurations) else "test"
     reference = max(
         configurations,
         key=lambda configuration: (
@@ -110,11 +124,7 @@ def test_against_reference(configurations: Sequence[Configuration]) -> tuple[lis
         for configuration in configurations
         if configuration is not reference
     }
-    available_tests = {values: test for values, test in tests.items() if test is not None}
-    adjusted_items = zip(
-        available_tests.items(), holm([test.p_value for test in available_tests.values()]), strict=True
-    )
-    adjusted_tests = {values: replace(test, adjusted_p_value=p_value) for (values, test), p_value in adjusted_items}
+    adjusted_tests = _adjust_p_values({values: test for values, test in tests.items() if test is not None})
     return [
         replace(
             configuration, paired_test=adjusted_tests.get(configuration.values), is_reference=configuration is reference
@@ -123,13 +133,21 @@ def test_against_reference(configurations: Sequence[Configuration]) -> tuple[lis
     ], selection_split
 
 
-def _has_scores(split: str, configurations: Sequence[Configuration]) -> bool:
-    return not any(np.isnan(configuration.compute_mean(split, "accuracy")) for configuration in configurations)
+def _has_validation_scores(configurations: Sequence[Configuration]) -> bool:
+    return not any(np.isnan(configuration.compute_mean("val", "accuracy")) for configuration in configurations)
+
+
+def _adjust_p_values(tests: Mapping[tuple[str, ...], PairedTest]) -> dict[tuple[str, ...], PairedTest]:
+    p_values = holm([test.p_value for test in tests.values()])
+    return {
+        values: replace(test, adjusted_p_value=p_value)
+        for (values, test), p_value in zip(tests.items(), p_values, strict=True)
+    }
 
 
 def _test_against(configuration: Configuration, reference: Configuration) -> PairedTest | None:
-    """None without a shared seed, or where the test images of one are others."""
-    run_pairs: list[tuple[Any, Any]] = [
+    """Return None if they share no seed or have different test images."""
+    run_pairs = [
         (compared_run, reference_run)
         for compared_run in configuration.runs
         for reference_run in reference.runs

@@ -13,25 +13,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from thaw.comparison.configurations import Configuration
-from thaw.comparison.records import Record
-from thaw.visualization.plots.dataset import FIGURE_WIDTH, TEXT_COLOUR, shorten_name, style_axes
+from thaw.comparison.records import RunResults
+from thaw.visualization.plots.dataset import FIGURE_WIDTH, TEXT_COLOR, shorten_name, style_axes
 from thaw.visualization.plots.encode import encode_png
 
-# Of the configurations in the table's order; the reds and greens differ in lightness too.
-COLOURS = ("#2f6fad", "#e58a2e", "#2c8a57", "#b8336a", "#8067b7", "#8c6d31", "#1aa3b5", "#c9a227", "#d8573c", "#44525f")
-FALLBACK_COLOUR = "#b9c3cb"
+# In the order of the table. Reds and greens also differ in lightness.
+COLORS = ("#2f6fad", "#e58a2e", "#2c8a57", "#b8336a", "#8067b7", "#8c6d31", "#1aa3b5", "#c9a227", "#d8573c", "#44525f")
+FALLBACK_COLOR = "#b9c3cb"
 MAX_LABEL_LENGTH = 44
-MAX_CLASSES, MAX_COLUMNS = 20, 10
-MIN_LOG_SCALE_RATIO = 20  # times the smallest: seconds this far apart need a logarithmic axis
+MAX_CLASSES, MAX_SHOWN_CONFIGURATIONS = 20, 10  # rows and columns of the class figure
+MIN_LOG_SCALE_RATIO = 20  # largest to smallest value; from this ratio on an axis is logarithmic
 
 
-def get_colour(index: int) -> str:
-    """Of the configuration at `place` in the table; those past the colours share one."""
-    return COLOURS[index] if index < len(COLOURS) else FALLBACK_COLOUR
+def get_color(index: int) -> str:
+    """Return the color of row `index` of the table. Rows after the last color share one."""
+    return COLORS[index] if index < len(COLORS) else FALLBACK_COLOR
 
 
 def draw_figures(configurations: Sequence[Configuration]) -> dict[str, bytes]:
-    """PNG files by name, those there is something to draw for."""
+    """Return PNG files by name: accuracy, loss, time and classes, without those that have nothing to show."""
     figures_by_name = {
         "accuracy": _draw_curves(configurations, "accuracy"),
         "loss": _draw_curves(configurations, "loss"),
@@ -42,8 +42,8 @@ def draw_figures(configurations: Sequence[Configuration]) -> dict[str, bytes]:
 
 
 def _draw_curves(configurations: Sequence[Configuration], metric: str) -> Figure | None:
-    """Of validation, a line a configuration: the mean over seeds in a band from the lowest to the highest, up to the
-    epoch that all its seeds reached."""
+    """Draw a validation metric by epoch, one line per configuration: the mean over seeds in a band from the lowest to
+    the highest seed, up to the last epoch that all its seeds reached."""
     indexed_curves = [
         (index, stack_curves(configuration.runs, f"val_{metric}")) for index, configuration in enumerate(configurations)
     ]
@@ -51,12 +51,12 @@ def _draw_curves(configurations: Sequence[Configuration], metric: str) -> Figure
     if not drawable_curves:
         return None
     figure, axes = _create_figure(len(drawable_curves))
-    for index, curves in reversed(drawable_curves):  # the best on top
+    for index, curves in reversed(drawable_curves):  # the best is drawn last, on top
         epochs = np.arange(1, curves.shape[1] + 1)
-        colour = get_colour(index)
-        axes.plot(epochs, curves.mean(0), color=colour, linewidth=1.8, marker="o", markersize=3)
-        axes.fill_between(epochs, curves.min(0), curves.max(0), color=colour, alpha=0.15, linewidth=0)
-    axes.set_ylabel(f"validation {metric}", color=TEXT_COLOUR, fontsize=9)
+        color = get_color(index)
+        axes.plot(epochs, curves.mean(0), color=color, linewidth=1.8, marker="o", markersize=3)
+        axes.fill_between(epochs, curves.min(0), curves.max(0), color=color, alpha=0.15, linewidth=0)
+    axes.set_ylabel(f"validation {metric}", color=TEXT_COLOR, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if metric == "loss" and _is_wide(curves for _, curves in drawable_curves):
         axes.set_yscale("log")
@@ -66,8 +66,9 @@ def _draw_curves(configurations: Sequence[Configuration], metric: str) -> Figure
     return figure
 
 
-def stack_curves(runs: Sequence[Record], column: str) -> np.ndarray:
-    """float64 [seeds, epochs]; no epochs where a run has no such numbers: probes, and runs without validation."""
+def stack_curves(runs: Sequence[RunResults], column: str) -> np.ndarray:
+    """Return a column of the histories as float64 [seeds, epochs]; [seeds, 0] if a run lacks it, as probes and runs
+    without validation images do."""
     curves = [[float(row[column]) for row in run.history if row.get(column)] for run in runs]
     num_epochs = min(map(len, curves))
     return np.array([curve[:num_epochs] for curve in curves]).reshape(len(runs), num_epochs)
@@ -80,15 +81,14 @@ def _is_wide(curves: Iterator[np.ndarray]) -> bool:
 
 
 def _draw_accuracy_against_time(configurations: Sequence[Configuration]) -> Figure:
-    """Mean test accuracy with its interval against the median time, which a line from the shortest to the longest
-    crosses."""
+    """Draw the mean test accuracy with its interval against the median time with its range over seeds."""
     figure, axes = _create_figure(len(configurations))
     for index, configuration in reversed(list(enumerate(configurations))):
         seconds, estimate = configuration.get_scores("timing", "wall_s"), configuration.test_accuracy
         median_s = configuration.compute_median("wall_s")
         xerr = [[median_s - min(seconds)], [max(seconds) - median_s]]
         yerr = [[estimate.mean - estimate.low], [estimate.high - estimate.mean]]
-        style: Any = {"color": get_colour(index), "elinewidth": 1.2, "capsize": 2, "markeredgecolor": "white"}
+        style: Any = {"color": get_color(index), "elinewidth": 1.2, "capsize": 2, "markeredgecolor": "white"}
         axes.errorbar(
             median_s, estimate.mean, yerr, xerr, "o", markersize=8 if configuration.is_reference else 6.5, **style
         )
@@ -98,93 +98,88 @@ def _draw_accuracy_against_time(configurations: Sequence[Configuration]) -> Figu
         _set_plain_log_ticks(axes.xaxis)
     else:
         axes.set_xlim(left=0)
-    axes.set_ylabel("test accuracy", color=TEXT_COLOUR, fontsize=9)
+    axes.set_ylabel("test accuracy", color=TEXT_COLOR, fontsize=9)
     style_axes(axes, "seconds a run")
     _draw_legend(figure, configurations, list(range(len(configurations))))
     return figure
 
 
 def _draw_class_differences(configurations: Sequence[Configuration]) -> Figure | None:
-    """A row a class, those that differ most; a column a configuration; how many points of accuracy above or below the
-    reference."""
+    """Draw the difference of each class's accuracy to the reference in percentage points: a row per class, the most
+    different classes first, and a column per configuration."""
     reference = next(configuration for configuration in configurations if configuration.is_reference)
-    classes = set(reference.class_accuracies)
     other_configurations = [
         configuration
         for configuration in configurations
-        if not configuration.is_reference and set(configuration.class_accuracies) == classes
-    ]
-    other_configurations = other_configurations[:MAX_COLUMNS]
+        if not configuration.is_reference and set(configuration.class_accuracies) == set(reference.class_accuracies)
+    ][:MAX_SHOWN_CONFIGURATIONS]
     if not other_configurations:
         return None
-    class_names = select_most_different_classes(
-        reference.class_accuracies, [configuration.class_accuracies for configuration in other_configurations]
-    )
+    other_accuracies = [configuration.class_accuracies for configuration in other_configurations]
+    class_names = select_most_different_classes(reference.class_accuracies, other_accuracies)
     differences = np.array(
         [
-            [_compute_difference(configuration, reference, name) for configuration in other_configurations]
+            [100 * (accuracies[name] - reference.class_accuracies[name]) for accuracies in other_accuracies]
             for name in class_names
         ]
     )
     figure = Figure(figsize=(FIGURE_WIDTH, 1.7 + 0.24 * len(class_names)), layout="constrained")
     axes = figure.subplots()
+    _draw_heatmap(axes, differences)
+    labels = [shorten_name(configuration.short_label, 26) for configuration in other_configurations]
+    _label_heatmap(axes, [shorten_name(name, 18) for name in class_names], labels)
+    return figure
+
+
+def _draw_heatmap(axes: Axes, differences: np.ndarray) -> None:
     limit = max(5.0, float(np.abs(differences).max()))
     axes.imshow(differences, cmap="RdBu", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
+    has_room_for_decimals = differences.shape[1] <= 6
     for (row, column), value in np.ndenumerate(differences):
-        text_colour = "white" if abs(value) > 0.6 * limit else TEXT_COLOUR
-        text = "0" if abs(value) < 0.05 else f"{value:+.1f}" if len(other_configurations) <= 6 else f"{value:+.0f}"
-        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=text_colour)
-    axes.set_yticks(range(len(class_names)), [shorten_name(name, 18) for name in class_names])
-    tick_label_style: Any = (
-        {"rotation": 35, "ha": "left", "rotation_mode": "anchor"} if len(other_configurations) > 2 else {}
-    )
-    axes.set_xticks(
-        range(len(other_configurations)),
-        [shorten_name(configuration.short_label, 26) for configuration in other_configurations],
-        **tick_label_style,
-    )
-    axes.tick_params(
-        colors=TEXT_COLOUR, labelsize=8, length=0, top=True, labeltop=True, bottom=False, labelbottom=False
-    )
+        text_color = "white" if abs(value) > 0.6 * limit else TEXT_COLOR
+        text = "0" if abs(value) < 0.05 else f"{value:+.1f}" if has_room_for_decimals else f"{value:+.0f}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=text_color)
+
+
+def _label_heatmap(axes: Axes, row_labels: Sequence[str], column_labels: Sequence[str]) -> None:
+    rotation: Any = {"rotation": 35, "ha": "left", "rotation_mode": "anchor"} if len(column_labels) > 2 else {}
+    axes.set_yticks(range(len(row_labels)), row_labels)
+    axes.set_xticks(range(len(column_labels)), column_labels, **rotation)
+    axes.tick_params(colors=TEXT_COLOR, labelsize=8, length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
-    return figure
 
 
 def select_most_different_classes(
     reference: Mapping[str, float], other_accuracies: Sequence[Mapping[str, float]]
 ) -> list[str]:
-    """Classes by the largest difference of any other from the reference, at most MOST_CLASSES."""
+    """Return at most MAX_CLASSES class names, the largest difference of any configuration to the reference first."""
     max_differences = {
         name: max(abs(accuracies[name] - value) for accuracies in other_accuracies) for name, value in reference.items()
     }
     return sorted(max_differences, key=lambda name: -max_differences[name])[:MAX_CLASSES]
 
 
-def _compute_difference(configuration: Configuration, reference: Configuration, class_name: str) -> float:
-    return 100 * (configuration.class_accuracies[class_name] - reference.class_accuracies[class_name])
-
-
 def _create_figure(num_legend_entries: int) -> tuple[Figure, Axes]:
-    """Room for a legend of `lines` entries below a figure of the same height always."""
-    figure = Figure(figsize=(FIGURE_WIDTH, 3.4 + 0.2 * min(num_legend_entries, len(COLOURS) + 1)), layout="constrained")
+    """Create axes of a fixed height with room for the legend below them."""
+    figure = Figure(figsize=(FIGURE_WIDTH, 3.4 + 0.2 * min(num_legend_entries, len(COLORS) + 1)), layout="constrained")
     return figure, figure.subplots()
 
 
 def _draw_legend(figure: Figure, configurations: Sequence[Configuration], indices: Sequence[int]) -> None:
     axes = figure.axes[0]
-    for index in [index for index in indices if index < len(COLOURS)]:
+    for index in [index for index in indices if index < len(COLORS)]:
         configuration = configurations[index]
         label = shorten_name(configuration.label, MAX_LABEL_LENGTH) + (
             " (reference)" if configuration.is_reference else ""
         )
-        axes.plot([], [], "o-", color=get_colour(index), label=label, markersize=5)
-    if num_others := sum(index >= len(COLOURS) for index in indices):
-        axes.plot([], [], "o-", color=FALLBACK_COLOUR, label=f"{num_others} others", markersize=5)
-    figure.legend(loc="outside lower left", frameon=False, fontsize=8, labelcolor=TEXT_COLOUR, labelspacing=0.3)
+        axes.plot([], [], "o-", color=get_color(index), label=label, markersize=5)
+    if num_others := sum(index >= len(COLORS) for index in indices):
+        axes.plot([], [], "o-", color=FALLBACK_COLOR, label=f"{num_others} others", markersize=5)
+    figure.legend(loc="outside lower left", frameon=False, fontsize=8, labelcolor=TEXT_COLOR, labelspacing=0.3)
 
 
 def _set_plain_log_ticks(axis: Axis) -> None:
-    """1, 2, 5, 10 on a logarithmic axis."""
+    """Label a logarithmic axis at 1, 2, 5, 10, ..."""
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(NullLocator())

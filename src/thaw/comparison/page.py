@@ -1,39 +1,53 @@
-"""A comparison as a page that needs nothing else."""
+"""The HTML of a comparison: a page in one file, and a table for notebooks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from thaw.comparison.comparison import Comparison
 from thaw.comparison.configurations import Configuration
-from thaw.comparison.figures import get_colour
+from thaw.comparison.figures import get_color
+from thaw.comparison.results import ComparisonResults
 from thaw.comparison.tables import build_cells, build_headings, format_accuracy
 from thaw.visualization.reports.html import encode_data_uri, render_template
 
-DRAWING_WIDTH = 200  # units of an interval's drawing
+PACKAGE = "thaw.comparison"
+DRAWING_WIDTH = 200  # units of the drawing of an interval
+DRAWING_NOTE = "In the drawings the thick stroke is the mean, thin strokes are seeds, and the bar is the interval."
 
 
-def render_comparison_page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
-    """HTML; `pictures` are PNG by title."""
-    column_headings = build_headings(comparison)
-    numeric_from = len(comparison.keys)
-    context = {
+def render_comparison_page(comparison: ComparisonResults, figures: Mapping[str, bytes]) -> str:
+    """Return the HTML page. `figures` are PNG files by title."""
+    return render_template(
+        "comparison.html",
+        package=PACKAGE,
+        **_build_table_context(comparison),
+        tiles=_build_tiles(comparison),
+        unfinished=comparison.unfinished_runs,
+        figures={title: encode_data_uri(content) for title, content in figures.items()},
+    )
+
+
+def render_comparison_table(comparison: ComparisonResults) -> str:
+    """Return the table with its caveats and notes as a piece of HTML for a notebook."""
+    return render_template("comparison_notebook.html", package=PACKAGE, **_build_table_context(comparison))
+
+
+def _build_table_context(comparison: ComparisonResults) -> dict[str, Any]:
+    headings = build_headings(comparison)
+    return {
         "subject": comparison.subject,
         "keys": comparison.keys,
-        "tiles": _build_tiles(comparison),
-        "headings": column_headings,
-        "numeric_from": numeric_from,
-        "rows": _build_rows(comparison, column_headings),
+        "headings": headings,
+        "num_keys": len(comparison.keys),
+        "rows": _build_rows(comparison, headings),
         "caveats": comparison.caveats,
         "notes": comparison.notes,
-        "unfinished": comparison.unfinished_runs,
-        "pictures": {title: encode_data_uri(content) for title, content in pictures.items()},
+        "drawing_note": DRAWING_NOTE,
     }
-    return render_template("comparison.html", package="thaw.comparison", **context)
 
 
-def _build_tiles(comparison: Comparison) -> list[tuple[str, str]]:
+def _build_tiles(comparison: ComparisonResults) -> list[tuple[str, str]]:
     configurations = comparison.configurations
     seeds = {seed for configuration in configurations for seed in configuration.seeds}
     image_counts = {
@@ -51,13 +65,13 @@ def _build_tiles(comparison: Comparison) -> list[tuple[str, str]]:
     ]
 
 
-def _build_rows(comparison: Comparison, column_headings: Sequence[str]) -> list[dict[str, Any]]:
+def _build_rows(comparison: ComparisonResults, headings: Sequence[str]) -> list[dict[str, Any]]:
     to_x = _build_scale(comparison.configurations)
     return [
         {
-            "colour": get_colour(index),
+            "color": get_color(index),
             "is_reference": configuration.is_reference,
-            "cells": list(zip(column_headings, build_cells(comparison, configuration), strict=True)),
+            "cells": list(zip(headings, build_cells(comparison, configuration), strict=True)),
             "low": to_x(configuration.test_accuracy.low),
             "high": to_x(configuration.test_accuracy.high),
             "mean": to_x(configuration.test_accuracy.mean),
@@ -67,8 +81,8 @@ def _build_rows(comparison: Comparison, column_headings: Sequence[str]) -> list[
     ]
 
 
-def _build_scale(configurations: Sequence[Configuration]) -> Any:
-    """A function from an accuracy to a place in the drawing that all rows share."""
+def _build_scale(configurations: Sequence[Configuration]) -> Callable[[float], float]:
+    """Return a function from an accuracy to an x coordinate of the drawing, the same one for all rows."""
     low = min(configuration.test_accuracy.low for configuration in configurations)
     width = max(max(configuration.test_accuracy.high for configuration in configurations) - low, 1e-6)
     return lambda accuracy: round(5 + (DRAWING_WIDTH - 10) * (accuracy - low) / width, 1)

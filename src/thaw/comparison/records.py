@@ -1,29 +1,30 @@
-"""What run directories say: found and read, not yet judged."""
+"""The results of runs, as a comparison reads them: nothing is compared yet."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from pydantic import ValidationError
 
 from thaw.config.errors import Problem, UserError, find_closest_name
-from thaw.runs.run import RECORD_FILE, Run
+from thaw.config.schema import Recipe
+from thaw.runs.run import Run
+from thaw.runs.run import find_runs as find_runs_below
 
 DONE, UNREADABLE = "done", "unreadable"
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a tenth of the time, where PyYAML was built with it
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of the test images: `paths` and `labels` are text [n], `right` is bool [n]; in the order of the paths."""
+    """The predictions of n test images, sorted by path: `paths` and `labels` are text [n], `correct` is bool [n]."""
 
     paths: np.ndarray
     labels: np.ndarray
@@ -31,12 +32,13 @@ class Predictions:
 
     @cached_property
     def identity(self) -> str:
-        """Names these images with these labels, whatever was predicted."""
+        """A hash of the images and their labels, whatever was predicted."""
         lines = (f"{path}\0{label}" for path, label in zip(self.paths, self.labels, strict=True))
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
+        """The labels that occur, sorted."""
         return tuple(np.unique(self.labels).tolist())
 
 
@@ -44,108 +46,130 @@ EMPTY_PREDICTIONS = Predictions(np.empty(0, "U1"), np.empty(0, "U1"), np.empty(0
 
 
 @dataclass(frozen=True)
-class Record:
-    """A run directory's files. `about` is run.json. Of a run that is not done, metrics and predictions are left empty;
-    of one that failed early, `recipe` too. `error` is as it was written, tracebacks included."""
+class RunResults:
+    """What a run has recorded. `record` is the content of run.json; `recipe` are nested dicts in the words of this
+    version of thaw. Metrics and predictions are empty if the run is not done, the recipe too if it failed early.
+    `error` is the recorded text, tracebacks included."""
 
     directory: Path
     status: str
     error: str
-    metadata: dict[str, Any]
+    record: dict[str, Any]
     recipe: dict[str, Any]
     metrics: dict[str, Any]
     history: list[dict[str, str]]
     predictions: Predictions
 
     @property
+    def name(self) -> str:
+        """The name of the run directory."""
+        return self.directory.name
+
+    @property
     def seed(self) -> int:
-        return int(self.metadata["seed"])
+        """The seed of the run."""
+        return int(self.record["seed"])
 
     @property
     def is_done(self) -> bool:
+        """Whether the run has trained to its end."""
         return self.status == DONE
 
     @property
     def is_probe(self) -> bool:
-        return "probe" in self.metadata
+        """Whether classifiers were fitted to frozen features instead of a training."""
+        return "probe" in self.record
 
     def get_score(self, split: str, metric: str) -> float:
-        """nan where the run has no images of `split`."""
+        """Return a number of metrics.json; nan if the run has no images of `split`."""
         return float(self.metrics.get(split, {}).get(metric, np.nan))
 
 
-def find_runs(directories: Sequence[Path]) -> list[Path]:
-    """The run directories that `directories` are or hold, each once.
+def find_runs(directories: Iterable[Path]) -> list[Run]:
+    """Return the runs in or below `directories`, each once.
 
     Raises:
-        UserFault: where one of them is no folder, or there is no run in it.
+        UserError: if a directory does not exist or holds no run; it names all of them.
     """
-    if problems := [*_iter_directory_problems(directories)]:
+    runs_by_directory = {directory: _find_runs(directory) for directory in directories}
+    if problems := [_build_directory_problem(directory) for directory, runs in runs_by_directory.items() if not runs]:
         raise UserError("nothing to compare.", problems)
-    runs = {folder.resolve(): folder for directory in directories for folder in _find_run_directories(directory)}
-    return list(runs.values())
+    unique_runs = {run.directory.resolve(): run for runs in runs_by_directory.values() for run in runs}
+    return list(unique_runs.values())
 
 
-def _iter_directory_problems(directories: Sequence[Path]) -> Iterator[Problem]:
-    for directory in directories:
-        if not directory.is_dir():
-            siblings = [sibling.name for sibling in directory.parent.glob("*") if sibling.is_dir()]
-            suggestion = find_closest_name(directory.name, siblings)
-            yield Problem(
-                str(directory), "no such folder", fix=str(directory.parent / suggestion) if suggestion else ""
-            )
-        elif not _find_run_directories(directory):
-            yield Problem(
-                str(directory), f"no {RECORD_FILE} in it or below", "run directories, sweeps, folders of them"
-            )
+def _find_runs(directory: Path) -> list[Run]:
+    return find_runs_below(directory) if directory.is_dir() else []
 
 
-def _find_run_directories(directory: Path) -> list[Path]:
-    if (directory / RECORD_FILE).is_file():
-        return [directory]
-    return sorted(file.parent for file in directory.rglob(RECORD_FILE))
+def _build_directory_problem(directory: Path) -> Problem:
+    if directory.is_dir():
+        return Problem(str(directory), "no run.json in it or below", "run directories, sweeps, folders of them")
+    siblings = [sibling.name for sibling in directory.parent.glob("*") if sibling.is_dir()]
+    closest_name = find_closest_name(directory.name, siblings)
+    fix = str(directory.parent / closest_name) if closest_name else ""
+    return Problem(str(directory), "no such folder", fix=fix)
 
 
-def read_runs(directories: Sequence[Path]) -> list[Record]:
-    """In the order in which they were started."""
-    return sorted(
-        (_read_record(directory) for directory in directories),
-        key=lambda run: (run.metadata.get("started", ""), run.directory),
-    )
+def read_results(runs: Iterable[Run]) -> list[RunResults]:
+    """Return the results of `runs` in the order in which they were started. A run that cannot be read has the status
+    `unreadable` and the reason as its error."""
+    return sorted(map(_read_run, runs), key=lambda run: (run.record.get("started", ""), run.directory))
 
 
-def _read_record(directory: Path) -> Record:
+def _read_run(run: Run) -> RunResults:
     try:
-        metadata = _read_json(directory / RECORD_FILE)
-        is_done = metadata["status"] == DONE
-        return Record(
-            directory,
-            metadata["status"],
-            metadata.get("error", ""),
-            metadata,
-            _read_recipe(directory / "config.yaml"),
-            _read_json(directory / "metrics.json") if is_done else {},
-            Run(directory).read_history(),
-            _read_predictions(directory / "predictions.csv") if is_done else EMPTY_PREDICTIONS,
+        is_done = run.record["status"] == DONE
+        if is_done and (missing_files := run.find_missing_files(with_checkpoint=False)):
+            raise FileNotFoundError(f"there is no {', no '.join(missing_files)}")
+        return RunResults(
+            run.directory,
+            run.record["status"],
+            run.record.get("error", ""),
+            run.record,
+            _fill_defaults(run.read_recipe_values()),
+            run.metrics if is_done else {},
+            run.read_history(),
+            _build_predictions(run.read_prediction_rows()) if is_done else EMPTY_PREDICTIONS,
         )
-    except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
+    except UserError as error:
+        reason = error.problems[0].got
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         reason = f"{type(error).__name__}: {error}"
-        return Record(directory, UNREADABLE, reason, {}, {}, {}, [], EMPTY_PREDICTIONS)
+    return RunResults(run.directory, UNREADABLE, reason, {}, {}, {}, [], EMPTY_PREDICTIONS)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return content
+def _fill_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return `recipe` with the keys that did not exist yet when an older version of thaw wrote it. A recipe of a newer
+    version stays as it is."""
+    try:
+        return Recipe.model_validate(recipe).to_dict() if recipe else {}
+    except ValidationError:
+        return recipe
 
 
-def _read_recipe(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    return yaml.load(file.read_text(encoding="utf-8"), YAML_LOADER) or {}
-
-
-def _read_predictions(file: Path) -> Predictions:
-    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        rows = sorted((row["path"], row["label"], row["prediction"]) for row in csv.DictReader(stream))
-    paths, labels, predictions = (np.array(column) for column in zip(*rows, strict=True))
+def _build_predictions(rows: Sequence[Mapping[str, str]]) -> Predictions:
+    columns = zip(*sorted((row["path"], row["label"], row["prediction"]) for row in rows), strict=True)
+    paths, labels, predictions = (np.array(column) for column in columns)
     return Predictions(paths, labels, labels == predictions)
+
+
+def iter_problems(runs: Iterable[RunResults]) -> Iterator[Problem]:
+    """Yield for each run that is not done its status and reason."""
+    for run in runs:
+        yield Problem(str(run.directory), ": ".join(filter(None, [run.status, extract_reason(run.error)])))
+
+
+def extract_reason(error: str) -> str:
+    """Return the line of `error` that says what happened.
+
+    In a traceback it is the last line that names an exception, because the message of an exception may have several
+    lines. Otherwise it is the first two lines: thaw's own messages begin with what is wrong and where.
+    """
+    lines = [line for line in error.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    if not any(line.startswith("Traceback") for line in lines):
+        return " ".join(line.strip() for line in lines[:2])
+    exception_lines = [line for previous_line, line in pairwise(lines) if previous_line[0] == " " and line[0] != " "]
+    return exception_lines[-1] if exception_lines else lines[-1]

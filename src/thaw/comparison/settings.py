@@ -1,43 +1,43 @@
-"""Recipes -> the keys that tell them apart."""
+"""The settings of runs, and the keys that distinguish them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from thaw.comparison.records import Record
+from thaw.comparison.records import RunResults
 
-# Keys that decide no result, so that runs which differ in them alone are one configuration.
+# Keys that do not change a result. Runs that differ only in them are one configuration.
 IGNORED_KEYS = {
-    "seed": "what a configuration is repeated over",
-    "output_dir": "where runs lie",
+    "seed": "a configuration is repeated over seeds",
+    "output_dir": "the place of runs",
     "resume": "a resumed run is the same run",
-    "notes": "words for the reader",
-    "data.cache_dir": "where images lie",
-    "data.mirror": "where they come from; checksums hold them",
-    "data.store_gib": "how many of them are kept decoded",
-    "data.near_duplicates": "looks at the images and changes none",
+    "notes": "text for the reader",
+    "data.cache_dir": "the place of images",
+    "data.mirror": "the source of downloads; checksums ensure that they are equal",
+    "data.store_gib": "how many decoded images are kept",
+    "data.near_duplicates": "a check of the images that changes none",
     "feature_cache.gib": "how many features are kept",
-    "trainer.threads": "how many hands; a caveat tells of their times",
-    "trainer.num_workers": "how many hands; a caveat tells of their times",
+    "trainer.threads": "changes times alone; a caveat says so",
+    "trainer.num_workers": "changes times alone; a caveat says so",
 }
-KEYS_UNUSED_BY_PROBES = ("optimizer", "scheduler", "trainer")  # a probe's recipe has them, and a probe none
-DISCRIMINATORS = ("name", "kind")  # of a group: what the others follow from
+KEYS_UNUSED_BY_PROBES = ("optimizer", "scheduler", "trainer")  # a probe's recipe has them, a probe ignores them
+DISCRIMINATORS = ("name", "kind")  # the keys of a group that decide which other keys it has
 ABSENT = object()
 TRAINING, PROBE = "training", "probe"
 
 Key = tuple[str, ...]
 
 
-def extract_settings(run: Record) -> dict[str, Any]:
-    """What decides a run's result: its recipe without UNDECIDING, and whether it is a probe. Nothing of a run that
-    failed before it had a recipe."""
+def extract_settings(run: RunResults) -> dict[str, Any]:
+    """Return what decides the result of a run: its recipe without IGNORED_KEYS, and whether it is a probe. The dict is
+    empty if the run failed before it had a recipe."""
     if not run.recipe:
         return {}
     settings = _drop_keys(run.recipe, set(IGNORED_KEYS))
     if run.is_probe:
         settings = {key: value for key, value in settings.items() if key not in KEYS_UNUSED_BY_PROBES}
-        return {"run": PROBE, **settings, "heads": run.metadata["probe"].get("grid", {})}
+        return {"run": PROBE, **settings, "heads": run.record["probe"].get("grid", {})}
     return {"run": TRAINING, **settings}
 
 
@@ -51,9 +51,11 @@ def _drop_keys(values: Mapping[str, Any], keys: set[str], prefix: str = "") -> d
 
 
 def find_differing_keys(settings: Sequence[Mapping[str, Any]]) -> list[Key]:
-    """The keys whose values differ, in the order of the recipe. A group whose name differs (strategy, optimizer, ...)
-    is one key, and what follows from that name is none: a key below it appears where it differs among recipes with
-    the same name. A group that a recipe lacks has no part in the question; a key that it lacks counts as null."""
+    """Return the keys whose values differ, in the order of the recipe.
+
+    A group whose name differs (strategy, optimizer, ...) is one key. A key below it is listed only if it differs among
+    recipes with the same name. A recipe that lacks a whole group is ignored there; a key that it lacks counts as null.
+    """
     groups = dict.fromkeys(group for run_settings in settings for group in run_settings)
     keys_by_group = [
         _iter_differing_keys((group,), [run_settings[group] for run_settings in settings if group in run_settings])
@@ -84,7 +86,7 @@ def _get_group_name(value: Any) -> str | None:
 
 
 def get_value(settings: Mapping[str, Any], key: Key) -> Any:
-    """ABSENT where there is no such key; of a group with a name that name."""
+    """Return the value of `key`, the name of a group that has one, or ABSENT if there is no such key."""
     value: Any = settings
     for part in key:
         if not isinstance(value, Mapping) or part not in value:
@@ -94,7 +96,7 @@ def get_value(settings: Mapping[str, Any], key: Key) -> Any:
 
 
 def format_value(value: Any) -> str:
-    """As one would type it, nearly."""
+    """Return `value` as text, close to how it is typed on a command line."""
     if value is ABSENT:
         return "-"
     if value is None:
@@ -105,19 +107,22 @@ def format_value(value: Any) -> str:
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
     if isinstance(value, dict):
-        return ", ".join(f"{key} {format_value(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {format_value(nested_value)}" for key, nested_value in value.items())
     return " ".join(map(format_value, value)) if isinstance(value, list) else str(value)
 
 
 def shorten_keys(keys: Sequence[Key]) -> list[str]:
-    """learning_rate for optimizer.learning_rate, where no other key ends alike."""
+    """Return the last part of each key, or the whole key if another one has the same last part."""
     endings = [key[-1] for key in keys]
     return [end if endings.count(end) == 1 else ".".join(key) for key, end in zip(keys, endings, strict=True)]
 
 
 def build_labels(keys: Sequence[Key], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A name for each row of shown values: fixed · learning_rate 0.001. The value of a group, or of an only key, stands
-    alone; that a run is a training goes without saying where there is more to say."""
+    """Return a label for each row of values, like `fixed · learning_rate 0.001`.
+
+    The value of a group, or of the only key, has no key name before it. The label leaves out that a run is a training
+    if there are other keys.
+    """
     names = [
         "" if len(key) == 1 or len(keys) == 1 else f"{name} "
         for key, name in zip(keys, shorten_keys(keys), strict=True)

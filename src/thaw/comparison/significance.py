@@ -1,8 +1,8 @@
-"""Numbers over seeds -> mean, spread, interval; two configurations -> a paired test; many tests -> Holm's correction.
+"""Statistics over seeds and images: mean with interval, paired test, Holm's correction.
 
-Two kinds of chance are told apart. Over *seeds*: another seed gives other initial weights, batches, augmentation and
-validation images; the test images stay. Over *images*: other test images of the same kind; the trained networks stay.
-Nothing here speaks of both at once, nor of other data sets.
+There are two sampling units. *Seeds*: another seed gives other initial weights, batches, augmentation and validation
+images; the test images stay. *Images*: other test images of the same kind; the trained networks stay. No number here
+covers both, or other data sets.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE_LEVEL = 0.95
-MIN_T_TEST_SEEDS = 3  # of a t-test: with two, an interval of the difference is 18 times as wide as their spread
+MIN_T_TEST_SEEDS = 3  # with two seeds an interval of the difference is 18 times as wide as their standard deviation
 SamplingUnit = Literal["seeds", "images"]
-PairedPredictions = tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]  # paths [n], and which of them are right under one and the other
+PairedPredictions = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Paths [n], and whether each image is predicted correctly by the configuration and by the reference, bool [n]."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one number a seed. `deviation` divides by n - 1 and is nan for one seed."""
+    """The mean of one number per seed with its 95 % interval `low` to `high` over `sampling_unit`. `std` divides by
+    n - 1 and is nan for one seed."""
 
     mean: float
     std: float
@@ -34,9 +34,11 @@ class Estimate:
 
 
 def estimate_mean(accuracies: Sequence[float], single_run_interval: tuple[float, float]) -> Estimate:
-    """`accuracies` lie in 0..1, one a seed. The 95 % interval of their mean is Student's (1908), over seeds, cut off at
-    0 and 1. Of one seed, and of seeds that all agree, whose spread would make it a point, it is `of_one`: Wilson's
-    (1927) of one run, over test images."""
+    """Return the mean of `accuracies`, in 0..1, one per seed.
+
+    Its 95 % interval is Student's (1908) over seeds, clipped to 0..1. With one seed, or if all seeds agree, which would
+    make the interval a point, it is `single_run_interval`: Wilson's (1927) for one run, over test images.
+    """
     values = np.asarray(accuracies, dtype=float)
     mean, count = float(values.mean()), len(values)
     std = float(values.std(ddof=1)) if count > 1 else float("nan")
@@ -48,7 +50,8 @@ def estimate_mean(accuracies: Sequence[float], single_run_interval: tuple[float,
 
 @dataclass(frozen=True)
 class PairedTest:
-    """One configuration less another, on their `seeds` shared seeds. `p` is two-sided; `adjusted` is Holm's."""
+    """A configuration minus the reference, on the `num_seeds` seeds that they share. `p_value` is two-sided;
+    `adjusted_p_value` is corrected by Holm's method."""
 
     difference: float
     p_value: float
@@ -60,11 +63,12 @@ class PairedTest:
 def compute_paired_test(
     accuracies: Sequence[float], reference_accuracies: Sequence[float], predictions: Sequence[PairedPredictions]
 ) -> PairedTest:
-    """Tests whether two configurations are equally accurate. `ours` and `theirs` are accuracies, one a shared seed in
-    the same order; `pairs` are the test images of these seeds.
+    """Test whether a configuration and the reference are equally accurate.
 
-    From three seeds on, Student's paired t-test over them. With fewer, or where all differences are the same and leave
-    that test nothing to divide by, the exact sign test over images (see `over_images`).
+    `accuracies` and `reference_accuracies` hold one value per shared seed, in the same order; `predictions` are those
+    of the test images with these seeds. From three seeds on this is Student's paired t-test over seeds. With fewer, or
+    if all differences are equal and the t-test would divide by zero, it is the exact sign test over images, see
+    `compute_sign_test_p_value`.
     """
     differences = np.asarray(accuracies, dtype=float) - np.asarray(reference_accuracies, dtype=float)
     mean, count = float(differences.mean()), len(differences)
@@ -74,9 +78,13 @@ def compute_paired_test(
 
 
 def compute_sign_test_p_value(predictions: Sequence[PairedPredictions]) -> float:
-    """Two-sided p of the exact test that an image is as likely to be better under one as under the other. Of one seed
-    it is McNemar's (1947) in its exact form. Of several seeds an image counts once, for the side that is right on it
-    in more of them: counted once a seed, as if they were different images, chance would look like evidence."""
+    """Return the two-sided p value of the exact sign test: an image is as likely to be predicted better by the
+    configuration as by the reference.
+
+    With one seed this is McNemar's test (1947) in its exact form. With several seeds an image counts once, for the side
+    that predicts it correctly in more of them: if it counted once per seed, like different images, chance would look
+    like evidence.
+    """
     paths = np.concatenate([image_paths for image_paths, _, _ in predictions])
     gains = np.concatenate(
         [correct.astype(np.int64) - reference_correct.astype(np.int64) for _, correct, reference_correct in predictions]
@@ -88,8 +96,8 @@ def compute_sign_test_p_value(predictions: Sequence[PairedPredictions]) -> float
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted so that the chance of even one false alarm among all stays below the level at which they are read,
-    however the tests hang together (Holm 1979). In the order given."""
+    """Return `p_values`, in their order, adjusted by Holm's method (1979): the chance of at least one false alarm among
+    all tests stays below the level that they are read at, even if the tests depend on each other."""
     values, count = np.asarray(p_values, dtype=float), len(p_values)
     order = np.argsort(values, kind="stable")
     cumulative_max = np.maximum.accumulate(values[order] * (count - np.arange(count)))

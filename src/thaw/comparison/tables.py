@@ -1,32 +1,28 @@
-"""A comparison as rows: of text for people, of numbers for programs."""
+"""The table of a comparison: as text for people, as numbers for programs."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from thaw.comparison.comparison import Comparison
 from thaw.comparison.configurations import Configuration
-from thaw.comparison.settings import shorten_keys
+from thaw.comparison.results import ComparisonResults
 from thaw.comparison.significance import SamplingUnit
 
 
 @dataclass(frozen=True)
 class Cell:
-    """`order` sorts where the text would not."""
+    """A cell of the table. `sort_key` sorts the rows of a page; the text would not."""
 
     text: str
     sort_key: float | str
 
 
-def build_headings(comparison: Comparison) -> list[str]:
+def build_headings(comparison: ComparisonResults) -> list[str]:
+    """Return the column headings: the differing keys, then the numbers."""
     test_headings = ["difference", "p"] if len(comparison.configurations) > 1 else []
     return [
         *comparison.keys,
@@ -36,8 +32,8 @@ def build_headings(comparison: Comparison) -> list[str]:
     ]
 
 
-def build_cells(comparison: Comparison, configuration: Configuration) -> list[Cell]:
-    """In the order of `headings`; a star marks what speaks of images, not seeds."""
+def build_cells(comparison: ComparisonResults, configuration: Configuration) -> list[Cell]:
+    """Return the cells of a row in the order of the headings. A star marks statistics over images instead of seeds."""
     estimate = configuration.test_accuracy
     return [
         *(Cell(value, _parse_number_or_text(value)) for value in configuration.values),
@@ -55,6 +51,7 @@ def build_cells(comparison: Comparison, configuration: Configuration) -> list[Ce
 
 
 def format_accuracy(configuration: Configuration) -> str:
+    """Return the mean test accuracy, with the standard deviation over seeds if there are several."""
     estimate = configuration.test_accuracy
     return f"{estimate.mean:.3f}" + (f" ± {estimate.std:.3f}" if len(configuration.runs) > 1 else "")
 
@@ -87,10 +84,9 @@ def _parse_number_or_text(value: str) -> float | str:
         return value
 
 
-def format_csv(comparison: Comparison) -> str:
-    """A row a configuration, numbers in full; empty where there is none. `interval_over` and `p_over` say what kind of
-    chance they speak of; `p_adjusted` is Holm's."""
-    rows = [_build_csv_row(comparison.keys, configuration) for configuration in comparison.configurations]
+def format_csv(comparison: ComparisonResults) -> str:
+    """Return one row per configuration as CSV, see `build_configuration_rows`; missing numbers are empty."""
+    rows = build_configuration_rows(comparison)
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -98,7 +94,13 @@ def format_csv(comparison: Comparison) -> str:
     return stream.getvalue()
 
 
-def _build_csv_row(keys: Sequence[str], configuration: Configuration) -> dict[str, object]:
+def build_configuration_rows(comparison: ComparisonResults) -> list[dict[str, object]]:
+    """Return one row per configuration with its numbers in full. `interval_over` and `p_over` are the sampling units
+    (`seeds` or `images`); `p_adjusted` is corrected by Holm's method."""
+    return [_build_configuration_row(comparison.keys, configuration) for configuration in comparison.configurations]
+
+
+def _build_configuration_row(keys: Sequence[str], configuration: Configuration) -> dict[str, object]:
     estimate, paired_test = configuration.test_accuracy, configuration.paired_test
     return {
         **dict(zip(keys, configuration.values, strict=True)),
@@ -115,40 +117,84 @@ def _build_csv_row(keys: Sequence[str], configuration: Configuration) -> dict[st
         "p_adjusted": paired_test.adjusted_p_value if paired_test else "",
         "p_over": paired_test.sampling_unit if paired_test else "",
         "shared_seeds": paired_test.num_seeds if paired_test else "",
-        **{name: configuration.compute_median(name) for name in ("wall_s", "train_s", "cache_s", "images_per_s")},
+        **{name: configuration.compute_median(name) for name in _TIMES},
         "trainable_parameters": configuration.num_trainable_parameters,
-        "runs": " ".join(run.directory.name for run in configuration.runs),
+        "runs": " ".join(run.name for run in configuration.runs),
     }
 
 
+_TIMES = ("wall_s", "train_s", "cache_s", "images_per_s")
 _MEAN_METRICS = (
     *(("test", "macro_accuracy"), ("test", "macro_f1"), ("test", "loss")),
     *(("val", "accuracy"), ("val", "loss")),
 )
+_RUN_METRICS = (("test", "accuracy"), *_MEAN_METRICS)
 
 
 def _is_nan(value: object) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def format_markdown(comparison: Comparison, pictures: Mapping[str, str]) -> str:
-    """`pictures`: file by what it shows."""
-    column_headings = build_headings(comparison)
-    num_numeric_columns = len(column_headings) - len(comparison.keys)
-    rows = [[cell.text for cell in build_cells(comparison, item)] for item in comparison.configurations]
-    lines = [f"# Comparison: {comparison.subject}", ""]
-    lines += [f"> **Caution.** {_escape_markdown(item)}\n" for item in comparison.caveats]
-    lines += [
-        _format_table_row(column_headings),
-        _format_table_row(["---"] * len(comparison.keys) + ["---:"] * num_numeric_columns),
+def build_run_rows(comparison: ComparisonResults) -> list[dict[str, object]]:
+    """Return one row per run: done ones with their numbers, then those that are not done with their reason."""
+    done_rows = [
+        {
+            "run": run.name,
+            "configuration": configuration.label,
+            "status": run.status,
+            "seed": run.seed,
+            **{f"{split}_{metric}": run.get_score(split, metric) for split, metric in _RUN_METRICS},
+            **{name: run.get_score("timing", name) for name in _TIMES},
+            "reason": "",
+            "directory": str(run.directory),
+        }
+        for configuration in comparison.configurations
+        for run in configuration.runs
     ]
-    lines += [*map(_format_table_row, rows), "", *(f"- {_escape_markdown(item)}" for item in comparison.notes), ""]
-    lines += [f"![{title}]({file})" for title, file in pictures.items()]
+    missing_values: dict[str, object] = dict.fromkeys(done_rows[0])
+    unfinished_rows = [
+        {
+            **missing_values,
+            **{"run": run.name, "configuration": run.label, "status": run.status, "reason": run.reason},
+            "directory": str(run.directory),
+        }
+        for run in comparison.unfinished_runs
+    ]
+    return [*done_rows, *unfinished_rows]
+
+
+def build_class_rows(comparison: ComparisonResults) -> list[dict[str, object]]:
+    """Return one row per configuration and class: the fraction of its test images that are predicted correctly, and the
+    difference to the reference (None if the reference does not have the class)."""
+    reference_accuracies = comparison.reference.class_accuracies
+    return [
+        {
+            "configuration": configuration.label,
+            "class": name,
+            "accuracy": accuracy,
+            "difference": accuracy - reference_accuracies[name] if name in reference_accuracies else None,
+        }
+        for configuration in comparison.configurations
+        for name, accuracy in configuration.class_accuracies.items()
+    ]
+
+
+def format_markdown(comparison: ComparisonResults, figures: Mapping[str, str]) -> str:
+    """Return the comparison as Markdown. `figures` are paths of images by title."""
+    headings = build_headings(comparison)
+    num_keys = len(comparison.keys)
+    rows = [[cell.text for cell in build_cells(comparison, row)] for row in comparison.configurations]
+    lines = [f"# Comparison: {comparison.subject}", ""]
+    lines += [f"> **Caution.** {_escape_markdown(caveat)}\n" for caveat in comparison.caveats]
+    lines += [
+        _format_table_row(headings),
+        _format_table_row(["---"] * num_keys + ["---:"] * (len(headings) - num_keys)),
+    ]
+    lines += [*map(_format_table_row, rows), "", *(f"- {_escape_markdown(note)}" for note in comparison.notes), ""]
+    lines += [f"![{title}]({file})" for title, file in figures.items()]
     if comparison.unfinished_runs:
         lines += ["", "## Not done", ""]
-        lines += [
-            f"- `{item.name}`: {item.status}. {_escape_markdown(item.reason)}" for item in comparison.unfinished_runs
-        ]
+        lines += [f"- `{run.name}`: {run.status}. {_escape_markdown(run.reason)}" for run in comparison.unfinished_runs]
     return "\n".join(lines) + "\n"
 
 
@@ -158,53 +204,3 @@ def _format_table_row(texts: Sequence[str]) -> str:
 
 def _escape_markdown(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
-
-
-DEFAULT_WIDTH = 160  # columns where there is no terminal
-OPTIONAL_COLUMNS = ("images/s", "trainable", "seconds", "val accuracy", "95 % interval")  # on a narrow one
-
-
-def print_comparison(comparison: Comparison) -> None:
-    """The table, what to beware of, what is not done, and where the page lies."""
-    console = Console(highlight=False, markup=False, width=None if Console().is_terminal else DEFAULT_WIDTH)
-    table, hidden_columns = _build_fitting_table(console, comparison)
-    console.print(Text(f"\n{comparison.subject}", style="bold"))
-    console.print(table)
-    console.print()
-    for caveat in comparison.caveats:
-        console.print(Text("caution: ", style="yellow").append(caveat, style="default"))
-    for run in comparison.unfinished_runs:
-        console.print(Text(f"{run.status}: ", style="red").append(f"{run.name}: {run.reason}", style="default"))
-    for note in comparison.notes:
-        console.print(Text(note, style="dim"))
-    hidden_note = f", with {', '.join(hidden_columns)}" if hidden_columns else ""
-    console.print(Text(f"everything is in {comparison.page_path}{hidden_note}"), soft_wrap=True)
-
-
-def _build_fitting_table(console: Console, comparison: Comparison) -> tuple[Table, list[str]]:
-    """The table without as many columns as there is no room for, and their headings."""
-    for num_hidden in range(len(OPTIONAL_COLUMNS)):
-        table = _build_table(comparison, OPTIONAL_COLUMNS[:num_hidden])
-        if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
-            return table, list(OPTIONAL_COLUMNS[:num_hidden])
-    return _build_table(comparison, OPTIONAL_COLUMNS), list(OPTIONAL_COLUMNS)
-
-
-def _build_table(comparison: Comparison, hidden_columns: Collection[str]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    setting_names = shorten_keys([tuple(key.split(".")) for key in comparison.keys])
-    titles = [*setting_names, *build_headings(comparison)[len(setting_names) :]]
-    visible_indices = [
-        index for index, title in enumerate(titles) if index < len(setting_names) or title not in hidden_columns
-    ]
-    for index in visible_indices:
-        is_setting = index < len(setting_names)
-        table.add_column(
-            titles[index], justify="left" if is_setting else "right", overflow="fold", no_wrap=not is_setting
-        )
-    for configuration in comparison.configurations:
-        row = build_cells(comparison, configuration)
-        table.add_row(
-            *(Text(row[index].text) for index in visible_indices), style="bold" if configuration.is_reference else None
-        )
-    return table

@@ -1,4 +1,5 @@
-"""What the installed libraries offer, read from their source: importing torchvision or timm takes 4 s, torch 2 s."""
+"""List the networks and optimizers of the installed libraries, read from their source: importing torchvision or timm
+takes 4 s, torch 2 s."""
 
 from __future__ import annotations
 
@@ -15,13 +16,14 @@ from thaw.config.signature import ArgumentType, parse_constructor_arguments
 REGISTERED_MODEL_PATTERN = re.compile(
     r"^@register_model(?:\(\))?\n(?:@.*\n(?:    .*\n|\)\n)*)*def (\w+)\(", re.MULTILINE
 )
-# torch/optim/__init__.py says `from torch.optim.adam import Adam as Adam`; Optimizer is what they all extend.
+# torch/optim/__init__.py has `from torch.optim.adam import Adam as Adam`; Optimizer is the base class of all.
 OPTIMIZER_IMPORT_PATTERN = re.compile(r"^from torch\.optim\.(\w+) import (?!Optimizer\b)([A-Z]\w*) as", re.MULTILINE)
 
 
 @cache
 def list_backbones(library: str) -> frozenset[str]:
-    """Names of `library`'s classifiers: the files directly in its `models` folder; detection and video lie deeper."""
+    """Return the names of `library`'s classifiers: those in its `models` folder; detection and video are in folders
+    below it. Empty if the library is not installed."""
     spec = find_spec(library)
     if spec is None or spec.origin is None:
         return frozenset()
@@ -33,7 +35,7 @@ def list_backbones(library: str) -> frozenset[str]:
 
 @cache
 def list_optimizer_files() -> dict[str, Path]:
-    """Torch's optimizers, each with the file that defines it."""
+    """Return torch's optimizers, each with the file that defines it."""
     spec = find_spec("torch")
     assert spec is not None
     assert spec.origin is not None
@@ -46,7 +48,7 @@ def list_optimizer_files() -> dict[str, Path]:
 
 
 def resolve_torch_optimizer(name: str) -> str | None:
-    """Torch's spelling of `name`, which may be in any case and may begin with `torch.optim.`; None: not of torch."""
+    """Return torch's spelling of `name`, which may be in any case and start with `torch.optim.`; None: not in torch."""
     lowercase_name = name.lower().removeprefix("torch.optim.")
     return next(
         (optimizer_name for optimizer_name in list_optimizer_files() if optimizer_name.lower() == lowercase_name), None
@@ -55,12 +57,12 @@ def resolve_torch_optimizer(name: str) -> str | None:
 
 @cache
 def read_optimizer_arguments(name: str) -> dict[str, ArgumentType]:
-    """The constructor's arguments of an optimizer in torch's spelling, and what each may be (1 to 10 ms)."""
+    """Return the constructor's arguments of an optimizer in torch's spelling, with their types (1 to 10 ms)."""
     return parse_constructor_arguments(list_optimizer_files()[name].read_text(encoding="utf-8"), name)
 
 
 def is_module_importable(name: str) -> bool:
-    """Whether the top of a dotted path can be imported, the working directory counted in."""
+    """Whether the first module of a dotted path can be imported, also from the working directory."""
     top_level_module = name.split(".")[0]
     return (
         top_level_module in sys.modules

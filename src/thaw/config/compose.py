@@ -1,4 +1,7 @@
-"""Checks a whole command line before anything is imported or started: every job of a sweep, every fault at once."""
+"""Compose and check a whole command line before a slow library is imported or a run is started.
+
+Every job of a sweep is checked, and every problem is reported at once.
+"""
 
 from __future__ import annotations
 
@@ -7,43 +10,31 @@ import secrets
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from thaw.config.errors import Problem, UserError
-from thaw.config.overrides import (
-    GroupChoices,
-    detect_missing_launcher,
-    find_unused_launchers,
-    force_override,
-    get_first_line,
-    parse_overrides,
-)
-from thaw.config.presets import get_config_folder
-from thaw.config.schema import Recipe
-from thaw.config.search_space import check_search_validation, extreme_points, find_search_problems, is_search
-from thaw.config.validation import find_problems, validate_recipe
+from thaw.config.composer import CONFIG_NAME as CONFIG_NAME
+from thaw.config.composer import Command as Command
+from thaw.config.composer import Composer
+from thaw.config.composer import resolve_values as resolve_values
+from thaw.config.errors import UserError, format_count
+from thaw.config.overrides import GroupChoices, find_unused_launchers, parse_overrides
+from thaw.config.presets import get_config_folder as get_config_folder
 
-CONFIG_NAME = "config"
-MAX_CHECKED_JOBS = 9  # before the first starts; composing one takes about 0.1 s
+if TYPE_CHECKING:  # pydantic takes 0.1 s, and a wrong choice or an unknown group is reported without it
+    from thaw.config.schema import Recipe
 
 
 def register_resolvers(command_line: Sequence[str]) -> None:
-    """The interpolations of `conf/config.yaml` that name run directories. `typed` is the command line: a job of a sweep
-    may be named in another process."""
+    """Register the interpolations of `conf/config.yaml` that name run directories. A job of a sweep may be named in
+    another process, which therefore needs the `command_line`."""
     OmegaConf.register_new_resolver(
         "thaw.now", lambda: time.strftime("%Y-%m-%d_%H-%M-%S"), use_cache=True, replace=True
     )
@@ -53,22 +44,13 @@ def register_resolvers(command_line: Sequence[str]) -> None:
     )
 
 
-@dataclass(frozen=True)
-class Command:
-    """A parsed command line; `arguments` are all of it, options first. `informs` where it asks for help or a printed
-    config and trains nothing."""
-
-    arguments: tuple[str, ...]
-    overrides: tuple[str, ...]
-    multirun: bool
-    shows_help: bool
-    config_dir: str | None
-    config_name: str
-
-
 def parse_command(arguments: Sequence[str]) -> Command:
-    """Raises SystemExit(2) with argparse's usage for an unknown option."""
-    sorted_arguments = sorted(arguments, key=_is_override)  # argparse takes no options between overrides
+    """Parse a command line of train.py.
+
+    Raises:
+        SystemExit: with status 2 and argparse's usage for an unknown option.
+    """
+    sorted_arguments = sorted(arguments, key=_is_override)  # argparse accepts no options between overrides
     namespace = get_args_parser().parse_args(sorted_arguments)
     shows_help = bool(
         namespace.help or namespace.hydra_help or namespace.cfg or namespace.info or namespace.shell_completion
@@ -90,9 +72,9 @@ def _is_override(argument: str) -> bool:
 
 @dataclass(frozen=True)
 class CheckedCommand:
-    """A command without faults. `arguments` are those that Hydra is to get, `config` is what they compose, with Hydra's
-    own part: of a sweep what all jobs share; of a command that asks for help nothing. `jobs`: how many; None where a
-    sweeper that is not thaw's decides that."""
+    """A valid command. `arguments` are passed to Hydra; `config` is the composed configuration with Hydra's section:
+    for a sweep the part that all jobs share, for help an empty one. `num_jobs` is None if another sweeper than thaw's
+    decides it."""
 
     arguments: list[str]
     config: DictConfig
@@ -100,252 +82,85 @@ class CheckedCommand:
     num_jobs: int | None = 1
 
     def build_recipe(self) -> Recipe:
+        """Return the recipe of a single run.
+
+        Raises:
+            UserError: with all problems.
+        """
+        from thaw.config.validation import validate_recipe
+
         return validate_recipe(resolve_values(self.config))
 
 
 def check_command(command: Command) -> CheckedCommand:
-    """`command`, after every job of it was composed and validated. Of a command that asks for help or a printed config
-    only the overrides are looked at: a config may be printed before it is complete.
+    """Compose and validate every job of `command`. If it prints help or the configuration, only the overrides are
+    checked: a configuration may be printed before it is complete.
 
     Raises:
-        UserFault: with all faults of all jobs, each told once.
+        UserError: with all problems of all jobs, each once.
     """
     with _open_composer(command) as composer:
         valid_overrides, problems = parse_overrides(
             command.overrides, command.multirun, command.config_dir is None, composer.group_choices
         )
-        if not command.shows_help:
-            problems += _find_problems_in_jobs(valid_overrides, composer)
+        is_default_recipe = not valid_overrides and command.has_shipped_config
+        if not command.shows_help and not (problems and is_default_recipe):
+            from thaw.config.job_checks import find_problems_in_jobs
+
+            problems += find_problems_in_jobs(valid_overrides, composer)
             problems += [] if command.multirun else find_unused_launchers(valid_overrides)
         if problems := list(dict.fromkeys(problems)):
-            problem_count = "1 fault" if len(problems) == 1 else f"{len(problems)} faults"
-            raise UserError(f"{problem_count} in the command; nothing was started.", problems)
-        return composer.build_checked_command(valid_overrides)
+            headline = f"{format_count(len(problems), 'problem')} in the command. Nothing was started."
+            raise UserError(headline, problems)
+        return _build_checked_command(composer, valid_overrides)
+
+
+def _build_checked_command(composer: Composer, overrides: Sequence[Override]) -> CheckedCommand:
+    command = composer.command
+    if command.shows_help:
+        arguments = [
+            composer.force_override(override) if override in command.overrides else override
+            for override in command.arguments
+        ]
+        return CheckedCommand(arguments, OmegaConf.create(), composer.config_loader)
+    if command.multirun:
+        from thaw.config.job_checks import count_jobs, parse_preset_overrides
+
+        shared_config = composer.compose_shared_config(overrides)
+        all_overrides = [*parse_preset_overrides(overrides, shared_config, composer), *overrides]
+        lines = composer.force_overrides([override.input_line or "" for override in all_overrides])
+        return CheckedCommand(lines, shared_config, composer.config_loader, count_jobs(shared_config, all_overrides))
+    return CheckedCommand(
+        composer.force_overrides(command.overrides), composer.compose_job(command.overrides), composer.config_loader
+    )
 
 
 def compose_recipe(overrides: Sequence[str]) -> Recipe:
-    """The recipe that `python train.py OVERRIDES` trains, for use from Python.
+    """Return the recipe that `python train.py OVERRIDES` trains.
 
     Raises:
-        UserFault: with all faults.
+        UserError: with all problems.
     """
     return check_command(parse_command(overrides)).build_recipe()
 
 
-def resolve_values(config: DictConfig) -> dict[str, Any]:
-    """The recipe's values, resolved; without Hydra's own part."""
-    recipe_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    values = OmegaConf.to_container(recipe_config, resolve=True, throw_on_missing=False)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
-
-
 @contextmanager
-def _open_composer(command: Command) -> Iterator[_Composer]:
+def _open_composer(command: Command) -> Iterator[Composer]:
     register_resolvers(command.arguments)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(get_config_folder()), version_base="1.3", job_name=CONFIG_NAME):
         config_loader = GlobalHydra.instance().config_loader()
-        yield _Composer(command, config_loader, GroupChoices(config_loader))
-
-
-@dataclass(frozen=True)
-class _Composer:
-    """Composes the jobs of `command`, each once: composing takes about 0.1 s."""
-
-    command: Command
-    config_loader: ConfigLoader
-    group_choices: GroupChoices
-    composed_configs: dict[tuple[RunMode, tuple[str, ...]], DictConfig] = field(default_factory=dict)
-
-    def compose_job(self, lines: Sequence[str]) -> DictConfig:
-        return self._load_config(self._force_overrides(lines), RunMode.RUN)
-
-    def compose_shared_config(self, overrides: Sequence[Override]) -> DictConfig:
-        """Of a sweep, without what is swept over."""
-        return self._load_config(
-            self._force_overrides([override.input_line or "" for override in overrides]), RunMode.MULTIRUN
-        )
-
-    def build_checked_command(self, overrides: Sequence[Override]) -> CheckedCommand:
-        command = self.command
-        if command.shows_help:
-            arguments = [
-                self.force_override(override) if override in command.overrides else override
-                for override in command.arguments
-            ]
-            return CheckedCommand(arguments, OmegaConf.create(), self.config_loader)
-        if command.multirun:
-            shared_config = self.compose_shared_config(overrides)
-            all_overrides = [*_parse_preset_overrides(overrides, shared_config, self), *overrides]
-            lines = self._force_overrides([override.input_line or "" for override in all_overrides])
-            return CheckedCommand(lines, shared_config, self.config_loader, _count_jobs(shared_config, all_overrides))
-        return CheckedCommand(
-            self._force_overrides(command.overrides), self.compose_job(command.overrides), self.config_loader
-        )
-
-    def force_override(self, line: str) -> str:
-        return force_override(line, self.group_choices)
-
-    def _force_overrides(self, lines: Sequence[str]) -> list[str]:
-        search_path_overrides = [
-            f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"
-            for config_dir in (self.command.config_dir,)
-            if config_dir
-        ]
-        return [*map(self.force_override, lines), *search_path_overrides]
-
-    def _load_config(self, lines: Sequence[str], mode: RunMode) -> DictConfig:
-        key = (mode, tuple(lines))
-        if key not in self.composed_configs:
-            self.composed_configs[key] = self.config_loader.load_configuration(
-                self.command.config_name, list(lines), run_mode=mode
-            )
-        return self.composed_configs[key]
-
-
-def _find_problems_in_jobs(overrides: Sequence[Override], composer: _Composer) -> Iterator[Problem]:
-    try:
-        jobs = _select_jobs_to_check(overrides, composer)
-        yield from _find_problems_in_sweep(overrides, composer)
-    except (HydraException, OmegaConfBaseException) as error:
-        yield _build_composition_problem(error)
-        return
-    for job in jobs:
-        yield from _find_problems_in_job(job, composer)
-    if not composer.command.multirun:
-        yield from _check_preset_without_sweep(composer, jobs[0])
-
-
-def _check_preset_without_sweep(composer: _Composer, lines: Sequence[str]) -> Iterator[Problem]:
-    """A preset of conf/sweep/ has values for a sweep alone: without -m they would be passed over in silence."""
-    preset_lines = [line for line in lines if line.lstrip("+").startswith("sweep=")]
-    try:
-        if preset_lines and composer.compose_job(lines).hydra.runtime.choices.get("sweep"):
-            yield Problem(preset_lines[0], "the preset of a sweep", "with -m", f"put -m in front: -m {preset_lines[0]}")
-    except (HydraException, OmegaConfBaseException):
-        return  # told before
-
-
-def _select_jobs_to_check(overrides: Sequence[Override], composer: _Composer) -> list[list[str]]:
-    """The jobs that are checked before the first one starts; of a large sweep some, spread evenly over those where a
-    single override has left its first value. Each job is checked again when it starts."""
-    if not composer.command.multirun:
-        return [[override.input_line or "" for override in overrides]]
-    shared_config = composer.compose_shared_config(overrides)
-    all_overrides = [*_parse_preset_overrides(overrides, shared_config, composer), *overrides]
-    if is_search(shared_config):
-        return _sample_evenly(extreme_points(all_overrides))
-    if has_adaptive_sweeper(shared_config):
-        return [[override.input_line or "" for override in overrides if not override.is_sweep_override()]]
-    jobs = _expand_job_grid([override for override in all_overrides if not override.is_interval_sweep()])
-    if len(jobs) <= MAX_CHECKED_JOBS:
-        return jobs
-    return _sample_evenly(
-        [
-            job
-            for job in jobs
-            if sum(override != first_override for override, first_override in zip(job, jobs[0], strict=True)) <= 1
-        ]
-    )
-
-
-def _sample_evenly(jobs: Sequence[list[str]]) -> list[list[str]]:
-    """MOST_JOBS_CHECKED of `near` at most, evenly."""
-    indices = {number * (len(jobs) - 1) // (MAX_CHECKED_JOBS - 1) for number in range(MAX_CHECKED_JOBS)}
-    return [jobs[index] for index in sorted(indices)]
-
-
-def _find_problems_in_sweep(overrides: Sequence[Override], composer: _Composer) -> Iterator[Problem]:
-    """What its jobs, each by itself, do not show."""
-    if not composer.command.multirun:
-        return
-    shared_config = composer.compose_shared_config(overrides)
-    all_overrides = [*_parse_preset_overrides(overrides, shared_config, composer), *overrides]
-    if is_search(shared_config):
-        yield from find_search_problems(shared_config, all_overrides)
-        values = resolve_values(composer.compose_job(extreme_points(all_overrides)[0]))
-        yield from [] if find_problems(values) else check_search_validation(Recipe.model_validate(values))
-    elif not has_adaptive_sweeper(shared_config):
-        for override in (override for override in all_overrides if override.is_interval_sweep()):
-            fix = f"{override.key_or_group}=VALUE,VALUE, or sweep=search"
-            yield Problem(str(override.input_line), "an interval", "values that can be counted", fix)
-
-
-def has_adaptive_sweeper(shared_config: DictConfig) -> bool:
-    """Whether the values of a sweep are chosen as it goes, by another sweeper than Hydra's own."""
-    return str(shared_config.hydra.sweeper.get("_target_", "")).rpartition(".")[2] != BasicSweeper.__name__
-
-
-def _count_jobs(shared_config: DictConfig, all_overrides: Sequence[Override]) -> int | None:
-    if is_search(shared_config):
-        return int(shared_config.hydra.sweeper.trials)
-    return None if has_adaptive_sweeper(shared_config) else len(_expand_job_grid(all_overrides))
-
-
-def _expand_job_grid(overrides: Sequence[Override]) -> list[list[str]]:
-    (jobs,) = BasicSweeper.split_arguments(list(overrides), max_batch_size=None)
-    return [list(job) for job in jobs]
-
-
-def _parse_preset_overrides(
-    overrides: Sequence[Override], shared_config: DictConfig, composer: _Composer
-) -> list[Override]:
-    """What a preset of conf/sweep/ sweeps over, but for what the command line sets itself. `shared` is what all jobs
-    have in common."""
-    command_line_keys = {override.key_or_group for override in overrides}
-    params = (
-        {}
-        if has_adaptive_sweeper(shared_config) and not is_search(shared_config)
-        else shared_config.hydra.sweeper.get("params") or {}
-    )
-    lines = [composer.force_override(f"{key}={value}") for key, value in params.items() if key not in command_line_keys]
-    return list(OverridesParser.create(config_loader=composer.config_loader).parse_overrides(lines))
-
-
-def _find_problems_in_job(job: Sequence[str], composer: _Composer) -> Iterator[Problem]:
-    """Faults of one job. What is blamed on an override is taken out and the rest looked at again, so that a wrong
-    type does not hide a contradiction; what then speaks of a key that was taken out speaks of a value not meant."""
-    remaining_lines, reported_keys = list(job), set[str]()
-    while True:
-        try:
-            keyed_problems = find_problems(resolve_values(composer.compose_job(remaining_lines)))
-        except (HydraException, OmegaConfBaseException) as error:
-            yield _build_composition_problem(error)
-            return
-        yield from (
-            problem
-            for key, problem in keyed_problems
-            if not any(reported_key == key or reported_key in problem.subject for reported_key in reported_keys)
-        )
-        reported_keys.update(key for key, _ in keyed_problems)
-        blamed_lines = [line for line in remaining_lines if any(_is_blamed_on(key, line) for key, _ in keyed_problems)]
-        if not blamed_lines:
-            return
-        remaining_lines = [line for line in remaining_lines if line not in blamed_lines]
-
-
-def _is_blamed_on(key: str, line: str) -> bool:
-    override_key = line.lstrip("+~").split("=", 1)[0]
-    is_nested_key = "." in override_key and key.startswith(f"{override_key}.")
-    return key == override_key or is_nested_key or override_key.startswith(f"{key}.")
-
-
-def _build_composition_problem(error: Exception) -> Problem:
-    return detect_missing_launcher(str(error)) or Problem(
-        "the configuration cannot be composed",
-        get_first_line(error),
-        fix="python train.py --help lists groups and choices",
-    )
+        yield Composer(command, config_loader, GroupChoices(config_loader))
 
 
 MAX_JOB_NAME_LENGTH = 100
 
 
 def build_job_name(overrides: Iterable[str], command_line: Collection[str]) -> str:
-    """strategy=fixed,seed=1 from the `overrides` of one job. `typed` is the command line: what does not stand there as
-    it is was swept over, and alone tells the jobs apart; where nothing is, all of it. Whole overrides past
-    MOST_CHARACTERS are left out. Of a path the last part stays."""
+    """Return the name of a job's directory, such as strategy=fixed,seed=1, from the `overrides` of the job.
+
+    Overrides that are not in `command_line` were swept over; the name has only them, or all if there are none.
+    Overrides beyond MAX_JOB_NAME_LENGTH are left out, and only the last part of a path is kept."""
     relevant_overrides = [line for line in overrides if not _is_launch_override(line)]
     swept_overrides = [line for line in relevant_overrides if line not in command_line]
     name = ",".join(filter(None, map(_format_override, swept_overrides or relevant_overrides)))

@@ -1,4 +1,7 @@
-"""Settings that are each valid and contradict each other. One function a rule; each yields (key to blame, fault)."""
+"""Find settings that are valid by themselves and contradict each other.
+
+Each rule is a function that yields pairs of a key and its problem.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ from thaw.config.schema import (
 )
 
 KeyedProblems = Iterator[tuple[str, Problem]]
-MATRIX_OPTIMIZERS = ("Adafactor", "Muon")  # of torch's optimizers; all others act on each number by itself
+MATRIX_OPTIMIZERS = ("Adafactor", "Muon")  # torch's other optimizers update each number by itself
 Rule = Callable[[Recipe], KeyedProblems]
 
 
 def find_contradictions(recipe: Recipe, rules: Sequence[Rule] | None = None) -> KeyedProblems:
-    """By all rules, where none are named."""
+    """Yield the problems that `rules` find, by default all rules."""
     for rule in RULES if rules is None else rules:
         yield from rule(recipe)
 
@@ -64,7 +67,7 @@ def _check_weights_file(recipe: Recipe) -> KeyedProblems:
 
 
 def has_weights_path(backbone: BackboneConfig) -> bool:
-    """Whether `backbone.weights` is a path, by its look, and not a weight's name."""
+    """Whether `backbone.weights` looks like a path and not like the name of weights."""
     return "/" in backbone.weights or backbone.weights.endswith((".pth", ".pt", ".safetensors"))
 
 
@@ -92,40 +95,36 @@ def _check_initial_weights(recipe: Recipe) -> KeyedProblems:
 def _check_l2_sp(recipe: Recipe) -> KeyedProblems:
     strategy = recipe.strategy
     if strategy.l2_sp and strategy.init == "random":
-        subject = f"strategy.l2_sp={strategy.l2_sp:g} pulls towards source weights, and strategy.init=random"
+        subject = (
+            f"strategy.l2_sp={strategy.l2_sp:g} penalizes the distance to source weights, and strategy.init=random"
+        )
         yield "strategy.l2_sp", Problem(subject, fix="strategy.l2_sp=0, or strategy.init=pretrained")
 
 
 def _check_phase_lengths(recipe: Recipe) -> KeyedProblems:
-    phases, epochs = recipe.strategy.phases, recipe.trainer.epochs
-    overspecified_phases = [name for name, phase in phases.items() if phase.epochs and phase.fraction]
-    for name in overspecified_phases:
-        yield (
-            f"strategy.phases.{name}",
-            Problem(f"strategy.phases.{name} has epochs and fraction", fix="give one of them"),
-        )
-    counted_epochs = sum(phase.epochs or 0 for phase in phases.values())
-    total_fraction = sum(phase.fraction or 0.0 for phase in phases.values())
+    phases = recipe.strategy.phases
+    for name in [name for name, phase in phases.items() if phase.epochs and phase.fraction]:
+        subject = f"strategy.phases.{name} has epochs and fraction"
+        yield f"strategy.phases.{name}", Problem(subject, fix="give one of them")
+    yield from _check_total_length(recipe)
     open_ended_phases = [name for name, phase in phases.items() if not phase.epochs and not phase.fraction]
-    min_epochs = counted_epochs + len(phases) - sum(1 for phase in phases.values() if phase.epochs)
-    if min_epochs > epochs or total_fraction > 1:
-        got = (
-            f"phases that take {total_fraction:.0%} of the epochs"
-            if total_fraction > 1
-            else f"phases that need {min_epochs} epochs at least"
-        )
-        fix = (
-            "fractions that add up to 1 at most"
-            if total_fraction > 1
-            else f"trainer.epochs={min_epochs}, or shorter phases"
-        )
-        yield (
-            "trainer.epochs",
-            Problem(f"strategy={recipe.strategy.name} does not fit into {epochs} epochs", got, fix=fix),
-        )
     if len(open_ended_phases) > 1:
-        subject = f"phases {format_names(open_ended_phases)} of strategy={recipe.strategy.name} have neither epochs nor fraction"
-        yield "strategy.phases", Problem(subject, valid="one such phase, which takes what the others leave")
+        names = format_names(open_ended_phases)
+        subject = f"phases {names} of strategy={recipe.strategy.name} have neither epochs nor fraction"
+        yield "strategy.phases", Problem(subject, valid="one such phase, which takes the epochs that the others leave")
+
+
+def _check_total_length(recipe: Recipe) -> KeyedProblems:
+    phases, epochs = recipe.strategy.phases.values(), recipe.trainer.epochs
+    subject = f"strategy={recipe.strategy.name} does not fit into {epochs} epochs"
+    total_fraction = sum(phase.fraction or 0.0 for phase in phases)
+    min_epochs = sum(phase.epochs or 1 for phase in phases)
+    if total_fraction > 1:
+        got = f"phases that take {total_fraction:.0%} of the epochs"
+        yield "trainer.epochs", Problem(subject, got, fix="fractions that add up to at most 1")
+    elif min_epochs > epochs:
+        got = f"phases that need at least {min_epochs} epochs"
+        yield "trainer.epochs", Problem(subject, got, fix=f"trainer.epochs={min_epochs}, or shorter phases")
 
 
 def _check_phase_learning_rates(recipe: Recipe) -> KeyedProblems:
@@ -141,7 +140,7 @@ def _check_phase_learning_rates(recipe: Recipe) -> KeyedProblems:
 def _check_warmup(recipe: Recipe) -> KeyedProblems:
     warmup_epochs = getattr(recipe.scheduler, "warmup_epochs", 0)
     if warmup_epochs and warmup_epochs >= recipe.trainer.epochs:
-        subject = f"scheduler.warmup_epochs={warmup_epochs} leaves nothing of trainer.epochs={recipe.trainer.epochs}"
+        subject = f"scheduler.warmup_epochs={warmup_epochs} leaves no epochs of trainer.epochs={recipe.trainer.epochs}"
         yield (
             "scheduler.warmup_epochs",
             Problem(subject, valid=f"less than {recipe.trainer.epochs}", fix="scheduler.warmup_epochs=0"),
@@ -157,7 +156,7 @@ def _check_milestones(recipe: Recipe) -> KeyedProblems:
     yield (
         "scheduler.milestones",
         Problem(
-            f"scheduler.milestones={scheduler.milestones} reach beyond trainer.epochs={epochs}",
+            f"scheduler.milestones={scheduler.milestones} are beyond trainer.epochs={epochs}",
             valid=f"1 to {epochs - 1}" if epochs > 1 else "",
             fix=f"{fix}trainer.epochs={max(scheduler.milestones) + 1}",
         ),
@@ -175,7 +174,7 @@ def _check_swa_epochs(recipe: Recipe) -> KeyedProblems:
     averaging, epochs = recipe.trainer.averaging, recipe.trainer.epochs
     if not isinstance(averaging, SWAConfig) or epochs - averaging.compute_first_epoch(epochs) >= 2:
         return
-    subject = f"trainer.averaging.start={averaging.start:g} leaves no two of {epochs} epochs to average"
+    subject = f"trainer.averaging.start={averaging.start:g} leaves fewer than two of {epochs} epochs to average"
     start_fix = f"trainer.averaging={{kind: swa, start: {int(100 * (1 - 2 / epochs)) / 100:g}}}" if epochs >= 2 else ""
     yield (
         "trainer.averaging",
@@ -196,7 +195,7 @@ def _check_precision(recipe: Recipe) -> KeyedProblems:
 def _check_nodes(recipe: Recipe) -> KeyedProblems:
     trainer = recipe.trainer
     if trainer.parallel == "auto" and trainer.num_nodes not in ("auto", 1):
-        subject = f"trainer.num_nodes={trainer.num_nodes}, and trainer.parallel=auto keeps to one machine"
+        subject = f"trainer.num_nodes={trainer.num_nodes}, and trainer.parallel=auto uses one machine"
         yield "trainer.num_nodes", Problem(subject, fix="trainer=ddp, or trainer=fsdp")
 
 
@@ -208,10 +207,10 @@ def _check_fsdp(recipe: Recipe) -> KeyedProblems:
         subject = f"trainer.parallel=fsdp does not train at trainer.precision={trainer.precision}"
         yield "trainer.precision", Problem(subject, valid="auto, 32-true, bf16-mixed", fix="trainer.precision=auto")
     if resolve_torch_optimizer(recipe.optimizer.name) in MATRIX_OPTIMIZERS:
-        subject = f"optimizer.name={recipe.optimizer.name} looks at whole matrices, and trainer.parallel=fsdp cuts them"
+        subject = f"optimizer.name={recipe.optimizer.name} needs whole matrices, and trainer.parallel=fsdp splits them"
         yield "optimizer.name", Problem(subject, fix="optimizer=adamw, or trainer.parallel=ddp")
     if trainer.averaging:
-        subject = "trainer.averaging keeps whole weights, and trainer.parallel=fsdp has them in pieces"
+        subject = "trainer.averaging needs whole weights, and trainer.parallel=fsdp splits them"
         yield "trainer.averaging", Problem(subject, fix="trainer.averaging=null, or trainer.parallel=ddp")
     if recipe.feature_cache.mode == "require":
         subject = "feature_cache=require, and trainer.parallel=fsdp caches no features"
@@ -226,7 +225,7 @@ def _check_sync_batchnorm(recipe: Recipe) -> KeyedProblems:
         subject = "trainer.sync_batchnorm=true needs GPUs, and trainer.accelerator=cpu"
         yield "trainer.sync_batchnorm", Problem(subject, fix="trainer.sync_batchnorm=false")
     elif trainer.parallel == "auto" and trainer.devices in ("auto", 1):
-        subject = "trainer.sync_batchnorm=true, and one device has nothing to synchronise"
+        subject = "trainer.sync_batchnorm=true, and one device has nothing to synchronize"
         yield "trainer.sync_batchnorm", Problem(subject, fix="trainer=ddp, or trainer.sync_batchnorm=false")
 
 
@@ -253,7 +252,7 @@ def _check_captcha_characters(recipe: Recipe) -> KeyedProblems:
     dataset = recipe.dataset
     if not isinstance(dataset, CaptchaDatasetConfig):
         return
-    uppercase_characters = dataset.characters.upper()  # a class is a folder, and some file systems do not tell a from A
+    uppercase_characters = dataset.characters.upper()  # a class is a folder; some file systems take a and A as equal
     if duplicates := sorted(
         {character for character in uppercase_characters if uppercase_characters.count(character) > 1}
     ):
@@ -268,7 +267,10 @@ def _check_dataset_root(recipe: Recipe) -> KeyedProblems:
     if isinstance(dataset, CaptchaDatasetConfig):
         return
     if dataset.root is None and not get_archives(dataset):
-        yield "dataset.root", Problem("dataset.root is null, and there is no archive to fetch", fix="dataset.root=DIR")
+        yield (
+            "dataset.root",
+            Problem("dataset.root is null, and there is no archive to download", fix="dataset.root=DIR"),
+        )
     elif dataset.root is not None and not Path(dataset.root).expanduser().exists():
         path = Path(dataset.root).expanduser()
         closest = (
@@ -289,7 +291,7 @@ def _check_dataset_root(recipe: Recipe) -> KeyedProblems:
 
 
 def get_archives(dataset: FolderDatasetConfig | CsvDatasetConfig) -> dict[str, Archive]:
-    """Every archive that the data set can come from, by variant."""
+    """Return every archive from which the data set can be downloaded, by variant."""
     if isinstance(dataset, CsvDatasetConfig):
         return dataset.archives
     return {"archive": dataset.archive} if dataset.archive else {}
@@ -314,7 +316,7 @@ def _check_archive_checksums(recipe: Recipe) -> KeyedProblems:
     for key, archive in get_archives(dataset).items():
         archive_key = f"dataset.{'' if isinstance(dataset, FolderDatasetConfig) else 'archives.'}{key}"
         if archive.checksum is None and not archive.url.startswith("kaggle://"):
-            subject = f"{archive_key}.checksum=null, and only Kaggle's own client knows without it what it has fetched"
+            subject = f"{archive_key}.checksum=null, and only the client of kaggle:// checks a download without one"
             yield f"{archive_key}.checksum", Problem(subject, fix=f"{archive_key}.checksum=sha256:HEX")
 
 

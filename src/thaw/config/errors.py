@@ -1,18 +1,19 @@
-"""Faults a person can act on: what was got, what is valid, the nearest match, the fix."""
+"""Problems that a user can solve: the value given, the valid values, the closest name and the fix."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-# Exit statuses: done; something failed; the user must change something; interrupted.
+# Exit statuses: success; something failed; the user must change something; interrupted.
 EXIT_SUCCESS, EXIT_FAILURE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to change. `fix` is what to type or to do; empty strings are left out of the message."""
+    """One thing to change. `fix` says what to type or to do; empty strings do not appear in the message."""
 
     subject: str
     got: str = ""
@@ -25,7 +26,7 @@ class Problem:
 
 
 class UserError(Exception):
-    """Ends a command with exit status 2 and one message: the user must change something, thaw is not broken."""
+    """Report what the user must change; a command that raises it ends with exit status 2."""
 
     def __init__(self, headline: str, problems: Sequence[Problem] = ()) -> None:
         self.headline = headline
@@ -36,15 +37,31 @@ class UserError(Exception):
         return type(self), (self.headline, self.problems)
 
 
-def find_closest_name(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate most like `name`, or None where none is like it."""
+def find_closest_name(name: str, candidates: Iterable[str], min_similarity: float = 0.6) -> str | None:
+    """Return the candidate most similar to `name`, or None if none is similar."""
     original_by_lowercase = {candidate.lower(): candidate for candidate in candidates}
-    matches = difflib.get_close_matches(name.lower(), original_by_lowercase, n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(name.lower(), original_by_lowercase, n=1, cutoff=min_similarity)
     return original_by_lowercase[matches[0]] if matches else None
 
 
 def format_names(names: Iterable[str], limit: int = 24) -> str:
-    """Names in one line; past `limit` the rest is counted."""
+    """Join names in one line; those after the first `limit` are only counted."""
     names = list(names)
     suffix = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
     return ", ".join(names[:limit]) + suffix
+
+
+def format_count(count: int, noun: str) -> str:
+    """Return `1 problem` or `3 problems`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def format_value(value: Any) -> str:
+    """Return `value` as YAML and the command line write it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {format_value(entry)}' for key, entry in value.items())}}}"
+    return f"[{', '.join(map(format_value, value))}]" if isinstance(value, list) else str(value)

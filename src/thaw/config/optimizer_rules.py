@@ -1,4 +1,4 @@
-"""Rules about the optimizer: one function a rule; each yields (key to blame, fault)."""
+"""Check the settings of the optimizer. Each rule is a function that yields pairs of a key and its problem."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from thaw.config.errors import Problem, find_closest_name, format_names
 from thaw.config.schema import OptimizerConfig, Recipe
 from thaw.config.signature import describe_argument_type, is_valid_value
 
-# What thaw gives to every constructor, and what to change instead.
+# Arguments that thaw passes to every constructor, and what to change instead.
 RESERVED_ARGUMENTS = {
-    "params": "leave it out: strategy.phases say what trains",
+    "params": "leave it out: strategy.phases decides what trains",
     "lr": "optimizer.learning_rate=VALUE",
     "weight_decay": "optimizer.weight_decay=VALUE",
     "fused": "leave it out: the device and the precision decide it",
-    "foreach": "leave it out: torch decides it by the device",
+    "foreach": "leave it out: torch chooses it for the device",
     "capturable": "leave it out: steps are not captured in CUDA graphs",
     "differentiable": "leave it out: nothing differentiates through a step",
 }
 UNSUPPORTED_OPTIMIZERS = {
-    "LBFGS": "it computes the loss anew many times in a step, and a batch is computed once",
-    "Muon": "it takes matrices alone, and every network has biases, which are vectors",
-    "SparseAdam": "it takes sparse gradients alone, and a classifier's are dense",
+    "LBFGS": "it computes the loss many times in a step, and a batch is computed once",
+    "Muon": "it takes only matrices, and every network has biases, which are vectors",
+    "SparseAdam": "it takes only sparse gradients, and those of a classifier are dense",
 }
 
 
 def check_optimizer_exists(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem if the optimizer is neither one of torch nor in an importable module."""
     name = recipe.optimizer.name
     if resolve_torch_optimizer(name):
         return
@@ -55,7 +56,7 @@ def check_optimizer_exists(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
 
 
 def is_class_path(name: str) -> bool:
-    """Whether `name` is module.Class, not one of torch.optim."""
+    """Whether `name` is module.Class and not an optimizer of torch.optim."""
     parts = name.split(".")
     return len(parts) > 1 and all(part.isidentifier() for part in parts) and not name.startswith("torch.optim.")
 
@@ -75,6 +76,7 @@ def _format_optimizer_name(name: str) -> str:
 
 
 def check_optimizer_supported(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem if the optimizer cannot train a classifier here."""
     name = recipe.optimizer.name
     if reason := UNSUPPORTED_OPTIMIZERS.get(resolve_torch_optimizer(name) or ""):
         yield (
@@ -84,18 +86,20 @@ def check_optimizer_supported(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
 
 
 def check_reserved_arguments(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem for each argument that thaw sets."""
     for key in recipe.optimizer.arguments:
         if key in RESERVED_ARGUMENTS:
             yield (
                 f"optimizer.arguments.{key}",
-                Problem(f"optimizer.arguments.{key} is given by thaw", fix=RESERVED_ARGUMENTS[key]),
+                Problem(f"optimizer.arguments.{key} is set by thaw", fix=RESERVED_ARGUMENTS[key]),
             )
 
 
 def check_optimizer_arguments(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem for each argument that the constructor does not have, or whose type is wrong."""
     name = resolve_torch_optimizer(recipe.optimizer.name)
     if name is None or name in UNSUPPORTED_OPTIMIZERS:
-        return  # a class of the user's own is asked when it is built
+        return  # a class of the user is checked when it is built
     argument_types = read_optimizer_arguments(name)
     for key, value in recipe.optimizer.arguments.items():
         argument_key = f"optimizer.arguments.{key}"
@@ -117,7 +121,7 @@ def check_optimizer_arguments(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
 
 
 def build_unknown_argument_problem(optimizer: OptimizerConfig, key: str, valid: list[str]) -> Problem:
-    """The fault of an argument that the constructor of `optimizer` has no place for."""
+    """Return the problem of an argument that the constructor of `optimizer` does not have."""
     closest = find_closest_name(key, valid)
     assignment = f"optimizer.arguments.{closest}={json.dumps(optimizer.arguments[key])}"
     fix = assignment if closest else f"~optimizer.arguments.{key}, or optimizer=torch, which begins without arguments"
@@ -126,6 +130,7 @@ def build_unknown_argument_problem(optimizer: OptimizerConfig, key: str, valid: 
 
 
 def check_weight_decay(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem if there is weight decay and the optimizer has none."""
     optimizer = recipe.optimizer
     name = resolve_torch_optimizer(optimizer.name)
     if (
@@ -138,6 +143,7 @@ def check_weight_decay(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
 
 
 def build_weight_decay_problem(optimizer: OptimizerConfig) -> Problem:
+    """Return the problem of weight decay with an optimizer that has none."""
     subject = (
         f"optimizer.weight_decay={optimizer.weight_decay:g}, and {_format_optimizer_name(optimizer.name)} takes none"
     )
@@ -145,6 +151,7 @@ def build_weight_decay_problem(optimizer: OptimizerConfig) -> Problem:
 
 
 def check_nesterov(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem if Nesterov momentum contradicts momentum or dampening, as torch would raise."""
     arguments: dict[str, Any] = recipe.optimizer.arguments
     if resolve_torch_optimizer(recipe.optimizer.name) != "SGD" or arguments.get("nesterov") is not True:
         return

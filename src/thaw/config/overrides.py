@@ -1,10 +1,10 @@
-"""The overrides of a command line, each by itself: can it be read, does it name a choice that there is."""
+"""Check the overrides of a command line one by one: whether each can be parsed and names an existing choice."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -12,19 +12,19 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from thaw.config.errors import Problem, find_closest_name, format_names
-from thaw.config.schema import Recipe
+from thaw.config.errors import Problem, find_closest_name, format_names, format_value
+from thaw.config.suggestions import describe_choices, find_suggestion, suggest_choice
 
 
 @dataclass(frozen=True)
 class GroupChoices:
-    """The choices of each group, which Hydra is asked for once: it copies its list of places for an answer, 15 ms."""
+    """The choices of each group, each asked for once: Hydra copies its search path for every answer (15 ms)."""
 
     config_loader: ConfigLoader
     choices_by_group: dict[str, list[str]] = field(default_factory=dict)
 
     def get_choices(self, group: str) -> list[str]:
-        """None of what is no group: a key with a dot never is."""
+        """Return the choices of `group`, none if it is no group. A key with a dot never is one."""
         if group not in self.choices_by_group:
             self.choices_by_group[group] = [] if "." in group else self.config_loader.get_group_options(group)
         return self.choices_by_group[group]
@@ -33,9 +33,12 @@ class GroupChoices:
 def parse_overrides(
     lines: Sequence[str], multirun: bool, has_all_choices: bool, group_choices: GroupChoices
 ) -> tuple[list[Override], list[Problem]]:
-    """The overrides that can be composed, and the faults of those that cannot. Which keys a group has is open while
-    its choice is wrong, so they are not judged then. `knows_choices` is false where the user has a folder of others."""
-    valid_overrides, problems, invalid_groups = [], [], set[str]()
+    """Return the overrides that can be composed and the problems of the others.
+
+    The keys of a group depend on its choice, so they are left out while the choice is not valid. `has_all_choices` is
+    false if a folder of the user has further choices.
+    """
+    valid_overrides, problems, invalid_groups = list[Override](), list[Problem](), set[str]()
     parser = OverridesParser.create(config_loader=group_choices.config_loader)
     for line in lines:
         try:
@@ -43,15 +46,24 @@ def parse_overrides(
         except HydraException as error:
             problems.append(_build_syntax_problem(line, error))
             continue
+        if suggestion := find_suggestion(override, group_choices.get_choices, lines):
+            needs_sweep = override.is_sweep_override() and not multirun
+            problems.append(replace(suggestion, fix=f"-m {suggestion.fix}") if needs_sweep else suggestion)
+            invalid_groups.update(_list_groups_in_fix(suggestion, group_choices))
+            continue
         override_problems = list(_find_override_problems(override, multirun, has_all_choices, group_choices))
         problems.extend(override_problems)
         valid_overrides.extend([] if override_problems else [override])
         invalid_groups.update([override.key_or_group] if override_problems else [])
-    return [
-        valid_override
-        for valid_override in valid_overrides
-        if valid_override.key_or_group.split(".")[0] not in invalid_groups
-    ], problems
+    remaining_overrides = [
+        override for override in valid_overrides if override.key_or_group.split(".")[0] not in invalid_groups
+    ]
+    return remaining_overrides, problems
+
+
+def _list_groups_in_fix(suggestion: Problem, group_choices: GroupChoices) -> list[str]:
+    keys = [target.split("=", 1)[0] for target in suggestion.fix.split() if "=" in target]
+    return [key for key in keys if group_choices.get_choices(key)]
 
 
 def _build_syntax_problem(line: str, error: HydraException) -> Problem:
@@ -78,8 +90,8 @@ def _find_override_problems(
         yield Problem(str(override.input_line), "an interval", format_names(choices))
     elif choices and has_all_choices:
         values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
-        if not values:  # a sweep over nothing would end at once, as if all were well
-            yield Problem(str(override.input_line), "a pattern that no choice fits", format_names(choices))
+        if not values:  # a sweep over nothing would end at once without an error
+            yield Problem(str(override.input_line), "a pattern that matches no choice", format_names(choices))
         yield from _find_unknown_choices(key, values, choices)
     elif not choices and not override.is_sweep_override() and "." not in key and isinstance(override.value(), str):
         yield from _find_unknown_group(key, str(override.value()), group_choices.config_loader)
@@ -88,33 +100,16 @@ def _find_override_problems(
 def _find_unknown_choices(group: str, values: Sequence[Any], choices: list[str]) -> Iterator[Problem]:
     for value in values:
         chosen_values = value if isinstance(value, list) else [value]
-        for name in [
-            choice
-            for choice in ("null" if choice is None else str(choice) for choice in chosen_values)
-            if choice not in choices
-        ]:
-            closest = find_closest_name(name, choices)
-            fix = _suggest_alternative(group, name) or (f"{group}={closest}" if closest else "")
-            fix = f"~{group} takes none" if name == "null" else fix
-            yield Problem(f"{group}={name}", f"{name!r}, no choice of the group {group}", format_names(choices), fix)
-
-
-def _suggest_alternative(group: str, name: str) -> str:
-    from thaw.config.catalog import list_backbones, resolve_torch_optimizer
-
-    if group == "optimizer" and resolve_torch_optimizer(name):
-        return f"optimizer=torch optimizer.name={name}"
-    matching_libraries = [
-        library for library in ("torchvision", "timm") if group == "backbone" and name in list_backbones(library)
-    ]
-    return (
-        f"backbone={matching_libraries[0]} backbone.name={name}"
-        if matching_libraries
-        else get_install_command(group, name)
-    )
+        for name in map(format_value, chosen_values):
+            if name not in choices:
+                got = f"{name!r}, no choice of the group {group}"
+                fix = suggest_choice(group, name, choices)
+                yield Problem(f"{group}={name}", got, describe_choices(group, choices), fix)
 
 
 def _find_unknown_group(key: str, value: str, config_loader: ConfigLoader) -> Iterator[Problem]:
+    from thaw.config.schema import Recipe
+
     groups = [group for group in config_loader.list_groups("") if group != "hydra"]
     closest = find_closest_name(key, groups)
     if key not in Recipe.model_fields and closest:
@@ -122,8 +117,8 @@ def _find_unknown_group(key: str, value: str, config_loader: ConfigLoader) -> It
 
 
 def force_override(line: str, group_choices: GroupChoices) -> str:
-    """A value is set even where Hydra knows no such key: the schema names all unknown keys at once, and a key can be
-    set below one that is null (trainer.early_stopping.patience=5)."""
+    """Return `line` with `++`, which sets a value even if Hydra has no such key: the schema reports all unknown keys at
+    once, and a key can be set below one that is null (trainer.early_stopping.patience=5)."""
     key = line.lstrip("+").split("=", 1)[0]
     is_value = (
         not line.startswith("~") and not key.startswith("hydra") and not group_choices.get_choices(key.split("@")[0])
@@ -132,6 +127,7 @@ def force_override(line: str, group_choices: GroupChoices) -> str:
 
 
 def get_first_line(error: BaseException) -> str:
+    """Return the first line of the message of `error`."""
     return str(error).strip().splitlines()[0]
 
 
@@ -140,7 +136,7 @@ EXTRA_BY_LAUNCHER = {"joblib": "joblib", "submitit_local": "submitit", "submitit
 
 
 def get_install_command(group: str, name: str) -> str:
-    """What to type where the choice `name` of `group` is there once it is installed; else nothing."""
+    """Return the command that installs the launcher `name`; empty if `group` and `name` are no launcher."""
     return (
         f'pip install "thaw[{EXTRA_BY_LAUNCHER[name]}]"'
         if group in LAUNCHER_GROUPS and name in EXTRA_BY_LAUNCHER
@@ -149,14 +145,14 @@ def get_install_command(group: str, name: str) -> str:
 
 
 def detect_missing_launcher(message: str) -> Problem | None:
-    """The fault behind `message`, Hydra's own, where it speaks of a launcher that is not installed."""
+    """Return the problem if Hydra's `message` is about a launcher that is not installed."""
     match = re.search(r"hydra/launcher/(\w+)", message)
     fix = get_install_command("launcher", match[1]) if match else ""
     return Problem(f"launcher={match[1]}", "not installed", fix=fix) if match and fix else None
 
 
 def find_unused_launchers(overrides: Sequence[Override]) -> Iterator[Problem]:
-    """Of a single run: nothing would be launched."""
+    """Yield a problem for each launcher in the overrides of a single run, which needs none."""
     for override in overrides:
         if override.key_or_group in LAUNCHER_GROUPS and not override.is_delete():
-            yield Problem(str(override.input_line), "one run, which nothing launches", "a sweep", "put -m in front")
+            yield Problem(str(override.input_line), "a single run", "a sweep", "put -m in front")

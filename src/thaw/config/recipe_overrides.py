@@ -1,4 +1,4 @@
-"""The recipe of something trained, with another data set or hardware to be used on."""
+"""Change the data set and the hardware in the recipe of a trained model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from thaw.config.compose import compose_recipe
 from thaw.config.consistency import DATA_RULES
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.overrides import get_first_line
+from thaw.config.presets import list_group_choices
+from thaw.config.renamed_keys import find_new_key
 from thaw.config.schema import Recipe
+from thaw.config.suggestions import find_suggestion
 from thaw.config.validation import find_problems
 
 OVERRIDABLE_DATA_KEYS = ("dataset", "data", "feature_cache.mode", "feature_cache.gib")
@@ -22,15 +25,15 @@ OVERRIDABLE_KEYS = (*OVERRIDABLE_DATA_KEYS, *(f"trainer.{name}" for name in OVER
 
 
 def with_overrides(recipe: Recipe, overrides: Sequence[str], options: Sequence[str] = ()) -> Recipe:
-    """`recipe` with the values of `overrides`, as train.py takes them; dataset=NAME puts that preset in the place of
-    the recipe's data set, by train.py's `options`.
+    """Return `recipe` with the values of `overrides`, written as for train.py. dataset=NAME replaces the data set by
+    that preset, found with train.py's `options` (--config-dir DIR).
 
     Raises:
-        UserFault: with all faults; for what a finished training has no use for, too.
+        UserError: with all problems, also for a key that has no effect on a trained model.
     """
     parsed_overrides, problems = _parse_overrides(overrides)
     if problems:
-        raise UserError("nothing was started.", problems)
+        raise UserError("Nothing was started.", problems)
     values = recipe.to_dict()
     if any(override.key_or_group == "dataset" for override in parsed_overrides):
         dataset_overrides = [line for line in overrides if line.split("=", 1)[0].split(".")[0] == "dataset"]
@@ -41,7 +44,7 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str], options: Sequence[s
     for override in parsed_overrides:
         _set_value(values, override.key_or_group.split("."), override.value())
     if keyed_problems := find_problems(values, DATA_RULES):
-        raise UserError("nothing was started.", [problem for _, problem in keyed_problems])
+        raise UserError("Nothing was started.", [problem for _, problem in keyed_problems])
     return Recipe.model_validate(values)
 
 
@@ -64,17 +67,29 @@ def _find_override_problems(line: str, override: Override) -> Iterator[Problem]:
     key = override.key_or_group
     if override.is_sweep_override() or override.is_delete():
         yield Problem(line, "several values" if override.is_sweep_override() else "a removal", "key=value")
-    elif not any(
-        key == overridable_key or key.startswith(f"{overridable_key}.") for overridable_key in OVERRIDABLE_KEYS
-    ):
-        group, _, subkey = key.partition(".")
-        closest_group = find_closest_name(group, ("dataset", "data"))
-        got = "the training is over" if group in Recipe.model_fields else "no such key"
-        fix = f"{closest_group}.{subkey}" if closest_group and subkey else find_closest_name(key, OVERRIDABLE_KEYS)
-        value = line.partition("=")[2]
-        yield Problem(
-            line, got, f"dataset=NAME, {format_names(OVERRIDABLE_KEYS)}", f"{fix}={value}" if fix else "leave it out"
-        )
+    elif not _is_overridable(key):
+        suggestion = find_suggestion(override, lambda group: list_group_choices().get(group, ()))
+        is_useful = suggestion and all(_is_overridable(target.split("=")[0]) for target in suggestion.fix.split())
+        yield suggestion if suggestion and is_useful else _build_key_problem(line, key)
+
+
+def _is_overridable(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in OVERRIDABLE_KEYS)
+
+
+def _build_key_problem(line: str, key: str) -> Problem:
+    section, _, subkey = (find_new_key(key) or key).partition(".")
+    closest_section = find_closest_name(section, ("dataset", "data"))
+    got = "no effect on a trained model" if section in Recipe.model_fields else "no such key"
+    if section == "feature_cache" and not subkey:
+        fix: str | None = "feature_cache.mode"
+    elif closest_section and subkey:
+        fix = f"{closest_section}.{subkey}"
+    else:
+        fix = find_closest_name(key, OVERRIDABLE_KEYS)
+    value = line.partition("=")[2]
+    valid = f"dataset=NAME, {format_names(OVERRIDABLE_KEYS)}"
+    return Problem(line, got, valid, f"{fix}={value}" if fix else "leave it out")
 
 
 def _set_value(values: dict[str, Any], key_path: Sequence[str], value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Keys that version 0.1 had under other names: rejected on the command line with the new name, upgraded in old files."""
+"""Keys that had other names in version 0.1: rejected on the command line with the new name, upgraded in old files."""
 
 from __future__ import annotations
 
@@ -27,8 +27,35 @@ RENAMED_KEYS = {
     "head.initialisation": "head.initialization",
     "augment.colour_jitter": "augment.color_jitter",
     "augment.random_resized_crop.centre": "augment.random_resized_crop.center",
+    "hydra.sweeper.spared_trials": "hydra.sweeper.n_startup_trials",
+    "hydra.sweeper.spared_epochs": "hydra.sweeper.n_warmup_steps",
 }
 RENAMED_VALUES = {"strategy.init": {"source": "pretrained"}}
+
+
+def find_new_key(key: str) -> str | None:
+    """Return the present name of `key`, a dotted key of version 0.1 or a key below one; None: it was not renamed."""
+    parts = key.split(".")
+    for old_key, new_key in RENAMED_KEYS.items():
+        old_parts, new_parts = old_key.split("."), new_key.split(".")
+        is_match = len(parts) >= len(old_parts) and all(map(_matches_part, old_parts, parts))
+        if is_match:
+            renamed_parts = [part if new == "*" else new for new, part in zip(new_parts, parts, strict=False)]
+            return ".".join([*renamed_parts, *parts[len(old_parts) :]])
+    return None
+
+
+def _matches_part(pattern: str, part: str) -> bool:
+    return pattern in ("*", part)
+
+
+def convert_old_value(old_key: str, value: Any, div_factor: Any) -> Any:
+    """Return the value for the new key. Version 0.1 counted `end_divisor` from the highest learning rate; torch counts
+    `final_div_factor` from that of the first step."""
+    if old_key == "scheduler.end_divisor" and isinstance(value, int | float) and isinstance(div_factor, int | float):
+        return float(f"{value / div_factor:.12g}")
+    new_key = find_new_key(old_key) or old_key
+    return RENAMED_VALUES.get(new_key, {}).get(value, value) if isinstance(value, str) else value
 
 
 def upgrade_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,8 +80,8 @@ def _rename(section: Any, old_parts: list[str], new_parts: list[str]) -> None:
             _rename(section.get(key), deeper_parts, new_parts[1:])
     elif part in section:
         value = section[part]
-        if part == "end_divisor":  # 0.1 counted it from the highest rate, torch counts from the rate of the first step
-            value = value / section.get("div_factor", 1.0)
+        if part == "end_divisor":
+            value = value / section.get("div_factor", 1.0)  # see convert_old_value
         renamed = {new_parts[-1] if key == part else key: entry for key, entry in section.items()}
         section.clear()
         section.update({**renamed, new_parts[-1]: value})

@@ -1,328 +1,165 @@
-"""The typed schema of a recipe: every key, its type and its range. YAML in `conf/` holds the values."""
+"""The typed schema of a recipe: every key, its type, its range and its meaning. YAML in `conf/` holds the values."""
 
 from __future__ import annotations
 
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic import StringConstraints as Text
 
-NonEmptyStr = Annotated[str, Text(min_length=1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Checksum = Annotated[str, Text(pattern=r"^(md5|sha1|sha256):[0-9a-f]+$")]
-Interval = Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]
-ReplacedLayers = Literal["last", "classifier"]
-Initialization = Literal["torch", "xavier", "kaiming", "zero"]
-Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh"]
+from thaw.config.schema_augment import (
+    AugmentConfig,
+    ColorJitterConfig,
+    HorizontalFlipConfig,
+    MixingConfig,
+    RandomErasingConfig,
+    RandomResizedCropConfig,
+    RotationConfig,
+)
+from thaw.config.schema_base import Activation, Fraction, Initialization, NonEmptyStr, ReplacedLayers, StrictModel
+from thaw.config.schema_dataset import (
+    Archive,
+    CaptchaDatasetConfig,
+    CsvDatasetConfig,
+    DatasetConfig,
+    FolderDatasetConfig,
+    SplitFolders,
+    SplitFractions,
+)
+from thaw.config.schema_model import (
+    BackboneConfig,
+    CosineHeadConfig,
+    HeadConfig,
+    LinearHeadConfig,
+    MlpHeadConfig,
+    SourceRowsHeadConfig,
+    WeightsPackage,
+)
+from thaw.config.schema_strategy import (
+    BatchNormMode,
+    ConstantSchedule,
+    CosineSchedule,
+    MultiStepSchedule,
+    OneCycleSchedule,
+    OptimizerConfig,
+    ParameterKind,
+    PhaseConfig,
+    PlateauSchedule,
+    PolynomialSchedule,
+    SchedulerConfig,
+    StepSchedule,
+    StrategyConfig,
+)
 
-
-class StrictModel(BaseModel):
-    """No unknown keys, no silent conversion ("5" is no number), no change after the check."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class CaptchaDatasetConfig(StrictModel):
-    kind: Literal["captcha"]
-    name: NonEmptyStr
-    characters: Annotated[str, Text(min_length=2, pattern=r"^[0-9A-Za-z]+$")]
-    train: PositiveInt
-    val: NonNegativeInt
-    test: PositiveInt
-    side: Annotated[int, Field(ge=32, le=512)]
-    draw_seed: NonNegativeInt
-    image_size: Annotated[int, Field(ge=16, le=2048)] | None
-    crop: Annotated[float, Field(gt=0, le=1)] | None
-
-
-class Archive(StrictModel):
-    """`url` may be kaggle://competitions/NAME, which has no checksum. `folder` is where the data lie inside; `inner`
-    names an archive in the archive."""
-
-    url: NonEmptyStr
-    checksum: Checksum | None
-    folder: str
-    inner: NonEmptyStr | None = None
-
-
-class SplitFolders(StrictModel):
-    train: NonEmptyStr
-    val: NonEmptyStr | None
-    test: NonEmptyStr | None
-
-
-class SplitFractions(StrictModel):
-    val: Fraction
-    test: Fraction
-
-
-class FolderDatasetConfig(StrictModel):
-    kind: Literal["folder"]
-    name: NonEmptyStr
-    root: NonEmptyStr | None
-    archive: Archive | None
-    splits: SplitFolders
-    fractions: SplitFractions
-    per_class: PositiveInt | None = None
-    exclude: list[NonEmptyStr] = []
-    convert: Literal["cifar"] | None = None
-    image_size: Annotated[int, Field(ge=16, le=2048)] | None
-    crop: Annotated[float, Field(gt=0, le=1)] | None
-
-
-class CsvDatasetConfig(StrictModel):
-    kind: Literal["csv"]
-    name: NonEmptyStr
-    root: NonEmptyStr | None
-    variant: NonEmptyStr | None
-    archives: dict[NonEmptyStr, Archive]
-    file: NonEmptyStr
-    path_column: NonEmptyStr
-    label_column: NonEmptyStr
-    split_column: NonEmptyStr | None
-    folder: str
-    suffix: str
-    unlabelled: NonEmptyStr | None
-    fractions: SplitFractions
-    per_class: PositiveInt | None
-    image_size: Annotated[int, Field(ge=16, le=2048)] | None
-    crop: Annotated[float, Field(gt=0, le=1)] | None
-
-
-class WeightsPackage(StrictModel):
-    distribution: NonEmptyStr
-    file: NonEmptyStr
-    sha256: NonEmptyStr
-
-
-class DataConfig(StrictModel):
-    cache_dir: NonEmptyStr | None
-    mirror: Annotated[str, Text(pattern=r"^(https?|file)://")] | None
-    broken: Literal["error", "skip"]
-    store_gib: NonNegativeFloat
-    near_duplicates: bool
-    train_per_class: PositiveInt | None = None
-
-
-class FeatureCacheConfig(StrictModel):
-    """Of what frozen stages give. `views`: augmented views of each train image; null: one where nothing is augmented,
-    two where images are mirrored and nothing else, none otherwise. `gib`: the most that all caches may take of the
-    disk."""
-
-    mode: Literal["auto", "off", "require"]
-    views: PositiveInt | None
-    gib: PositiveFloat
-
-
-class BackboneConfig(StrictModel):
-    library: Literal["torchvision", "timm"]
-    name: NonEmptyStr
-    weights: NonEmptyStr
-    package: WeightsPackage | None
-    memory_format: Literal["auto", "contiguous", "channels_last"]
-
-
-class LinearHeadConfig(StrictModel):
-    kind: Literal["linear"]
-    dropout: Fraction
-    replaces: ReplacedLayers = "last"
-    initialization: Initialization = "torch"
-
-
-class MlpHeadConfig(StrictModel):
-    kind: Literal["mlp"]
-    hidden: Annotated[list[PositiveInt], Field(min_length=1)]
-    activation: Activation
-    dropout: Fraction
-    replaces: ReplacedLayers
-    initialization: Initialization
-
-
-class CosineHeadConfig(StrictModel):
-    """Directions of length 0 have no gradient: no `zero` among the initialisations."""
-
-    kind: Literal["cosine"]
-    scale: PositiveFloat
-    learn_scale: bool
-    dropout: Fraction
-    replaces: ReplacedLayers
-    initialization: Literal["torch", "xavier", "kaiming"]
-
-
-class SourceRowsHeadConfig(StrictModel):
-    """`rows`: a source class by class, or null for none."""
-
-    kind: Literal["source_rows"]
-    rows: dict[NonEmptyStr, NonEmptyStr | None]
-    rest: Initialization
-    dropout: Fraction
-    replaces: ReplacedLayers
-
-
-HeadConfig = Annotated[
-    LinearHeadConfig | MlpHeadConfig | CosineHeadConfig | SourceRowsHeadConfig, Field(discriminator="kind")
+__all__ = [
+    "Activation",
+    "Archive",
+    "AugmentConfig",
+    "AveragingConfig",
+    "BackboneConfig",
+    "BatchNormMode",
+    "CaptchaDatasetConfig",
+    "ColorJitterConfig",
+    "ConstantSchedule",
+    "CosineHeadConfig",
+    "CosineSchedule",
+    "CsvDatasetConfig",
+    "DataConfig",
+    "DatasetConfig",
+    "EMAConfig",
+    "EarlyStoppingConfig",
+    "FeatureCacheConfig",
+    "FolderDatasetConfig",
+    "HeadConfig",
+    "HorizontalFlipConfig",
+    "Initialization",
+    "LinearHeadConfig",
+    "MixingConfig",
+    "MlpHeadConfig",
+    "MultiStepSchedule",
+    "OneCycleSchedule",
+    "OptimizerConfig",
+    "ParameterKind",
+    "PhaseConfig",
+    "PlateauSchedule",
+    "PolynomialSchedule",
+    "RandomErasingConfig",
+    "RandomResizedCropConfig",
+    "Recipe",
+    "ReplacedLayers",
+    "RotationConfig",
+    "SWAConfig",
+    "SchedulerConfig",
+    "SourceRowsHeadConfig",
+    "SplitFolders",
+    "SplitFractions",
+    "StepSchedule",
+    "StrategyConfig",
+    "StrictModel",
+    "TestTimeAugmentation",
+    "TrainerConfig",
+    "WeightsPackage",
 ]
 
 
-ParameterKind = Literal["all", "norms", "biases"]
-BatchNormMode = Literal["eval", "statistics", "train"]
+class DataConfig(StrictModel):
+    """Where data are stored and which images are used."""
+
+    cache_dir: NonEmptyStr | None
+    """Folder of data sets, weights and decoded images; null: $THAW_CACHE, or the user's cache folder."""
+    mirror: Annotated[str, Text(pattern=r"^(https?|file)://")] | None
+    """Folder in which archives and weights are looked for first: http(s):// or file://; null: none."""
+    broken: Literal["error", "skip"]
+    """Images that cannot be decoded: error names them and stops; skip leaves them out, counts and names them."""
+    store_gib: NonNegativeFloat
+    """Largest size on disk of the decoded images of one data set, in GiB; 0: decode in every epoch."""
+    near_duplicates: bool
+    """Whether to search different splits for images that look alike (30 s for 10^9 pairs)."""
+    train_per_class: PositiveInt | None = None
+    """Largest number of train images of each class; null: all. sweep=images_per_class shows how accuracy grows with
+    it."""
 
 
-class PhaseConfig(StrictModel):
-    """`epochs` are counted, `share` is a fraction of all epochs; a phase with neither takes what the others leave.
+class FeatureCacheConfig(StrictModel):
+    """The cache of the outputs of frozen stages."""
 
-    Keys of the mappings are words for stages, as in `train`; of several that mean a stage the last one counts.
-    `unfreeze`: stages that join one after another, from the output to the input, as evenly as the epochs allow.
-    `learning_rate`, `weight_decay`: multipliers; `layer_decay`: a further factor for each stage away from the head.
-    `parameters`: which of a trained stage's parameters train. `batchnorm`: `eval` uses the running statistics and
-    leaves them; `statistics` uses the batch's and updates the running ones, with weight and bias frozen; `train`
-    trains those too. Without a word, BatchNorm trains where its stage does.
-    """
-
-    train: Annotated[list[NonEmptyStr], Field(min_length=1)]
-    learning_rate: dict[NonEmptyStr, NonNegativeFloat]
-    epochs: PositiveInt | None = None
-    fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    unfreeze: list[NonEmptyStr] = []
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    parameters: dict[NonEmptyStr, ParameterKind] = {}
-    weight_decay: dict[NonEmptyStr, NonNegativeFloat] = {}
-    batchnorm: dict[NonEmptyStr, BatchNormMode] = {}
-    restart: list[Literal["optimizer", "scheduler"]] = []
-
-
-class StrategyConfig(StrictModel):
-    """`l2_sp`: L2-SP (Li et al. 2018), the strength of a pull of trained backbone weights towards the source's;
-    it takes the place of weight decay there."""
-
-    name: NonEmptyStr
-    init: Literal["pretrained", "random"]
-    phases: Annotated[dict[NonEmptyStr, PhaseConfig], Field(min_length=1)]
-    l2_sp: NonNegativeFloat = 0.0
-
-
-class OptimizerConfig(StrictModel):
-    """`name` is one of torch.optim, in any case, or the path of a class, module.Class. `arguments` go to its
-    constructor, lists as tuples, beside those that thaw gives."""
-
-    name: NonEmptyStr
-    learning_rate: PositiveFloat
-    weight_decay: NonNegativeFloat
-    decay_norms_and_biases: bool
-    arguments: dict[NonEmptyStr, Any]
-
-
-class Schedule(StrictModel):
-    name: str
-    interval: Literal["step", "epoch"]
-
-
-class WarmupSchedule(Schedule):
-    warmup_epochs: NonNegativeFloat
-
-
-class ConstantSchedule(WarmupSchedule):
-    name: Literal["constant"]
-
-
-class StepSchedule(WarmupSchedule):
-    name: Literal["step"]
-    step_size: PositiveInt
-    gamma: Annotated[float, Field(gt=0, le=1)]
-
-
-class MultiStepSchedule(WarmupSchedule):
-    name: Literal["multi_step"]
-    milestones: Annotated[list[PositiveInt], Field(min_length=1)]
-    gamma: Annotated[float, Field(gt=0, le=1)]
-
-
-class CosineSchedule(WarmupSchedule):
-    name: Literal["cosine"]
-    min_lr_ratio: Probability
-
-
-class PolynomialSchedule(WarmupSchedule):
-    name: Literal["polynomial"]
-    power: PositiveFloat
-    min_lr_ratio: Probability
-
-
-class PlateauSchedule(WarmupSchedule):
-    name: Literal["plateau"]
-    patience: NonNegativeInt
-    gamma: Annotated[float, Field(gt=0, lt=1)]
-    threshold: Fraction
-    min_lr_ratio: Probability
-
-
-class OneCycleSchedule(Schedule):
-    name: Literal["one_cycle"]
-    pct_start: Annotated[float, Field(gt=0, lt=1)]
-    div_factor: Annotated[float, Field(ge=1)]
-    final_div_factor: Annotated[float, Field(ge=1)]
-
-
-class RandomResizedCropConfig(StrictModel):
-    scale: Interval
-    ratio: Interval
-    center: Annotated[float, Field(gt=0, le=1)] = 1.0
-
-
-class HorizontalFlipConfig(StrictModel):
-    probability: Probability
-
-
-class RotationConfig(StrictModel):
-    degrees: Annotated[float, Field(ge=0, le=180)]
-
-
-class ColorJitterConfig(StrictModel):
-    brightness: Probability
-    contrast: Probability
-    saturation: Probability
-    hue: Annotated[float, Field(ge=0, le=0.5)]
-
-
-class RandomErasingConfig(StrictModel):
-    probability: Probability
-
-
-class MixingConfig(StrictModel):
-    alpha: PositiveFloat
-
-
-class AugmentConfig(StrictModel):
-    """In the order in which they act."""
-
-    policy: Literal["rand_augment", "trivial_augment"] | None = None
-    random_resized_crop: RandomResizedCropConfig | None = None
-    random_crop: bool = False
-    horizontal_flip: HorizontalFlipConfig | None = None
-    rotation: RotationConfig | None = None
-    color_jitter: ColorJitterConfig | None = None
-    random_erasing: RandomErasingConfig | None = None
-    mixup: MixingConfig | None = None
-    cutmix: MixingConfig | None = None
+    mode: Literal["auto", "off", "require"]
+    """auto: cache where it is exact and saves time; off: run every stage in every epoch; require: stop with the reason
+    if something cannot be cached."""
+    views: PositiveInt | None
+    """Augmented views of each train image that are cached. null: only what is exact, which is one view without
+    augmentation and two with mirror images alone; other augmentation is drawn in every epoch and not cached."""
+    gib: PositiveFloat
+    """Largest size on disk of all feature caches together, in GiB; the least recently used are deleted first."""
 
 
 class EarlyStoppingConfig(StrictModel):
+    """When a training ends early."""
+
     patience: PositiveInt
+    """Epochs without a better validation accuracy after which the training ends."""
 
 
 class EMAConfig(StrictModel):
+    """Exponential moving average of the weights over steps."""
+
     kind: Literal["ema"]
+    """Kind of average: exponential moving average over steps."""
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """Weight of the average in each update."""
 
 
 class SWAConfig(StrictModel):
+    """Stochastic weight averaging: the mean of the weights of the last epochs, with a learning rate that stays high."""
+
     kind: Literal["swa"]
+    """Kind of average: mean over the last epochs."""
     start: Fraction = 0.75
+    """Fraction of the epochs after which averaging starts."""
 
     def compute_first_epoch(self, epochs: int) -> int:
-        """The first, counted from 0, of `epochs` that joins the average."""
+        """Return the first of `epochs`, counted from 0, whose weights are averaged."""
         return math.ceil(round(self.start * epochs, 6))
 
 
@@ -331,57 +168,88 @@ TestTimeAugmentation = Literal["none", "flip", "five_crop", "ten_crop"]
 
 
 class TrainerConfig(StrictModel):
-    """`parallel` says what the processes of a run on several devices share out: `ddp` the images of each step, `fsdp`
-    also the weights, gradients and the optimizer's state; `auto` is ddp. With a word for it `devices: auto` is all GPUs
-    of the machine, or as many processes as torchrun or srun has started there, and `nodes: auto` their machines."""
+    """How long and on which hardware the network is trained."""
 
     epochs: PositiveInt
+    """Epochs of the whole training, all phases together."""
     batch_size: Annotated[int, Field(ge=2)]
+    """Images of a step on each device."""
     label_smoothing: Fraction
+    """Label smoothing of the cross-entropy loss."""
     accumulate_grad_batches: PositiveInt
+    """Batches whose gradients are added before each update of the weights."""
     gradient_clip_val: PositiveFloat | None
+    """Largest norm of all gradients together; null: no limit."""
     accelerator: Literal["auto", "cpu", "gpu"]
+    """Hardware; auto: a GPU if there is one."""
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """What several devices share. ddp: the images of each step; fsdp: also weights, gradients and optimizer state;
+    auto: ddp if `devices` is above 1."""
     devices: PositiveInt | Literal["auto"]
+    """Devices of each node, one process each. auto: one; with parallel ddp or fsdp all GPUs, or as many as torchrun or
+    srun started."""
     num_nodes: PositiveInt | Literal["auto"] = "auto"
+    """Machines. auto: one; with parallel ddp or fsdp as many as torchrun or srun started."""
     sync_batchnorm: bool = False
+    """Whether BatchNorm uses the images of all GPUs in training; false: those of its own GPU, with statistics averaged
+    after each epoch."""
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed", "64-true"]
+    """Precision of the computation. auto: bf16-mixed on a GPU that supports it, 16-mixed on others, 32-true on a
+    CPU."""
     deterministic: bool
+    """Whether every run with the same recipe gives the same bits."""
     threads: PositiveInt | None
+    """CPU threads of a step; null: one for each core."""
     num_workers: NonNegativeInt | None
+    """Processes that load batches; null: none on a CPU, up to 8 with a GPU."""
     early_stopping: EarlyStoppingConfig | None
+    """When to end the training early, for example {patience: 5}; null: never."""
     averaging: AveragingConfig | None = None
+    """Average of the weights, used for validation, best.ckpt and predictions; running statistics of BatchNorm are
+    averaged too. {kind: ema, decay: 0.999}: over steps; {kind: swa, start: 0.75}: over the last quarter of the epochs;
+    null: none."""
     class_balance: Literal["none", "weights", "sampling"] = "none"
+    """How unequal classes are balanced in training. weights: weights of the loss by inverse frequency; sampling: every
+    class is drawn equally often."""
     test_time_augmentation: TestTimeAugmentation = "none"
+    """Views of an image whose final predictions are averaged. flip: the mirror image too, unless mirroring changes the
+    class; five_crop: corners and center; ten_crop: both. Validation after each epoch uses one view."""
 
 
 class Recipe(StrictModel):
-    """A complete configuration: what `conf/` composes, checked."""
+    """A complete, validated configuration."""
 
-    dataset: Annotated[CaptchaDatasetConfig | FolderDatasetConfig | CsvDatasetConfig, Field(discriminator="kind")]
+    dataset: DatasetConfig
+    """The images and their classes."""
     backbone: BackboneConfig
+    """The network and its source weights."""
     head: HeadConfig
+    """The layers that replace the last layers of the source network."""
     strategy: StrategyConfig
+    """How the network is initialized and what trains in which phase."""
     optimizer: OptimizerConfig
-    scheduler: Annotated[
-        ConstantSchedule
-        | StepSchedule
-        | MultiStepSchedule
-        | CosineSchedule
-        | PolynomialSchedule
-        | PlateauSchedule
-        | OneCycleSchedule,
-        Field(discriminator="name"),
-    ]
+    """The optimizer."""
+    scheduler: SchedulerConfig
+    """The learning rate during a phase."""
     augment: AugmentConfig
+    """Random changes of train images."""
     trainer: TrainerConfig
+    """How long and on which hardware the network is trained."""
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    """Seed of splits, initial weights, order of batches and augmentation; nothing else is random."""
     output_dir: NonEmptyStr
+    """Folder in which run directories are created."""
     data: DataConfig
-    feature_cache: FeatureCacheConfig = FeatureCacheConfig(mode="auto", views=None, gib=50)
+    """Where data are stored and which images are used."""
+    feature_cache: FeatureCacheConfig = Field(
+        default_factory=lambda: FeatureCacheConfig(mode="auto", views=None, gib=50)
+    )
+    """The cache of the outputs of frozen stages."""
     resume: NonEmptyStr | None
-    notes: list[NonEmptyStr] = []
+    """Directory of an interrupted run, which continues with its own recipe; nothing else may be set then."""
+    notes: list[NonEmptyStr] = Field(default_factory=list)
+    """What a reader of the results must know; kept with them and printed next to them."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dicts, lists and scalars alone, as YAML, JSON and a checkpoint can hold them."""
+        """Return nested dicts, lists and scalars, as YAML, JSON and checkpoints hold them."""
         return self.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""A search as a command line describes it: its settings, and the space in which it looks for values."""
+"""Parse and check a search: its settings, and the space from which it chooses values."""
 
 from __future__ import annotations
 
@@ -28,21 +28,29 @@ VALIDATION_SPLIT_KEYS = (
 
 
 class SearchSettings(StrictModel):
-    """The keys of conf/hydra/sweeper/search.yaml, which says what they mean."""
+    """The settings of a search: the keys of `hydra.sweeper` in conf/hydra/sweeper/search.yaml."""
 
     trials: PositiveInt
+    """Trials in all, pruned ones included."""
     random_trials: NonNegativeInt
+    """Completed trials before TPE chooses values; until then they are drawn at random from the space."""
     pruner: Literal["median", "hyperband", "none"]
-    spared_trials: NonNegativeInt
-    spared_epochs: NonNegativeInt
+    """Which trials are stopped early. median: those worse, after an epoch, than the median of the trials before."""
+    n_startup_trials: NonNegativeInt
+    """Completed trials before the median pruner stops any."""
+    n_warmup_steps: NonNegativeInt
+    """First epochs of each trial in which it is not stopped."""
     batch: PositiveInt | None
+    """Trials whose values are chosen together, without knowing each other's results; null: the launcher's n_jobs,
+    else 1."""
     seed: NonNegativeInt
+    """Seed of the choice of values; the seed of the runs is a key of the recipe."""
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One key and what its value is chosen from. `values` are the ends of an interval, the numbers of a range, or
-    choices as they are typed. `prefix` is what an override of the key begins with."""
+    """One key and the values from which a search chooses. `values` are the ends of an interval, the numbers of a range,
+    or choices as they were typed. `prefix` is the start of an override of the key: "", "+" or "++"."""
 
     key: str
     prefix: str
@@ -53,11 +61,12 @@ class Dimension:
 
     @property
     def is_log_scale(self) -> bool:
+        """Whether values are drawn on a logarithmic scale."""
         return "log" in self.tags
 
     @property
     def num_values(self) -> int | None:
-        """How many values there are; None where they cannot be counted."""
+        """The number of values; None if they cannot be counted."""
         if self.kind != "interval":
             return len(self.values)
         low, high = self.values
@@ -65,20 +74,21 @@ class Dimension:
 
     @property
     def extreme_values(self) -> tuple[Any, ...]:
-        """The values between which all others lie; of choices all."""
+        """The lowest and the highest value; for choices all of them."""
         return self.values if self.kind == "choice" else tuple(dict.fromkeys((self.values[0], self.values[-1])))
 
     def format_override(self, value: Any) -> str:
+        """Return the override that sets the key to `value`."""
         return f"{self.prefix}{self.key}={value}"
 
 
 def is_search(shared_config: DictConfig) -> bool:
-    """Whether the sweep whose jobs share `shared` is a search of thaw's own."""
+    """Whether the sweep whose jobs share `shared_config` is a search by thaw."""
     return bool(shared_config.hydra.sweeper.get("_target_") == SWEEPER_TARGET)
 
 
 def parse_search_space(overrides: Sequence[Override]) -> tuple[list[Dimension], list[str]]:
-    """What is searched, and the overrides that all trials share. Of several of the same key the last counts."""
+    """Return the dimensions of the space and the overrides that all trials share; the last override of a key counts."""
     last_by_key = {override.get_key_element(): override for override in overrides}
     dimensions = [_build_dimension(override) for override in last_by_key.values() if override.is_sweep_override()]
     fixed_overrides = [
@@ -103,12 +113,12 @@ def _build_dimension(override: Override) -> Dimension:
 
 
 def _round_float(number: float) -> float:
-    """0.3 for 0.30000000000000004, as sums of steps have it."""
+    """Return 0.3 for 0.30000000000000004, which is a sum of steps."""
     return number if isinstance(number, int) else float(f"{number:.12g}")
 
 
 def extreme_points(overrides: Sequence[Override]) -> list[list[str]]:
-    """Jobs at the ends of the space: the first, those where one key has left its first end, and the last."""
+    """Return jobs at the ends of the space: the first, those that differ from it in one key, and the last."""
     dimensions, fixed_overrides = parse_search_space(overrides)
     lines_by_dimension = [
         [dimension.format_override(value) for value in dimension.extreme_values] for dimension in dimensions
@@ -124,7 +134,7 @@ def extreme_points(overrides: Sequence[Override]) -> list[list[str]]:
 
 
 def find_search_problems(shared_config: DictConfig, overrides: Sequence[Override]) -> Iterator[Problem]:
-    """Of a search as a whole; those of its trials are looked for at its corners."""
+    """Yield the problems of a search as a whole; those of its trials are found at the ends of the space."""
     if importlib.util.find_spec("optuna") is None:
         yield Problem("a search needs Optuna", "not installed", fix='pip install "thaw[search]"')
     settings = get_search_settings(shared_config)
@@ -132,7 +142,7 @@ def find_search_problems(shared_config: DictConfig, overrides: Sequence[Override
     dimensions, _ = parse_search_space(overrides)
     if not dimensions:
         yield Problem(
-            "nothing to search", "single values alone", "an interval, a range or several values", EXAMPLE_OVERRIDE
+            "nothing to search", "only single values", "an interval, a range or several values", EXAMPLE_OVERRIDE
         )
     problems = [problem for dimension in dimensions for problem in _find_dimension_problems(dimension)]
     yield from problems
@@ -141,7 +151,7 @@ def find_search_problems(shared_config: DictConfig, overrides: Sequence[Override
 
 
 def get_search_settings(shared_config: DictConfig) -> dict[str, Any]:
-    """The values of SearchSettings, unchecked."""
+    """Return the values of SearchSettings, unchecked."""
     values = OmegaConf.to_container(shared_config.hydra.sweeper, resolve=True)
     assert isinstance(values, dict)
     return {key: values[key] for key in SearchSettings.model_fields}
@@ -161,17 +171,17 @@ def _find_dimension_problems(dimension: Dimension) -> Iterator[Problem]:
     if unknown_tags := sorted(dimension.tags - {"log"}):
         yield Problem(subject, f"the tag {unknown_tags[0]}", "the tag log, or none")
     if not dimension.values or (dimension.kind == "interval" and dimension.values[0] >= dimension.values[1]):
-        yield Problem(subject, "nothing in it", "a low end, then a high one")
+        yield Problem(subject, "an empty range", "a low end, then a high one")
     elif dimension.is_log_scale and (dimension.kind != "interval" or dimension.values[0] <= 0):
         fix = f"{dimension.key}=tag(log,interval(LOW,HIGH)), or int(interval(LOW,HIGH)) in it"
         yield Problem(subject, "no logarithm", "an interval above 0", fix)
     if dimension.key in VALIDATION_SPLIT_KEYS:
-        got = "it decides which images are in validation"
+        got = "it decides which images are validation images"
         yield Problem(subject, got, "a search compares all trials on the same images", f"{dimension.key}=VALUE")
 
 
 def _check_trial_count(dimensions: Sequence[Dimension], num_trials: int) -> Iterator[Problem]:
-    """A trial is a function of its values: to try them twice tells nothing new."""
+    """Yield a problem if there are more trials than combinations: the same values always give the same result."""
     num_combinations = 1
     for dimension in dimensions:
         if dimension.num_values is None:
@@ -188,13 +198,13 @@ def _check_trial_count(dimensions: Sequence[Dimension], num_trials: int) -> Iter
 
 
 def check_search_validation(recipe: Recipe) -> Iterator[Problem]:
-    """Where it is certain that there is nothing that a search could go by."""
+    """Yield a problem if there are certainly no validation images, by which a search compares its trials."""
     dataset = recipe.dataset
     if isinstance(dataset, CaptchaDatasetConfig):
         if dataset.val == 0:
-            yield Problem("a search goes by validation images, and dataset.val=0 draws none", fix="dataset.val=10")
+            yield Problem("a search compares validation images, and dataset.val=0 draws none", fix="dataset.val=10")
         return
     validation_source = dataset.splits.val if isinstance(dataset, FolderDatasetConfig) else dataset.split_column
     if dataset.fractions.val == 0 and not validation_source:
-        subject = "a search goes by validation images, and dataset.fractions.val=0 cuts none"
+        subject = "a search compares validation images, and dataset.fractions.val=0 leaves none"
         yield Problem(subject, fix="dataset.fractions.val=0.15")

@@ -1,11 +1,11 @@
-"""What values a constructor takes, read from its source without importing it."""
+"""Find out which values a constructor takes, from its source and without importing it."""
 
 from __future__ import annotations
 
 import ast
 from typing import Any
 
-# What an argument may be: words for scalars, and for a pair or a triple a tuple of what its items may be.
+# The valid types of an argument: names of scalar types, and for a pair or a triple a tuple of the types of its items.
 ArgumentType = frozenset["str | tuple[ArgumentType, ...]"]
 ANY_TYPE: ArgumentType = frozenset({"anything"})
 SCALAR_NAMES = {"float": "number", "int": "integer", "bool": "boolean", "str": "text"}
@@ -19,7 +19,7 @@ PYTHON_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def parse_constructor_arguments(source: str, name: str) -> dict[str, ArgumentType]:
-    """The arguments of `name.__init__` in a module's source, without `self`, and what each may be."""
+    """Return the arguments of `name.__init__` in a module's `source`, without `self`, and their types."""
     matching_classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name)
     methods = (node for node in next(matching_classes).body if isinstance(node, ast.FunctionDef))
     arguments = next(method for method in methods if method.name == "__init__").args
@@ -48,7 +48,7 @@ def _infer_argument_type(annotation: ast.expr | None, default: ast.expr | None) 
 def _parse_annotation(node: ast.expr) -> ArgumentType:
     match node:
         case ast.Name("Tensor"):
-            return frozenset()  # no YAML holds one
+            return frozenset()  # YAML has no tensors
         case ast.Name(name) if name in SCALAR_NAMES:
             return frozenset({SCALAR_NAMES[name]})
         case ast.Constant(None):
@@ -65,7 +65,7 @@ def _parse_annotation(node: ast.expr) -> ArgumentType:
 
 
 def is_valid_value(value: Any, argument_type: ArgumentType) -> bool:
-    """Whether a value of YAML is one that `form` allows; true and false are no numbers."""
+    """Whether a value from YAML has the type `argument_type`; true and false are no numbers."""
     return any(_is_valid_member(value, member) for member in argument_type)
 
 
@@ -78,7 +78,7 @@ def _is_valid_member(value: Any, member: str | tuple[ArgumentType, ...]) -> bool
 
 
 def describe_argument_type(argument_type: ArgumentType) -> str:
-    """`form` in words: `number`, `boolean or null`, `[number, number]`."""
+    """Return the type in words: `number`, `boolean or null`, `[number, number]`."""
     return " or ".join(
         sorted(map(_describe_member, argument_type), key=lambda description: (description == "null", description))
     )

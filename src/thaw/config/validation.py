@@ -1,44 +1,50 @@
-"""Composed values -> a checked Recipe, or every fault at once in the words of the command line."""
+"""Validate composed values: return a Recipe, or report every problem at once in terms of the command line."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from thaw.config.catalog import read_optimizer_arguments, resolve_torch_optimizer
 from thaw.config.consistency import Rule, find_contradictions
-from thaw.config.errors import Problem, UserError, find_closest_name, format_names
+from thaw.config.errors import Problem, UserError, find_closest_name, format_names, format_value
+from thaw.config.guesses import VALUE_GUESSES
+from thaw.config.reference import find_fields, iter_literals, iter_models
+from thaw.config.renamed_keys import find_new_key
 from thaw.config.schema import Recipe
+from thaw.config.suggestions import suggest_for_key
 
 KeyPath = tuple[str | int, ...]
 
 
 def validate_recipe(values: Mapping[str, Any], rules: Sequence[Rule] | None = None) -> Recipe:
-    """The recipe that `values` describe. `rules` are which contradictions are looked for, by default all: of what was
-    trained somewhere else, weights and folders need not be here.
+    """Return the recipe with `values`. `rules` are the contradictions to look for, by default all; a recipe of a model
+    that was trained on another machine needs fewer, because weights and folders need not exist here.
 
     Raises:
-        UserFault: with every unknown key, wrong type, value out of range and contradiction.
+        UserError: with every unknown key, wrong type, value out of range and contradiction.
     """
     keyed_problems = find_problems(values, rules)
     if keyed_problems:
-        raise UserError("the recipe is not valid", [problem for _, problem in keyed_problems])
+        raise UserError("the recipe is not valid.", [problem for _, problem in keyed_problems])
     return Recipe.model_validate(values)
 
 
 def find_problems(values: Mapping[str, Any], rules: Sequence[Rule] | None = None) -> list[tuple[str, Problem]]:
-    """Pairs of the dotted key to blame and its fault; contradictions are looked for where all else is right."""
+    """Return pairs of a dotted key and its problem. Contradictions are looked for only if every value is valid."""
     unset_problems = [(key, Problem(f"{key} has no value yet", fix=f"{key}=VALUE")) for key in _find_unset_keys(values)]
     try:
         conflicts = find_contradictions(Recipe.model_validate(values), rules)
         return [*unset_problems, *((key, problem) for key, problem in conflicts if key not in dict(unset_problems))]
     except ValidationError as error:
         details = sorted(
-            error.errors(include_url=False), key=lambda detail: _format_key(_extract_key_path(detail, values))
+            _drop_missing_keys_that_have_old_names(error.errors(include_url=False)),
+            key=lambda detail: _format_key(_extract_key_path(detail, values)),
         )
         details_by_key = groupby(details, key=lambda detail: _format_key(_extract_key_path(detail, values)))
         return [
@@ -51,8 +57,17 @@ def find_problems(values: Mapping[str, Any], rules: Sequence[Rule] | None = None
         ]
 
 
+def _drop_missing_keys_that_have_old_names(details: Sequence[Any]) -> list[Any]:
+    """Leave out keys that are only missing because they have their names of version 0.1."""
+    unknown_keys = [_format_key(detail["loc"]) for detail in details if detail["type"] == "extra_forbidden"]
+    renamed_keys = {find_new_key(key) for key in unknown_keys}
+    return [
+        detail for detail in details if detail["type"] != "missing" or _format_key(detail["loc"]) not in renamed_keys
+    ]
+
+
 def _find_unset_keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted keys whose YAML says `???`: they have no sensible default."""
+    """Yield the dotted keys whose value is `???`: they have no sensible default."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _find_unset_keys(value, f"{prefix}{key}.")
@@ -63,7 +78,7 @@ def _find_unset_keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[st
 def _build_problem(key: str, details: Sequence[Any], values: Mapping[str, Any]) -> Problem:
     error_type, key_path = details[0]["type"], _extract_key_path(details[0], values)
     if error_type == "extra_forbidden":
-        return build_unknown_key_problem(key_path, values)
+        return _build_unknown_key_problem(key_path, values)
     if error_type == "missing":
         return Problem(f"{key} is missing", fix=f"{key}=VALUE")
     got = details[0]["input"]
@@ -73,18 +88,62 @@ def _build_problem(key: str, details: Sequence[Any], values: Mapping[str, Any]) 
     valid = " or ".join(dict.fromkeys(_describe_valid_values(detail) for detail in details))
     closest = find_closest_name(str(got), re.findall(r"'([^']+)'", valid))
     got_text = "null" if got is None else f"{got!r} ({type(got).__name__})"
-    return Problem(f"{key}={_format_value(got)}", got_text, valid, f"{key}={closest}" if closest else "")
+    fix = VALUE_GUESSES.get(key, {}).get(format_value(got).lower()) or closest
+    return Problem(f"{key}={format_value(got)}", got_text, valid, f"{key}={fix}" if fix else "")
 
 
-def build_unknown_key_problem(key_path: KeyPath, values: Mapping[str, Any]) -> Problem:
-    """The fault of a key that the schema has no place for, with the keys beside it and the nearest one."""
+def _build_unknown_key_problem(key_path: KeyPath, values: Mapping[str, Any]) -> Problem:
+    """Return the problem of a key that the schema does not have, with its siblings and the key that is meant."""
+    key, value = _flatten(key_path, _get_value(key_path, values))
+    if suggestion := suggest_for_key(_format_key(key), value):
+        return replace(suggestion, subject=f"{_format_key(key_path)}: no such key")
     *parents, last_key = key_path
     siblings = _list_keys(tuple(parents), values)
-    closest = find_closest_name(str(last_key), siblings)
-    fix = _format_assignment((*parents, closest), _get_value(key_path, values)) if closest else "leave it out"
     if parents == ["optimizer"] and last_key in _get_optimizer_arguments(values):
-        fix = _format_assignment(("optimizer", "arguments", last_key), _get_value(key_path, values))
+        target: KeyPath | None = ("optimizer", "arguments", last_key)
+    elif closest := find_closest_name(str(last_key), siblings):
+        target = (*parents, closest)
+    else:
+        target = _find_key_elsewhere(str(key[-1]), values)
+    fix = _format_assignment(target, _get_value(key_path, values)) if target else "leave it out"
     return Problem(f"{_format_key(key_path)}: no such key", valid=format_names(siblings), fix=fix)
+
+
+def _find_key_elsewhere(name: str, values: Mapping[str, Any]) -> KeyPath | None:
+    """Return the only key of the recipe whose last part is `name` or close to it; None: there is none, or several."""
+    keys = list(_iter_keys(Recipe, values, ()))
+    names = [str(key[-1]) for key in keys]
+    closest = name if name in names else find_closest_name(name, names, min_similarity=0.8)
+    matches = [key for key in keys if key[-1] == closest]
+    return matches[0] if len(matches) == 1 else None
+
+
+def _iter_keys(model: type[BaseModel], values: Mapping[str, Any], prefix: KeyPath) -> Iterator[KeyPath]:
+    """Yield the keys of `model` and of its sections, in the variants that `values` choose."""
+    for name, field in model.model_fields.items():
+        yield (*prefix, name)
+        section, is_dict = values.get(name), get_origin(field.annotation) is dict
+        if isinstance(section, Mapping) and not is_dict and list(iter_models(field.annotation)):
+            yield from _iter_keys(_select_model(field.annotation, section), section, (*prefix, name))
+
+
+def suggest_value(key: str, value: Any) -> str:
+    """Return what to give `key` instead of `value`: the value that is meant, else VALUE; empty if `value` is valid."""
+    fields = find_fields(key)
+    annotations: list[Any] = [Annotated[field.annotation, field] for field in fields]
+    if any(_is_valid(TypeAdapter(annotation), value) for annotation in annotations):
+        return ""
+    text = format_value(value)
+    literals = [str(choice) for field in fields for choice in iter_literals(field.annotation)]
+    return VALUE_GUESSES.get(key, {}).get(text.lower()) or find_closest_name(text, literals) or "VALUE"
+
+
+def _is_valid(adapter: TypeAdapter[Any], value: Any) -> bool:
+    try:
+        adapter.validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def _get_optimizer_arguments(values: Mapping[str, Any]) -> Collection[str]:
@@ -92,17 +151,18 @@ def _get_optimizer_arguments(values: Mapping[str, Any]) -> Collection[str]:
     return read_optimizer_arguments(name) if name else ()
 
 
-def _format_assignment(key_path: KeyPath, value: Any) -> str:
-    """What to type: `traner.epochs=3` comes here as {"epochs": 3} under the wrong key."""
+def _flatten(key_path: KeyPath, value: Any) -> tuple[KeyPath, Any]:
+    """Return the key and the value that were typed: `traner.epochs=3` is {"epochs": 3} under the key `traner`."""
     while isinstance(value, Mapping) and len(value) == 1:
         ((key, value),) = value.items()
         key_path = (*key_path, key)
-    return f"{_format_key(key_path)}={'...' if isinstance(value, Mapping) else _format_value(value)}"
+    return tuple(map(str, key_path)), value
 
 
-def _format_value(value: Any) -> str:
-    """As a command line has it, not as Python does."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+def _format_assignment(key_path: KeyPath, value: Any) -> str:
+    """Return the override that sets the key."""
+    key_path, value = _flatten(key_path, value)
+    return f"{_format_key(key_path)}={'...' if isinstance(value, Mapping) else format_value(value)}"
 
 
 def _get_value(key_path: KeyPath, values: Any) -> Any:
@@ -123,7 +183,7 @@ def _format_key(key_path: KeyPath) -> str:
 
 
 def _extract_key_path(detail: Any, values: Any) -> KeyPath:
-    """The path within `values`: pydantic's location also names union members, which no user has typed."""
+    """Return the path within `values`: pydantic's location also names union members, which no user typed."""
     location, key_path = detail["loc"], []
     for item in location:
         is_present = (
@@ -147,8 +207,8 @@ def _list_keys(key_path: KeyPath, values: Any) -> list[str]:
 
 
 def _select_model(annotation: Any, values: Any) -> type[BaseModel]:
-    """Of the models that `annotation` admits, the one whose discriminating field has the value given."""
-    models = list(_iter_models(annotation))
+    """Return the model in `annotation` whose discriminating field has the value in `values`, else the first."""
+    models = list(iter_models(annotation))
     matching_models = [
         model for model in models if all(_is_valid_for_model(model, key, values.get(key)) for key in ("kind", "name"))
     ]
@@ -158,10 +218,3 @@ def _select_model(annotation: Any, values: Any) -> type[BaseModel]:
 def _is_valid_for_model(model: type[BaseModel], key: str, value: Any) -> bool:
     field = model.model_fields.get(key)
     return field is None or get_origin(field.annotation) is not Literal or value in get_args(field.annotation)
-
-
-def _iter_models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for nested_annotation in get_args(annotation):
-        yield from _iter_models(nested_annotation)

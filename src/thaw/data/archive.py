@@ -1,4 +1,4 @@
-"""Archives -> folders. Nothing leaves the target folder, and nothing half-unpacked is taken for complete."""
+"""Extract archives to folders. No file leaves the target folder, and the target is complete or absent."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from thaw.config.errors import Problem, UserError
 from thaw.system.cache_folder import build_folder_once
 
-MAX_UNPACKED_BYTES = 200 << 30  # unpacked; ImageNet is 150 GiB
-MAX_COMPRESSION_RATIO = 200  # unpacked to packed; images hardly shrink, a bomb shrinks a thousandfold
-ARCHIVE_ERRORS = (  # damaged, encrypted, packed by an unknown method, or names that are no text
+MAX_UNPACKED_BYTES = 200 << 30  # ImageNet takes 150 GiB
+MAX_COMPRESSION_RATIO = 200  # unpacked to packed bytes; images hardly shrink, a bomb shrinks a thousandfold
+ARCHIVE_ERRORS = (  # damaged or encrypted files, unknown compression methods, names that cannot be decoded
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
@@ -28,12 +28,13 @@ ARCHIVE_ERRORS = (  # damaged, encrypted, packed by an unknown method, or names 
 
 
 def extract_archive(archive: Path, target: Path, inner: str | None = None) -> Path:
-    """`target`, holding what is in `archive` (zip, tar, tar.gz, tar.bz2, tar.xz). Where `archive` holds another one
-    named `inner`, in whatever folder, `target` holds what is in that one, and nothing else.
+    """Extract `archive` (zip, tar, tar.gz, tar.bz2, tar.xz) to the folder `target` and return it.
+
+    If the archive contains another archive named `inner`, in any folder, `target` gets only the content of that one.
 
     Raises:
-        UserFault: for a file that is no archive, or one that would write outside `target`, link out of it, make device
-            files, or grow past `MOST_RATIO`.
+        UserError: if the file is not an archive, would write outside `target`, links out of it, creates device files,
+            or unpacks to more than MAX_UNPACKED_BYTES or MAX_COMPRESSION_RATIO times its size.
     """
     return build_folder_once(target, lambda folder: _extract_nested(archive, folder, inner))
 
@@ -51,7 +52,7 @@ def _extract_nested(archive: Path, folder: Path, inner: str | None) -> None:
 
 
 def find_nested_archive(folder: Path, name: str) -> Path | None:
-    """The file called `name` in `folder` or below, the outermost of several; None where there is none."""
+    """Return the file called `name` in `folder` or below: the outermost of several, or None."""
     candidates = [path for path in folder.rglob(name) if path.is_file()]
     return min(candidates, key=lambda path: len(path.parts), default=None)
 
@@ -77,7 +78,7 @@ def _extract(archive: Path, folder: Path) -> None:
     except OSError as error:
         if error.errno is not None:
             raise
-        raise _archive_error(archive, str(error)) from error  # bz2 and gzip say so of damaged data; a disk has a number
+        raise _archive_error(archive, str(error)) from error  # bz2 and gzip report damaged data without errno
 
 
 def _extract_zip(archive: Path, folder: Path) -> None:
@@ -87,15 +88,15 @@ def _extract_zip(archive: Path, folder: Path) -> None:
             is_inside = (folder / member.filename).resolve().is_relative_to(folder.resolve())
             if not is_inside or member.filename.startswith(("/", "\\")):
                 raise _archive_error(archive, f"{member.filename!r} would be written outside the folder")
-            zip_archive.extract(member, folder)  # extract() writes links as plain files, so none can lead out
+            zip_archive.extract(member, folder)  # extract() writes links as plain files: none can lead out
 
 
 def _extract_tar(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as tar_archive:
         _check_unpacked_size(archive, sum(member.size for member in tar_archive))
-        tar_archive.extractall(folder, filter="data")  # refuses paths and links that lead out, devices (PEP 706)
+        tar_archive.extractall(folder, filter="data")  # rejects devices, and paths and links that lead out (PEP 706)
         assert tar_archive.fileobj is not None
-        while tar_archive.fileobj.read(1 << 20):  # to the end, where gzip compares its check sum
+        while tar_archive.fileobj.read(1 << 20):  # gzip verifies its checksum at the end of the file
             pass
 
 
@@ -109,6 +110,6 @@ def _check_unpacked_size(archive: Path, unpacked_size: int) -> None:
 
 def _archive_error(archive: Path, reason: str) -> UserError:
     return UserError(
-        "the archive was not unpacked.",
-        [Problem(str(archive), reason, fix="fetch it again, or unpack it by hand and give the folder")],
+        "the archive cannot be extracted.",
+        [Problem(str(archive), reason, fix="download it again, or extract it yourself and set dataset.root=FOLDER")],
     )

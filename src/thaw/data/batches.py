@@ -1,4 +1,4 @@
-"""Store -> batches. Order and augmentation are functions of (seed, epoch, sample), whoever loads them and when."""
+"""Load batches from an image store. Order and augmentation depend only on (seed, epoch, sample)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,21 @@ from thaw.data.class_balance import balanced_sample
 from thaw.data.image_store import ImageStore, LazyImageStore
 from thaw.data.test_time_augmentation import build_views, center_crop
 
-EVALUATION_EPOCH = -1  # the epoch of images that are not augmented
+EVALUATION_EPOCH = -1  # the epoch number of images that are not augmented
 
 
 class Batch(NamedTuple):
-    """`images` uint8 [n, 3, height, width], `labels` int64 [n], `positions` in the table of samples int64 [n]. `drawn`
-    is what augmentation is to do to them (`changes.changed`); without it the images are of the network's size, and with
-    `Images.views` they are uint8 [n, views, 3, size, size]. With a `depth`, `images` are what the leading `depth`
-    stages of the network have made of them."""
+    """One batch.
+
+    Attributes:
+        images: uint8 [n, 3, height, width]; uint8 [n, views, 3, size, size] in evaluation with views; with a `depth`,
+            the output of the leading `depth` stages of the network.
+        labels: int64 [n].
+        positions: positions in `Samples.samples`, int64 [n].
+        augmentation_params: parameters for `transforms.apply_augmentation`; if empty, images have the network's input
+            size.
+        depth: number of stages that `images` have passed through; 0 for pixels.
+    """
 
     images: Tensor
     labels: Tensor
@@ -34,11 +41,12 @@ class Batch(NamedTuple):
 
 @dataclass
 class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Lists of (epoch, position): `positions` shuffled by (seed, epoch), `batch_size` at a time, for each of `world`
-    processes its own share of every batch.
+    """Yield lists of (epoch, position): `positions` shuffled by (seed, epoch), `batch_size` for each of `world_size`
+    processes; process `rank` gets its share of every batch.
 
-    A last batch of one sample for some process joins the one before: BatchNorm cannot normalise a single vector. With
-    the `labels` of all samples the classes are drawn equally often, copies being numbered as `evenly_drawn` says.
+    A last batch with one sample for some process is merged into the one before, because BatchNorm cannot normalize a
+    single vector. If `labels` of all samples are given, the classes are drawn equally often (see `balanced_sample` for
+    the numbers of copies).
     """
 
     positions: np.ndarray
@@ -50,6 +58,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     labels: np.ndarray | None = None
 
     def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that the next iteration yields."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -70,8 +79,10 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
             yield order[self._get_batch_slice(batch_index)][self.rank :: self.world_size]
 
     def compute_batch_weight(self, batch_index: int) -> float:
-        """What a mean over this process' share of batch `number` counts in the mean of all processes' means, so that
-        every image counts the same; 1 where the shares are equal."""
+        """Return the weight of this process's mean over batch `batch_index` in the mean over all processes.
+
+        The weights make every image count the same; they are 1 if all processes have equally many images.
+        """
         count = len(self.positions[self._get_batch_slice(batch_index)])
         return len(range(self.rank, count, self.world_size)) * self.world_size / count
 
@@ -85,8 +96,10 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
 
 @dataclass
 class SequentialBatchSampler(Sampler[list[tuple[int, int]]]):
-    """`positions` as they stand, seen as in `epoch`; for each of `world` processes every `world`-th of them, in as many
-    batches as any other has: weights that lie in pieces are put together batch by batch, by all processes at once."""
+    """Yield lists of (epoch, position) in the order of `positions`; process `rank` gets every `world_size`-th of them.
+
+    All processes get the same number of batches, because sharded weights are gathered for each batch by all of them.
+    """
 
     positions: np.ndarray
     batch_size: int
@@ -107,15 +120,17 @@ class SequentialBatchSampler(Sampler[list[tuple[int, int]]]):
         rank_positions = self.positions[self.rank :: self.world_size]
         starts = list(range(0, len(rank_positions), self.batch_size))
         if len(starts) < len(self):
-            starts.append(len(rank_positions) - 1)  # the others have one image more, a batch of its own
+            starts.append(len(rank_positions) - 1)  # the other processes have one image more, in a batch of its own
         if starts:
             yield from np.split(rank_positions, starts[1:])
 
 
 @dataclass
 class ImageDataset(Dataset[Batch]):
-    """Cuts batches for a network of `size` x `size` pixels from the store. `labels` is int64 [samples]. `views` is what
-    evaluation sees of an image (`views.views_of`)."""
+    """Load batches from a store for a network of `size` x `size` pixels.
+
+    `labels` is int64 [samples]. `views` is the kind of views in evaluation (see `test_time_augmentation.build_views`).
+    """
 
     store: ImageStore | LazyImageStore
     labels: np.ndarray
@@ -125,7 +140,7 @@ class ImageDataset(Dataset[Batch]):
     views: str = "none"
 
     def __getitems__(self, indices: list[tuple[int, int]]) -> Batch:
-        """All `wanted` are of one epoch. Copies of a sample (`balance.evenly_drawn`) are augmented differently."""
+        """Load a batch of (epoch, position), all of one epoch. Copies of a sample are augmented differently."""
         epoch, copies = indices[0][0], np.array([position for _, position in indices])
         positions = copies % len(self.labels)
         params: dict[str, Tensor] = {}
@@ -146,7 +161,7 @@ class ImageDataset(Dataset[Batch]):
 
 
 def pad_to_canvas(images: list[Tensor]) -> tuple[Tensor, np.ndarray]:
-    """uint8 [n, 3, height, width] of the largest sides, each image in its upper left, and int64 sides [n, 2]."""
+    """Pad images to the largest height and width: uint8 [n, 3, height, width], and their own sizes, int64 [n, 2]."""
     image_sizes = np.array([image.shape[1:] for image in images])
     canvas = torch.zeros((len(images), 3, *image_sizes.max(0)), dtype=torch.uint8)
     for padded, image in zip(canvas, images, strict=True):
@@ -157,6 +172,7 @@ def pad_to_canvas(images: list[Tensor]) -> tuple[Tensor, np.ndarray]:
 def build_dataloader(
     dataset: ImageDataset, batch_sampler: EpochBatchSampler | SequentialBatchSampler, num_workers: int, pin_memory: bool
 ) -> DataLoader[Batch]:
+    """Build a data loader that yields whole batches of `dataset` and leaves torch's global generator unchanged."""
     return DataLoader(
         dataset,
         batch_sampler=batch_sampler,
@@ -164,7 +180,7 @@ def build_dataloader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        generator=torch.Generator(),  # else each new iterator would draw a number that the network's dropout is to get
+        generator=torch.Generator(),  # otherwise each iterator advances the global generator of dropout
     )
 
 

@@ -1,4 +1,4 @@
-"""Single captcha characters as an image folder, drawn by the `captcha` package."""
+"""Draw single captcha characters as an image folder, with the `captcha` package."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from thaw.system.files import write_text
 
 
 def build_captcha_folder(characters: str, counts: Mapping[str, int], side: int, seed: int, cache_dir: Path) -> Path:
-    """A folder SPLIT/CHARACTER/0000.png with `counts[split]` images of each character, `side` x `side` pixels.
+    """Return a folder SPLIT/CHARACTER/0000.png with `counts[split]` images of each character, `side` x `side` pixels.
 
-    An image is a function of (seed, split, character, number) and the package's version alone, so more images a class
-    leave the earlier ones as they are.
+    An image depends only on (seed, split, character, number) and the versions of captcha and Pillow, so a larger count
+    leaves the earlier images unchanged. The folder is drawn once and then read from the cache.
     """
     package_versions = {name: version(name) for name in ("captcha", "pillow")}
     key = compute_cache_key(characters=characters, counts=dict(counts), side=side, seed=seed, drawn_by=package_versions)
@@ -43,8 +43,11 @@ def _draw_class(folder: Path, count: int, character: str, side: int, seed: str) 
 def generate_captchas(
     characters: str, count: int, length: int, side: int, seed: int
 ) -> Iterator[tuple[str, Image.Image]]:
-    """Strings of `length` of the `characters`, and their pictures: single characters side by side, each drawn as those
-    that are trained on, with chance of its own. Captcha n is a function of the other arguments and n."""
+    """Yield `count` captchas of `length` random `characters`: the text and an image of its characters side by side.
+
+    Each character is drawn as the training images are, with a seed of its own. Captcha n depends only on n and the
+    arguments other than `count`.
+    """
     for number in range(count):
         captcha_seed = f"captchas/{seed}/{number}"
         text = "".join(random.Random(captcha_seed).choices(characters, k=length))
@@ -55,7 +58,7 @@ def generate_captchas(
 
 
 def draw_captcha(text: str, side: int, seed: str) -> Image.Image:
-    """`text` on `side` x `side` pixels a character; the same pixels for the same seed."""
+    """Draw `text` with `side` x `side` pixels per character; the same seed gives the same pixels."""
     captcha_module = _load_captcha_module(random.Random(seed))
     scale = side / 64  # the package's own font sizes, 42 to 56, fill 64 pixels
     font_sizes = tuple(round(size * scale) for size in (42, 50, 56))
@@ -64,7 +67,7 @@ def draw_captcha(text: str, side: int, seed: str) -> Image.Image:
 
 
 class _SeededSecrets:
-    """The three functions of `secrets` that the captcha package calls, from a seeded generator."""
+    """Replace the three functions of `secrets` that the captcha package calls by a seeded generator's."""
 
     def __init__(self, rng: random.Random) -> None:
         self.randbelow = rng.randrange
@@ -73,8 +76,10 @@ class _SeededSecrets:
 
 
 def _load_captcha_module(rng: random.Random) -> ModuleType | Any:
-    """A private copy of `captcha.image` that draws from `generator`: the package itself takes its chance from the
-    operating system, and changing that for everyone in the process would be a side effect."""
+    """Load a private copy of `captcha.image` that draws from `rng`.
+
+    The package itself uses the operating system's random numbers, and patching it would affect the whole process.
+    """
     spec = importlib.util.find_spec("captcha.image")
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""What makes up for classes of unequal size: a weight a class, or images drawn so that every class comes as often."""
+"""Compensate for classes of unequal size: by a weight per class, or by drawing every class equally often."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import numpy as np
 
 
 def class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """float32 [classes], inversely proportional to how often each occurs in int64 `labels` [n]; their mean over the
-    images is 1, so the learning rate means the same. 0 for a class that does not occur."""
+    """Return weights, float32 [classes], inversely proportional to the frequency of each class in `labels`, int64 [n].
+
+    Their mean over the images is 1, so that the learning rate keeps its meaning. A class without images has weight 0.
+    """
     counts = np.bincount(labels, minlength=num_classes)
     weights = np.where(counts > 0, len(labels) / (np.maximum(counts, 1) * np.count_nonzero(counts)), 0.0)
     return weights.astype(np.float32)
 
 
 def balanced_sample(positions: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As many samples as there are `positions`, int64 [n], each class as often as the next but for one image, class by
-    class. `labels` is int64 [samples], of all samples that `positions` may name.
+    """Draw as many samples as there are `positions`, int64 [n], with equal numbers of each class, class by class.
 
-    Within a class every image comes equally often but for one time. A sample's k-th further copy is its position plus k
-    times the count of samples: a number of its own, so that it is augmented in its own way.
+    The numbers of two classes, and of two images of a class, differ by at most 1. `labels` is int64 [samples], the
+    labels of all samples that `positions` may refer to. The k-th further copy of a sample is numbered position +
+    k * samples, so that each copy is augmented differently.
     """
     candidate_labels = labels[positions]
-    present_classes = rng.permutation(
-        np.unique(candidate_labels)
-    )  # whichever are first get the images that are left over
+    present_classes = rng.permutation(np.unique(candidate_labels))  # the first ones get the remaining images
     quotas = np.full(len(present_classes), len(positions) // len(present_classes))
     quotas[: len(positions) % len(present_classes)] += 1
     positions_per_class = [

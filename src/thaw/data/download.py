@@ -1,4 +1,4 @@
-"""Files from the network, a mirror or a folder: verified, resumed, fetched once by all processes."""
+"""Download files from the network, a mirror or a folder: verified, resumable, and once for all processes."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionEr
 
 
 class DownloadError(Exception):
-    """No address gave the file whole; the message says what each of them answered."""
+    """No URL provided the complete file; the message contains the answer of each."""
 
 
 def download(url: str, checksum: str, target: Path, mirror: str | None = None) -> Path:
-    """`target`, holding the file at `url` whose `checksum` ("sha256:HEX"; a prefix of the digits will do) is right.
+    """Download `url` to the file `target`, verify its `checksum` and return `target`.
 
-    A mirror is asked first, for the file of the same name. What broke off is continued where it stopped; a wrong file
-    is fetched anew from its start.
+    `checksum` is "ALGORITHM:HEX"; a prefix of the digits is enough. A mirror is tried first, for the file of the same
+    name. An interrupted download resumes where it stopped; a file with a wrong checksum is downloaded again.
 
     Raises:
-        NotFetched: where no address gives it.
-        UserFault: where the disk is full or the folder cannot be written.
+        DownloadError: if no URL provides the file.
+        UserError: if the disk is full or the folder is not writable.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -52,13 +52,13 @@ def download(url: str, checksum: str, target: Path, mirror: str | None = None) -
 
 
 def list_urls(url: str, mirror: str | None) -> list[str]:
-    """Where the file is looked for, in order."""
+    """Return the URLs of the file in the order in which they are tried."""
     name = Path(urlsplit(url).path).name
     return [f"{mirror.rstrip('/')}/{name}", url] if mirror else [url]
 
 
 def has_checksum(file: Path, checksum: str) -> bool:
-    """Whether the digest of `file` begins with the digits of `checksum`."""
+    """Return whether the digest of `file` begins with the digits of `checksum`."""
     algorithm, digits = checksum.split(":", 1)
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest().startswith(digits)
@@ -83,26 +83,30 @@ def _download_from_any(urls: list[str], checksum: str, target: Path) -> None:
                 if has_checksum(partial_file, checksum):
                     partial_file.replace(target)
                     return
-                failures.append(f"{url}: a file with another checksum than {checksum}")
+                failures.append(f"{url}: a file with a checksum other than {checksum}")
                 partial_file.unlink()
             time.sleep(0.2 * 2**attempt)
     raise DownloadError("; ".join(dict.fromkeys(failures)))
 
 
 def _is_unreachable(error: Exception) -> bool:
-    """No name, no route, nobody listening: asking again in a second changes nothing."""
+    """Return whether the host is unknown, has no route or refuses connections, so that a retry cannot help."""
     reason = getattr(error, "reason", error)
     return isinstance(reason, OSError) and not isinstance(reason, TimeoutError | ConnectionResetError)
 
 
 def _resume_download(url: str, partial_file: Path) -> None:
-    """Appends to `partial` what is missing of it; raises EOFError where the connection ends before the file does."""
+    """Append the missing bytes to `partial_file`.
+
+    Raises:
+        EOFError: if the connection ends before the file is complete.
+    """
     existing_bytes = partial_file.stat().st_size if partial_file.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={existing_bytes}-"} if existing_bytes else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # nothing lies beyond what we have: it is whole, or not what is served now
+        if error.code != 416:  # no bytes after ours: the file is complete, or the server has another one
             raise
         return
     with response:
@@ -119,15 +123,15 @@ def _resume_download(url: str, partial_file: Path) -> None:
             stream.flush()
             os.fsync(stream.fileno())
     if content_length and partial_file.stat().st_size < start + content_length:
-        raise EOFError(f"broke off after {partial_file.stat().st_size} of {start + content_length} bytes")
+        raise EOFError(f"connection closed after {partial_file.stat().st_size} of {start + content_length} bytes")
 
 
 def _iter_blocks(response: BinaryIO) -> Iterator[bytes]:
     try:
         while block := response.read(BLOCK_BYTES):
             yield block
-    except OSError as error:  # the network's or a mirror's: only writing says anything about the cache
-        raise ConnectionResetError(f"broke off: {error}") from error
+    except OSError as error:  # from the network or a mirror; only write errors concern the cache
+        raise ConnectionResetError(f"connection lost: {error}") from error
 
 
 @contextmanager
@@ -148,11 +152,11 @@ def _show_progress(url: str, start: int, total: int) -> Iterator[Callable[[int],
 def manual_download_error(
     description: str, url: str, checksum: str, instruction: str, reason: str, alternative: str
 ) -> UserError:
-    """The one message of a file that could not be fetched."""
+    """Build the error for a file that cannot be downloaded, with the ways to provide it by hand."""
     problem = Problem(
         f"{description} from {url}",
         reason,
         f"a file with checksum {checksum}",
         f"{instruction}; or data.mirror=URL; or {alternative}",
     )
-    return UserError(f"{description} could not be fetched.", [problem])
+    return UserError(f"{description} could not be downloaded.", [problem])

@@ -1,96 +1,93 @@
-"""The recipe's data set -> its samples, wherever they have to come from."""
+"""Load the samples of a recipe's data set, after drawing, downloading or extracting it if necessary."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from thaw.config.consistency import get_archives
-from thaw.config.schema import Archive, CaptchaDatasetConfig, CsvDatasetConfig, FolderDatasetConfig
+from thaw.config.schema import Archive, CaptchaDatasetConfig, CsvDatasetConfig, FolderDatasetConfig, Recipe
 from thaw.data.archive import extract_archive, find_nested_archive
 from thaw.data.captcha import build_captcha_folder
 from thaw.data.cifar import build_cifar_folder
 from thaw.data.download import DownloadError, download, manual_download_error
 from thaw.data.kaggle import KAGGLE_URL_PREFIX, download_competition
-from thaw.data.readers import Columns, read_csv
-from thaw.data.samples import SPLITS, Samples, build_samples, load_folder_samples
-from thaw.system.cache_folder import cache_write_error, compute_cache_key
+from thaw.data.readers import SPLITS, Columns, read_csv
+from thaw.data.samples import Samples, build_samples, load_folder_samples
+from thaw.system.cache_folder import cache_write_error, compute_cache_key, resolve_cache_dir
 
 
-def load_samples(
-    dataset: CaptchaDatasetConfig | FolderDatasetConfig | CsvDatasetConfig,
-    seed: int,
-    cache_dir: Path,
-    mirror: str | None,
-) -> Samples:
-    """The samples of `dataset`; drawn, fetched or unpacked first where that is still to be done. `seed` cuts splits.
+def load_samples(recipe: Recipe) -> Samples:
+    """Load the samples of the recipe's data set. `recipe.seed` determines the splits that the data set does not have.
 
     Raises:
-        UserFault: where the data cannot be had, or holds no data set.
+        UserError: if the data is not available or is not a valid data set.
     """
+    dataset, cache_dir = recipe.dataset, resolve_cache_dir(recipe.data.cache_dir)
     if isinstance(dataset, CaptchaDatasetConfig):
         counts = {split: getattr(dataset, split) for split in SPLITS}
         root = build_captcha_folder(dataset.characters, counts, dataset.side, dataset.draw_seed, cache_dir)
-        return load_folder_samples(root, dict(zip(SPLITS, SPLITS, strict=True)), {}, seed)
-    root, fractions = _prepare_root(dataset, cache_dir, mirror), dataset.fractions.model_dump()
+        return load_folder_samples(root, dict(zip(SPLITS, SPLITS, strict=True)), {}, recipe.seed)
+    root, fractions = _prepare_root(dataset, cache_dir, recipe.data.mirror), dataset.fractions.model_dump()
     if isinstance(dataset, CsvDatasetConfig):
         columns = Columns(
             dataset.path_column, dataset.label_column, dataset.split_column, dataset.folder, dataset.suffix
         )
         reader_result = read_csv(root, dataset.file, columns, dataset.unlabelled)
-        return build_samples(root, reader_result, fractions, seed, dataset.per_class)
+        return build_samples(root, reader_result, fractions, recipe.seed, dataset.per_class)
     if dataset.convert == "cifar" and not (root / dataset.splits.train).is_dir():
         root = build_cifar_folder(root, cache_dir)
-    return load_folder_samples(root, dataset.splits.model_dump(), fractions, seed, dataset.exclude, dataset.per_class)
+    split_folders = dataset.splits.model_dump()
+    return load_folder_samples(root, split_folders, fractions, recipe.seed, dataset.exclude, dataset.per_class)
 
 
-def missing_download(dataset: CaptchaDatasetConfig | FolderDatasetConfig | CsvDatasetConfig, cache_dir: Path) -> str:
-    """What `samples_of` would have to fetch, and where it would lie; empty where all is here or is drawn."""
+def missing_download(recipe: Recipe) -> str:
+    """Return what `load_samples` would have to download and where to, or the root that is missing; empty if nothing."""
+    dataset, cache_dir = recipe.dataset, resolve_cache_dir(recipe.data.cache_dir)
     if isinstance(dataset, CaptchaDatasetConfig):
         return ""
     if dataset.root is not None:
         root = Path(dataset.root).expanduser()
         return "" if root.exists() else str(root)
-    archive = get_archives(dataset)[(dataset.variant or "") if isinstance(dataset, CsvDatasetConfig) else "archive"]
+    archive = _select_archive(dataset, get_archives(dataset))
     file = _get_download_path(archive, cache_dir)
-    return (
-        ""
-        if _get_extraction_folder(dataset.name, archive, cache_dir).is_dir() or file.is_file()
-        else f"{archive.url} as {file}"
-    )
+    is_available = _get_extraction_folder(dataset.name, archive, cache_dir).is_dir() or file.is_file()
+    return "" if is_available else f"{archive.url} as {file}"
+
+
+def _select_archive(dataset: FolderDatasetConfig | CsvDatasetConfig, archives: Mapping[str, Archive]) -> Archive:
+    return archives[(dataset.variant or "") if isinstance(dataset, CsvDatasetConfig) else "archive"]
 
 
 def _prepare_root(dataset: FolderDatasetConfig | CsvDatasetConfig, cache_dir: Path, mirror: str | None) -> Path:
-    """The folder that the reader is to read. A user's own copy may be that of any variant."""
+    """Return the folder to read, after downloading or extracting it if necessary."""
     archives = get_archives(dataset)
-    selected_archive = (
-        archives[(dataset.variant or "") if isinstance(dataset, CsvDatasetConfig) else "archive"] if archives else None
-    )
-    if dataset.root is None:
-        assert selected_archive is not None  # the recipe's check asks for one of the two
-        alternatives = [f"dataset.variant={name}" for name in archives if archives[name] is not selected_archive]
-        return _resolve_data_folder(
-            _download_and_extract(dataset.name, selected_archive, alternatives, cache_dir, mirror), [selected_archive]
-        )
-    root = Path(dataset.root).expanduser().absolute()
-    candidate_archives = [selected_archive, *archives.values()] if selected_archive else []
-    inner = next((archive.inner for archive in candidate_archives if archive.inner), None)
-    if root.is_dir() and inner and _resolve_data_folder(root, candidate_archives) == root:
+    if dataset.root is not None:
+        return _prepare_copy(dataset, Path(dataset.root).expanduser().absolute(), cache_dir)
+    archive = _select_archive(dataset, archives)  # the validation of the recipe requires a root or an archive
+    alternatives = [f"dataset.variant={name}" for name in archives if archives[name] is not archive]
+    root = _download_and_extract(dataset.name, archive, alternatives, cache_dir, mirror)
+    return _resolve_data_folder(root, [archive])
+
+
+def _prepare_copy(dataset: FolderDatasetConfig | CsvDatasetConfig, root: Path, cache_dir: Path) -> Path:
+    """Return the folder to read in the user's own copy, a folder or an archive, of any variant of the data set."""
+    archives = get_archives(dataset)
+    candidates = [_select_archive(dataset, archives), *archives.values()] if archives else []
+    inner = next((archive.inner for archive in candidates if archive.inner), None)
+    if root.is_dir() and inner and _resolve_data_folder(root, candidates) == root:
         root = find_nested_archive(root, inner) or root
-    return _resolve_data_folder(
-        _extract_copy(dataset.name, root, inner, cache_dir) if root.is_file() else root, candidate_archives
-    )
+    if root.is_file():
+        stat = root.stat()
+        key = compute_cache_key(file=str(root), size=stat.st_size, time=stat.st_mtime_ns, inner=inner)
+        root = extract_archive(root, cache_dir / "datasets" / f"{dataset.name}-{key}", inner)
+    return _resolve_data_folder(root, candidates)
 
 
 def _resolve_data_folder(root: Path, archives: Sequence[Archive]) -> Path:
+    """Return the first existing folder that one of `archives` keeps its data in, or `root`."""
     folders = (root / archive.folder for archive in archives if archive.folder)
     return next((folder for folder in folders if folder.is_dir()), root)
-
-
-def _extract_copy(name: str, file: Path, inner: str | None, cache_dir: Path) -> Path:
-    stat = file.stat()
-    key = compute_cache_key(file=str(file), size=stat.st_size, time=stat.st_mtime_ns, inner=inner)
-    return extract_archive(file, cache_dir / "datasets" / f"{name}-{key}", inner)
 
 
 def _download_and_extract(
@@ -100,21 +97,20 @@ def _download_and_extract(
     if target.is_dir():
         return target
     if archive.url.startswith(KAGGLE_URL_PREFIX):
-        return extract_archive(
-            _download_from_kaggle(archive.url, alternatives, cache_dir / "downloads"), target, archive.inner
-        )
-    return extract_archive(_download_from_network(name, archive, cache_dir, mirror), target, archive.inner)
+        file = _download_from_kaggle(archive.url, alternatives, cache_dir / "downloads")
+    else:
+        file = _download_from_network(name, archive, cache_dir, mirror)
+    return extract_archive(file, target, archive.inner)
 
 
 def _get_extraction_folder(name: str, archive: Archive, cache_dir: Path) -> Path:
-    """Where the archive is unpacked to."""
     digits = archive.checksum.split(":")[1][:16] if archive.checksum else compute_cache_key(url=archive.url)
     inner_suffix = f"-{compute_cache_key(inner=archive.inner)}" if archive.inner else ""
     return cache_dir / "datasets" / f"{name}-{digits}{inner_suffix}"
 
 
 def _get_download_path(archive: Archive, cache_dir: Path) -> Path:
-    """Where the archive is fetched to; Kaggle's client names it after the competition."""
+    """Return where the archive is downloaded to; Kaggle's client names the file after the competition."""
     name = Path(archive.url).name
     return cache_dir / "downloads" / (f"{name}.zip" if archive.url.startswith(KAGGLE_URL_PREFIX) else name)
 
@@ -127,7 +123,7 @@ def _download_from_kaggle(url: str, alternatives: Sequence[str], folder: Path) -
 
 
 def _download_from_network(name: str, archive: Archive, cache_dir: Path, mirror: str | None) -> Path:
-    assert archive.checksum is not None  # the recipe's check asks for it
+    assert archive.checksum is not None  # the validation of the recipe requires it
     file = _get_download_path(archive, cache_dir)
     try:
         return download(archive.url, archive.checksum, file, mirror)

@@ -1,4 +1,4 @@
-"""One file -> one picture as a person sees it: upright, RGB, eight bits."""
+"""Decode an image file as a viewer shows it: upright, RGB, 8 bits per channel."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-Image.MAX_IMAGE_PIXELS = 400_000_000  # Pillow's bound against bombs, raised so that 20,000 x 20,000 scans still open
-EXIF_TRANSPOSES = {  # EXIF orientation -> the turn that undoes it
+Image.MAX_IMAGE_PIXELS = (
+    400_000_000  # Pillow's limit against decompression bombs, raised to allow scans of 20,000 x 20,000
+)
+EXIF_TRANSPOSES = {  # EXIF orientation -> the transposition that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -20,15 +22,17 @@ EXIF_TRANSPOSES = {  # EXIF orientation -> the turn that undoes it
 
 
 class BrokenImageError(Exception):
-    """The file cannot be decoded; the message says why."""
+    """The file cannot be decoded; the message contains the reason."""
 
 
 def decode_image(path: Path) -> Image.Image:
-    """The first frame of `path`, mode RGB. EXIF rotation is applied, transparency lies on white, 16 bits are scaled
-    to 8 and not clipped.
+    """Decode the first frame of `path` in mode RGB.
+
+    EXIF orientation is applied, transparent pixels are composed on white, and 16-bit values are scaled to 8 bits rather
+    than clipped.
 
     Raises:
-        BrokenImage: for an empty, truncated or foreign file.
+        BrokenImageError: if the file is missing, empty, truncated or not an image.
     """
     try:
         with Image.open(path) as image:
@@ -40,7 +44,7 @@ def decode_image(path: Path) -> Image.Image:
 
 
 def _apply_exif_orientation(image: Image.Image) -> Image.Image:
-    """ImageOps.exif_transpose() also writes the EXIF anew, and fails on tags that cameras wrote with a wrong type."""
+    """Undo the EXIF orientation. ImageOps.exif_transpose() rewrites the EXIF too, and fails on tags of a wrong type."""
     transpose = EXIF_TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return image if transpose is None else image.transpose(transpose)
 

@@ -1,5 +1,5 @@
-"""Images decoded once: one memory-mapped file of uint8 pixels that all runs and processes share, however each splits
-the data set."""
+"""Decode the images of a data set: once, to a memory-mapped file of uint8 pixels that all runs and processes share
+however they split the data set, or at every access."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,23 +20,29 @@ from rich.progress import track
 from thaw.config.errors import Problem, UserError
 from thaw.data.image import BrokenImageError, decode_image
 from thaw.data.preprocessing import Preprocessing, resize_image
-from thaw.data.problems import MAX_ASPECT_RATIO, escape_path
+from thaw.data.problems import MAX_ASPECT_RATIO
+from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
 from thaw.system.cache_folder import build_folder_once, compute_cache_key
 
 MAX_LISTED_IMAGES = 20
-CROPPED_ASPECT_RATIO = 4  # longer side to shorter; 20,000 x 10 pixels resized as they are would be 400 MB
-FORMAT_VERSION = 3  # of the files; a store of another layout is built anew
+CHUNK_SIZE = 256  # images that are decoded before any is used, so that they do not fill the memory
+CROPPED_ASPECT_RATIO = 4  # longer side to shorter; an image of 20,000 x 10 pixels resized as a whole would take 400 MB
+FORMAT_VERSION = 3  # of the files; a store of another version is built again
 
 DecodeResult = TypeVar("DecodeResult")
 
 
 @dataclass(frozen=True)
 class ImageStore:
-    """Pixels of all samples, in their order, resized as the preprocessing says and not yet cropped.
+    """Pixels of all samples in their order, resized as the preprocessing requires but not cropped.
 
-    `pixels` is uint8 [all bytes]; `starts` int64 [samples]; `shapes` int64 [samples, 2] of height and width; `sizes`
-    the same before resizing. `broken`: position of an image that cannot be decoded, of shape 0 x 0 -> why.
+    Attributes:
+        pixels: uint8 [bytes], all images one after another.
+        starts: int64 [samples], where each image starts in `pixels`.
+        shapes: int64 [samples, 2], height and width of each image in `pixels`; 0 for a broken image.
+        sizes: int64 [samples, 2], height and width before resizing.
+        broken: position of each image that cannot be decoded -> reason.
     """
 
     pixels: np.ndarray
@@ -47,69 +52,104 @@ class ImageStore:
     broken: Mapping[int, str] = field(default_factory=dict)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """uint8 [height, width, 3], a view."""
+        """Return the image as a view, uint8 [height, width, 3]."""
         start, (height, width) = self.starts[index], self.shapes[index]
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
     def subset(self, positions: Sequence[int]) -> ImageStore:
-        """The images at `positions`; the pixels stay where they are."""
+        """Return the images at `positions`, none of which may be broken, without copying pixels."""
         indices = np.asarray(positions, dtype=np.int64)
         return replace(
             self, starts=self.starts[indices], shapes=self.shapes[indices], sizes=self.sizes[indices], broken={}
         )
 
 
+@dataclass(frozen=True)
+class LazyImageStore:
+    """The same images as those of `ImageStore`, decoded at every access.
+
+    Attributes:
+        samples: the images, in their order.
+        preprocessing: how they are resized.
+        sizes: int64 [samples, 2], height and width before resizing.
+        broken: position of each image that cannot be decoded -> reason.
+    """
+
+    samples: Samples
+    preprocessing: Preprocessing
+    sizes: np.ndarray
+    broken: Mapping[int, str] = field(default_factory=dict)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return the image, uint8 [height, width, 3]."""
+        image = decode_image(self.samples.root / self.samples.samples[index].path)
+        return resize_image(crop_elongated(image), self.preprocessing)
+
+    def subset(self, positions: Sequence[int]) -> LazyImageStore:
+        """Return the images at `positions`, none of which may be broken."""
+        sizes = self.sizes[np.asarray(positions, np.int64)]
+        return LazyImageStore(self.samples.subset(positions), self.preprocessing, sizes)
+
+
+def estimate_store_bytes(samples: Samples, preprocessing: Preprocessing) -> int:
+    """Estimate the size of an image store, for images with an aspect ratio of 4:3."""
+    return round(len(samples.samples) * preprocessing.resize**2 * 3 * 4 / 3)
+
+
 def open_image_store(
     samples: Samples, preprocessing: Preprocessing, cache_dir: Path, skip_broken: bool = False
 ) -> ImageStore:
-    """The store of `samples`, built unless it is there.
+    """Open the store of `samples`, after building it if it does not exist.
 
     Raises:
-        UserFault: naming the images that cannot be decoded (with `skip_broken` only where nothing else is left), or a
-            full disk.
+        UserError: if images cannot be decoded (with `skip_broken` only if no other is left), or if the disk is full.
     """
-    resize_settings = {
-        "resize": preprocessing.resize,
-        "by": preprocessing.interpolation,
-        "squash": preprocessing.squash,
-    }
-    first_positions, inverse = (
-        samples.find_unique_contents()
-    )  # not their splits: the jobs of a sweep over seeds share the store
+    first_positions, content_indices = samples.find_unique_contents()
     unique_samples = samples.subset(list(first_positions))
 
-    def check_broken_contents(broken: Mapping[int, str]) -> Mapping[int, str]:
-        broken_positions = {
-            position: broken[content_index]
-            for position, content_index in enumerate(inverse.tolist())
-            if content_index in broken
-        }
-        check_broken(samples, broken_positions, skip_broken)
-        return broken_positions
+    def write_checked(folder: Path) -> None:
+        broken_contents = _write_store(unique_samples, preprocessing, folder)
+        check_broken(samples, _map_to_positions(broken_contents, content_indices), skip_broken)
 
+    # The key holds no splits: the jobs of a sweep over seeds share the store.
     key = compute_cache_key(
-        images=unique_samples.hashes, pillow=pillow_version, layout=FORMAT_VERSION, **resize_settings
+        images=unique_samples.hashes,
+        pillow=pillow_version,
+        layout=FORMAT_VERSION,
+        resize=preprocessing.resize,
+        by=preprocessing.interpolation,
+        squash=preprocessing.squash,
     )
-    folder = build_folder_once(
-        cache_dir / "decoded" / key, partial(_write_store, unique_samples, preprocessing, check_broken_contents)
-    )
-    table = np.load(folder / "table.npy", allow_pickle=False)[inverse]
+    folder = build_folder_once(cache_dir / "decoded" / key, write_checked)
+    pixels = np.memmap(folder / "pixels.bin", np.uint8, "r")
+    table = np.load(folder / "table.npy", allow_pickle=False)[content_indices]
     broken_contents = json.loads((folder / "broken.json").read_text(encoding="utf-8"))
-    broken = check_broken_contents({int(content_index): reason for content_index, reason in broken_contents.items()})
-    return ImageStore(
-        np.memmap(folder / "pixels.bin", np.uint8, "r"), table[:, 0], table[:, 1:3], table[:, 3:5], broken
-    )
+    broken = _map_to_positions({int(index): reason for index, reason in broken_contents.items()}, content_indices)
+    check_broken(samples, broken, skip_broken)  # it may have been built with skip_broken
+    return ImageStore(pixels, table[:, 0], table[:, 1:3], table[:, 3:5], broken)
 
 
-def _write_store(
-    samples: Samples, preprocessing: Preprocessing, check: Callable[[Mapping[int, str]], object], folder: Path
-) -> None:
-    """A row of the table is where the pixels start, their height and width, and those of the image as decoded."""
+def _map_to_positions(broken_contents: Mapping[int, str], content_indices: np.ndarray) -> dict[int, str]:
+    """Map the position of each sample whose content is broken to the reason."""
+    return {
+        position: broken_contents[content_index]
+        for position, content_index in enumerate(content_indices.tolist())
+        if content_index in broken_contents
+    }
+
+
+def _write_store(samples: Samples, preprocessing: Preprocessing, folder: Path) -> dict[int, str]:
+    """Write pixels and table, and return position -> reason of broken images.
+
+    A row of the table is the start of the pixels, their height and width, and the height and width before resizing.
+    """
+
+    def resize(image: Image.Image) -> tuple[np.ndarray, tuple[int, int]]:
+        return resize_image(crop_elongated(image), preprocessing), image.size
+
     rows, broken, start = [], {}, 0
     with (folder / "pixels.bin").open("wb") as stream:
-        for position, image_or_reason in enumerate(
-            iter_decoded(samples, lambda image: _resize_with_size(image, preprocessing))
-        ):
+        for position, image_or_reason in enumerate(iter_decoded(samples, resize)):
             if isinstance(image_or_reason, str):
                 broken[position] = image_or_reason
                 rows.append((start, 0, 0, 0, 0))
@@ -120,32 +160,29 @@ def _write_store(
             start += image.size
         stream.flush()
         os.fsync(stream.fileno())
-    check(broken)
     np.save(folder / "table.npy", np.array(rows, dtype=np.int64))
     (folder / "broken.json").write_text(json.dumps(broken), encoding="utf-8")
+    return broken
 
 
-def _resize_with_size(image: Image.Image, preprocessing: Preprocessing) -> tuple[np.ndarray, tuple[int, int]]:
-    return resize_image(crop_elongated(image), preprocessing), image.size
+def open_lazy_image_store(samples: Samples, preprocessing: Preprocessing, skip_broken: bool) -> LazyImageStore:
+    """Open a store that decodes at every access, after decoding every image once to find the broken ones.
 
-
-def crop_elongated(image: Image.Image) -> Image.Image:
-    """The middle of an image that is longer than MOST_ELONGATED to 1, cut to KEPT_OF_ELONGATED to 1; others whole."""
-    width, height = image.size
-    short_side = min(width, height)
-    if max(width, height) <= MAX_ASPECT_RATIO * short_side:
-        return image
-    crop_width, crop_height = (
-        min(width, CROPPED_ASPECT_RATIO * short_side),
-        min(height, CROPPED_ASPECT_RATIO * short_side),
-    )
-    left, top = (width - crop_width) // 2, (height - crop_height) // 2
-    return image.crop((left, top, left + crop_width, top + crop_height))
+    Raises:
+        UserError: if images cannot be decoded (with `skip_broken` only if no other is left).
+    """
+    sizes_or_reasons = list(iter_decoded(samples, lambda image: (image.height, image.width)))
+    broken = {position: result for position, result in enumerate(sizes_or_reasons) if isinstance(result, str)}
+    check_broken(samples, broken, skip_broken)
+    sizes = [(0, 0) if isinstance(result, str) else result for result in sizes_or_reasons]
+    return LazyImageStore(samples, preprocessing, np.array(sizes, dtype=np.int64), broken)
 
 
 def iter_decoded(samples: Samples, transform: Callable[[Image.Image], DecodeResult]) -> Iterator[DecodeResult | str]:
-    """What `keep` makes of each image, in order, in as many threads as there are cores; of one that cannot be decoded a
-    string that says why."""
+    """Yield `transform(image)` for each image in order, or the reason why it cannot be decoded.
+
+    As many threads as CPU cores decode and transform; Pillow releases Python's lock meanwhile.
+    """
 
     def decode_path(path: str) -> DecodeResult | str:
         try:
@@ -155,76 +192,38 @@ def iter_decoded(samples: Samples, transform: Callable[[Image.Image], DecodeResu
 
     paths = [sample.path for sample in samples.samples]
     console = Console(stderr=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and resizes outside Python's lock
-        for start in range(0, len(paths), 256):  # in pieces, so that decoded images do not pile up in memory
-            chunk = paths[start : start + 256]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), CHUNK_SIZE):
+            chunk = paths[start : start + CHUNK_SIZE]
             label = f"decoding {start + len(chunk)} of {len(paths)} images"
+            results = pool.map(decode_path, chunk)
             yield from track(
-                pool.map(decode_path, chunk),
-                label,
-                len(chunk),
-                console=console,
-                transient=True,
-                disable=not console.is_terminal,
+                results, label, len(chunk), console=console, transient=True, disable=not console.is_terminal
             )
 
 
+def crop_elongated(image: Image.Image) -> Image.Image:
+    """Crop an image with an aspect ratio over MAX_ASPECT_RATIO to its middle, of CROPPED_ASPECT_RATIO."""
+    width, height = image.size
+    short_side = min(width, height)
+    if max(width, height) <= MAX_ASPECT_RATIO * short_side:
+        return image
+    crop_width, crop_height = (min(side, CROPPED_ASPECT_RATIO * short_side) for side in (width, height))
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    return image.crop((left, top, left + crop_width, top + crop_height))
+
+
 def check_broken(samples: Samples, broken: Mapping[int, str], skip_broken: bool) -> None:
-    """Raises UserFault naming `broken`: position -> why; with `skip` only where nothing else is left."""
-    if not broken or (skip_broken and len(broken) < len(samples.samples)):
-        return
-    texts = [f"{escape_path(samples.samples[position].path)}: {reason}" for position, reason in broken.items()]
-    problems = [Problem(text) for text in texts[:MAX_LISTED_IMAGES]]
-    omitted_problems = (
-        [Problem(f"... and {len(broken) - MAX_LISTED_IMAGES} more")] if len(broken) > MAX_LISTED_IMAGES else []
-    )
-    headline = f"{len(broken)} image{'s' * (len(broken) > 1)} under {samples.root} cannot be decoded"
-    raise UserError(
-        f"{headline}; mend them, take them out, or leave them out by data.broken=skip.", problems + omitted_problems
-    )
-
-
-@dataclass(frozen=True)
-class LazyImageStore:
-    """The same pixels as `Store`, in the same order. `sizes` is int64 [samples, 2], height and width as decoded;
-    `broken`: position of an image that cannot be decoded -> why."""
-
-    samples: Samples
-    preprocessing: Preprocessing
-    sizes: np.ndarray
-    broken: Mapping[int, str] = field(default_factory=dict)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """uint8 [height, width, 3]."""
-        image = decode_image(self.samples.root / self.samples.samples[index].path)
-        return resize_image(crop_elongated(image), self.preprocessing)
-
-    def subset(self, positions: Sequence[int]) -> LazyImageStore:
-        return LazyImageStore(
-            self.samples.subset(positions), self.preprocessing, self.sizes[np.asarray(positions, np.int64)]
-        )
-
-
-def open_lazy_image_store(samples: Samples, preprocessing: Preprocessing, skip_broken: bool) -> LazyImageStore:
-    """Decodes every image once to find the broken ones before training starts.
+    """Check that no image is broken, or with `skip_broken` that another one is left; `broken`: position -> reason.
 
     Raises:
-        UserFault: naming the images that cannot be decoded, unless `skip_broken`.
+        UserError: naming the broken images.
     """
-    sizes_or_reasons = list(iter_decoded(samples, lambda image: (image.height, image.width)))
-    broken = {
-        position: size_or_reason
-        for position, size_or_reason in enumerate(sizes_or_reasons)
-        if isinstance(size_or_reason, str)
-    }
-    check_broken(samples, broken, skip_broken)
-    sizes = np.array(
-        [(0, 0) if isinstance(size_or_reason, str) else size_or_reason for size_or_reason in sizes_or_reasons],
-        dtype=np.int64,
-    )
-    return LazyImageStore(samples, preprocessing, sizes, broken)
-
-
-def estimate_store_bytes(samples: Samples, preprocessing: Preprocessing) -> int:
-    """About what the store will take: images of 4:3."""
-    return round(len(samples.samples) * preprocessing.resize**2 * 3 * 4 / 3)
+    if not broken or (skip_broken and len(broken) < len(samples.samples)):
+        return
+    descriptions = [f"{escape_path(samples.samples[position].path)}: {reason}" for position, reason in broken.items()]
+    num_omitted = len(broken) - MAX_LISTED_IMAGES
+    subjects = descriptions[:MAX_LISTED_IMAGES] + ([f"... and {num_omitted} more"] if num_omitted > 0 else [])
+    headline = f"{len(broken)} image{'s' * (len(broken) > 1)} under {samples.root} cannot be decoded"
+    fix = "repair or remove them, or skip them with data.broken=skip"
+    raise UserError(f"{headline}; {fix}.", [Problem(subject) for subject in subjects])

@@ -1,4 +1,4 @@
-"""A data set looked through: what can be used of it, decoded, and what is wrong with it."""
+"""Inspect a data set: decode its images, leave out the broken ones, and find its problems."""
 
 from __future__ import annotations
 
@@ -23,13 +23,21 @@ from thaw.data.image_store import (
 )
 from thaw.data.near_duplicates import compute_difference_hash, compute_difference_hashes
 from thaw.data.preprocessing import Preprocessing
-from thaw.data.problems import DatasetProblem, build_broken_problems, escape_path, find_problems
+from thaw.data.problems import DatasetProblem, build_broken_problems, find_problems
+from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
 
 
 @dataclass(frozen=True)
 class DatasetInspection:
-    """`samples` and `store` without the images that cannot be decoded; those are `skipped`: path -> why."""
+    """A data set without the images that cannot be decoded.
+
+    Attributes:
+        samples: the usable samples.
+        store: their images, in the same order.
+        skipped: printable path of each image that cannot be decoded -> reason.
+        problems: problems of the usable samples.
+    """
 
     samples: Samples
     store: ImageStore | LazyImageStore
@@ -45,11 +53,13 @@ def inspect_dataset(
     near_duplicates: bool,
     max_store_bytes: float = float("inf"),
 ) -> DatasetInspection:
-    """Every image is decoded once, unless a store of it is there; all else is found in the store. Where the store would
-    take more than `most_bytes`, images are decoded anew at every access.
+    """Open the image store of `samples`, drop broken images and find problems.
+
+    Images are decoded once, when the store is built. If the store would take more than `max_store_bytes`, they are
+    decoded once here and again at every access. `near_duplicates` also compares images that look alike.
 
     Raises:
-        UserFault: naming the images that cannot be decoded; with `skip_broken` only where too little is left.
+        UserError: if images cannot be decoded; with `skip_broken` only if too few are left.
     """
     is_stored = estimate_store_bytes(samples, preprocessing) <= max_store_bytes
     full_store = (
@@ -58,29 +68,26 @@ def inspect_dataset(
         else open_lazy_image_store(samples, preprocessing, skip_broken)
     )
     usable_samples, store, skipped = drop_broken(samples, full_store)
-    hashes = (
-        compute_difference_hashes(store[position] for position in range(len(usable_samples.samples)))
-        if near_duplicates
-        else None
-    )
+    images = (store[position] for position in range(len(usable_samples.samples)))
+    hashes = compute_difference_hashes(images) if near_duplicates else None
     return DatasetInspection(usable_samples, store, skipped, find_problems(usable_samples, store.sizes, hashes))
 
 
 def drop_broken(
     samples: Samples, store: ImageStore | LazyImageStore
 ) -> tuple[Samples, ImageStore | LazyImageStore, dict[str, str]]:
-    """Both without the broken images, and those: path -> why.
+    """Return samples and store without broken images, and printable path -> reason of those.
 
     Raises:
-        UserFault: where a class has no train image any more, or no test image is left.
+        UserError: if a class has no train images left, or if no test images are left.
     """
     if not store.broken:
         return samples, store, {}
-    kept_positions = [position for position in range(len(samples.samples)) if position not in store.broken]
+    usable_positions = [position for position in range(len(samples.samples)) if position not in store.broken]
     skipped = {escape_path(samples.samples[position].path): reason for position, reason in store.broken.items()}
-    remaining_samples = samples.subset(kept_positions)
-    _check_remaining(remaining_samples)
-    return remaining_samples, store.subset(kept_positions), skipped
+    usable_samples = samples.subset(usable_positions)
+    _check_remaining(usable_samples)
+    return usable_samples, store.subset(usable_positions), skipped
 
 
 def _check_remaining(samples: Samples) -> None:
@@ -90,26 +97,30 @@ def _check_remaining(samples: Samples) -> None:
     ]
     missing_images += [] if samples.count_per_split()["test"] else ["test images"]
     if missing_images:
-        fix = "mend the images; data.broken=error names them"
+        fix = "repair the images; data.broken=error lists them"
         problem = Problem("data.broken=skip", f"no {format_names(missing_images)} left", fix=fix)
-        raise UserError("too little is left without the broken images.", [problem])
+        raise UserError("too few images are left without the broken ones.", [problem])
 
 
 def verify_dataset(samples: Samples, near_duplicates: bool) -> list[DatasetProblem]:
-    """All problems of `samples`. Every file is read and decoded, also one that a store was built from."""
-    results = list(iter_decoded(samples, lambda image: _measure_image(image, near_duplicates)))
-    sample_results = zip(samples.samples, results, strict=True)
-    reasons = {escape_path(sample.path): result for sample, result in sample_results if isinstance(result, str)}
+    """Decode every file, even if an image store of it exists, and return all problems."""
+
+    def measure(image: Image.Image) -> tuple[tuple[int, int], np.ndarray | None]:
+        """Return height and width, and the hash that near duplicates share."""
+        image_hash = compute_difference_hash(crop_elongated(image)) if near_duplicates else None
+        return (image.height, image.width), image_hash
+
+    results = list(iter_decoded(samples, measure))
+    reasons = {
+        escape_path(sample.path): result
+        for sample, result in zip(samples.samples, results, strict=True)
+        if isinstance(result, str)
+    }
     usable_results = {position: result for position, result in enumerate(results) if not isinstance(result, str)}
     sizes = np.array([size for size, _ in usable_results.values()], dtype=np.int64).reshape(-1, 2)
     hashes = np.array([image_hash for _, image_hash in usable_results.values()]) if near_duplicates else None
     usable_samples = samples.subset(list(usable_results)) if reasons else samples
     return [*build_broken_problems(reasons), *find_problems(usable_samples, sizes, hashes)]
-
-
-def _measure_image(image: Image.Image, near_duplicates: bool) -> tuple[tuple[int, int], np.ndarray | None]:
-    """Height and width, and the hash that near duplicates share."""
-    return (image.height, image.width), compute_difference_hash(crop_elongated(image)) if near_duplicates else None
 
 
 def find_corrupt_archives(

@@ -1,4 +1,4 @@
-"""Data of a Kaggle competition, fetched by Kaggle's own client with the credentials of the user."""
+"""Download the data of a Kaggle competition, with Kaggle's client and the user's credentials."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ CREDENTIALS_HELP = (
 
 
 def download_competition(url: str, folder: Path, alternatives: Sequence[str]) -> Path:
-    """The zip of the competition at `url`, kaggle://competitions/NAME, in `folder`. What broke off is continued by the
-    client. `instead` are other ways to the data, for the message.
+    """Download the zip of the competition `url`, kaggle://competitions/NAME, to `folder` and return its path.
+
+    The client resumes an interrupted download. `alternatives` are other ways to get the data, for the error message.
 
     Raises:
-        UserFault: where the client is not installed, finds no credentials or is refused, with everything to be done.
-        OSError: where the disk is full or `folder` cannot be written.
+        UserError: if the client is not installed, has no credentials or is rejected; it lists all steps to take.
+        OSError: if the disk is full or `folder` is not writable.
     """
     competition = url.removeprefix(KAGGLE_URL_PREFIX)
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,23 +41,23 @@ def download_competition(url: str, folder: Path, alternatives: Sequence[str]) ->
             client.competition_download_files(competition, path=str(folder), quiet=not sys.stderr.isatty())
         except _ClientError as error:
             raise _competition_error(competition, str(error), alternatives) from error
-        except Exception as error:  # requests' own errors and the client's, which have no class in common
+        except Exception as error:  # those of requests and of the client have no common base class
             if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
                 raise
             raise _competition_error(competition, f"{type(error).__name__}: {error}", alternatives) from error
     if not file.is_file():
-        raise _competition_error(competition, f"the client left no {file.name}", alternatives)
+        raise _competition_error(competition, f"the client did not write {file.name}", alternatives)
     return file
 
 
 class _ClientError(Exception):
-    """There is no client, or it has no credentials."""
+    """The client is not installed or has no credentials."""
 
 
 def _load_client() -> Any:
     client_output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(client_output):  # its own advice stands in our message
+        with contextlib.redirect_stdout(client_output):  # our message contains its advice
             client = importlib.import_module("kaggle").api
             client.authenticate()
     except ImportError as error:
@@ -64,8 +65,8 @@ def _load_client() -> Any:
         raise _ClientError(
             "the package kaggle is not installed" if is_missing else f"the package kaggle: {error}"
         ) from error
-    except SystemExit as error:  # the way in which the client says it
-        raise _ClientError("no credentials of Kaggle") from error
+    except SystemExit as error:  # how the client reports missing credentials
+        raise _ClientError("no Kaggle credentials") from error
     return client
 
 
@@ -74,4 +75,4 @@ def _competition_error(competition: str, reason: str, alternatives: Sequence[str
     steps = ['pip install "thaw[kaggle]"', CREDENTIALS_HELP, f"accept the competition's rules at {page}/rules"]
     fix = "; ".join(f"{number}. {step}" for number, step in enumerate(steps, 1))
     problem = Problem(f"the competition {competition} at {page}", reason, fix=", or ".join([fix, *alternatives]))
-    return UserError(f"the data of {competition} could not be fetched from Kaggle.", [problem])
+    return UserError(f"the data of {competition} could not be downloaded from Kaggle.", [problem])

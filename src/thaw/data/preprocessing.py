@@ -1,5 +1,8 @@
-"""What source weights expect of an image. It belongs to the weights, not to the data set: EfficientNet-Lite0's weights
-with the usual ImageNet mean and deviation name 15 of 20 ImageNet images, with their own 18."""
+"""Preprocess images as pretrained weights expect it.
+
+Preprocessing belongs to the weights, not to the data set: EfficientNet-Lite0 classifies 15 of 20 ImageNet images
+correctly with the usual ImageNet mean and standard deviation, and 18 of 20 with its own.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ INTERPOLATIONS = {name.lower(): method for name, method in Image.Resampling.__me
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the shorter side to `resize` pixels (`squash`: both sides), crop `size` x `size` from the centre, scale
-    to 0..1, subtract `mean`, divide by `std` (RGB)."""
+    """Resize the shorter side to `resize` pixels (with `squash`, both sides), crop `size` x `size` pixels from the
+    center, scale to 0..1, subtract `mean` and divide by `std` (RGB)."""
 
     size: int
     resize: int
@@ -26,19 +29,20 @@ class Preprocessing:
     squash: bool = False
 
     def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
         values = dataclasses.asdict(self)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     def with_size(self, size: int | None, crop: float | None) -> Preprocessing:
-        """The same for `size` pixels and a centre crop that keeps the share `crop` of the shorter side; None keeps
-        what the weights were trained with."""
+        """Return a copy for `size` pixels and a center crop of the fraction `crop` of the shorter side; None keeps the
+        weights' own value."""
         size = size or self.size
         crop_fraction = crop or self.size / self.resize
         return dataclasses.replace(self, size=size, resize=max(size, round(size / crop_fraction)))
 
 
 def resize_image(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
-    """uint8 [height, width, 3]: what the centre crop, or a random one in training, is cut from."""
+    """Resize `image` for cropping, to uint8 [height, width, 3]."""
     width, height = image.size
     side = preprocessing.resize
     if preprocessing.squash:

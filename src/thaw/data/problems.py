@@ -1,4 +1,4 @@
-"""What is wrong with a data set, as far as it can be seen: pure functions over its samples and their decoded sizes."""
+"""Find problems of a data set: pure functions of its samples and the sizes of their images."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from thaw.config.errors import format_names
-from thaw.data.readers import escape_paths
+from thaw.data.near_duplicates import find_near_duplicates
+from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
 
-MIN_TRAIN_IMAGES = 2  # of one image, nothing tells what its class has in common
+MIN_TRAIN_IMAGES = 2  # one image does not show what its class has in common
 MAX_SIDE = 10_000  # pixels
 MAX_ASPECT_RATIO = 8  # longer side to shorter
 MAX_NAMES_ON_SCREEN, MAX_NAMES_PER_GROUP, MAX_NAMES_IN_RECORDS = 3, 4, 100
@@ -22,7 +23,7 @@ GROUP_SEPARATOR = " = "
 
 @dataclass(frozen=True)
 class DatasetProblem:
-    """One kind of thing that is wrong. `names` are all the images, groups of images or classes concerned."""
+    """One kind of problem. `names` are all images, groups of images or classes that have it."""
 
     kind: str
     description: str
@@ -31,55 +32,49 @@ class DatasetProblem:
     def __str__(self) -> str:
         first_names = format_names(map(_abbreviate, self.names[:MAX_NAMES_ON_SCREEN]))
         num_more = len(self.names) - MAX_NAMES_ON_SCREEN
-        return (
-            f"{self.description}: {len(self.names)} ({first_names}{f', ... ({num_more} more)' if num_more > 0 else ''})"
-        )
+        suffix = f", ... ({num_more} more)" if num_more > 0 else ""
+        return f"{self.description}: {len(self.names)} ({first_names}{suffix})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for `run.json`; of very many names the first, with the count of all."""
+        """Return plain data for `run.json`: at most the first MAX_NAMES_IN_RECORDS names, and the count of all."""
         names = list(self.names[:MAX_NAMES_IN_RECORDS])
         return {"kind": self.kind, "what": self.description, "count": len(self.names), "names": names}
 
 
 def find_problems(samples: Samples, sizes: np.ndarray, hashes: np.ndarray | None = None) -> list[DatasetProblem]:
-    """Everything found. `sizes` is int64 [samples, 2], height and width in pixels as decoded; `looks`, where near
-    duplicates are wanted, holds a `lookalike.difference_hash` a sample, uint64 [samples, 2]."""
+    """Find all problems of `samples`.
+
+    `sizes` is int64 [samples, 2], height and width of the decoded images. `hashes`, from `compute_difference_hashes`,
+    uint64 [samples, 2], are given if near duplicates are wanted.
+    """
+    few_images = f"classes with fewer than {MIN_TRAIN_IMAGES} train images"
     problems = [
-        DatasetProblem(
-            "few_images", f"classes with fewer than {MIN_TRAIN_IMAGES} train images", find_small_classes(samples)
-        ),
+        DatasetProblem("few_images", few_images, find_small_classes(samples)),
         DatasetProblem("one_split", "classes that are in one split only", find_single_split_classes(samples)),
         *find_duplicates(samples),
         *find_odd_sizes(samples, sizes),
     ]
     if hashes is not None:
-        from thaw.data.near_duplicates import find_near_duplicates
-
-        near_duplicate_names = tuple(
-            " ~ ".join(map(escape_path, pair)) for pair in find_near_duplicates(samples, hashes)
-        )
-        problems.append(
-            DatasetProblem(
-                "near_duplicates", "pairs of images that look alike, in different splits", near_duplicate_names
-            )
-        )
+        names = tuple(" ~ ".join(map(escape_path, pair)) for pair in find_near_duplicates(samples, hashes))
+        description = "pairs of images that look alike, in different splits"
+        problems.append(DatasetProblem("near_duplicates", description, names))
     return [problem for problem in problems if problem.names]
 
 
 def build_broken_problems(reasons: Mapping[str, str]) -> list[DatasetProblem]:
-    """`reasons`: printable path -> why it cannot be decoded."""
+    """Build the problem of images that cannot be decoded; `reasons` maps printable paths to reasons."""
     names = tuple(f"{path} ({reason})" for path, reason in reasons.items())
     return [DatasetProblem("broken", "images that cannot be decoded", names)] if names else []
 
 
 def find_small_classes(samples: Samples) -> tuple[str, ...]:
-    """Classes with fewer than FEWEST_TRAIN_IMAGES train images."""
+    """Return the classes with fewer than MIN_TRAIN_IMAGES train images."""
     counts = Counter(sample.label for sample in samples.samples if sample.split == "train")
     return tuple(name for label, name in enumerate(samples.classes) if counts[label] < MIN_TRAIN_IMAGES)
 
 
 def find_single_split_classes(samples: Samples) -> tuple[str, ...]:
-    """Classes all of whose images are in one split, of a data set that has several."""
+    """Return the classes whose images are all in one split, if the data set has several splits."""
     splits: dict[int, set[str]] = {}
     for sample in samples.samples:
         splits.setdefault(sample.label, set()).add(sample.split)
@@ -88,32 +83,22 @@ def find_single_split_classes(samples: Samples) -> tuple[str, ...]:
 
 
 def find_duplicates(samples: Samples) -> Iterator[DatasetProblem]:
-    """Files of equal bytes: those in several splits, whose test images were trained on; those within one split; and
-    those with several labels, of which all but one are wrong."""
-    groups = list(_group_equal_files(samples))
-    groups_across_splits = [
-        group for group in groups if len({samples.samples[position].split for position in group}) > 1
-    ]
-    groups_within_split = [group for group in groups if group not in groups_across_splits]
-    contradictory_groups = [
-        group for group in groups if len({samples.samples[position].label for position in group}) > 1
-    ]
-    yield DatasetProblem(
-        "duplicates_across_splits",
-        "images with equal files in different splits",
-        _format_groups(samples, groups_across_splits),
-    )
-    yield DatasetProblem(
-        "duplicates_within_split", "images with equal files in one split", _format_groups(samples, groups_within_split)
-    )
-    yield DatasetProblem(
-        "contradictory_labels",
-        "images with equal files in different classes",
-        _format_groups(samples, contradictory_groups),
-    )
+    """Yield problems of files with equal bytes: across splits, so that test images are trained on; within a split; and
+    with different labels, of which all but one are wrong."""
+    all_samples, groups = samples.samples, list(_group_equal_files(samples))
+    across_splits = [group for group in groups if len({all_samples[position].split for position in group}) > 1]
+    within_split = [group for group in groups if group not in across_splits]
+    contradictory = [group for group in groups if len({all_samples[position].label for position in group}) > 1]
+    for kind, location, problem_groups in (
+        ("duplicates_across_splits", "in different splits", across_splits),
+        ("duplicates_within_split", "in one split", within_split),
+        ("contradictory_labels", "in different classes", contradictory),
+    ):
+        yield DatasetProblem(kind, f"images with equal files {location}", _format_groups(samples, problem_groups))
 
 
 def _group_equal_files(samples: Samples) -> Iterable[Sequence[int]]:
+    """Return the positions of samples with equal files, for each group of at least two."""
     groups: dict[str, list[int]] = {}
     for position, file_hash in enumerate(samples.hashes):
         groups.setdefault(file_hash, []).append(position)
@@ -128,7 +113,7 @@ def _format_groups(samples: Samples, groups: Iterable[Sequence[int]]) -> tuple[s
 
 
 def _order_group(samples: Samples, group: Sequence[int]) -> list[int]:
-    """One of each split and class, then the others: a long group's first names show what is wrong with it."""
+    """Order one sample of each split and class before the others, so that the first names show the problem."""
     first_positions = {
         (samples.samples[position].split, samples.samples[position].label): position for position in reversed(group)
     }
@@ -145,14 +130,14 @@ def _abbreviate(name: str) -> str:
 
 
 def _format_path(samples: Samples, position: int) -> str:
-    """A path says its split only where the data set has a folder for it."""
+    """Format a path, with its split unless the path starts with the split's folder."""
     sample = samples.samples[position]
     path = escape_path(sample.path)
     return path if path.startswith(f"{sample.split}/") else f"{path} [{sample.split}]"
 
 
 def find_odd_sizes(samples: Samples, sizes: np.ndarray) -> Iterator[DatasetProblem]:
-    """Images of sizes that are hardly meant: a side of 1 pixel, over LONGEST_SIDE, more than MOST_ELONGATED to one."""
+    """Yield problems of unusual sizes: a side of 1 pixel, one over MAX_SIDE, an aspect ratio over MAX_ASPECT_RATIO."""
     short_sides, long_sides = sizes.min(axis=1, initial=MAX_SIDE), sizes.max(axis=1, initial=1)
     elongated_description = f"images longer than {MAX_ASPECT_RATIO} to 1, of which only the middle is used"
     for kind, description, is_odd in (
@@ -161,15 +146,9 @@ def find_odd_sizes(samples: Samples, sizes: np.ndarray) -> Iterator[DatasetProbl
         ("elongated", elongated_description, long_sides > MAX_ASPECT_RATIO * short_sides),
     ):
         positions = np.flatnonzero(is_odd)
-        names = (
-            f"{escape_path(samples.samples[position].path)} ({_format_size(sizes[position])})" for position in positions
-        )
+        paths = [escape_path(samples.samples[position].path) for position in positions]
+        names = (f"{path} ({_format_size(sizes[position])})" for path, position in zip(paths, positions, strict=True))
         yield DatasetProblem(kind, description, tuple(names))
-
-
-def escape_path(path: str) -> str:
-    """A file's name need not be UTF-8."""
-    return escape_paths([path])[0]
 
 
 def _format_size(size: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""A data set as a table of samples, split once by seed, with a fingerprint that names exactly these images."""
+"""Build the samples of a data set: a table of images, labels and splits, with a fingerprint of exactly these images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import numpy as np
 
 from thaw.config.errors import Problem, UserError, format_names
 from thaw.data.readers import SPLITS as SPLITS
-from thaw.data.readers import SUFFIXES as SUFFIXES
-from thaw.data.readers import ReaderResult, Row, escape_paths, read_image_folder
+from thaw.data.readers import ReaderResult, Row, escape_path, escape_paths, read_image_folder
 from thaw.data.splits import split_per_class, split_stratified
+
+UNUSED_SPLIT = (
+    "unused"  # the split of train images that are not used; they stay in the table, so that caches are shared
+)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image; `path` is relative to the data set's root, with forward slashes."""
+    """One labeled image; `path` is relative to the root of the data set, with forward slashes."""
 
     path: str
     label: int
@@ -28,8 +31,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """All samples, ordered by split and path; `passed_over` names the files beside them: no image, hidden, or in no
-    class folder. `hashes` are the SHA-256 of the files, in the order of the samples."""
+    """All samples of a data set.
+
+    Attributes:
+        root: the folder that the paths are relative to.
+        classes: class names, sorted; a label is an index into them.
+        samples: ordered by split and path.
+        ignored_files: printable paths of files that are no samples: not images, hidden, or in no class folder.
+        fingerprint: changes with the bytes, path, label or split of any image.
+        hashes: SHA-256 of each file, in the order of `samples`.
+    """
 
     root: Path
     classes: tuple[str, ...]
@@ -39,31 +50,35 @@ class Samples:
     hashes: tuple[str, ...] = ()
 
     def get_positions(self, split: str) -> np.ndarray:
-        """Positions of the split's samples in `samples`, int64."""
+        """Return the positions of the split's samples in `samples`, int64."""
         return np.array([index for index, sample in enumerate(self.samples) if sample.split == split], dtype=np.int64)
 
     def count_per_split(self) -> dict[str, int]:
+        """Return the number of samples of train, val and test."""
         return {split: sum(sample.split == split for sample in self.samples) for split in SPLITS}
 
     def get_labels(self) -> np.ndarray:
-        """int64 [samples]."""
+        """Return the labels, int64 [samples]."""
         return np.array([sample.label for sample in self.samples], dtype=np.int64)
 
     def find_unique_contents(self) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of one sample of each content, int64 [contents], in an order that depends on the contents alone;
-        and which of those each sample equals, int64 [samples]. However the data set is split, they are the same."""
+        """Return the position of one sample for each file content, int64 [contents], and the index of the content of
+        each sample, int64 [samples].
+
+        The order of the contents depends only on the files, not on the splits.
+        """
         _, first_positions, inverse = np.unique(np.array(self.hashes), return_index=True, return_inverse=True)
         return first_positions.astype(np.int64), inverse.astype(np.int64)
 
     def subset(self, positions: Sequence[int]) -> Samples:
-        """The samples at `positions`, of the same classes, with the fingerprint of what is left."""
+        """Return the samples at `positions`, with the same classes and a fingerprint of their own."""
         samples = tuple(self.samples[position] for position in positions)
         hashes = tuple(self.hashes[position] for position in positions)
         fingerprint = _compute_fingerprint(self.classes, samples, hashes)
         return replace(self, samples=samples, hashes=hashes, fingerprint=fingerprint)
 
     def replace_splits(self, samples: Sequence[Sample]) -> Samples:
-        """The same images in the splits that `samples` say, with the fingerprint of these."""
+        """Return the same images with the splits of `samples` and the fingerprint of these."""
         return replace(
             self, samples=tuple(samples), fingerprint=_compute_fingerprint(self.classes, samples, self.hashes)
         )
@@ -77,11 +92,12 @@ def load_folder_samples(
     exclude: Collection[str] = (),
     per_class: int | None = None,
 ) -> Samples:
-    """The samples of an image folder: `root/SPLIT/CLASS/...` where sub-folders of `folders` are there, else
-    `root/CLASS/...`, without the classes of `exclude`. Splits without a folder are cut as `samples_from` says.
+    """Load an image folder: `root/SPLIT/CLASS/...` if any of the split folders `folders` exists, else `root/CLASS/...`.
+
+    Classes in `exclude` are skipped. Splits without a folder are created as in `build_samples`.
 
     Raises:
-        UserFault: as `samples_from`.
+        UserError: as `build_samples`.
     """
     return build_samples(root, read_image_folder(root, folders, exclude), fractions, seed, per_class)
 
@@ -89,12 +105,14 @@ def load_folder_samples(
 def build_samples(
     root: Path, reader_result: ReaderResult, fractions: Mapping[str, float], seed: int, per_class: int | None = None
 ) -> Samples:
-    """The samples of what a reader found. Splits that are not given are cut from the train images, class by class, by
-    `seed`: `fractions[split]` of them, or all but `per_class` images a class (see `cut_per_class`).
+    """Build the samples of a reader's rows.
+
+    Splits that the data set does not provide are created from the train images of each class by `seed`: the fraction
+    `fractions[split]` of them, or all but `per_class` images per class (see `split_per_class`).
 
     Raises:
-        UserFault: where there are no images, one class only, no train or test images, a class without a train image,
-            or class names that are no text.
+        UserError: if there are fewer than two classes, no train or test images, a class without train images, or class
+            names that are not UTF-8.
     """
     classes = tuple(sorted({row.class_name for row in reader_result.rows}))
     _check_classes(root, classes, reader_result)
@@ -103,16 +121,10 @@ def build_samples(
     samples = [Sample(row.path, class_to_idx[row.class_name], row.split or "train") for row in rows]
     ordered_samples = tuple(sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.path)))
     hashes = tuple(hashlib.sha256((root / sample.path).read_bytes()).hexdigest() for sample in ordered_samples)
-    dataset_samples = Samples(
-        root,
-        classes,
-        ordered_samples,
-        reader_result.ignored_files,
-        _compute_fingerprint(classes, ordered_samples, hashes),
-        hashes,
-    )
-    _check_splits(dataset_samples, reader_result)
-    return dataset_samples
+    fingerprint = _compute_fingerprint(classes, ordered_samples, hashes)
+    result = Samples(root, classes, ordered_samples, reader_result.ignored_files, fingerprint, hashes)
+    _check_splits(result, reader_result)
+    return result
 
 
 def _split_rows(
@@ -126,17 +138,17 @@ def _split_rows(
         }
         return split_stratified(reader_result.rows, missing_fractions, seed)
     if own_splits := sorted(reader_result.provided_splits - {"train"}):
-        got = f"{format_names(own_splits)} images of its own"
+        got = f"its own {format_names(own_splits)} images"
         problem = Problem(f"dataset.per_class={per_class}", got, "a data set without splits", "dataset.per_class=null")
-        raise UserError(f"the data set under {root} is split already.", [problem])
+        raise UserError(f"the data set under {root} is already split.", [problem])
     return split_per_class(reader_result.rows, per_class, fractions["val"], seed)
 
 
 def _compute_fingerprint(classes: tuple[str, ...], samples: Sequence[Sample], hashes: Sequence[str]) -> str:
-    """Changes with any image's bytes, path, label or split."""
+    """Return 16 hex digits that change with the bytes, path, label or split of any image."""
     digest = hashlib.sha256(repr(classes).encode())
     for sample, file_hash in zip(samples, hashes, strict=True):
-        digest.update(os.fsencode(sample.path))  # a name need not be UTF-8
+        digest.update(os.fsencode(sample.path))  # file names need not be UTF-8
         digest.update(f"\0{sample.label}\0{sample.split}\0{file_hash}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -148,19 +160,14 @@ def _check_classes(root: Path, classes: Sequence[str], reader_result: ReaderResu
             "the data set has too few classes.",
             [Problem(str(root), got, reader_result.layout, "dataset.root=DIR of such data")],
         )
-    if undecodable_names := [name for name in classes if escape_paths([name]) != (name,)]:
-        problem = Problem(
-            str(root),
-            format_names(escape_paths(undecodable_names)),
-            "names in UTF-8: they stand in every table and figure",
-        )
-        raise UserError("class names that cannot be read.", [problem])
+    if undecodable_names := [name for name in classes if escape_path(name) != name]:
+        names = format_names(escape_paths(undecodable_names))
+        problem = Problem(str(root), names, "names in UTF-8: tables and figures contain them")
+        raise UserError("class names that cannot be decoded.", [problem])
     train_classes = {row.class_name for row in reader_result.rows if row.split in (None, "train")}
     if missing_classes := [name for name in classes if name not in train_classes]:
-        problem = Problem(
-            str(root), f"no train image of {format_names(missing_classes)}", "every class among the train images"
-        )
-        raise UserError("classes that nothing can learn.", [problem])
+        got = f"no train images of {format_names(missing_classes)}"
+        raise UserError("classes without train images.", [Problem(str(root), got, "train images of every class")])
 
 
 def _check_splits(samples: Samples, reader_result: ReaderResult) -> None:
@@ -168,16 +175,16 @@ def _check_splits(samples: Samples, reader_result: ReaderResult) -> None:
     empty_splits = [split for split in ("train", "test") if not counts[split]]
     if empty_splits:
         got = ", ".join(f"{count} {split}" for split, count in counts.items())
-        fix = f"{reader_result.missing_split_hint.format(split=empty_splits[0])}, or dataset.fractions.{empty_splits[0]}=0.15"
-        raise UserError(f"the data set has no {empty_splits[0]} images.", [Problem(str(samples.root), got, fix=fix)])
-
-
-UNUSED_SPLIT = "unused"  # the split of train images that are left aside; still one table, so that caches are shared
+        split = empty_splits[0]
+        fix = f"{reader_result.missing_split_hint.format(split=split)}, or dataset.fractions.{split}=0.15"
+        raise UserError(f"the data set has no {split} images.", [Problem(str(samples.root), got, fix=fix)])
 
 
 def limit_per_class(samples: Samples, per_class: int, seed: int) -> Samples:
-    """At most `per_class` train images a class, drawn by (seed, class); those of a smaller number are among those of a
-    larger one. The others are in the split `unused`, val and test stay as they are."""
+    """Keep at most `per_class` train images per class, drawn by (seed, label), and move the others to UNUSED_SPLIT.
+
+    The images of a smaller number are a subset of those of a larger one. Val and test stay unchanged.
+    """
     kept_positions = set(_sample_positions(samples, per_class, seed))
     new_samples = [
         replace(sample, split=UNUSED_SPLIT) if sample.split == "train" and position not in kept_positions else sample
@@ -190,6 +197,5 @@ def _sample_positions(samples: Samples, per_class: int, seed: int) -> Iterator[i
     labels, train_positions = samples.get_labels(), samples.get_positions("train")
     for label in range(len(samples.classes)):
         class_positions = train_positions[labels[train_positions] == label]
-        yield from class_positions[
-            np.random.default_rng((seed, label)).permutation(len(class_positions))[:per_class]
-        ].tolist()
+        order = np.random.default_rng((seed, label)).permutation(len(class_positions))
+        yield from class_positions[order[:per_class]].tolist()

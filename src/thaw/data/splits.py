@@ -1,4 +1,4 @@
-"""Splits that a data set does not have itself: cut from its train images, class by class, by seed."""
+"""Create the splits that a data set does not have, from its train images, class by class and by seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from thaw.data.readers import Row
 
 
 def split_stratified(rows: Iterable[Row], fractions: Mapping[str, float], seed: int) -> list[Row]:
-    """Moves `shares[split]` of each class's train rows into the split; at least one stays in train."""
+    """Move the fraction `fractions[split]` of each class's train rows to `split`; at least one stays in train."""
 
     def assign_splits(members: Sequence[Row]) -> list[Row]:
         counts = {split: round(fraction * len(members)) for split, fraction in fractions.items()}
@@ -22,11 +22,11 @@ def split_stratified(rows: Iterable[Row], fractions: Mapping[str, float], seed: 
 
 
 def split_per_class(rows: Sequence[Row], count: int, val_fraction: float, seed: int) -> list[Row]:
-    """`count` train rows a class, as papers on Caltech101 have it; of the rest of the class `val_share` go to val, all
-    others to test.
+    """Assign `count` rows of each class to train, as papers on Caltech101 do, then `val_fraction` of the remaining rows
+    to val and all others to test.
 
     Raises:
-        UserFault: naming the classes that have no more than `count` rows: nothing of them would be left to test.
+        UserError: if classes have at most `count` rows and would have no test images; it lists them.
     """
     class_sizes: dict[str, int] = {}
     for row in rows:
@@ -35,7 +35,7 @@ def split_per_class(rows: Sequence[Row], count: int, val_fraction: float, seed: 
         max_count = min(class_sizes.values()) - 1
         fix = f"dataset.per_class={max_count}" if max_count > 0 else "dataset.per_class=null"
         problem = Problem(
-            f"dataset.per_class={count}", format_names(small_classes), f"{count + 1} images a class at least", fix
+            f"dataset.per_class={count}", format_names(small_classes), f"at least {count + 1} images per class", fix
         )
         raise UserError("classes with too few images.", [problem])
 
@@ -46,7 +46,7 @@ def split_per_class(rows: Sequence[Row], count: int, val_fraction: float, seed: 
 
 
 def _assign_in_turn(members: Sequence[Row], counts: Mapping[str, int], last_split: str) -> list[Row]:
-    """The first `counts[split]` members go into each split, in turn, and all others, one at least, into `rest`."""
+    """Assign the first `counts[split]` members to each split in turn and all others, at least one, to `last_split`."""
     assigned_rows, remaining_rows = [], list(members)
     for split, count in counts.items():
         num_taken = min(count, len(remaining_rows) - 1)
@@ -56,7 +56,7 @@ def _assign_in_turn(members: Sequence[Row], counts: Mapping[str, int], last_spli
 
 
 def _assign_per_class(rows: Iterable[Row], assign_splits: Callable[[Sequence[Row]], list[Row]], seed: int) -> list[Row]:
-    """Each class's train rows shuffled, by (seed, number of the class), and placed; the others as they are."""
+    """Shuffle the train rows of each class by (seed, label) and assign their splits; other rows stay unchanged."""
     rows_per_class: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.path):
         rows_per_class.setdefault(row.class_name, []).append(row)

@@ -1,5 +1,8 @@
-"""What augmentation does to a batch, on whatever device it lies. Geometry is one affine map an image and one sampling,
-colour one matrix: crop, mirror image and rotation, brightness, saturation and hue cost what one of them would."""
+"""Apply augmentation to a batch, on the device of the batch.
+
+Crop, flip and rotation are one affine map per image and one resampling; brightness, saturation and hue are one color
+matrix. All together cost as much as one of them.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,17 @@ RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.
 
 
 def apply_augmentation(images: Tensor, params: dict[str, Tensor], size: int) -> Tensor:
-    """float32 [n, 3, size, size] on the 0..255 scale, from uint8 [n, 3, height, width]."""
+    """Return float32 [n, 3, size, size] on the 0..255 scale for images uint8 [n, 3, height, width].
+
+    `params` come from `Augmentation.sample_params`.
+    """
     result = _warp_affine(images.float(), params["affine"], params["limits"], size)
-    if "colour" in params:
-        result = _apply_color(result, params["colour"], params["contrast"])
-    if "erased" in params:
-        result = _erase_boxes(result, params["erased"])
-    if "cut" in params:
-        return _apply_cutmix(result, params["partner"], params["cut"])
+    if "color" in params:
+        result = _apply_color(result, params["color"], params["contrast"])
+    if "erase_boxes" in params:
+        result = _erase_boxes(result, params["erase_boxes"])
+    if "cutmix_box" in params:
+        return _apply_cutmix(result, params["partner"], params["cutmix_box"])
     if "partner" in params:
         lam = params["share"].view(-1, 1, 1, 1)
         return lam * result + (1 - lam) * result[params["partner"]]
@@ -30,13 +36,17 @@ def apply_augmentation(images: Tensor, params: dict[str, Tensor], size: int) -> 
 def affine_matrices(
     center: np.ndarray, extent: np.ndarray, flip_sign: np.ndarray, angle: np.ndarray, image_sizes: np.ndarray
 ) -> dict[str, Tensor]:
-    """`affine` [n, 2, 3] from -1..1 of the result to -1..1 of the canvas, x before y, for boxes around `middle` [n, 2]
-    of `extent` [n, 2] (rows, columns; pixels), and `limits` [n, 2], the largest coordinates inside each image."""
+    """Return `affine` [n, 2, 3] and `limits` [n, 2] for boxes around `center` [n, 2] of `extent` [n, 2], in pixels
+    (row, column).
+
+    `affine` maps -1..1 of the result to -1..1 of the canvas, x before y. `limits` are the largest coordinates inside
+    each image.
+    """
     canvas = image_sizes.max(0)
-    relative_extent = extent / canvas  # of the canvas' half
+    relative_extent = extent / canvas  # relative to half the canvas
     canvas_height, canvas_width = canvas
     sine, cosine = np.sin(angle), np.cos(angle)
-    aspect = canvas_height / canvas_width  # a rotation in pixels, written in coordinates that differ by axis
+    aspect = canvas_height / canvas_width  # rotates in pixels, although the scales of the two axes differ
     x_row = np.stack(
         [
             cosine * relative_extent[:, 1] * flip_sign,
@@ -58,14 +68,14 @@ def affine_matrices(
 
 
 def _warp_affine(images: Tensor, affine: Tensor, limits: Tensor, size: int) -> Tensor:
-    """Bilinear; beyond an image its edge goes on, and the canvas beside it is never seen."""
+    """Resample bilinearly; outside an image its edge pixels repeat, so the padding of the canvas never shows."""
     grid = F.affine_grid(affine, [len(images), 3, size, size], align_corners=False)
     grid = torch.minimum(grid, limits[:, None, None, :])
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def build_color_matrices(brightness: np.ndarray, saturation: np.ndarray, hue_shift: np.ndarray) -> Tensor:
-    """[n, 3, 3] of RGB: hue turned by `turn` (in whole turns) in the YIQ plane, then saturation, then brightness."""
+    """Return RGB matrices [n, 3, 3] that rotate hue by `hue_shift` turns (YIQ), then saturation and brightness."""
     to_yiq = np.array(RGB_TO_YIQ)
     sine, cosine = np.sin(2 * np.pi * hue_shift), np.cos(2 * np.pi * hue_shift)
     zeros, ones = np.zeros_like(hue_shift), np.ones_like(hue_shift)
@@ -84,21 +94,17 @@ def _apply_color(images: Tensor, matrices: Tensor, contrast: Tensor) -> Tensor:
 
 
 def _erase_boxes(images: Tensor, boxes: Tensor) -> Tensor:
-    """The boxes [n, 4] (top, left, bottom, right; pixels) filled with each image's mean colour."""
+    """Fill `boxes` [n, 4] (top, left, bottom, right; pixels) with the mean color of each image."""
     pixel_centers = torch.arange(images.shape[-1], device=images.device) + 0.5
     top, left, bottom, right = (edge.view(-1, 1) for edge in boxes.T)
-    row_mask, column_mask = (
-        (pixel_centers >= top) & (pixel_centers < bottom),
-        (pixel_centers >= left) & (pixel_centers < right),
-    )
+    row_mask = (pixel_centers >= top) & (pixel_centers < bottom)
+    column_mask = (pixel_centers >= left) & (pixel_centers < right)
     box_mask = row_mask[:, None, :, None] & column_mask[:, None, None, :]
     return torch.where(box_mask, images.mean((2, 3), keepdim=True), images)
 
 
 def _apply_cutmix(images: Tensor, partner: Tensor, box: Tensor) -> Tensor:
     pixel_indices = torch.arange(images.shape[-1], device=images.device)
-    row_mask, column_mask = (
-        (pixel_indices >= box[0]) & (pixel_indices < box[2]),
-        (pixel_indices >= box[1]) & (pixel_indices < box[3]),
-    )
+    row_mask = (pixel_indices >= box[0]) & (pixel_indices < box[2])
+    column_mask = (pixel_indices >= box[1]) & (pixel_indices < box[3])
     return torch.where(row_mask[:, None] & column_mask[None, :], images[partner], images)

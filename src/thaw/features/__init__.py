@@ -1,1 +1,1 @@
-"""Outputs of frozen stages: computed once, cached, exported."""
+"""Compute the output of frozen stages once, cache it and export it."""

@@ -1,48 +1,68 @@
-"""Features of one data set's images: found, or made once by whoever asks first.
+"""Features of a data set's images: read from the cache folder, or computed once by the run that needs them first.
 
-The processes of one run share the pass out, those of them that see the same cache folder: the first of these holds the
-folders' locks, the others write their shares beside its own. Each step is gone by all processes of the run together,
-so none waits for one that has gone another way.
+The processes of one run compute together. Those that see the same cache folder share one pass over the images; the
+first of them, the leader, locks the folders and puts the parts together. All processes go through the same steps and
+make the same collective calls in the same order, whether features are found, computed, or cannot be computed:
+
+    plan        the leader locks the folders and decides what is missing
+    broadcast   all processes learn the plan
+    compute     each writes its part
+    commit      the leader concatenates the parts and moves the folders to their places
+
+An error in one process is gathered at the end of its step and raised in all, see `ProcessGroup`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-from PIL import __version__ as pillow_version
-from torch import nn
 
 from thaw.config.errors import Problem, UserError
+from thaw.config.schema import Recipe
 from thaw.data.batches import ImageDataset
-from thaw.data.preprocessing import Preprocessing
+from thaw.features.cache_key import FeatureSpec
 from thaw.features.cached_features import CachedFeatures, read_features
-from thaw.features.extract import ExecutionConfig, Shard, concatenate_shards, extract_features
+from thaw.features.extract import (
+    ComputeRequest,
+    ExecutionConfig,
+    FeatureSource,
+    Shard,
+    concatenate_shards,
+    extract_features,
+)
 from thaw.features.forward import MEMORY_FORMATS, find_fastest_memory_format
 from thaw.features.process_group import SINGLE_PROCESS, ProcessGroup
-from thaw.features.views import Views
 from thaw.models.network import Network
 from thaw.system.cache_entries import CacheEntry, evict_least_recently_used
-from thaw.system.cache_folder import build_folders_once, cache_write_error, compute_cache_key
+from thaw.system.cache_folder import FolderTransaction, raise_write_errors, resolve_cache_dir
+from thaw.system.reporter import SILENT, Reporter
 
-MAX_ATTEMPTS = 3  # another process may make room by taking away what was just found
+FEATURES_FOLDER, MEASUREMENTS_FOLDER = "features", "measured"  # in the cache folder
+MAX_ATTEMPTS = 3  # another run may evict features between the moment they are found and the moment they are read
 
 
 @dataclass(frozen=True)
 class CacheResult:
-    """`seconds` were spent on computing `features`, 0 where they were there; `removed` were other caches, to make
-    room."""
+    """Features, and how they were obtained.
+
+    Attributes:
+        features: what was asked for.
+        seconds: time spent on computing them; 0 if they were in the cache.
+        evicted: other features that were removed to free space.
+    """
 
     features: CachedFeatures
     seconds: float
     evicted: tuple[CacheEntry, ...]
 
     def describe(self) -> Iterator[str]:
+        """Yield the lines that tell a person where the features come from."""
         num_images, origin = len(self.features.values), "found in the cache"
         if self.evicted:
             size_mib = sum(entry.size for entry in self.evicted) / 2**20
@@ -54,149 +74,141 @@ class CacheResult:
 
 
 @dataclass(frozen=True)
-class ComputeRequest:
-    """What the first process has the others compute: the `folders`, by depth, that are not there, in a `layout`."""
-
-    folders: Mapping[int, Path]
-    memory_format: str
-
-
-@dataclass(frozen=True)
 class FeatureCache:
-    """Kept in the cache folder `root`, which is to hold no more than `bound` bytes of features. `bytes_an_image` is by
-    depth; `architecture` as `feature_key` takes it; `about` is what the caches say of themselves. `crew` are the
-    processes that ask together."""
+    """Finds or computes features. Built by `open_feature_cache`.
+
+    Attributes:
+        root: the cache folder.
+        max_bytes: size that all features in it may have together.
+        spec: what the features depend on.
+        images: the images of the data set.
+        execution: where and how features are computed.
+        bytes_per_image: size of the output of the leading `depth` stages for an image, by depth.
+        metadata: what the features say about themselves.
+        process_group: the processes that compute together.
+        reporter: shows the progress.
+    """
 
     root: Path
     max_bytes: float
+    spec: FeatureSpec
     images: ImageDataset
-    views: Views
-    preprocessing: Preprocessing
-    architecture: str
     execution: ExecutionConfig
     bytes_per_image: Mapping[int, int]
     metadata: Mapping[str, str]
     process_group: ProcessGroup = SINGLE_PROCESS
+    reporter: Reporter = SILENT
 
     @property
     def folder(self) -> Path:
-        return self.root / "features"
+        """The folder that holds a folder for each key."""
+        return self.root / FEATURES_FOLDER
 
     def compute_keys(self, network: Network, depths: Sequence[int]) -> dict[int, str]:
-        """In the order of `depths`. Every weight is looked at once."""
-        identity, precision = self.views.identity, self.execution.precision
-        return compute_feature_keys(network, depths, self.architecture, self.preprocessing, precision, identity)
+        """Return the keys of what the leading stages of `network` compute, by depth, in the order of `depths`."""
+        return self.spec.compute_keys(network, depths)
 
     def has_key(self, key: str) -> bool:
-        """For every process of the crew."""
-        return all(self.process_group.all_gather((self.folder / key).is_dir()))
+        """Return whether every process has features of this `key`. Collective: one call."""
+        return all(self.process_group.gather_results(lambda: (self.folder / key).is_dir()))
 
     def get_or_compute(self, network: Network, keys: Mapping[int, str]) -> CacheResult:
-        """What the stages up to the first depth of `keys` give; the same pass computes what the other depths give, as
-        far as there is room.
+        """Return the output of the leading stages up to the first depth of `keys`, which maps depths to cache keys. The
+        pass that computes it also computes the other depths, as far as they fit.
+
+        Collective: the same calls in every process.
 
         Raises:
-            UserFault: where the disk is full, or the bound too narrow.
+            UserError: in every process if the disk of one is full, or `max_bytes` is too small.
+            FileNotFoundError: in every process if other runs evict the features again and again.
         """
         first_depth, *_ = keys
         depth_by_folder = {self.folder / keys[depth]: depth for depth in self._select_fitting_depths(list(keys))}
-        seconds, evicted = 0.0, list[CacheEntry]()
+        first_folder, seconds, evicted = self.folder / keys[first_depth], 0.0, list[CacheEntry]()
         for _ in range(MAX_ATTEMPTS):
-            if not all(self.process_group.all_gather(all(target_folder.is_dir() for target_folder in depth_by_folder))):
+            is_complete = self.process_group.gather_results(lambda: all(folder.is_dir() for folder in depth_by_folder))
+            if not all(is_complete):
                 seconds += self._compute_missing(network, depth_by_folder, evicted)
-            features = self._read(next(iter(depth_by_folder)), first_depth)
+            features = self.process_group.run(lambda: self._read(first_folder, first_depth))
             if all(self.process_group.all_gather(features is not None)):
-                break
-        if features is None:
-            raise FileNotFoundError(next(iter(depth_by_folder)))
-        return CacheResult(features, seconds, tuple(evicted))
+                assert features is not None
+                return CacheResult(features, seconds, tuple(evicted))
+        raise FileNotFoundError(first_folder)
 
-    def _read(self, target_folder: Path, depth: int) -> CachedFeatures | None:
+    def _read(self, folder: Path, depth: int) -> CachedFeatures | None:
         try:
-            return read_features(target_folder, depth, self.views, self.images.labels, self.execution.device)
+            return read_features(folder, depth, self.spec.views, self.images.labels, self.execution.device)
         except FileNotFoundError:
             return None
 
     def _compute_missing(
         self, network: Network, depth_by_folder: Mapping[Path, int], evicted: list[CacheEntry]
     ) -> float:
-        """Lets the crew fill the folders `wanted` that are not there. Returns the seconds that it took, 0 where others
-        had filled them meanwhile, and adds what had to make room to `removed`."""
+        """Compute the folders that are missing, together with the other processes; add what was evicted to `evicted`.
+
+        Returns the seconds that it took, 0 if other runs had computed them meanwhile.
+        """
+        start_time = time.perf_counter()
         sharing_ranks = self.process_group.ranks_sharing(self.root)
-        shard, failure, start_time = (
-            Shard(sharing_ranks.index(self.process_group.rank), len(sharing_ranks)),
-            None,
-            time.perf_counter(),
-        )
-        if shard.index:
-            request = self.process_group.all_gather(None)[sharing_ranks[0]]
-            self._compute_shard(network, request, shard)
-        else:
-            request, failure = self._compute_as_leader(network, depth_by_folder, shard, evicted)
-        if failures := [rank_failure for rank_failure in self.process_group.all_gather(failure) if rank_failure]:
-            raise failures[0]
+        shard = Shard(sharing_ranks.index(self.process_group.rank), len(sharing_ranks))
+        with closing(FolderTransaction(list(depth_by_folder))) as transaction:
+
+            def plan() -> ComputeRequest | None:
+                return None if shard.index else self._plan(network, depth_by_folder, transaction, evicted)
+
+            request = self.process_group.gather_results(plan)[sharing_ranks[0]]
+            self.process_group.run(lambda: self._compute_shard(network, request, shard))
+            self.process_group.run(lambda: self._commit(transaction, request, shard))
         return time.perf_counter() - start_time if request else 0.0
 
-    def _compute_as_leader(
-        self, network: Network, depth_by_folder: Mapping[Path, int], shard: Shard, evicted: list[CacheEntry]
-    ) -> tuple[ComputeRequest | None, UserError | None]:
-        requests, failure = list[ComputeRequest](), None
+    def _plan(
+        self,
+        network: Network,
+        depth_by_folder: Mapping[Path, int],
+        transaction: FolderTransaction,
+        evicted: list[CacheEntry],
+    ) -> ComputeRequest | None:
+        """Lock the folders and free the space that the missing ones need. Returns None if none is missing any more.
 
-        def fill(folders: dict[Path, Path]) -> None:
-            missing_folders = {depth_by_folder[target_folder]: folder for target_folder, folder in folders.items()}
-            evicted.extend(
-                evict_least_recently_used(
-                    self.root, sum(self._compute_num_bytes(depth) for depth in missing_folders), self.max_bytes
-                )
-            )
-            requests.append(ComputeRequest(missing_folders, self._choose_memory_format(network)))
-            self.process_group.all_gather(requests[0])
-            if failures := self._compute_shard(network, requests[0], shard):
-                raise failures[0]
-            for folder in missing_folders.values():
-                concatenate_shards(folder, shard.num_shards)
+        The leader chooses the memory format for all processes, as another one rounds differently.
+        """
+        with raise_write_errors(self.folder):
+            temporary_folders = transaction.begin()
+            if not temporary_folders:
+                return None
+            folders = {depth_by_folder[target]: folder for target, folder in temporary_folders.items()}
+            needed_bytes = sum(self._compute_num_bytes(depth) for depth in folders)
+            evicted.extend(evict_least_recently_used(self.root, needed_bytes, self.max_bytes))
+            return ComputeRequest(folders, self._choose_memory_format(network), dict(self.metadata))
 
-        try:
-            build_folders_once(list(depth_by_folder), fill)
-        except UserError as error:
-            failure = error
-        if not requests:  # filled by others meanwhile, or not to be filled: the crew waits for word
-            self.process_group.all_gather(None)
-            self._compute_shard(network, None, shard)
-        return requests[0] if requests else None, failure
+    def _compute_shard(self, network: Network, request: ComputeRequest | None, shard: Shard) -> None:
+        if request is not None:
+            source = FeatureSource(network, self.images, self.spec)
+            with raise_write_errors(self.folder):
+                extract_features(source, self.execution, request, shard, self.reporter)
 
-    def _compute_shard(self, network: Network, request: ComputeRequest | None, shard: Shard) -> list[UserError]:
-        """Computes this process' share of what is ordered. Returns the faults of all processes that do."""
-        failure: UserError | None = None
-        try:
-            if request:
-                extraction_inputs = (network, self.preprocessing, self.images, self.views, self.execution)
-                extract_features(
-                    *extraction_inputs, MEMORY_FORMATS[request.memory_format], request.folders, self.metadata, shard
-                )
-        except OSError as error:
-            failure = cache_write_error(self.folder, error)
-        return [rank_failure for rank_failure in self.process_group.all_gather(failure) if rank_failure]
+    def _commit(self, transaction: FolderTransaction, request: ComputeRequest | None, shard: Shard) -> None:
+        if request is not None and shard.index == 0:
+            with raise_write_errors(self.folder):
+                for folder in request.folders.values():
+                    concatenate_shards(folder, shard.num_shards)
+                transaction.commit()
 
     def _choose_memory_format(self, network: Network) -> str:
-        """The first process measures for all: another layout rounds differently."""
-        measurements_dir, size = self.root / "measured", self.preprocessing.size
+        measurements_dir, size = self.root / MEASUREMENTS_FOLDER, self.spec.preprocessing.size
         fastest_format = find_fastest_memory_format(
-            network, size, self.architecture, measurements_dir, self.execution.device
+            network, size, self.spec.architecture, measurements_dir, self.execution.device
         )
         return next(name for name, memory_format in MEMORY_FORMATS.items() if memory_format is fastest_format)
 
     def _compute_num_bytes(self, depth: int) -> int:
-        return self.views.num_rows * self.bytes_per_image[depth]
+        return self.spec.views.num_rows * self.bytes_per_image[depth]
 
     def _select_fitting_depths(self, depths: Sequence[int]) -> list[int]:
+        """Return the first of `depths`, and of the others those that still fit into `max_bytes`."""
         first_depth, *other_depths = depths
         if self._compute_num_bytes(first_depth) > self.max_bytes:
-            size_gib = self._compute_num_bytes(first_depth) / 2**30
-            problem = Problem(
-                "feature_cache.gib", f"{self.max_bytes / 2**30:g}", fix=f"feature_cache.gib={2 * size_gib:.2g}"
-            )
-            raise UserError(f"the features would take {size_gib:.3g} GiB of the disk.", [problem])
+            raise self._build_size_error(self._compute_num_bytes(first_depth) / 2**30)
         selected_depths, remaining_bytes = [first_depth], self.max_bytes - self._compute_num_bytes(first_depth)
         for depth in other_depths:
             if self._compute_num_bytes(depth) <= remaining_bytes:
@@ -204,45 +216,46 @@ class FeatureCache:
                 remaining_bytes -= self._compute_num_bytes(depth)
         return selected_depths
 
+    def _build_size_error(self, size_gib: float) -> UserError:
+        fix = f"feature_cache.gib={2 * size_gib:.2g}"
+        problem = Problem("feature_cache.gib", f"{self.max_bytes / 2**30:g}", fix=fix)
+        return UserError(f"the features would take {size_gib:.3g} GiB of the disk.", [problem])
 
-FORMAT_VERSION = 2  # of the files; a cache of another layout is built anew
+
+def open_feature_cache(
+    recipe: Recipe,
+    spec: FeatureSpec,
+    images: ImageDataset,
+    execution: ExecutionConfig,
+    bytes_per_image: Mapping[int, int],
+    process_group: ProcessGroup = SINGLE_PROCESS,
+    reporter: Reporter = SILENT,
+) -> FeatureCache:
+    """Open the feature cache that `recipe` configures, for features of `images` as `spec` says.
+
+    `bytes_per_image` is the size of the output of the leading `depth` stages for an image, by depth.
+    """
+    metadata = {"dataset": recipe.dataset.name, "backbone": recipe.backbone.name}
+    root, max_bytes = resolve_cache_dir(recipe.data.cache_dir), recipe.feature_cache.gib * 2**30
+    return FeatureCache(root, max_bytes, spec, images, execution, bytes_per_image, metadata, process_group, reporter)
 
 
-def compute_feature_keys(
+def find_cached_features(
+    recipe: Recipe,
+    spec: FeatureSpec,
     network: Network,
-    depths: Iterable[int],
-    architecture: str,
-    preprocessing: Preprocessing,
-    precision: str,
-    image_identity: dict[str, Any],
-) -> dict[int, str]:
-    """By depth, of the output of the leading so many stages of `network`: for `images` (`Views.identity`), as
-    `preprocessing` cuts and scales them, at Lightning's `precision`. `architecture` names library, version and
-    backbone, as other wiring may hold the same weights. The weights count by their bits, wherever they come from."""
-    requested_depths = list(depths)
-    hashes = {
-        name: hash_weights(network.get_part(name)) for name in list(network.stages)[: max(requested_depths, default=0)]
-    }
-    common_fields = {"architecture": architecture, "preprocessing": preprocessing.to_dict(), "precision": precision}
-    common_fields |= {
-        "pillow": pillow_version,
-        "images": image_identity,
-    }  # another Pillow may decode and resize otherwise
-    return {
-        depth: _compute_key(hashes, depth, depth == len(network.stages), common_fields) for depth in requested_depths
-    }
+    depths: Sequence[int],
+    labels: np.ndarray,
+    device: torch.device,
+) -> CachedFeatures | None:
+    """Return the features of `network` at the first of `depths` that the cache of `recipe` holds, or None.
 
-
-def _compute_key(hashes: dict[str, str], depth: int, is_pooled: bool, common_fields: dict[str, Any]) -> str:
-    return compute_cache_key(
-        layout=FORMAT_VERSION, stages=list(hashes.items())[:depth], pooled=is_pooled, **common_fields
-    )
-
-
-def hash_weights(stage: nn.Module) -> str:
-    """SHA-256 of parameters and buffers, with their names, types and shapes."""
-    digest = hashlib.sha256()
-    for name, value in stage.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    `labels` are those of all samples, int64 [samples].
+    """
+    folder = resolve_cache_dir(recipe.data.cache_dir) / FEATURES_FOLDER
+    for depth, key in spec.compute_keys(network, depths).items():
+        try:
+            return read_features(folder / key, depth, spec.views, labels, device)
+        except FileNotFoundError:
+            continue
+    return None

@@ -1,4 +1,4 @@
-"""Features at hand: batches of them are rows of one tensor, on the device where they fit."""
+"""Read cached features: one tensor, on the device if it fits there, of which batches are rows."""
 
 from __future__ import annotations
 
@@ -17,14 +17,21 @@ from thaw.features.views import EVALUATION_VIEW, Views
 from thaw.system.cache_entries import METADATA_FILE, touch
 from thaw.system.memory import get_available_memory
 
-MAX_FREE_MEMORY_FRACTION = 0.5  # that features may take; the rest is the network's and its gradients'
-NUMPY_STAND_INS = {torch.bfloat16: np.int16}  # numpy has no such type
+MAX_FREE_MEMORY_FRACTION = 0.5  # of the free memory for features; the network and its gradients need the rest
+NUMPY_STAND_INS = {torch.bfloat16: np.int16}  # NumPy has no bfloat16
 
 
 @dataclass(frozen=True)
 class CachedFeatures:
-    """What the leading `depth` stages give: `values` [rows, ...], of which `views` says the images. `labels` is int64
-    [samples]. `held` is where they lie: on the GPU, in memory, or on disk."""
+    """The output of the leading `depth` stages.
+
+    Attributes:
+        values: [rows, ...].
+        depth: number of stages.
+        views: maps samples and views to rows.
+        labels: of all samples, int64 [samples].
+        location: where the values are, for a message: "on the GPU", "in memory" or "on disk".
+    """
 
     values: Tensor
     depth: int
@@ -33,11 +40,11 @@ class CachedFeatures:
     location: str
 
     def get_evaluation_features(self, positions: np.ndarray) -> Tensor:
-        """The features of samples as evaluation sees them."""
+        """Return the features of the samples at `positions`, int64 [n], as evaluation sees them: [n, ...]."""
         return self.values[torch.from_numpy(self.views.rows[EVALUATION_VIEW, positions]).to(self.values.device)]
 
     def iter_batches(self, batch_sampler: EpochBatchSampler | SequentialBatchSampler) -> Iterator[Batch]:
-        """The batches of an epoch; what a batch holds goes to the device once an epoch, not batch by batch."""
+        """Yield the batches of an epoch. Their indices are copied to the device once per epoch, not batch by batch."""
         copies_by_batch = list(batch_sampler.iter_positions())
         copies = np.concatenate(copies_by_batch) if copies_by_batch else np.zeros(0, dtype=np.int64)
         positions = copies % len(self.labels)
@@ -56,15 +63,20 @@ class CachedFeatures:
 
 
 def read_features(folder: Path, depth: int, views: Views, labels: np.ndarray, device: torch.device) -> CachedFeatures:
-    """The cache in `folder`, held where there is room: on the device, else in memory, else on disk."""
+    """Read the features in `folder` and place them on the device, in memory or on disk, the first that has space.
+
+    `labels` are those of all samples, int64 [samples].
+
+    Raises:
+        FileNotFoundError: if there are none, or another process has just evicted them.
+    """
     metadata = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
     touch(folder)
     dtype: torch.dtype = getattr(torch, metadata["dtype"])
     storage_dtype = NUMPY_STAND_INS.get(dtype) or np.dtype(metadata["dtype"])
     shape = (metadata["rows"], *metadata["shape"])
-    memory_map = np.memmap(
-        folder / VALUES_FILE, storage_dtype, "c", shape=shape
-    )  # never written to: torch warns of what cannot be
+    # Copy-on-write, although nothing is written: torch warns of arrays that are read-only.
+    memory_map = np.memmap(folder / VALUES_FILE, storage_dtype, "c", shape=shape)
     values, location = _place_values(torch.from_numpy(memory_map).view(dtype), device)
     return CachedFeatures(values, depth, views, labels, location)
 

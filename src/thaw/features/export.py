@@ -1,4 +1,4 @@
-"""Features of a data set -> .npz, .npy with .csv, or .parquet, each by a function that writes into a stream."""
+"""Export the features of a data set as .npz, .npy with .csv, or .parquet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from thaw.data.problems import escape_path
+from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
 from thaw.models.network import pool
 
@@ -23,7 +23,7 @@ Writer = Callable[[BinaryIO], object]
 
 @dataclass(frozen=True)
 class Export:
-    """`features` is float32 [samples, ...], row i of `samples.samples[i]`; `backbone` and `stage` made them."""
+    """Features, float32 [samples, ...] in the order of `samples`, computed by `backbone` up to `stage`."""
 
     features: np.ndarray
     samples: Samples
@@ -31,19 +31,24 @@ class Export:
     stage: str
 
     def build_metadata(self) -> dict[str, str]:
+        """Return the stage, the backbone and the fingerprint of the data set."""
         return {"stage": self.stage, "backbone": self.backbone, "fingerprint": self.samples.fingerprint}
 
     def list_paths(self) -> list[str]:
-        """Bytes of a name that are no UTF-8 are written as \\xNN: neither Parquet nor a terminal takes them."""
+        """Return the paths; bytes that are not UTF-8 become \\xNN, as neither Parquet nor a terminal accepts them."""
         return [escape_path(sample.path) for sample in self.samples.samples]
 
     def list_splits(self) -> list[str]:
+        """Return the split of each sample."""
         return [sample.split for sample in self.samples.samples]
 
 
 def pool_features(values: np.ndarray) -> np.ndarray:
-    """float32 [samples, width]: maps averaged over their pixels as the network does it, a transformer's tokens
-    [samples, tokens, width] over the tokens; vectors as they are."""
+    """Pool features to vectors, float32 [samples, width].
+
+    Maps are averaged over their pixels, as in the network, tokens [samples, tokens, width] over the tokens; vectors are
+    returned unchanged.
+    """
     if values.ndim == 2:
         return values
     chunks = [values[start : start + ROWS_PER_CHUNK] for start in range(0, len(values), ROWS_PER_CHUNK)]
@@ -56,15 +61,18 @@ def _pool_chunk(values: torch.Tensor) -> np.ndarray:
 
 
 def build_writers(export: Export, file: Path) -> dict[Path, Writer]:
-    """What to write for `file`, whose ending is .npz, .npy or .parquet: file -> what puts its bytes into a stream.
+    """Return the files to write for `file`, each with the function that writes it into a stream.
 
-    .npz holds `features`, `paths`, `labels` int64, `splits`, `classes`, and the scalars `stage`, `backbone` and
-    `fingerprint`; nothing in it is pickled. .npy holds the features alone, with a .csv of path, label, class and split
-    beside it, a row a sample in the same order; its paths are the bytes that they are, as in predictions.csv. .parquet
-    has a fixed-size list of float32 a row, and the scalars and `classes` in its schema's metadata.
+    The suffix of `file` decides:
+
+    - .npz: `features`, `paths`, `labels` int64, `splits`, `classes`, and the scalars `stage`, `backbone` and
+      `fingerprint`; nothing is pickled.
+    - .npy: the features only, and a .csv of path, label, class and split with one row per sample in the same order. Its
+      paths are the original bytes, as in predictions.csv.
+    - .parquet: a fixed-size list of float32 per row, the scalars and `classes` in the metadata of the schema.
 
     Raises:
-        ImportError: for .parquet without pyarrow.
+        ImportError: for .parquet if pyarrow is not installed.
     """
     if file.suffix == ".npz":
         return {file: lambda stream: _write_npz(stream, export)}
@@ -85,7 +93,8 @@ def _write_npz(stream: BinaryIO, export: Export) -> None:
         "splits": np.array(export.list_splits()),
         "classes": np.array(export.samples.classes),
     }
-    np.savez(stream, **arrays, **{name: np.array(text) for name, text in export.build_metadata().items()})  # type: ignore[arg-type]
+    scalars = {name: np.array(text) for name, text in export.build_metadata().items()}
+    np.savez(stream, **arrays, **scalars)  # type: ignore[arg-type]
 
 
 def _format_csv(export: Export) -> bytes:

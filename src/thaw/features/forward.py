@@ -1,4 +1,4 @@
-"""A network's stages as they run fastest where nothing is to be learned from them."""
+"""Run the stages of a network for inference, in the fastest memory format."""
 
 from __future__ import annotations
 
@@ -22,19 +22,17 @@ NUM_TIMING_IMAGES, NUM_TIMING_RUNS = 4, 2
 
 
 def get_dtype(precision: str) -> torch.dtype:
-    """What stages give at Lightning's `precision`."""
+    """Return the type that stages output at Lightning's `precision`."""
     return AUTOCAST_DTYPES.get(precision, torch.float64 if precision == DOUBLE_PRECISION else torch.float32)
 
 
 @contextmanager
 def evaluation_mode(network: Network, memory_format: torch.memory_format, precision: str) -> Iterator[None]:
-    """Within, `network` is in evaluation mode, its weights lie in `layout`, under inference mode and the autocast of
-    `precision`; behind it, all is as it was."""
-    training_modes, previous_format = (
-        {module: module.training for module in network.modules()},
-        memory_format_of(network),
-    )
-    network.eval().to(memory_format=memory_format)  # outside inference mode, whose tensors cannot be trained
+    """Put `network` into evaluation mode and `memory_format`, under inference mode and the autocast of `precision`.
+    Afterwards restore its modes and memory format."""
+    training_modes = {module: module.training for module in network.modules()}
+    previous_format = memory_format_of(network)
+    network.eval().to(memory_format=memory_format)  # not in inference mode, whose tensors cannot be trained
     try:
         with torch.inference_mode(), autocast(network, precision):
             yield
@@ -45,19 +43,24 @@ def evaluation_mode(network: Network, memory_format: torch.memory_format, precis
 
 
 def memory_format_of(network: Network) -> torch.memory_format:
+    """Return the memory format of the weights."""
     is_contiguous = all(parameter.is_contiguous() for parameter in network.parameters())
     return torch.contiguous_format if is_contiguous else torch.channels_last
 
 
 def autocast(network: Network, precision: str) -> AbstractContextManager[object]:
+    """Return the autocast context of Lightning's `precision` on the device of `network`."""
     if precision not in AUTOCAST_DTYPES:
         return nullcontext()
     return torch.autocast(next(network.parameters()).device.type, dtype=AUTOCAST_DTYPES[precision])
 
 
 def iter_stage_outputs(network: Network, images: Tensor, depths: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-    """The output of the leading `depths` stages (ascending) for normalised `images`, each from the one before; of all
-    stages pooled to vectors, as the head takes it."""
+    """Yield each of `depths`, ascending, with the output of the leading stages for normalized `images`.
+
+    `images` is [n, 3, size, size]. Each output is computed from the previous one. The output of all stages is pooled to
+    vectors, which the head takes.
+    """
     start = 0
     for depth in depths:
         images = network.forward_stages(images, start, depth)
@@ -68,10 +71,12 @@ def iter_stage_outputs(network: Network, images: Tensor, depths: Sequence[int]) 
 def find_fastest_memory_format(
     network: Network, size: int, architecture: str, measurements_dir: Path, device: torch.device
 ) -> torch.memory_format:
-    """Of contiguous and channels last. A GPU's tensor cores want the latter. On a CPU it is up to the network: faster
-    for EfficientNet-Lite0 (18 ms an image instead of 48, batches of 8), slower for others. So it is measured there,
-    once, and remembered in the folder `remembered`: another layout rounds differently, and a run is to repeat to the
-    last bit."""
+    """Return the faster of contiguous and channels last for images of `size` x `size` pixels.
+
+    The tensor cores of a GPU need channels last. On a CPU it depends on the network: faster for EfficientNet-Lite0
+    (18 ms per image instead of 48, batches of 8), slower for others. So it is measured there once and the result kept
+    in `measurements_dir`: another format rounds differently, and a run has to repeat to the last bit.
+    """
     if device.type != "cpu":
         return torch.channels_last if device.type == "cuda" else torch.contiguous_format
     file = measurements_dir / f"{compute_cache_key(architecture=architecture, size=size, torch=torch.__version__)}.json"
@@ -88,7 +93,7 @@ def find_fastest_memory_format(
 
 
 def _measure_seconds(network: Network, size: int, memory_format: torch.memory_format) -> float:
-    """Of the fastest trial; the first, which prepares, does not count."""
+    """Return the time of the fastest run; a first run, which warms up, does not count."""
     dtype = next(network.parameters()).dtype
     images = torch.zeros(NUM_TIMING_IMAGES, 3, size, size, dtype=dtype).contiguous(memory_format=memory_format)
     times = []

@@ -1,4 +1,4 @@
-"""Which views of the images a feature cache holds, and which of them an epoch sees."""
+"""Define which views of the images a feature cache holds, and which of them an epoch sees."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVALUATION_VIEW = 0  # the view that evaluation sees
 
 @dataclass(frozen=True)
 class ViewPass:
-    """The images at `positions`, augmented as in `epoch` (EVALUATION: not at all), give the next rows of a cache."""
+    """The next rows of a cache: the images at `positions`, augmented as in `epoch` (EVALUATION_EPOCH: not at all)."""
 
     epoch: int
     augmentation: Augmentation
@@ -26,9 +26,15 @@ class ViewPass:
 
 @dataclass(frozen=True)
 class Views:
-    """`rows` is int64 [views, samples], the row of a cache that a sample's view lies in, -1 where there is none.
-    `seen(epoch, copies)` gives the view of each train image in an epoch; copies of a sample are numbered as
-    `balance.evenly_drawn` says. `identity` is plain data that differs where the rows' images do."""
+    """The views of a data set's images that a feature cache holds.
+
+    Attributes:
+        passes: the images in the order of the rows.
+        rows: int64 [views, samples], the row of each sample's view, -1 for none.
+        identity: plain data that differs if the images of the rows do.
+        select_views: takes an epoch and copies of samples, int64 [n], numbered as `balanced_sample` numbers them;
+            returns the view that training sees of each, int64 [n].
+    """
 
     passes: tuple[ViewPass, ...]
     rows: np.ndarray
@@ -37,21 +43,25 @@ class Views:
 
     @property
     def num_rows(self) -> int:
+        """The number of rows of the cache."""
         return sum(len(view_pass.positions) for view_pass in self.passes)
 
 
 def build_views(samples: Samples, augmentation: Augmentation, seed: int, num_draws: int | None) -> Views:
-    """Both views where augmentation mirrors and nothing else, else `count` draws of each train image. Of augmentation
-    without a count there are plain views alone: it cannot be trained on cached features."""
-    if augmentation.is_flip_only:
+    """Build the views that can be cached for `augmentation`, see `Augmentation.plan_cached_views`.
+
+    If training cannot use cached features, these are the plain images, which evaluation sees.
+    """
+    cached_views = augmentation.plan_cached_views(num_draws)
+    if cached_views.kind == "flipped":
         return build_flipped_views(samples, augmentation, seed)
-    if augmentation.is_empty or num_draws is None:
-        return build_plain_views(samples)
-    return build_drawn_views(samples, augmentation, seed, num_draws)
+    if cached_views.kind == "sampled":
+        return build_drawn_views(samples, augmentation, seed, cached_views.count)
+    return build_plain_views(samples)
 
 
 def build_plain_views(samples: Samples) -> Views:
-    """A row for each content, however the samples are split: runs over several seeds share it."""
+    """Build one view of each distinct image. It does not depend on the split, so runs with several seeds share it."""
     first_positions, content_rows = samples.find_unique_contents()
     identity = {"images": [samples.hashes[position] for position in first_positions]}
     plain_pass = ViewPass(EVALUATION_EPOCH, Augmentation(), first_positions)
@@ -59,40 +69,34 @@ def build_plain_views(samples: Samples) -> Views:
 
 
 def build_flipped_views(samples: Samples, augmentation: Augmentation, seed: int) -> Views:
-    """Exact: mirror images can only be drawn or not."""
-    unflipped_views, train_positions = build_plain_views(samples), samples.get_positions("train")
+    """Build the plain view of each image and the mirror image of each train image. Nothing else can be drawn, so
+    training sees the same images as without a cache."""
+    plain_views, train_positions = build_plain_views(samples), samples.get_positions("train")
     flipped_rows = np.full(len(samples.samples), -1)
-    flipped_rows[train_positions] = unflipped_views.num_rows + np.arange(len(train_positions))
+    flipped_rows[train_positions] = plain_views.num_rows + np.arange(len(train_positions))
     flip_pass = ViewPass(0, Augmentation(flip=1.0), train_positions)
-    identity = unflipped_views.identity | {"flipped": [samples.hashes[position] for position in train_positions]}
+    identity = plain_views.identity | {"flipped": [samples.hashes[position] for position in train_positions]}
     return Views(
-        (*unflipped_views.passes, flip_pass),
-        np.stack([unflipped_views.rows[EVALUATION_VIEW], flipped_rows]),
+        (*plain_views.passes, flip_pass),
+        np.stack([plain_views.rows[EVALUATION_VIEW], flipped_rows]),
         identity,
         lambda epoch, copies: augmentation.compute_flip_mask(seed, epoch, copies).astype(np.int64),
     )
 
 
 def build_drawn_views(samples: Samples, augmentation: Augmentation, seed: int, num_draws: int) -> Views:
-    """An approximation: `count` draws an image, those of the first epochs, take the place of one an epoch. Each epoch
-    sees one of them by chance."""
-    train_positions, evaluation_positions = (
-        samples.get_positions("train"),
-        np.concatenate([samples.get_positions("val"), samples.get_positions("test")]),
-    )
-    passes = [
-        ViewPass(EVALUATION_EPOCH, Augmentation(), evaluation_positions),
-        *(ViewPass(view, augmentation, train_positions) for view in range(num_draws)),
-    ]
+    """Build the plain view of each evaluation image and `num_draws` random views of each train image, those of the
+    first epochs. Each epoch sees a random one of them: an approximation of a new view per epoch."""
+    train_positions = samples.get_positions("train")
+    evaluation_positions = np.concatenate([samples.get_positions("val"), samples.get_positions("test")])
+    num_train, num_evaluation = len(train_positions), len(evaluation_positions)
+    train_passes = [ViewPass(view, augmentation, train_positions) for view in range(num_draws)]
     rows = np.full((1 + num_draws, len(samples.samples)), -1)
-    rows[EVALUATION_VIEW, evaluation_positions] = np.arange(len(evaluation_positions))
-    rows[1:, train_positions] = len(evaluation_positions) + np.arange(num_draws * len(train_positions)).reshape(
-        num_draws, len(train_positions)
-    )
-    identity = {"samples": samples.fingerprint, "augmentation": asdict(augmentation), "seed": seed, "views": num_draws}
+    rows[EVALUATION_VIEW, evaluation_positions] = np.arange(num_evaluation)
+    rows[1:, train_positions] = num_evaluation + np.arange(num_draws * num_train).reshape(num_draws, num_train)
     return Views(
-        tuple(passes),
+        (ViewPass(EVALUATION_EPOCH, Augmentation(), evaluation_positions), *train_passes),
         rows,
-        identity,
+        {"samples": samples.fingerprint, "augmentation": asdict(augmentation), "seed": seed, "views": num_draws},
         lambda epoch, copies: 1 + augmentation.sample_view_indices(num_draws, seed, epoch, copies),
     )

@@ -1,8 +1,9 @@
-"""Captchas, read character by character."""
+"""Read captchas character by character."""
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,13 +15,16 @@ from thaw.config.errors import Problem, UserError, format_names
 from thaw.inference.predict import Predictor, RawPrediction, iter_predictions
 from thaw.metrics.classification import wilson_interval
 
-LABELS_FILE = "labels.csv"  # columns file and text, beside the captchas
+LABELS_FILE = "labels.csv"  # columns file and text, in the folder of the captchas
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class CaptchaReading:
-    """`text` with the probability of each character; empty where the image is broken: `broken` says why."""
+    """The text of a captcha with the probability of each character.
+
+    `text` is empty where the image cannot be decoded, for the reason in `error`.
+    """
 
     path: Path
     text: str
@@ -29,17 +33,16 @@ class CaptchaReading:
 
     @property
     def probability(self) -> float:
-        """Of the whole string: the characters are read independently of each other."""
-        product = 1.0 if self.probabilities else 0.0
-        for character_probability in self.probabilities:
-            product *= character_probability
-        return product
+        """The probability of the whole string: the product, as characters are read independently of each other."""
+        return math.prod(self.probabilities) if self.probabilities else 0.0
 
 
 @dataclass(frozen=True)
 class CaptchaScore:
-    """Of `count` captchas: the share read entirely right, and that of single characters, with 95 % intervals. A
-    character that is missing or too many is wrong."""
+    """The fractions of `count` captchas and of their characters that were read correctly, with 95 % intervals.
+
+    A missing or additional character is an error.
+    """
 
     count: int
     string_accuracy: float
@@ -50,31 +53,34 @@ class CaptchaScore:
 
     @property
     def expected_string_accuracy(self) -> float:
-        """The share of strings that independent characters would give."""
+        """The fraction of correct strings that independent characters would give."""
         return float(self.character_accuracy**self.mean_length)
 
 
 def read_captchas(
     classifier: Predictor, paths: Sequence[Path], characters: int | None = None
 ) -> Iterator[CaptchaReading]:
-    """One for each of `paths`, in their order. An image is cut into so many `characters` of equal width, by default as
-    many squares as lie side by side in it.
+    """Read each of `paths`, in their order.
+
+    An image is split into `characters` pieces of equal width, by default into as many squares as it is wide.
 
     Raises:
-        UserFault: where the network's classes are no single characters.
+        UserError: where the network's classes are not single characters.
     """
     if invalid_classes := [name for name in classifier.classes if len(name) != 1]:
         got = f"{len(classifier.classes)} classes: {format_names(invalid_classes, 5)}"
         problem = Problem("--captcha", got, "a network whose classes are single characters", "train.py dataset=captcha")
-        raise UserError("these classes are no characters.", [problem])
-    for raw_prediction in iter_predictions(
-        classifier, paths, split_image=lambda image: crop_characters(image, characters)
-    ):
+        raise UserError("these classes are not characters.", [problem])
+
+    def split_image(image: Image.Image) -> list[Image.Image]:
+        return crop_characters(image, characters)
+
+    for raw_prediction in iter_predictions(classifier, paths, split_image=split_image):
         yield _build_reading(raw_prediction, classifier.classes, paths[raw_prediction.index])
 
 
 def crop_characters(image: Image.Image, characters: int | None = None) -> list[Image.Image]:
-    """Pieces of equal width, left to right."""
+    """Crop pieces of equal width, left to right."""
     width, height = image.size
     count = min(characters or max(1, round(width / height)), width)
     edges = [round(index * width / count) for index in range(count + 1)]
@@ -89,10 +95,10 @@ def _build_reading(raw_prediction: RawPrediction, classes: Sequence[str], path: 
 
 
 def read_labels(paths: Sequence[Path]) -> dict[Path, str]:
-    """What labels.csv in the folders of `paths` says of them.
+    """Read the texts of captchas from labels.csv in the folders of `paths`.
 
     Raises:
-        UserFault: where it lacks a column, file or text.
+        UserError: where the column file or text is missing.
     """
     labels: dict[Path, str] = {}
     for file in sorted({path.parent / LABELS_FILE for path in paths}):
@@ -107,7 +113,7 @@ def read_labels(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def score_readings(readings: Sequence[CaptchaReading], labels: Mapping[Path, str]) -> CaptchaScore | None:
-    """None where no reading has a label. Broken captchas are wrong."""
+    """Compare readings with their labels; return None where none has a label. Captchas that are no image are wrong."""
     pairs = [(predicted.text, labels[predicted.path]) for predicted in readings if predicted.path in labels]
     if not pairs:
         return None

@@ -1,10 +1,9 @@
-"""A trained network on labelled images: the numbers that its run recorded, and what stands behind them."""
+"""Evaluate a trained network on labeled images: the metrics of its run, with intervals, per class and per bin."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,23 +19,25 @@ from thaw.data.batches import SequentialBatchSampler
 from thaw.data.factory import load_samples
 from thaw.data.image_store import MAX_LISTED_IMAGES
 from thaw.data.samples import SPLITS, Samples, limit_per_class
-from thaw.features.cache import compute_feature_keys
-from thaw.features.cached_features import read_features
+from thaw.features.cache import find_cached_features
+from thaw.features.cache_key import build_feature_spec
 from thaw.features.views import EVALUATION_VIEW, build_views
 from thaw.inference.load import Classifier
 from thaw.inference.predict import iter_predictions
 from thaw.metrics.calibration import Reliability, compute_ece_interval, compute_reliability
 from thaw.metrics.classification import classification_metrics, confusion_matrix
 from thaw.metrics.per_class import ClassMetrics, compute_class_metrics, compute_macro_f1_interval
-from thaw.system.cache_folder import resolve_cache_dir
 
 ALL_SPLITS = "all"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`positions` [n] in the table of `samples` with float32 `logits` [n, classes]; `broken`: path -> why it is none of
-    them."""
+    """The logits of labeled images.
+
+    `positions` [n] are indices of `samples`, `logits` is float32 [n, classes]. `skipped` is path -> the reason, for
+    images that cannot be decoded.
+    """
 
     samples: Samples
     positions: np.ndarray
@@ -45,16 +46,17 @@ class Evaluation:
 
     @property
     def labels(self) -> Tensor:
+        """The labels, int64 [n]."""
         return torch.from_numpy(self.samples.get_labels()[self.positions])
 
     @property
     def confusion(self) -> np.ndarray:
-        """int64 [classes, classes]."""
+        """The confusion matrix, int64 [classes, classes]; rows are labels, columns predictions."""
         matrix: np.ndarray = confusion_matrix(self.logits.argmax(1), self.labels, len(self.samples.classes)).numpy()
         return matrix
 
     def compute_metrics(self) -> dict[str, Any]:
-        """As a run's metrics.json has them, and the intervals that take a bootstrap."""
+        """Compute the metrics of a run's metrics.json, and bootstrap intervals of macro F1 and calibration error."""
         metrics = classification_metrics(self.logits, self.labels)
         intervals = {
             "macro_f1_ci95": compute_macro_f1_interval(self.confusion),
@@ -63,24 +65,26 @@ class Evaluation:
         return metrics | {name: list(interval) for name, interval in intervals.items()}
 
     def compute_class_metrics(self) -> list[ClassMetrics]:
+        """Compute recall, precision and F1 of each class."""
         return compute_class_metrics(self.confusion, self.samples.classes)
 
     def compute_reliability(self) -> Reliability:
+        """Compute accuracy and confidence per bin of probability."""
         return compute_reliability(*self._compute_confidence())
 
     def _compute_confidence(self) -> tuple[np.ndarray, np.ndarray]:
-        """The probability of each prediction, and whether it is right."""
+        """Return the probability of each prediction, and whether it is correct."""
         correct: np.ndarray = (self.logits.argmax(1) == self.labels).numpy()
         return self.logits.double().softmax(1).max(1).values.numpy(), correct
 
 
 def evaluate_splits(classifier: Classifier, recipe: Recipe, splits: Sequence[str]) -> dict[str, Evaluation]:
-    """By those of `splits` that the data set of `recipe`, cut into splits by its seed, has; `all` are all images.
+    """Evaluate a network on those of `splits` that the data set of `recipe` has; `all` are all images.
 
     Raises:
-        UserFault: where the data cannot be had, is of other classes than the network, or has none of the splits.
+        UserError: where the data cannot be loaded, has other classes than the network, or has none of the splits.
     """
-    samples = load_samples(recipe.dataset, recipe.seed, resolve_cache_dir(recipe.data.cache_dir), recipe.data.mirror)
+    samples = load_samples(recipe)
     if recipe.data.train_per_class:
         samples = limit_per_class(samples, recipe.data.train_per_class, recipe.seed)
     _check_classes(samples, classifier.classes)
@@ -88,9 +92,8 @@ def evaluate_splits(classifier: Classifier, recipe: Recipe, splits: Sequence[str
     positions_by_split = {split: positions for split, positions in positions_by_split.items() if len(positions)}
     if not positions_by_split:
         counts = ", ".join(f"{count} {split}" for split, count in samples.count_per_split().items())
-        raise UserError(
-            "nothing to evaluate.", [Problem(f"split={format_names(splits)}", counts, fix=f"split={ALL_SPLITS}")]
-        )
+        problem = Problem(f"split={format_names(splits)}", counts, fix=f"split={ALL_SPLITS}")
+        raise UserError("nothing to evaluate.", [problem])
     return {
         split: _evaluate_split(classifier, recipe, samples, positions)
         for split, positions in positions_by_split.items()
@@ -141,23 +144,21 @@ def _check_broken(root: Path, skipped: dict[str, str], can_skip: bool) -> None:
 def _compute_cached_logits(
     classifier: Classifier, recipe: Recipe, samples: Samples, positions: np.ndarray
 ) -> Tensor | None:
-    """By the features of the run itself, the deepest that the cache still has, if any: its own numbers come from them,
-    and computing anew would round otherwise."""
+    """Compute the logits from the run's cached features, the deepest that the cache still has; None without any.
+
+    The run's metrics come from these features; computing them again would round differently.
+    """
     if recipe.feature_cache.mode == "off" or recipe.trainer.test_time_augmentation != "none":
         return None
     views = build_views(samples, build_augmentation(recipe.augment), recipe.seed, recipe.feature_cache.views)
-    backbone, network = recipe.backbone, classifier.network
-    architecture = f"{backbone.library} {version(backbone.library)} {backbone.name}"
-    depths = classifier.cached_depths[::-1]
-    keys = compute_feature_keys(
-        network, depths, architecture, classifier.preprocessing, classifier.precision, views.identity
-    )
-    folder = resolve_cache_dir(recipe.data.cache_dir) / "features"
-    cached_depth = next((depth for depth in depths if (folder / keys[depth]).is_dir()), None)
-    if cached_depth is None or (views.rows[EVALUATION_VIEW, positions] < 0).any():
+    if (views.rows[EVALUATION_VIEW, positions] < 0).any():
         return None
-    features = read_features(folder / keys[cached_depth], cached_depth, views, samples.get_labels(), classifier.device)
+    spec = build_feature_spec(recipe.backbone, classifier.preprocessing, classifier.precision, views)
+    depths, labels = classifier.cached_depths[::-1], samples.get_labels()
+    features = find_cached_features(recipe, spec, classifier.network, depths, labels, classifier.device)
+    if features is None:
+        return None
     batches = SequentialBatchSampler(positions, recipe.trainer.batch_size).iter_positions()
     return torch.cat(
-        [classifier.compute_logits(features.get_evaluation_features(batch), cached_depth) for batch in batches]
+        [classifier.compute_logits(features.get_evaluation_features(batch), features.depth) for batch in batches]
     )

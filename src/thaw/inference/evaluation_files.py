@@ -14,11 +14,10 @@ import torch
 from thaw.inference.evaluate import Evaluation
 from thaw.inference.load import Classifier
 from thaw.inference.predict import load_pixels
+from thaw.metrics.classification import captions, top_losses
 from thaw.metrics.per_class import ClassMetrics
-from thaw.metrics.top_losses import captions, top_losses
-from thaw.runs.predictions import format_predictions
-from thaw.runs.run import METRICS_FILE, PREDICTIONS_FILE
-from thaw.system.files import write_json, write_text
+from thaw.runs.run import write_evaluation as write_run_evaluation
+from thaw.system.files import write_text
 from thaw.visualization.plots.image_grid import save_image_grid
 from thaw.visualization.plots.training import save_confusion_matrix, save_reliability_diagram
 
@@ -30,11 +29,9 @@ def write_evaluation(
 ) -> None:
     """Write to `folder`: metrics.json, with the `metrics` of all splits; of `split` per_class.csv, predictions.csv,
     confusion_matrix.png, reliability.png and worst.jpg, the predictions with the highest loss."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / METRICS_FILE, metrics)
-    write_text(folder / "per_class.csv", _format_csv(evaluation.compute_class_metrics()))
     positions = torch.from_numpy(evaluation.positions)
-    write_text(folder / PREDICTIONS_FILE, format_predictions(evaluation.samples, evaluation.logits, positions))
+    write_run_evaluation(folder, dict(metrics), evaluation.samples, evaluation.logits, positions)
+    write_text(folder / "per_class.csv", _format_csv(evaluation.compute_class_metrics()))
     count, error, confusion = len(evaluation.labels), metrics[split]["ece"], evaluation.confusion
     title = f"{confusion.trace()} of {count} {split} images right"
     save_confusion_matrix(confusion, evaluation.samples.classes, title, folder / "confusion_matrix.png")

@@ -1,4 +1,4 @@
-"""What a trained network sees in one picture, next to what it says: pages and PNG files in a folder."""
+"""Explain what a trained network sees in an image, beside its prediction: pages and PNG files in a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from torch import Tensor
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.inference.load import Classifier
 from thaw.inference.predict import preprocess
-from thaw.models.network import Normalize
 from thaw.system.files import write_text
 from thaw.visualization.interpret.deep_dream import DeepDreamSettings, deep_dream
 from thaw.visualization.interpret.feature_maps import (
@@ -32,15 +31,17 @@ from thaw.visualization.plots.image_grid import CELL_SIDE, save_image_grid, save
 from thaw.visualization.reports.html import encode_thumbnail, render_template
 from thaw.visualization.reports.run import overlay_cam
 
-UNLIMITED_SIDE = 10_000  # pixels: as large as it is
+UNLIMITED_SIDE = 10_000  # pixels: images keep their size
 IMAGE_SIDE = 336  # pixels on the page
-MAX_FULL_LAYERS = 12  # of more a PNG file shows a row each: ResNet-152's third stage has 108 convolutions
+MAX_FULL_LAYERS = 12  # a PNG file shows one row each of more layers: ResNet-152's third stage has 108 convolutions
 
 
 @dataclass(frozen=True)
 class TopClasses:
-    """The likeliest classes, the first most of all: `names`, `probabilities`, and what speaks for each, `cams` float32
-    [top, side, side], seen in `stage`; without cams `reason` says why."""
+    """The most probable classes in descending order, with their Grad-CAM.
+
+    `cams` is float32 [top, side, side], computed in `stage`; empty where there is none, for the reason in `reason`.
+    """
 
     names: list[str]
     probabilities: list[float]
@@ -50,7 +51,11 @@ class TopClasses:
 
 
 def check_stage(classifier: Classifier, stage: str) -> None:
-    """Raises UserFault where `network` has no such stage."""
+    """Check that the network has a stage of this name.
+
+    Raises:
+        UserError: where it has not.
+    """
     stages = list(classifier.network.stages)
     if stage not in stages:
         suggestion = find_closest_name(stage, stages)
@@ -62,60 +67,51 @@ def check_stage(classifier: Classifier, stage: str) -> None:
 def explain(
     classifier: Classifier, image: Image.Image, name: str, folder: Path, top: int, dream: DeepDreamSettings | None
 ) -> Path:
-    """Writes index.html, a page and a PNG file a stage, grad_cam.png, filters.png and, where one is dreamt of,
-    dream_STAGE.png into `folder`; returns the path of index.html. `name` is the picture's.
+    """Write pages and PNG files about one image into `folder`; return the path of index.html.
+
+    They are index.html, a page and a PNG file per stage, grad_cam.png, filters.png and, with `dream`, dream_STAGE.png.
+    `name` is the name of the image.
 
     Raises:
-        UserFault: where there is no such stage to dream of.
+        UserError: where the network has no stage as `dream` names it.
     """
     if dream:
         check_stage(classifier, dream.stage)
     folder.mkdir(parents=True, exist_ok=True)
     pixels = preprocess(image, classifier.preprocessing).contiguous()
-    inputs = Normalize(classifier.preprocessing)(pixels[None])
+    inputs = classifier.build_normalize()(pixels[None])
     display_pixels = pixels.permute(1, 2, 0).numpy()
     top_classes = _compute_top_classes(classifier, inputs, top)
-    stages = compute_stage_maps(classifier.network, inputs)
     _save_cam_grid(display_pixels, top_classes, folder / "grad_cam.png")
-    filters = _save_filters(classifier, folder / "filters.png")
-    dream_result = _save_dream(classifier, inputs, display_pixels, dream, folder) if dream else None
     common = {"name": name, "backbone": classifier.recipe.backbone.name, "dataset": classifier.recipe.dataset.name}
-    for index, stage in enumerate(stages):
-        _write_stage_page(stage, stages, index, folder, common)
     values = {
         **common,
-        **_build_template_values(display_pixels, top_classes),
-        "filters": filters,
-        "dream": dream_result,
+        **_build_prediction_values(display_pixels, top_classes),
+        "filters": _save_filters(classifier, folder / "filters.png"),
+        "dream": _save_dream(classifier, inputs, dream, folder) if dream else None,
         "size": pixels.shape[1],
+        "stages": _write_stage_pages(classifier, inputs, folder, common),
     }
-    rows = [
-        (stage_map.name, build_page_name(stage_map.name), _describe_stage(stage_map), _render_strip(stage_map))
-        for stage_map in stages
-    ]
-    write_text(folder / "index.html", render_template("explain.html", stages=rows, **values))
+    write_text(folder / "index.html", render_template("explain.html", **values))
     return folder / "index.html"
 
 
 def build_page_name(stage: str, suffix: str = ".html") -> str:
-    """A file name for a stage, whose own may hold what file systems do not take."""
+    """Build a file name for a stage; its own name may hold characters that file systems do not take."""
     return f"stage_{re.sub(r'[^0-9A-Za-z_.-]', '_', stage)}{suffix}"
 
 
 def _compute_top_classes(classifier: Classifier, inputs: Tensor, top: int) -> TopClasses:
     try:
-        cam_result = grad_cam(classifier.network, inputs, top=top)
+        result = grad_cam(classifier.network, inputs, top=top)
     except ValueError as error:
         with torch.inference_mode():
             best = classifier.network(inputs).softmax(1)[0].topk(min(top, len(classifier.classes)))
-        return TopClasses(
-            [classifier.classes[label] for label in best.indices.tolist()], best.values.tolist(), [], "", str(error)
-        )
-    top_labels = cam_result.targets[0].tolist()
-    probabilities = cam_result.probabilities[0, top_labels].tolist()
-    return TopClasses(
-        [classifier.classes[label] for label in top_labels], probabilities, list(cam_result.maps[0]), cam_result.stage
-    )
+        names = [classifier.classes[label] for label in best.indices.tolist()]
+        return TopClasses(names, best.values.tolist(), [], "", str(error))
+    labels = result.targets[0].tolist()
+    names = [classifier.classes[label] for label in labels]
+    return TopClasses(names, result.probabilities[0, labels].tolist(), list(result.maps[0]), result.stage)
 
 
 def _save_cam_grid(display_pixels: np.ndarray, top_classes: TopClasses, file: Path) -> None:
@@ -125,23 +121,26 @@ def _save_cam_grid(display_pixels: np.ndarray, top_classes: TopClasses, file: Pa
         for name, probability in zip(top_classes.names, top_classes.probabilities, strict=True)
     ][: len(overlays)]
     original = np.asarray(Image.fromarray(display_pixels).resize((CELL_SIDE, CELL_SIDE)))
-    save_image_grid(np.stack([original, *overlays]), ["the picture", *captions], [False] * (1 + len(overlays)), file)
+    save_image_grid(np.stack([original, *overlays]), ["image", *captions], [False] * (1 + len(overlays)), file)
 
 
-def _build_template_values(display_pixels: np.ndarray, top_classes: TopClasses) -> dict[str, Any]:
+def _build_prediction_values(display_pixels: np.ndarray, top_classes: TopClasses) -> dict[str, Any]:
     overlays = [encode_thumbnail(overlay_cam(display_pixels, cam, IMAGE_SIDE), IMAGE_SIDE) for cam in top_classes.cams]
     class_probabilities = list(zip(top_classes.names, top_classes.probabilities, strict=True))
     return {
-        "picture": encode_thumbnail(display_pixels, UNLIMITED_SIDE),
-        "said": class_probabilities,
+        "image": encode_thumbnail(display_pixels, UNLIMITED_SIDE),
+        "predictions": class_probabilities,
         "cams": list(zip(overlays, class_probabilities, strict=False)),
         "cam_stage": top_classes.stage,
-        "no_cams": top_classes.reason,
+        "no_cams_reason": top_classes.reason,
     }
 
 
 def _save_filters(classifier: Classifier, file: Path) -> tuple[str, Any, int] | None:
-    """Path of the layer, picture, how many; None where the first layer is no convolution of colours."""
+    """Save the filters of the first layer; return its path, the image and the number of filters.
+
+    Return None where the first layer is not a convolution of red, green and blue.
+    """
     named_filters = extract_first_filters(classifier.network)
     if named_filters is None:
         return None
@@ -152,13 +151,12 @@ def _save_filters(classifier: Classifier, file: Path) -> tuple[str, Any, int] | 
 
 
 def _save_dream(
-    classifier: Classifier, inputs: Tensor, display_pixels: np.ndarray, settings: DeepDreamSettings, folder: Path
+    classifier: Classifier, inputs: Tensor, settings: DeepDreamSettings, folder: Path
 ) -> tuple[DeepDreamSettings, Any]:
-    normalise = Normalize(classifier.preprocessing)
-    min_values, max_values = (normalise(torch.full((1, 3, 1, 1), value, dtype=torch.uint8)) for value in (0, 255))
+    normalize = classifier.build_normalize()
+    min_values, max_values = (normalize(torch.full((1, 3, 1, 1), value, dtype=torch.uint8)) for value in (0, 255))
     dream_inputs = deep_dream(classifier.network, inputs, min_values, max_values, settings)
-    scaled = (dream_inputs * normalise.std + normalise.mean).clamp(0, 255).round().byte()
-    pixels = scaled[0].permute(1, 2, 0).numpy()
+    pixels = normalize.invert(dream_inputs).round().byte()[0].permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(folder / build_page_name(settings.stage, ".png").replace("stage_", "dream_", 1))
     return settings, encode_thumbnail(pixels, UNLIMITED_SIDE)
 
@@ -171,40 +169,46 @@ def _describe_stage(stage: StageMaps) -> str:
     count = len(stage.layers)
     layers = f"{count} convolution{'' if count == 1 else 's'}" if stage.has_convolutions else "no convolution"
     if stage.output is None:
-        return f"{layers}; no maps at its end"
+        return f"{layers}; its output has no maps"
     side = stage.output.maps.shape[-1]
     return f"{layers}; maps of {side} x {side}, {stage.output.channels:,} channels"
 
 
-def _write_stage_page(
-    stage: StageMaps, stages: list[StageMaps], index: int, folder: Path, common: dict[str, str]
-) -> None:
+def _write_stage_pages(
+    classifier: Classifier, inputs: Tensor, folder: Path, common: dict[str, str]
+) -> list[tuple[str, str, str, Any]]:
+    """Write a page and a PNG file per stage; return name, page, description and image strip of each."""
+    stages = compute_stage_maps(classifier.network, inputs)
+    pages = [(stage.name, build_page_name(stage.name)) for stage in stages]
+    for index, stage in enumerate(stages):
+        values: dict[str, Any] = {**common, **_build_stage_values(stage)}
+        values["previous_pages"], values["next_pages"] = pages[max(0, index - 1) : index], pages[index + 1 : index + 2]
+        write_text(folder / build_page_name(stage.name), render_template("explain_stage.html", **values))
+        if stage.layers:
+            save_image_strips(_render_layers(stage), folder / build_page_name(stage.name, ".png"))
+    return [(*page, _describe_stage(stage), _render_strip(stage)) for page, stage in zip(pages, stages, strict=True)]
+
+
+def _build_stage_values(stage: StageMaps) -> dict[str, Any]:
     layers = [
-        (
-            entry.path or "what the stage puts out",
-            entry.kind,
-            entry.channels,
-            entry.maps.shape,
-            encode_thumbnail(render_maps(entry.maps), UNLIMITED_SIDE),
-        )
-        for entry in stage.layers
+        {
+            "path": layer.path or "output of the stage",
+            "kind": layer.kind,
+            "channels": layer.channels,
+            "shape": layer.maps.shape,
+            "image": encode_thumbnail(render_maps(layer.maps), UNLIMITED_SIDE),
+        }
+        for layer in stage.layers
     ]
-    previous_stages, next_stages = stages[index - 1 : index], stages[index + 1 : index + 2]
-    html = render_template(
-        "explain_stage.html",
-        stage=stage,
-        layers=layers,
-        most=MAX_CHANNELS,
-        before=[(entry.name, build_page_name(entry.name)) for entry in previous_stages],
-        after=[(entry.name, build_page_name(entry.name)) for entry in next_stages],
-        **common,
-    )
-    write_text(folder / build_page_name(stage.name), html)
-    if stage.layers:
-        max_maps = MAX_CHANNELS if len(stage.layers) <= MAX_FULL_LAYERS else COLUMNS
-        labels = [
-            f"{entry.path or stage.name}   {entry.channels} x {entry.maps.shape[1]} x {entry.maps.shape[2]}"
-            for entry in stage.layers
-        ]
-        strips = [(label, render_maps(entry.maps, max_maps)) for label, entry in zip(labels, stage.layers, strict=True)]
-        save_image_strips(strips, folder / build_page_name(stage.name, ".png"))
+    return {"stage": stage, "layers": layers, "max_channels": MAX_CHANNELS}
+
+
+def _render_layers(stage: StageMaps) -> list[tuple[str, np.ndarray]]:
+    max_maps = MAX_CHANNELS if len(stage.layers) <= MAX_FULL_LAYERS else COLUMNS
+    return [
+        (
+            f"{layer.path or stage.name}   {layer.channels} x {layer.maps.shape[1]} x {layer.maps.shape[2]}",
+            render_maps(layer.maps, max_maps),
+        )
+        for layer in stage.layers
+    ]

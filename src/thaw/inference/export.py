@@ -1,4 +1,4 @@
-"""A trained network as a file for others: written aside, held against the network, and only then given its name."""
+"""Export a trained network to a file: write it under a temporary name, compare it with the network, then rename it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from thaw.data.preprocessing import Preprocessing
 from thaw.inference.export_formats import FORMATS, LogitsFunction, build_export_metadata, build_exportable_model
 from thaw.inference.load import Classifier
 from thaw.inference.predict import open_image, preprocess
-from thaw.system.cache_folder import resolve_cache_dir
 
-BATCH_SIZES = (1, 7)  # both in every check: a batch whose number has become a constant fails
+BATCH_SIZES = (1, 7)  # both in every check: an export with a constant batch size fails
 RELATIVE_TOLERANCE = 1e-3  # of the largest logit. Measured: 1e-6 to 1e-5, float32, CPU, between torch and onnxruntime
+MAX_IMAGES = 100
 
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """An export beside its network on `images`: how many have the same class, and the largest differences of logits and
-    of probabilities. `largest_logit` is the network's."""
+    """An export compared with its network on `num_images` images.
+
+    `num_same` have the same class. The differences are the largest of logits and of probabilities; `max_logit` is the
+    network's largest.
+    """
 
     num_images: int
     num_same: int
@@ -37,12 +40,12 @@ class ExportCheck:
 
     @property
     def is_within_tolerance(self) -> bool:
-        """Also says that classes differ only where two logits are as near as that."""
+        """Whether the difference can be rounding; then classes differ only where two logits are as close as that."""
         return self.max_logit_difference <= RELATIVE_TOLERANCE * max(1.0, self.max_logit)
 
 
 class ExportMismatchError(Exception):
-    """An export that computes something else than its network; it was deleted."""
+    """An export computes something else than its network; it was deleted."""
 
     def __init__(self, check: ExportCheck) -> None:
         super().__init__()
@@ -50,12 +53,13 @@ class ExportMismatchError(Exception):
 
 
 def export_model(classifier: Classifier, format_name: str, file: Path, pixels: Tensor) -> ExportCheck:
-    """Writes `trained` to `file` in the format `name`, having held it against the network on uint8 `pixels`
-    [n, 3, size, size]. A file that was there stays as it was until the new one has passed.
+    """Write a network to `file` and compare the export with the network on uint8 `pixels` [n, 3, size, size].
+
+    An existing file is replaced only after the new one has passed the check.
 
     Raises:
-        NotTheSame: where the two differ by more than rounding can explain.
-        UserFault: where the format cannot hold the network.
+        ExportMismatchError: where the two differ by more than rounding can explain.
+        UserError: where the format cannot hold the network.
     """
     export_format, temporary_file = FORMATS[format_name], file.with_name(f".{file.stem}-{os.getpid()}{file.suffix}")
     try:
@@ -72,11 +76,10 @@ def export_model(classifier: Classifier, format_name: str, file: Path, pixels: T
 
 
 def _write_export(classifier: Classifier, format_name: str, file: Path) -> None:
+    metadata = build_export_metadata(classifier, includes_normalization=format_name != "safetensors")
     try:
-        FORMATS[format_name].write(
-            classifier, build_export_metadata(classifier, has_normalisation=format_name != "safetensors"), file
-        )
-    except RuntimeError as error:  # of torch's exporters, which do not take every network
+        FORMATS[format_name].write(classifier, metadata, file)
+    except RuntimeError as error:  # torch's exporters do not take every network
         alternatives = " or ".join(f"--format {alternative}" for alternative in FORMATS if alternative != format_name)
         got = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         problem = Problem(f"--format {format_name} of {classifier.recipe.backbone.name}", got, fix=alternatives)
@@ -90,7 +93,7 @@ def _build_reference(classifier: Classifier) -> LogitsFunction:
 
 def _compare_logits(network: LogitsFunction, export: LogitsFunction, pixels: Tensor) -> ExportCheck:
     count = len(pixels)
-    padded_pixels = pixels[torch.arange(max(count, sum(BATCH_SIZES))) % count]  # of few images some are seen again
+    padded_pixels = pixels[torch.arange(max(count, sum(BATCH_SIZES))) % count]  # few images are repeated
     batches = list(_split_batches(padded_pixels))
     network_logits, export_logits = (torch.cat([run(batch) for batch in batches])[:count] for run in (network, export))
     logit_differences = (network_logits - export_logits).abs().nan_to_num(torch.inf)
@@ -106,54 +109,49 @@ def _compare_logits(network: LogitsFunction, export: LogitsFunction, pixels: Ten
 
 
 def _split_batches(pixels: Tensor) -> Iterator[Tensor]:
-    """One image, then seven at a time."""
+    """Return a batch of one image, then batches of seven."""
     first_size, next_size = BATCH_SIZES
     yield pixels[:first_size]
     yield from torch.split(pixels[first_size:], next_size)
 
 
-MAX_IMAGES = 100
-
-
 @dataclass(frozen=True)
 class CheckImages:
-    """`pixels` is uint8 [n, 3, size, size]; `said` names them, and says aloud where they are not real."""
+    """Images to compare an export on: uint8 `pixels` [n, 3, size, size]; `description` says if they are not real."""
 
     pixels: Tensor
     description: str
 
 
 def load_check_images(classifier: Classifier, paths: Sequence[Path], root: str | None) -> CheckImages:
-    """`paths`, all of them; else at most 100 test images of the run's data set, evenly spread over its classes, which
-    may lie below `root`; else noise.
+    """Load images to compare an export on.
+
+    They are all of `paths`; else at most 100 test images of the run's data set, in `root` if given, spread evenly over
+    its classes; else noise.
 
     Raises:
-        UserFault: where one of `paths`, or a test image, is no image, or `root` holds no data set.
+        UserError: where one of `paths` or a test image cannot be decoded, or `root` holds no data set.
     """
     if paths:
-        return CheckImages(
-            _load_pixels(paths, classifier.preprocessing),
-            f"{len(paths)} real {'image' if len(paths) == 1 else 'images'}",
-        )
+        description = f"{len(paths)} real {'image' if len(paths) == 1 else 'images'}"
+        return CheckImages(_load_pixels(paths, classifier.preprocessing), description)
     test_paths = _list_test_images(classifier, root)
     if not test_paths:
-        return CheckImages(
-            _generate_noise(classifier.preprocessing.size), f"{MAX_IMAGES} images of noise, NOT on real ones"
-        )
+        noise = _generate_noise(classifier.preprocessing.size)
+        return CheckImages(noise, f"{MAX_IMAGES} images of noise, NOT on real ones")
     name = classifier.recipe.dataset.name
-    kind = "drawn test images" if classifier.recipe.dataset.kind == "captcha" else "real test images"
+    kind = "generated test images" if classifier.recipe.dataset.kind == "captcha" else "real test images"
     return CheckImages(_load_pixels(test_paths, classifier.preprocessing), f"{len(test_paths)} {kind} of {name}")
 
 
 def _list_test_images(classifier: Classifier, root: str | None) -> list[Path]:
-    """None where the data set would have to be fetched."""
-    recipe, dataset = classifier.recipe, classifier.recipe.dataset
+    """Return paths of test images; none where the data set would have to be downloaded."""
+    recipe = classifier.recipe
     if root is not None:
-        dataset = dataset.model_copy(update={"root": root})
-    cache_dir = resolve_cache_dir(recipe.data.cache_dir)
-    if missing_download(dataset, cache_dir):
+        recipe = recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update={"root": root})})
+    if missing_download(recipe):
         return []
-    samples = load_samples(dataset, recipe.seed, cache_dir, recipe.data.mirror)
+    samples = load_samples(recipe)
     positions = samples.get_positions("test")
     sampled_indices = np.linspace(0, len(positions) - 1, min(MAX_IMAGES, len(positions))).round().astype(int)
     return [samples.root / samples.samples[position].path for position in positions[sampled_indices]]

@@ -1,4 +1,4 @@
-"""The formats of an export: how each is written, and run by itself, to be held against the network."""
+"""Formats of exports: write each, and run it without thaw's network to compare the two."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from torch import Tensor, nn
 from thaw.config.errors import Problem, UserError
 from thaw.data.preprocessing import Preprocessing
 from thaw.inference.load import Classifier
-from thaw.models.network import Network, Normalize, collect_stage_facts
+from thaw.models.network import PixelNetwork, collect_stage_facts
 from thaw.training.callbacks.checkpointing import build_checkpoint_metadata
 
 INPUT_NAME, OUTPUT_NAMES = "images", ("logits", "probabilities")
-EXAMPLE_BATCH_SIZE = 2  # images: of one, torch takes the number for a constant
-MAX_ONNX_BYTES = 2**31  # of one file: its format's limit
+EXAMPLE_BATCH_SIZE = 2  # torch takes a batch size of 1 for a constant
+MAX_ONNX_BYTES = 2**31  # the format's limit for one file
 Metadata = dict[str, str]
-LogitsFunction = Callable[[Tensor], Tensor]  # float32 [n, classes] for uint8 [n, 3, size, size]
+LogitsFunction = Callable[[Tensor], Tensor]  # uint8 [n, 3, size, size] -> float32 [n, classes]
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """`write(trained, metadata, file)` and `logits_of(file)`. `notes(file)` says what a user is to know of it."""
+    """A format: `write(classifier, metadata, file)`, `load(file)`, and a note for the user, `describe(file)`."""
 
     write: Callable[[Classifier, Metadata, Path], None]
     load: Callable[[Path], LogitsFunction]
@@ -37,51 +37,55 @@ class ExportFormat:
 
 
 class ExportableModel(nn.Module):
-    """uint8 [n, 3, size, size] -> logits and probabilities, both float32 [n, classes]. Integers leave no doubt whether
-    0..1 or 0..255 is meant, and the mean and deviation of the source's images are taken off in here."""
+    """uint8 [n, 3, size, size] -> logits and probabilities, both float32 [n, classes].
 
-    def __init__(self, network: Network, preprocessing: Preprocessing) -> None:
+    Integers leave no doubt whether pixels go to 1 or to 255; the model normalizes them itself.
+    """
+
+    def __init__(self, model: PixelNetwork) -> None:
         super().__init__()
-        self.normalise, self.network = Normalize(preprocessing), network
+        self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.network(self.normalise(images))
+        """Compute logits and probabilities."""
+        logits = self.model(images)
         return logits, logits.softmax(1)
 
 
 def build_exportable_model(classifier: Classifier) -> ExportableModel:
-    return ExportableModel(classifier.network, classifier.preprocessing).eval()
+    """Build the model that exports hold, in evaluation mode."""
+    return ExportableModel(PixelNetwork(classifier.network, classifier.preprocessing)).eval()
 
 
-def build_export_metadata(classifier: Classifier, has_normalisation: bool) -> Metadata:
-    """JSON by key: what a checkpoint says of itself, and how images become the input."""
-    rows = collect_stage_facts(classifier.network, classifier.preprocessing.size)
+def build_export_metadata(classifier: Classifier, includes_normalization: bool) -> Metadata:
+    """Build JSON by key: the metadata of a checkpoint, and how images become the input."""
+    facts = collect_stage_facts(classifier.network, classifier.preprocessing.size)
     metadata = build_checkpoint_metadata(
-        classifier.recipe.to_dict(), classifier.classes, classifier.preprocessing, rows, classifier.cached_depths
+        classifier.recipe.to_dict(), classifier.classes, classifier.preprocessing, facts, classifier.cached_depths
     )
     metadata["thaw_format"] = metadata.pop("format")
     metadata["thaw"] = importlib.metadata.version("thaw")
-    metadata["input"] = _describe_input(classifier.preprocessing, has_normalisation)
-    names = OUTPUT_NAMES if has_normalisation else OUTPUT_NAMES[:1]
+    metadata["input"] = _describe_input(classifier.preprocessing, includes_normalization)
+    names = OUTPUT_NAMES if includes_normalization else OUTPUT_NAMES[:1]
     metadata["output"] = {name: {"type": "float32", "shape": ["batch", len(classifier.classes)]} for name in names}
     return {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
 
 
-def _describe_input(preprocessing: Preprocessing, has_normalisation: bool) -> dict[str, Any]:
+def _describe_input(preprocessing: Preprocessing, includes_normalization: bool) -> dict[str, Any]:
     size, resize, interpolation = preprocessing.size, preprocessing.resize, preprocessing.interpolation
     sides = "both sides" if preprocessing.squash else "the shorter side"
     steps = [
         "decode to RGB, upright as EXIF says, transparency on white",
         f"resize {sides} to {resize} pixels, {interpolation} with antialiasing as Pillow does it",
-        f"cut {size} x {size} pixels out of the centre",
+        f"crop {size} x {size} pixels from the center",
     ]
-    normalise_step = "divide by 255, subtract preprocessing.mean, divide by preprocessing.std, channel by channel"
+    normalize_step = "divide by 255, subtract preprocessing.mean, divide by preprocessing.std, channel by channel"
     return {
         "name": INPUT_NAME,
-        "type": "uint8" if has_normalisation else "float32",
+        "type": "uint8" if includes_normalization else "float32",
         "shape": ["batch", 3, size, size],
-        "values": "0 to 255; mean and deviation are taken off inside" if has_normalisation else "normalised",
-        "steps": steps if has_normalisation else [*steps, normalise_step],
+        "values": "0 to 255; the model normalizes them" if includes_normalization else "normalized",
+        "steps": steps if includes_normalization else [*steps, normalize_step],
     }
 
 
@@ -95,7 +99,7 @@ def _write_onnx(classifier: Classifier, metadata: Metadata, file: Path) -> None:
     if num_bytes >= MAX_ONNX_BYTES:
         fix = "--format torch_export, or --format safetensors"
         raise UserError("too large for ONNX.", [Problem("--format onnx", f"{num_bytes / 2**30:.1f} GiB", "2 GiB", fix)])
-    with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # of onnxscript and torch about one another
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # onnxscript and torch warn about each other
         program = torch.onnx.export(
             build_exportable_model(classifier),
             (_build_example(classifier),),
@@ -123,10 +127,9 @@ def _describe_onnx(file: Path) -> str:
     import onnx
 
     model = onnx.load(file)
-    (opset,) = [opset_entry.version for opset_entry in model.opset_import if opset_entry.domain in ("", "ai.onnx")]
-    return (
-        f"opset {opset}, {INPUT_NAME} uint8 [batch, 3, size, size] -> {' and '.join(OUTPUT_NAMES)}; onnx.checker passes"
-    )
+    (version,) = [opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")]
+    outputs = " and ".join(OUTPUT_NAMES)
+    return f"opset {version}, {INPUT_NAME} uint8 [batch, 3, size, size] -> {outputs}; onnx.checker passes"
 
 
 def _write_torch_export(classifier: Classifier, metadata: Metadata, file: Path) -> None:
@@ -135,7 +138,7 @@ def _write_torch_export(classifier: Classifier, metadata: Metadata, file: Path) 
         program = torch.export.export(
             build_exportable_model(classifier), (_build_example(classifier),), dynamic_shapes=({0: batch_dim},)
         )
-    with file.open("wb") as stream:  # by name it would insist on the ending
+    with file.open("wb") as stream:  # given a path, torch insists on its own suffix
         torch.export.save(program, stream, extra_files=_build_extra_files(metadata))
 
 
@@ -158,8 +161,8 @@ def _load_torchscript(file: Path) -> LogitsFunction:
 
 @contextmanager
 def _ignore_deprecation_warnings() -> Iterator[None]:
-    """torch.jit says in every call that it is going away, where `notes` says it once; that the size of the images is a
-    constant of the trace is meant so."""
+    """Ignore torch.jit's deprecation warning, which `describe` states once, and its warning about constant sizes: the
+    image size is a constant of the trace on purpose."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*torch.jit.*", FutureWarning)
         warnings.filterwarnings("ignore", ".*torch.jit.*", DeprecationWarning)
@@ -188,9 +191,8 @@ def _write_safetensors(classifier: Classifier, metadata: Metadata, file: Path) -
     contiguous_tensors = {
         name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    file.write_bytes(
-        save(contiguous_tensors, {"format": "pt", **metadata})
-    )  # save_file leaves a file that others cannot read
+    content = save(contiguous_tensors, {"format": "pt", **metadata})
+    file.write_bytes(content)  # safetensors' save_file makes a file that only its owner can read
 
 
 def _load_safetensors(file: Path) -> LogitsFunction:
@@ -201,7 +203,7 @@ def _load_safetensors(file: Path) -> LogitsFunction:
 
 
 def build_library_model(classifier: Classifier) -> nn.Module:
-    """The library's classifier that `trained` was cut from, without values."""
+    """Build the library's classifier that the network was split from, without values."""
     from thaw.models.factory import load_seeded_pretrained
 
     recipe = classifier.recipe
@@ -215,19 +217,19 @@ FORMATS = {
         _write_torch_export,
         _load_torch_export,
         lambda _: (
-            "torch.export.load(FILE).module(), without thaw; torch unpickles parts of such files: trust their origin"
+            "torch.export.load(FILE).module(), without thaw; torch unpickles parts of it: load trusted files only"
         ),
     ),
     "safetensors": ExportFormat(
         _write_safetensors,
         _load_safetensors,
-        lambda file: f"weights alone, under the library's names; again in thaw: backbone.weights={file}",
+        lambda file: f"weights only, under the library's names; to use them in thaw: backbone.weights={file}",
     ),
     "torchscript": ExportFormat(
         _write_torchscript,
         _load_torchscript,
         lambda _: (
-            "torch.jit.load(FILE); torch has deprecated TorchScript and will drop it: prefer --format torch_export"
+            "torch.jit.load(FILE); torch has deprecated TorchScript and will remove it: prefer --format torch_export"
         ),
     ),
 }

@@ -1,26 +1,28 @@
-"""A checkpoint -> a network that can be used, without its run."""
+"""Load a trained network from a checkpoint or a run, ready to use."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from thaw.config.catalog import list_backbones
-from thaw.config.errors import UserError, find_closest_name
+from thaw.config.errors import UserError, find_closest_name, format_names
 from thaw.config.renamed_keys import upgrade_recipe
 from thaw.config.schema import Recipe, TrainerConfig
 from thaw.config.validation import validate_recipe
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.test_time_augmentation import average_over_views
 from thaw.features.forward import DOUBLE_PRECISION, autocast
-from thaw.inference.predict import ImageLike, Prediction, predict_images
+from thaw.inference.predict import ImageLike, Predictions, predict_images
 from thaw.models.factory import load_seeded_pretrained, uninitialized_network
-from thaw.models.network import Network, Normalize
+from thaw.models.network import Network, Normalize, PixelNetwork
+from thaw.models.parameters import count_parameters
 from thaw.models.state_dict import from_library_state_dict
 from thaw.runs.checkpoint import (
     CheckpointMetadata,
@@ -31,12 +33,28 @@ from thaw.runs.checkpoint import (
     resolve_checkpoint,
 )
 from thaw.system.devices import get_device, resolve_accelerator, resolve_memory_format, resolve_precision
+from thaw.system.tables import render_html_table
+
+MAX_SHOWN_CLASSES = 8
 
 
-@dataclass(frozen=True)
+class RunLike(Protocol):
+    """A run, by its directory."""
+
+    @property
+    def directory(self) -> Path:
+        """The directory of the run."""
+
+
+CheckpointLike = str | Path | RunLike
+
+
+@dataclass(frozen=True, repr=False)
 class Classifier:
-    """A trained network in evaluation mode, with what belongs to it. `cached` are numbers of leading stages whose
-    features its run trained on. `precision` is Lightning's name of it."""
+    """A trained network in evaluation mode, with its classes, preprocessing and recipe.
+
+    `cached_depths` are numbers of leading stages whose features its run trained on. `precision` is Lightning's name.
+    """
 
     network: Network
     classes: tuple[str, ...]
@@ -49,39 +67,70 @@ class Classifier:
 
     @torch.inference_mode()
     def compute_logits(self, images: Tensor, depth: int = 0) -> Tensor:
-        """float32 [n, classes] on the CPU, for uint8 [n, 3, size, size], or [n, views, 3, size, size]: then over the
-        views. With a `depth`, `images` are what the leading `depth` stages have made of them. For batches like the
-        run's, as trained, they are the run's to the last bit."""
+        """Compute logits, float32 [n, classes] on the CPU.
+
+        `images` are uint8 [n, 3, size, size], or [n, views, 3, size, size]: then the logits are the logarithm of the
+        mean of the views' probabilities. With a `depth`, `images` are the output of the first `depth` stages. On the
+        device, at the precision and with the batches of the run, the logits are the run's to the last bit.
+        """
         inputs = images.to(self.device)
         with autocast(self.network, self.precision):
             if depth:
                 logits = self.network.forward_from(inputs, depth)
             else:
-                logits = self._forward(inputs) if inputs.ndim == 4 else average_over_views(self._forward, inputs)
+                model = PixelNetwork(self.network, self.preprocessing, self.memory_format)
+                logits = model(inputs) if inputs.ndim == 4 else average_over_views(model, inputs)
         return logits.float().cpu()
 
-    def _forward(self, images: Tensor) -> Tensor:
-        first_parameter = next(self.network.parameters())
-        normalise = Normalize(self.preprocessing).to(self.device, first_parameter.dtype)
-        logits: Tensor = self.network(normalise(images).contiguous(memory_format=self.memory_format))
-        return logits
-
     def predict_proba(self, images: Tensor) -> Tensor:
-        """float32 [n, classes] on the CPU, of images as `logits` takes them."""
+        """Compute probabilities, float32 [n, classes] on the CPU, of images as `compute_logits` takes them."""
         return self.compute_logits(images).softmax(1)
 
-    def predict(self, images: Sequence[ImageLike] | ImageLike, top: int = 3) -> list[Prediction]:
-        """The `top` classes of each image, best first; `images` are files or Pillow's images. One that cannot be
-        decoded says why in `broken`."""
-        image_list = [images] if isinstance(images, ImageLike) else list(images)
-        return list(predict_images(self, image_list, top))
+    def predict(self, images: Sequence[ImageLike] | ImageLike, top: int = 3) -> Predictions:
+        """Predict the `top` classes of each image, the most probable first.
 
-    def on_hardware(self, trainer: TrainerConfig | None = None) -> Classifier:
-        """On the device, at the precision and in the layout that `trainer`, by default the recipe's own, means on this
-        machine. One that was trained on a GPU runs on a CPU where there is no other.
+            classifier.predict("ant.jpg")[0].label
+            classifier.predict(["ant.jpg", pil_image, array]).to_frame()
+
+        `images` are a path, a PIL image, a uint8 array [height, width, 3] or a sequence of them; an array
+        [n, height, width, 3] is a sequence of images. An image that cannot be decoded has an `error` in its place.
 
         Raises:
-            UserFault: where `trainer` asks for a GPU and there is none.
+            UserError: where an array is not an image.
+        """
+        is_single = isinstance(images, ImageLike) and not (isinstance(images, np.ndarray) and images.ndim == 4)
+        image_list: list[Any] = [images] if is_single else list(images)  # type: ignore[arg-type]
+        return Predictions(predict_images(self, image_list, top))
+
+    def build_normalize(self) -> Normalize:
+        """Build the module that turns pixels [n, 3, size, size] from 0 to 255 into inputs of `network`."""
+        return PixelNetwork(self.network, self.preprocessing, self.memory_format).normalize
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name}: {value}" for name, value in self._list_facts())
+        return f"Classifier({facts})"
+
+    def _repr_html_(self) -> str:
+        return render_html_table("Classifier", (), self._list_facts())
+
+    def _list_facts(self) -> list[tuple[str, str]]:
+        size = self.preprocessing.size
+        return [
+            ("backbone", f"{self.recipe.backbone.library} {self.recipe.backbone.name}"),
+            ("classes", f"{len(self.classes)} ({format_names(self.classes, MAX_SHOWN_CLASSES)})"),
+            ("image size", f"{size} x {size}"),
+            ("parameters", f"{count_parameters(list(self.network.parameters())):,}"),
+            ("device", str(self.device)),
+        ]
+
+    def on_hardware(self, trainer: TrainerConfig | None = None) -> Classifier:
+        """Return the classifier on the device and at the precision that `trainer` means on this machine.
+
+        `trainer` is the recipe's own by default; then a network that was trained on a GPU runs on a CPU where there is
+        no GPU.
+
+        Raises:
+            UserError: where `trainer` asks for a GPU and there is none.
         """
         settings = trainer or _adapt_trainer(self.recipe.trainer)
         accelerator = resolve_accelerator(settings)
@@ -93,24 +142,28 @@ class Classifier:
         return replace(self, network=network, device=device, precision=precision, memory_format=memory_format)
 
 
-def load(checkpoint: str | Path) -> Classifier:
-    """The network of a checkpoint or a run directory, on a GPU where there is one.
+def load(checkpoint: CheckpointLike) -> Classifier:
+    """Load a trained network, on a GPU where there is one.
+
+        load("outputs/RUN").predict("ant.jpg")
+
+    `checkpoint` is a checkpoint, an export to safetensors, a run directory or a run; of a run the best epoch is loaded.
 
     Raises:
-        UserFault: as `restored`.
+        UserError: as `load_checkpoint`.
     """
-    return load_checkpoint(Path(checkpoint).expanduser()).on_hardware()
+    return load_checkpoint(checkpoint).on_hardware()
 
 
-def load_checkpoint(checkpoint: Path) -> Classifier:
-    """The network of `checkpoint`, which may be a run directory: then of its best epoch. On the CPU, in float32. Source
-    weights are neither read nor needed.
+def load_checkpoint(checkpoint: CheckpointLike) -> Classifier:
+    """Load a trained network on the CPU, in float32. The pretrained weights are neither read nor needed.
 
     Raises:
-        UserFault: for a file that is no checkpoint of thaw's, holds more than tensors and plain data, or not the
+        UserError: for a file that is not a checkpoint of thaw, holds more than tensors and plain data, or not the
             tensors of its recipe's network.
     """
-    file = resolve_checkpoint(checkpoint)
+    path = checkpoint if isinstance(checkpoint, str | Path) else checkpoint.directory
+    file = resolve_checkpoint(Path(path).expanduser())
     metadata, state_dict = read_checkpoint(file)
     recipe, preprocessing = _validate_recipe(file, metadata), _build_preprocessing(metadata)
     network, model = _build_network(recipe, preprocessing, len(metadata.classes))
@@ -130,9 +183,8 @@ def _validate_recipe(file: Path, metadata: CheckpointMetadata) -> Recipe:
     names = list_backbones(library)
     if name.split(".")[0] not in names:
         got = f"backbone {name}, which the installed {library} does not have"
-        raise checkpoint_error(
-            file, got, f"{len(names)} classifiers, {find_closest_name(name, names) or ''}", f"pip install -U {library}"
-        )
+        valid = f"{len(names)} classifiers, {find_closest_name(name, names) or ''}"
+        raise checkpoint_error(file, got, valid, f"pip install -U {library}")
     return recipe
 
 
@@ -145,14 +197,13 @@ def _build_preprocessing(metadata: CheckpointMetadata) -> Preprocessing:
 
 
 def _build_network(recipe: Recipe, preprocessing: Preprocessing, num_classes: int) -> tuple[Network, nn.Module]:
-    """Of any weights, and the library's network that it was cut from."""
+    """Build the network with random weights; return it and the library's network that it was split from."""
     rng_state = torch.get_rng_state()
-    pretrained_model = load_seeded_pretrained(
-        recipe.backbone, True, recipe.seed, Path(), None, recipe.dataset.image_size
-    )
-    network = uninitialized_network(pretrained_model, recipe.head, num_classes, preprocessing)
-    torch.set_rng_state(rng_state)  # what is only loaded draws nothing of its caller's chance
-    return network, pretrained_model.model
+    size = recipe.dataset.image_size
+    pretrained = load_seeded_pretrained(recipe.backbone, True, recipe.seed, Path(), None, size)
+    network = uninitialized_network(pretrained, recipe.head, num_classes, preprocessing)
+    torch.set_rng_state(rng_state)  # loading a network does not change the caller's random numbers
+    return network, pretrained.model
 
 
 def _adapt_trainer(trainer: TrainerConfig) -> TrainerConfig:

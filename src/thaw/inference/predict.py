@@ -1,4 +1,4 @@
-"""Files -> logits, in batches and in order; what cannot be decoded is named and the rest goes on."""
+"""Predict the classes of images, in batches and in order. An image that cannot be decoded has an error in its place."""
 
 from __future__ import annotations
 
@@ -8,39 +8,53 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from thaw.config.errors import Problem, UserError
 from thaw.config.schema import Recipe
 from thaw.data.image import BrokenImageError, decode_image
 from thaw.data.image_store import crop_elongated
 from thaw.data.preprocessing import Preprocessing, resize_image
 from thaw.data.test_time_augmentation import build_views, center_crop
 from thaw.system.process import available_cpus
+from thaw.system.tables import build_data_frame, render_html_table, render_text_table
 
 DEFAULT_BATCH_SIZE = 32
-ImageLike = str | Path | Image.Image
+MAX_SHOWN_ROWS = 20
+ImageLike = str | Path | Image.Image | np.ndarray
 
 
 class Predictor(Protocol):
-    """What predicting takes of a restored network."""
+    """The parts of a classifier that prediction needs."""
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+
     @property
-    def preprocessing(self) -> Preprocessing: ...
+    def preprocessing(self) -> Preprocessing:
+        """How images become pixels."""
+
     @property
-    def recipe(self) -> Recipe: ...
-    def compute_logits(self, images: Tensor) -> Tensor: ...
+    def recipe(self) -> Recipe:
+        """The recipe that the network was trained with."""
+
+    def compute_logits(self, images: Tensor) -> Tensor:
+        """Compute logits [n, classes] from uint8 images."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """`top` are classes with their probabilities, best first; empty where the image is broken: `broken` says why."""
+    """The most probable classes of an image.
+
+    `top` are classes with their probabilities, the most probable first; empty where the image cannot be decoded, for
+    the reason in `error`. `path` is empty for images that were not files.
+    """
 
     path: str
     top: tuple[tuple[str, float], ...]
@@ -48,17 +62,70 @@ class Prediction:
 
     @property
     def label(self) -> str:
+        """The most probable class; empty where the image cannot be decoded."""
         return self.top[0][0] if self.top else ""
 
     @property
     def probability(self) -> float:
+        """The probability of `label`; 0 where the image cannot be decoded."""
         return self.top[0][1] if self.top else 0.0
+
+    def __repr__(self) -> str:
+        classes = ", ".join(f"{name} {probability:.3f}" for name, probability in self.top)
+        return f"Prediction({self.path or 'image'!r}: {classes or self.error})"
+
+
+class Predictions(list[Prediction]):
+    """A list of predictions, shown as a table."""
+
+    def to_frame(self) -> Any:
+        """Return a row per image as a pandas data frame, or as a list of dicts where pandas is not installed.
+
+        The columns are path, label, probability, label_2, probability_2 and so on, and error.
+        """
+        num_top = max((len(prediction.top) for prediction in self), default=0)
+        return build_data_frame([_build_frame_row(prediction, num_top) for prediction in self])
+
+    def __repr__(self) -> str:
+        if not self:
+            return "Predictions([])"
+        return "\n".join([render_text_table(*self._build_table(), num_left_columns=2), *self._describe_rest()])
+
+    def _repr_html_(self) -> str:
+        title = f"{len(self)} prediction{'' if len(self) == 1 else 's'}"
+        return render_html_table("; ".join([title, *self._describe_rest()]), *self._build_table())
+
+    def _build_table(self) -> tuple[list[str], list[list[str]]]:
+        rows = [
+            [
+                prediction.path or f"image {index}",
+                prediction.label or prediction.error,
+                f"{prediction.probability:.3f}" if prediction.top else "",
+            ]
+            for index, prediction in enumerate(self[:MAX_SHOWN_ROWS])
+        ]
+        return ["image", "label", "probability"], rows
+
+    def _describe_rest(self) -> list[str]:
+        return [f"... and {len(self) - MAX_SHOWN_ROWS} more"] if len(self) > MAX_SHOWN_ROWS else []
+
+
+def _build_frame_row(prediction: Prediction, num_top: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"path": prediction.path}
+    padding = [(None, None)] * (num_top - len(prediction.top))
+    for rank, (name, probability) in enumerate([*prediction.top, *padding], start=1):
+        suffix = f"_{rank}" if rank > 1 else ""
+        row |= {f"label{suffix}": name, f"probability{suffix}": probability}
+    return {**row, "error": prediction.error}
 
 
 @dataclass(frozen=True)
 class RawPrediction:
-    """Of picture `number`: uint8 `pixels` [rows, 3, size, size], or with views between, as the network saw them, and
-    float32 `logits` [rows, classes]. None where the picture is `broken`, which says why."""
+    """The logits of the image at `index`.
+
+    `pixels` is uint8 [rows, 3, size, size], or [rows, views, 3, size, size], as the network saw them, and `logits`
+    float32 [rows, classes]. Both are None where the image cannot be decoded, for the reason in `error`.
+    """
 
     index: int
     pixels: Tensor | None
@@ -70,18 +137,19 @@ PixelsOrError = tuple[Tensor | None, str]
 
 
 def predict_images(classifier: Predictor, images: Sequence[ImageLike], top: int) -> Iterator[Prediction]:
-    """One for each of `pictures`, in their order."""
+    """Predict the `top` classes of each of `images`, in their order."""
     for raw_prediction in iter_predictions(classifier, images):
         yield build_prediction(raw_prediction, classifier.classes, images[raw_prediction.index], top)
 
 
 def build_prediction(raw_prediction: RawPrediction, classes: Sequence[str], image: ImageLike, top: int) -> Prediction:
-    name = "" if isinstance(image, Image.Image) else str(image)
+    """Build the prediction of `image` from its logits."""
+    path = str(image) if isinstance(image, str | Path) else ""
     if raw_prediction.logits is None:
-        return Prediction(name, (), raw_prediction.error)
+        return Prediction(path, (), raw_prediction.error)
     best = raw_prediction.logits[0].softmax(0).topk(min(top, len(classes)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return Prediction(name, tuple((classes[index], probability) for index, probability in pairs))
+    return Prediction(path, tuple((classes[index], probability) for index, probability in pairs))
 
 
 def iter_predictions(
@@ -90,12 +158,14 @@ def iter_predictions(
     batch_size: int = DEFAULT_BATCH_SIZE,
     split_image: Callable[[Image.Image], Sequence[Image.Image]] = lambda whole: [whole],
 ) -> Iterator[RawPrediction]:
-    """One for each of `pictures`, in their order; `batch` of those that can be decoded go through the network at once.
-    `pieces` cuts a picture into those that are asked for, a row each. Views are those of the recipe's
-    test_time_augmentation."""
+    """Compute the logits of each of `images`, in their order, in batches of `batch_size` decoded images.
+
+    `split_image` returns the pieces of an image that get a row of logits each. Views are those of the recipe's
+    test_time_augmentation.
+    """
     preprocessing, kind = classifier.preprocessing, classifier.recipe.trainer.test_time_augmentation
 
-    def read(image_like: ImageLike) -> PixelsOrError:
+    def read_pixels(image_like: ImageLike) -> PixelsOrError:
         try:
             image = open_image(image_like)
         except BrokenImageError as error:
@@ -103,7 +173,7 @@ def iter_predictions(
         return torch.stack([preprocess(piece, preprocessing, kind) for piece in split_image(image)]), ""
 
     pending, num_decoded = list[tuple[int, PixelsOrError]](), 0
-    for index, pixels_or_error in enumerate(_read_ahead(read, images, 2 * batch_size)):
+    for index, pixels_or_error in enumerate(_read_ahead(read_pixels, images, 2 * batch_size)):
         pending.append((index, pixels_or_error))
         num_decoded += pixels_or_error[0] is not None
         if num_decoded == batch_size:
@@ -113,16 +183,33 @@ def iter_predictions(
 
 
 def load_pixels(images: Iterable[ImageLike], preprocessing: Preprocessing) -> np.ndarray:
-    """uint8 [n, size, size, 3]: what a network sees of `pictures`, for people to look at.
+    """Load images as a network sees them, to display them: uint8 [n, size, size, 3].
 
     Raises:
-        BrokenImage: where one cannot be decoded.
+        BrokenImageError: where one cannot be decoded.
     """
     return np.stack([preprocess(open_image(image), preprocessing).permute(1, 2, 0).numpy() for image in images])
 
 
 def open_image(image: ImageLike) -> Image.Image:
+    """Open a file, a PIL image or an array as an RGB image.
+
+    Raises:
+        BrokenImageError: where a file cannot be decoded.
+        UserError: where an array is not uint8 [height, width], [height, width, 3] or [height, width, 4].
+    """
+    if isinstance(image, np.ndarray):
+        image = _convert_array(image)
     return image.convert("RGB") if isinstance(image, Image.Image) else decode_image(Path(image))
+
+
+def _convert_array(pixels: np.ndarray) -> Image.Image:
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    if pixels.dtype != np.uint8 or not is_image or not pixels.size:
+        got = f"{pixels.dtype} {list(pixels.shape)}"
+        problem = Problem("the array", got, "uint8 [height, width, 3], RGB from 0 to 255", "array.astype('uint8')")
+        raise UserError("the array is not an image.", [problem])
+    return Image.fromarray(pixels)
 
 
 def _predict_pending(classifier: Predictor, pending: Sequence[tuple[int, PixelsOrError]]) -> Iterator[RawPrediction]:
@@ -138,8 +225,10 @@ def _predict_pending(classifier: Predictor, pending: Sequence[tuple[int, PixelsO
 
 
 def preprocess(image: Image.Image, preprocessing: Preprocessing, kind: str = "none") -> Tensor:
-    """The same pixels as a run's store holds and its evaluation cuts: uint8 [3, size, size]; with views, as
-    trainer.test_time_augmentation has them, [views, 3, size, size]."""
+    """Resize and crop an image as a run does in evaluation: uint8 [3, size, size].
+
+    `kind` is a trainer.test_time_augmentation; with views the result is [views, 3, size, size].
+    """
     pixels = torch.from_numpy(resize_image(crop_elongated(image), preprocessing).copy()).permute(2, 0, 1)
     size = preprocessing.size
     return center_crop(pixels, size) if kind == "none" else build_views(pixels, size, kind)
@@ -148,8 +237,10 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing, kind: str = "no
 def _read_ahead(
     read: Callable[[ImageLike], PixelsOrError], images: Iterable[ImageLike], max_pending: int
 ) -> Iterator[PixelsOrError]:
-    """`read` of each, in order, in threads: Pillow decodes outside Python's lock. `most` wait at once, so that decoded
-    images do not pile up in memory."""
+    """Read images in threads, in order: Pillow decodes without holding Python's lock.
+
+    At most `max_pending` decoded images wait, so that they do not fill the memory.
+    """
     remaining = iter(images)
     with ThreadPoolExecutor(available_cpus()) as pool:
         futures: deque[Future[PixelsOrError]] = deque(

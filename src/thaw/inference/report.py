@@ -14,7 +14,6 @@ from thaw.inference.load import Classifier, load_checkpoint
 from thaw.inference.predict import load_pixels
 from thaw.models.cost import compute_stage_costs
 from thaw.runs.run import Run
-from thaw.system.cache_folder import resolve_cache_dir
 from thaw.visualization.reports.run import ExplainedModel, render_run_report
 
 
@@ -29,7 +28,7 @@ def check_reportable(directory: Path) -> None:
         )
 
 
-def write_page(directory: Path) -> Path:
+def write_report(directory: Path) -> Path:
     """Writes `report.html` anew and returns its path. The test images are taken from where the recipe has them; where
     they are not to be had, the page says so.
 
@@ -53,9 +52,7 @@ def _load_test_pixels(classifier: Classifier, paths: Sequence[str]) -> np.ndarra
     """Raises OSError where an image is not to be had."""
     recipe = classifier.recipe
     try:
-        root = load_samples(
-            recipe.dataset, recipe.seed, resolve_cache_dir(recipe.data.cache_dir), recipe.data.mirror
-        ).root
+        root = load_samples(recipe).root
         return load_pixels([root / path for path in paths], classifier.preprocessing)
     except (UserError, BrokenImageError) as error:
         raise OSError(str(error).splitlines()[0]) from error

@@ -12,7 +12,6 @@ from thaw.config.schema import CsvDatasetConfig
 from thaw.data.factory import load_samples
 from thaw.inference.load import Classifier
 from thaw.inference.predict import iter_predictions
-from thaw.system.cache_folder import resolve_cache_dir
 from thaw.system.files import write_text
 
 
@@ -39,7 +38,7 @@ def _find_unlabelled_images(classifier: Classifier, root: str | None) -> tuple[C
         problem = Problem(f"dataset={dataset.name}", "no unlabelled images", valid)
         raise UserError("nothing to predict.", [problem])
     dataset = dataset.model_copy(update={"root": root}) if root else dataset
-    samples = load_samples(dataset, recipe.seed, resolve_cache_dir(recipe.data.cache_dir), recipe.data.mirror)
+    samples = load_samples(recipe.model_copy(update={"dataset": dataset}))
     folder = samples.root / str(dataset.unlabelled)
     paths = sorted(folder.glob(f"*{dataset.suffix}"))
     if not paths:

@@ -1,1 +1,1 @@
-"""Numbers computed from labels and predictions."""
+"""Compute metrics from labels and predictions."""

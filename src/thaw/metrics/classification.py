@@ -1,8 +1,9 @@
-"""Logits and labels -> the numbers of `metrics.json`."""
+"""Compute the metrics of `metrics.json`, and the predictions with the highest losses, from logits and labels."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,9 +16,11 @@ Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 
 
 def classification_metrics(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """For float logits [n, classes] and int64 labels [n]: accuracy with its interval, top-5, macro accuracy (mean
-    recall over the classes that occur), macro F1 over them, mean cross-entropy, expected calibration error, count.
-    Intervals are of 95 %."""
+    """Compute accuracy, top-5 accuracy, macro accuracy, macro F1, cross-entropy, expected calibration error and count.
+
+    `logits` are float [n, classes], `labels` int64 [n]. Macro accuracy is the mean recall; it and macro F1 are means
+    over the classes that occur. Keys ending with `_ci95` are 95 % confidence intervals.
+    """
     predictions = logits.argmax(1)
     correct = int((predictions == labels).sum())
     confusion = confusion_matrix(predictions, labels, logits.shape[1])
@@ -40,30 +43,51 @@ def classification_metrics(logits: Tensor, labels: Tensor) -> dict[str, Any]:
 
 
 def wilson_interval(successes: float, count: float) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927): unlike the normal one it stays within 0..1 and keeps its level near
-    the ends, where good classifiers are."""
+    """Return the 95 % confidence interval of a proportion (Wilson 1927).
+
+    Unlike the normal approximation it stays within 0..1 and keeps its level near 1, where good classifiers are.
+    """
     proportion, z2 = successes / count, Z95**2
-    centre = (proportion + z2 / (2 * count)) / (1 + z2 / count)
+    center = (proportion + z2 / (2 * count)) / (1 + z2 / count)
     half_width = Z95 / (1 + z2 / count) * math.sqrt(proportion * (1 - proportion) / count + z2 / (4 * count**2))
-    return max(0.0, centre - half_width), min(1.0, centre + half_width)
+    return max(0.0, center - half_width), min(1.0, center + half_width)
 
 
 def _compute_macro_interval(proportion: float, counts: Tensor) -> tuple[float, float]:
-    """As `wilson`, of so many images as give a plain share the variance that the mean over classes of `counts`
-    [classes] images has where all are equally hard; of balanced classes these are all."""
+    """Return the Wilson interval of a mean over classes with `counts` [classes] images.
+
+    Its number of images is the one that gives a proportion the variance of this mean if all classes are equally hard;
+    for balanced classes that is the number of all images.
+    """
     present_counts = counts[counts > 0].double()
     effective_count = len(present_counts) ** 2 / (1 / present_counts).sum().item()
     return wilson_interval(proportion * effective_count, effective_count)
 
 
 def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """int64 [classes, classes]: row the label, column the prediction."""
+    """Return int64 [classes, classes] with labels as rows and predictions as columns."""
     return torch.bincount(labels * num_classes + predictions, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def _compute_recall_and_f1(confusion: Tensor) -> tuple[Tensor, Tensor]:
     is_present = confusion.sum(1) > 0
     true_positives, label_counts, prediction_counts = confusion.diagonal().double(), confusion.sum(1), confusion.sum(0)
-    return (true_positives / label_counts)[is_present], (2 * true_positives / (label_counts + prediction_counts))[
-        is_present
-    ]
+    recall, f1 = true_positives / label_counts, 2 * true_positives / (label_counts + prediction_counts)
+    return recall[is_present], f1[is_present]
+
+
+def top_losses(logits: Tensor, labels: Tensor, k: int) -> list[int]:
+    """Return the rows of `logits` [n, classes] with the highest cross-entropy to `labels` [n], highest first."""
+    losses = F.cross_entropy(logits.double(), labels, reduction="none")
+    return losses.argsort(descending=True, stable=True)[:k].tolist()
+
+
+def captions(logits: Tensor, labels: Iterable[int], classes: Sequence[str]) -> tuple[list[str], list[bool]]:
+    """Return for each row of `logits` a caption (label, prediction, its probability) and whether it is wrong."""
+    top = logits.softmax(1).max(1)
+    texts, wrong_flags = list[str](), list[bool]()
+    for label, prediction, probability in zip(labels, top.indices.tolist(), top.values.tolist(), strict=True):
+        wrong_flags.append(label != prediction)
+        text = classes[label] if label == prediction else f"{classes[label]}, not {classes[prediction]}"
+        texts.append(f"{text} {probability:.2f}")
+    return texts, wrong_flags

@@ -1,4 +1,4 @@
-"""What can be known of a classifier before its weights are here: published figures, sizes, weights that lie here."""
+"""Facts about a classifier before its weights are downloaded: published figures, cost, weights on this machine."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetens
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """`top1` in per cent on ImageNet and `gmacs`, billions of multiply-adds an image, belong to the default weights and
-    to square images of `size` pixels. None: not known. `at_hand` says where weights lie that need no network."""
+    """A classifier of a library; None where a value is not known.
+
+    `top1` (percent on ImageNet) and `gmacs` (billions of multiply-adds per image) belong to the default weights and to
+    square images of `size` pixels. `local_weights` says which weights are on this machine, and where.
+    """
 
     library: str
     name: str
@@ -34,7 +37,7 @@ class ModelInfo:
 
 
 def get_torchvision_model_info(name: str, cache_dir: Path) -> ModelInfo:
-    """Figures as torchvision publishes them with its default weights."""
+    """Return the figures that torchvision publishes with its default weights."""
     from torchvision import models
 
     weights_enum = models.get_model_weights(name)
@@ -56,12 +59,10 @@ def _find_local_weights(candidates: Iterable[Any], cache_dir: Path) -> Iterator[
 
 
 def describe_missing_weights(backbone: BackboneConfig, cache_dir: Path) -> str:
-    """Which weights of `backbone` would have to be fetched, and where they would lie; empty where they are here."""
-    if (
-        has_weights_path(backbone)
-        or backbone.weights == "none"
-        or (backbone.package and find_packaged_weights(backbone.package))
-    ):
+    """Describe the weights of `backbone` that would be downloaded, and to where; empty where they are here."""
+    if has_weights_path(backbone) or backbone.weights == "none":
+        return ""
+    if backbone.package and find_packaged_weights(backbone.package):
         return ""
     if backbone.package:
         return f"the package {backbone.package.distribution}"
@@ -77,15 +78,17 @@ def describe_missing_weights(backbone: BackboneConfig, cache_dir: Path) -> str:
 
 
 def get_timm_model_info(name: str, cache_dir: Path, with_cost: bool) -> ModelInfo:
-    """timm's package carries no accuracies. `count` builds the network on torch's meta device to count parameters and
-    multiply-adds; they stay unknown where it cannot be built there."""
+    """Return what timm knows of a classifier; its package holds no accuracies.
+
+    `with_cost` builds the network on torch's meta device to count parameters and multiply-adds; they stay unknown where
+    it cannot be built there.
+    """
     import timm
 
     config = timm.get_pretrained_cfg(name)
     size = config.input_size[-1] if config else None
-    info = ModelInfo(
-        "timm", name, size=size, local_weights=_find_in_hub_cache(config.hf_hub_id if config else None, cache_dir)
-    )
+    local_weights = _find_in_hub_cache(config.hf_hub_id if config else None, cache_dir)
+    info = ModelInfo("timm", name, size=size, local_weights=local_weights)
     return _add_cost(info) if with_cost and size else info
 
 
@@ -95,13 +98,16 @@ def _add_cost(info: ModelInfo) -> ModelInfo:
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):
             num_parameters, multiply_adds = compute_cost(timm.create_model(info.name, pretrained=False), info.size or 0)
-    except Exception:  # whatever a constructor of some 1,400 does that needs values
+    except Exception:  # some of the 1,400 constructors compute with values, and fail in many ways
         return info
     return replace(info, num_parameters=num_parameters, gmacs=multiply_adds / 1e9)
 
 
 def _find_in_hub_cache(repo_id: str | None, cache_dir: Path) -> str:
-    """Where Hugging Face's own cache has the file, thaw does not look, but takes it as backbone.weights=FILE."""
+    """Return which cache holds the weights of `repo_id`.
+
+    thaw itself does not read Hugging Face's own cache, but takes a file from there as backbone.weights=FILE.
+    """
     from huggingface_hub import constants, try_to_load_from_cache
 
     folders = {"cache": str(cache_dir / "weights" / "timm"), "Hugging Face cache": constants.HF_HUB_CACHE}
@@ -112,10 +118,10 @@ def _find_in_hub_cache(repo_id: str | None, cache_dir: Path) -> str:
 
 
 def find_packaged_weights(package: WeightsPackage) -> str:
-    """The installed distribution that holds the weights; empty where it is not installed."""
+    """Describe the installed distribution that holds the weights; empty where it is not installed."""
     module_name, path_in_package = package.file.split("/", 1)
     spec = find_spec(module_name)
-    is_installed = (
-        spec is not None and spec.origin is not None and (Path(spec.origin).parent / path_in_package).is_file()
-    )
-    return f"package {package.distribution}" if is_installed else ""
+    if spec is None or spec.origin is None:
+        return ""
+    has_file = (Path(spec.origin).parent / path_in_package).is_file()
+    return f"package {package.distribution}" if has_file else ""

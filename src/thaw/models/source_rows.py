@@ -1,5 +1,7 @@
-"""Rows of the source's last layer for the classes of a data set: found by class name, never by number, since libraries
-number the same classes differently."""
+"""Initialize a head from rows of the pretrained last layer.
+
+Rows are matched to the classes of a data set by name, never by number: libraries number the same classes differently.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,13 @@ from thaw.models.head import init_weights
 def match_rows_to_classes(
     head: SourceRowsHeadConfig, classes: Sequence[str], source_classes: Sequence[str]
 ) -> dict[str, int]:
-    """Class -> row, for the classes that `head.rows` gives a source class or whose own name is one; `known` are the
-    source's names, each perhaps a list of synonyms ("ant, emmet, pismire"). Upper and lower case are alike, and so are
-    hyphen, underscore and space. A whole name counts before a first synonym, and that before any other.
+    """Return class -> row, for each class that `head.rows` maps to a source class or that has the name of one.
+
+    A source class may be a list of synonyms ("ant, emmet, pismire"). Case is ignored, and hyphen, underscore and space
+    are the same. A match with the whole name precedes one with the first synonym, and that precedes the others.
 
     Raises:
-        UserFault: for names that are no class, or more than one, and where no class gets a row.
+        UserError: for names that match no class or several, and where no class gets a row.
     """
     source_names = {name: head.rows.get(name, name) for name in classes}
     candidate_rows = {
@@ -46,12 +49,14 @@ def match_rows_to_classes(
 def init_from_rows(
     layer: nn.Linear, rows: Mapping[int, int], last_layer: nn.Module, remaining_init: Initialization
 ) -> None:
-    """Copies row `rows[class]` of `last`, the source's last layer (linear, or a 1x1 convolution), with its bias into
-    `layer`. The other rows are drawn as `rest` says and scaled to the standard deviation of all of `last`'s weights, so
-    that no logit starts out louder; their biases are 0, but for torch's own.
+    """Copy row `rows[class]` of `last_layer`, with its bias, into `layer` for each class.
+
+    `last_layer` is the source's: linear, or a 1x1 convolution. The other rows are drawn by `remaining_init` and scaled
+    to the standard deviation of all weights of `last_layer`, so that all logits start at the same scale; their biases
+    are 0, or torch's own with `torch`.
 
     Raises:
-        UserFault: where `last` has no weights of `layer`'s width.
+        UserError: where `last_layer` has no weights of `layer`'s width.
     """
     weight, bias = _get_weight_and_bias(last_layer, layer.in_features)
     init_weights(layer, remaining_init)
@@ -64,18 +69,22 @@ def init_from_rows(
 
 
 def describe_rows(head: SourceRowsHeadConfig, classes: Sequence[str], source_classes: Sequence[str]) -> str:
-    """One line: which classes get which rows, and which none. Raises as `rows_by_class`."""
+    """Describe in one line which classes get which rows, and which get none. Raises as `match_rows_to_classes`."""
     rows = match_rows_to_classes(head, classes, source_classes)
     pairs = [f"{name} <- {source_classes[row]!r}" for name, row in rows.items()]
     unmatched_classes = [name for name in classes if name not in rows]
-    init_note = f"; anew ({head.rest}): {format_names(unmatched_classes)}" if unmatched_classes else ""
+    init_note = f"; random ({head.rest}): {format_names(unmatched_classes)}" if unmatched_classes else ""
     return (
         f"head: {len(pairs)} of {len(classes)} classes start from rows of the source: {format_names(pairs)}{init_note}"
     )
 
 
 def check_source_class_names(source_classes: Sequence[str], last_layer: nn.Module) -> None:
-    """Raises UserFault where the rows of `last`, the source's last layer, have no names."""
+    """Check that `source_classes` name the rows of the source's last layer.
+
+    Raises:
+        UserError: where they do not.
+    """
     num_rows = next((weight.shape[0] for weight in last_layer.parameters() if weight.ndim > 1), 0)
     if len(source_classes) != num_rows:
         got = f"{num_rows} rows and {len(source_classes) or 'no'} names"
@@ -92,14 +101,12 @@ def _split_synonyms(name: str) -> list[str]:
 
 
 def _find_rows(source_name: str, source_classes: Sequence[str]) -> list[int]:
-    normalized_name, normalized_synonyms = (
-        _normalize_name(source_name),
-        [[_normalize_name(synonym) for synonym in _split_synonyms(name)] for name in source_classes],
-    )
+    wanted_name = _normalize_name(source_name)
+    synonyms_by_row = [[_normalize_name(synonym) for synonym in _split_synonyms(name)] for name in source_classes]
     rows_by_rank = (
-        [row for row, name in enumerate(source_classes) if _normalize_name(name) == normalized_name],
-        [row for row, names in enumerate(normalized_synonyms) if names[0] == normalized_name],
-        [row for row, names in enumerate(normalized_synonyms) if normalized_name in names],
+        [row for row, name in enumerate(source_classes) if _normalize_name(name) == wanted_name],
+        [row for row, synonyms in enumerate(synonyms_by_row) if synonyms[0] == wanted_name],
+        [row for row, synonyms in enumerate(synonyms_by_row) if wanted_name in synonyms],
     )
     return next((rows for rows in rows_by_rank if rows), [])
 
@@ -119,7 +126,7 @@ def _check_source_classes(
         source_name = head.rows.get(name)
         if source_name and not rows:
             closest_names = _find_closest_synonyms(source_name, source_classes)
-            valid = f"{len(source_classes)} classes of the source, of which nearest: {format_names(closest_names) or 'none'}"
+            valid = f"{len(source_classes)} classes of the source; closest: {format_names(closest_names) or 'none'}"
             fix = f"head.rows.{name}={closest_names[0]}" if closest_names else ""
             yield Problem(f"head.rows.{name}={source_name}", f"{source_name!r}, no class of the source", valid, fix)
 
@@ -136,7 +143,7 @@ def _check_ambiguous_classes(
     for name, rows in candidate_rows.items():
         if len(rows) > 1:
             names = " | ".join(source_classes[row] for row in rows)
-            fix = f"head.rows.{name}=NAME, a name of one alone, or null: none of them"
+            fix = f"head.rows.{name}=NAME, a name of only one of them, or null for none"
             yield Problem(f"the class {name} has {len(rows)} source classes of its name", names, "one", fix)
 
 
@@ -147,11 +154,11 @@ def _build_no_row_problem(classes: Sequence[str], source_classes: Sequence[str])
 
 
 def _get_weight_and_bias(last_layer: nn.Module, width: int) -> tuple[Tensor, Tensor]:
-    """[rows, width] and [rows], the latter 0 where the layer has no bias."""
+    """Return weight [rows, width] and bias [rows], zeros where the layer has no bias."""
     weight, bias = getattr(last_layer, "weight", None), getattr(last_layer, "bias", None)
     if not isinstance(weight, Tensor) or weight.flatten(1).shape[1] != width:
         shape = " x ".join(map(str, weight.shape)) if isinstance(weight, Tensor) else type(last_layer).__name__
         problem = Problem("head=source_rows", shape, f"a weight of N x {width}", "head=linear")
-        raise UserError("the source's last layer has no row a class.", [problem])
+        raise UserError("the source's last layer has no row per class.", [problem])
     weight = weight.detach().flatten(1)
     return weight, bias.detach() if isinstance(bias, Tensor) else weight.new_zeros(len(weight))

@@ -1,5 +1,7 @@
-"""Any classifier -> an ordered list of stages, without code per architecture. A cut is made only where a single tensor
-passes."""
+"""Split the backbone of any classifier into stages, without code per architecture.
+
+A split is made only where a single tensor passes.
+"""
 
 from __future__ import annotations
 
@@ -18,48 +20,57 @@ Shapes = dict[fx.Node, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class StageSplit:
-    """`stages` by name, input to output: together, all before what is replaced. `classifier` is the path of the last
-    weight layer in the source model. `unused` are the paths of the parameters that neither the stages nor what is
-    replaced need: the second classifier of a distilled network, auxiliary classifiers."""
+class BackboneSplit:
+    """The layers of a classifier before those that a head replaces.
+
+    `stages` by name, from input to output. `classifier_path` is the path of the last weight layer in the model.
+    `unused_parameters` are the paths of the parameters that neither the stages nor the replaced layers need: the second
+    classifier of a distilled network, auxiliary classifiers.
+    """
 
     stages: dict[str, fx.GraphModule]
     classifier_path: str
     unused_parameters: tuple[str, ...]
 
 
-def split_stages(model: nn.Module, size: int, replaces: Literal["last", "classifier"] = "last") -> StageSplit:
-    """Cuts `model` (float [n, 3, size, size] -> logits) into stages, on the device that it is on.
+def split_backbone(model: nn.Module, size: int, replaces: Literal["last", "classifier"] = "last") -> BackboneSplit:
+    """Split `model` (normalized float [n, 3, size, size] -> logits) into stages, on its device.
 
-    Left out is its last weight layer, or with `replaces="classifier"` all of the module around that layer: VGG's three
-    linear layers, ConvNeXt's norm before the linear one; a pooling in there stays. Where logits of two last layers are
-    averaged, the first is the one replaced, and the other is `unused`.
+    The stages leave out the last weight layer, or with `replaces="classifier"` the module around that layer: VGG's
+    three linear layers, ConvNeXt's norm before the linear layer; a pooling in that module stays. Where the logits of
+    two last layers are averaged, the first counts as the last layer and the second is unused.
 
     Raises:
-        UserFault: where the model does not take images of `size`, or its forward pass cannot be traced.
+        UserError: where the model does not take images of `size`, or its forward pass cannot be traced.
     """
     was_training = model.training
     model.eval()
     try:
         traced_model = trace_model(model)
-        all_nodes = traced_model.nodes
-        nodes = _select_nodes_before_container(model, traced_model) if replaces == "classifier" else all_nodes
-        blocks = _find_blocks(model, nodes)
-        groups = _group_nodes(model, nodes, blocks, traced_model.container_path, _compute_shapes(model, nodes, size))
-        names = name_stages(model, groups, blocks, traced_model.container_path)
-        stages = {name: _build_stage_module(model, group) for name, group in zip(names, groups, strict=True)}
-        return StageSplit(
-            stages,
-            str(traced_model.classifier_node.target),
-            _find_unused_parameters(model, [*all_nodes, traced_model.classifier_node]),
-        )
+        groups = group_stage_nodes(model, traced_model, size, replaces)
+        stages = {name: build_graph_module(model, nodes) for name, nodes in groups.items()}
+        used_nodes = [*traced_model.nodes, traced_model.classifier_node]
+        unused_parameters = _find_unused_parameters(model, used_nodes)
+        return BackboneSplit(stages, str(traced_model.classifier_node.target), unused_parameters)
     finally:
         model.train(was_training)
 
 
+def group_stage_nodes(
+    model: nn.Module, traced_model: TracedModel, size: int, replaces: Literal["last", "classifier"] = "last"
+) -> dict[str, list[fx.Node]]:
+    """Return the nodes of each stage, by name. See `split_backbone`."""
+    nodes = _select_nodes_before_container(model, traced_model) if replaces == "classifier" else traced_model.nodes
+    blocks, container_path = _find_blocks(model, nodes), traced_model.container_path
+    groups = _group_nodes(model, nodes, blocks, container_path, _compute_shapes(model, nodes, size))
+    return dict(zip(name_stages(model, groups, blocks, container_path), groups, strict=True))
+
+
 def _select_nodes_before_container(model: nn.Module, traced_model: TracedModel) -> list[fx.Node]:
-    """The nodes that the input of the container's first layer depends on. A pooling before that layer stays: the
-    network knows where its maps have their channels."""
+    """Return the nodes that the input of the container's first layer depends on.
+
+    A pooling before that layer stays: the library's network knows where its maps have their channels.
+    """
     container_nodes = [
         node
         for node in traced_model.nodes
@@ -67,9 +78,7 @@ def _select_nodes_before_container(model: nn.Module, traced_model: TracedModel) 
     ]
     if not container_nodes:
         return traced_model.nodes
-    needed_nodes = {
-        next(input_node for input_node in container_nodes[0].all_input_nodes if input_node.op != "get_attr")
-    }
+    needed_nodes = {next(node for node in container_nodes[0].all_input_nodes if node.op != "get_attr")}
     for node in reversed(traced_model.nodes):
         if node in needed_nodes:
             needed_nodes.update(node.all_input_nodes)
@@ -82,12 +91,8 @@ def _has_weights_or_dropout(model: nn.Module, node: fx.Node) -> bool:
 
 
 def _is_inside(node: fx.Node, container_path: str) -> bool:
-    targets = [
-        candidate.target
-        for candidate in (node, *node.all_input_nodes)
-        if candidate.op == "get_attr" or candidate is node
-    ]
-    return any(is_within(target, container_path) for target in targets)
+    attributes = [input_node for input_node in node.all_input_nodes if input_node.op == "get_attr"]
+    return any(is_within(read_node.target, container_path) for read_node in (node, *attributes))
 
 
 def _find_unused_parameters(model: nn.Module, nodes: list[fx.Node]) -> tuple[str, ...]:
@@ -96,7 +101,7 @@ def _find_unused_parameters(model: nn.Module, nodes: list[fx.Node]) -> tuple[str
 
 
 def _compute_shapes(model: nn.Module, nodes: list[fx.Node], size: int) -> Shapes:
-    """Output shapes of the modules that the nodes call, for one image."""
+    """Compute the output shapes of the modules that the nodes call, for one image."""
     shapes: Shapes = {}
 
     def build_hook(node: fx.Node) -> Callable[[nn.Module, object, object], None]:
@@ -110,10 +115,9 @@ def _compute_shapes(model: nn.Module, nodes: list[fx.Node], size: int) -> Shapes
     try:
         forward_zeros(model, size, hooks)
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        problem = Problem(
-            f"dataset.image_size={size}", reason, fix="dataset.image_size=null, the size of the source weights"
-        )
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        fix = "dataset.image_size=null, the size of the source weights"
+        problem = Problem(f"dataset.image_size={size}", reason, fix=fix)
         raise UserError(f"{type(model).__name__} does not take images of {size} pixels.", [problem]) from error
     return shapes
 
@@ -121,15 +125,15 @@ def _compute_shapes(model: nn.Module, nodes: list[fx.Node], size: int) -> Shapes
 def _group_nodes(
     model: nn.Module, nodes: list[fx.Node], blocks: set[fx.Node], container_path: str, shapes: Shapes
 ) -> list[list[fx.Node]]:
-    """Runs of nodes. What has weights opens a stage, what has none (a pooling, say) closes the one before."""
+    """Group consecutive nodes. A node with weights may open a stage; one without (a pooling) ends the stage before."""
     is_stage_start = _build_stage_start_rule(model, blocks, shapes)
-    cut_nodes = _find_cut_nodes(model, nodes)
+    split_nodes = _find_split_nodes(model, nodes)
     weight_nodes = {node for node in nodes if get_node_parameters(model, node)}
     groups: list[list[fx.Node]] = [[]]
     for node in nodes:
         preceding_nodes = [group_node for group_node in groups[-1] if group_node in weight_nodes]
         can_open = (
-            node in cut_nodes
+            node in split_nodes
             and node in weight_nodes
             and preceding_nodes
             and not _are_inside([preceding_nodes[-1], node], container_path)
@@ -143,12 +147,14 @@ def _group_nodes(
 def _build_stage_start_rule(
     model: nn.Module, blocks: set[fx.Node], shapes: Shapes
 ) -> Callable[[fx.Node, list[fx.Node], bool], bool]:
-    """Whether a node opens a stage, given the weighing nodes of the stage so far, and whether that is a stem still."""
+    """Build the rule that decides whether a node opens a stage.
+
+    The rule takes the node, the nodes with weights in the stage so far, and whether that stage is still the stem.
+    """
     sequential_blocks = [node for node in blocks if isinstance(model.get_submodule(str(node.target)), nn.Sequential)]
     resolutions = {_get_resolution(shapes.get(node)) for node in blocks}
-    is_split_by_resolution = not blocks or (
-        len(sequential_blocks) < 2 and len(resolutions) >= 3
-    )  # MobileNetV2: 17 blocks of 5 resolutions
+    # MobileNetV2 has 17 blocks of 5 resolutions: a stage per resolution
+    is_split_by_resolution = not blocks or (len(sequential_blocks) < 2 and len(resolutions) >= 3)
     is_block_a_stage = len(blocks) < 2 * len(resolutions)
 
     def is_stage_start(node: fx.Node, preceding_nodes: list[fx.Node], is_stem: bool) -> bool:
@@ -156,9 +162,10 @@ def _build_stage_start_rule(
             return node in blocks
         if is_split_by_resolution:
             is_next_block = is_block_a_stage and node in blocks and not blocks.isdisjoint(preceding_nodes)
-            return is_next_block or _get_resolution(shapes.get(node)) != _get_resolution(
-                shapes.get(preceding_nodes[-1])
+            resolution, previous_resolution = (
+                _get_resolution(shapes.get(other)) for other in (node, preceding_nodes[-1])
             )
+            return is_next_block or resolution != previous_resolution
         return not blocks.isdisjoint(preceding_nodes)
 
     return is_stage_start
@@ -169,18 +176,18 @@ def _are_inside(nodes: list[fx.Node], container_path: str) -> bool:
 
 
 def _find_blocks(model: nn.Module, nodes: list[fx.Node]) -> set[fx.Node]:
-    """Calls of blocks, which make stages; none where most layers stand alone, as VGG's do."""
+    """Return the nodes that call blocks, which make stages; none where most layers are in no block, as in VGG."""
     block_nodes = [node for node in nodes if count_weight_layers(model, node) > 1]
     num_layers_in_blocks = sum(count_weight_layers(model, node) for node in block_nodes)
-    return (
-        set(block_nodes)
-        if 2 * num_layers_in_blocks >= sum(count_weight_layers(model, node) for node in nodes)
-        else set()
-    )
+    num_layers = sum(count_weight_layers(model, node) for node in nodes)
+    return set(block_nodes) if 2 * num_layers_in_blocks >= num_layers else set()
 
 
-def _find_cut_nodes(model: nn.Module, nodes: list[fx.Node]) -> set[fx.Node]:
-    """Nodes before which one value alone passes from earlier to later ones, and no parameter is used on both sides."""
+def _find_split_nodes(model: nn.Module, nodes: list[fx.Node]) -> set[fx.Node]:
+    """Return the nodes before which the graph can be split.
+
+    A single value passes from the nodes before to the others, and no parameter is used on both sides.
+    """
     positions = {node: index for index, node in enumerate(nodes)}
     last_uses = [
         max((positions[user] for user in node.users if user in positions), default=len(nodes)) for node in nodes
@@ -203,7 +210,7 @@ def _find_cut_nodes(model: nn.Module, nodes: list[fx.Node]) -> set[fx.Node]:
 
 
 def _get_resolution(shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    """What tells resolutions apart: height and width of a map, channels first or last, or the number of tokens."""
+    """Return height and width of a map, channels first or last, or the number of tokens."""
     if shape is None or len(shape) not in (3, 4):
         return ()
     if len(shape) == 3:
@@ -212,18 +219,24 @@ def _get_resolution(shape: tuple[int, ...] | None) -> tuple[int, ...]:
     return shape[1:3] if is_channels_last else shape[2:]
 
 
-def _build_stage_module(model: nn.Module, group: list[fx.Node]) -> fx.GraphModule:
-    """The nodes as a module of one input and one output, whose parameters keep the paths they have in `model`."""
-    graph, copies = fx.Graph(), {}
-    group_nodes = set(group)
-    external_inputs = dict.fromkeys(
-        input_node for node in group for input_node in node.all_input_nodes if input_node not in group_nodes
-    )
-    value_inputs = [input_node for input_node in external_inputs if input_node.op != "get_attr"]
-    for node in [*value_inputs, *(node for node in group if node.op == "placeholder")]:
+def build_graph_module(model: nn.Module, nodes: list[fx.Node]) -> fx.GraphModule:
+    """Build a module of one input and one output from consecutive nodes; its parameters keep their paths in `model`."""
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    external_inputs = find_external_inputs(nodes)
+    value_inputs = [node for node in external_inputs if node.op != "get_attr"]
+    attributes = [node for node in external_inputs if node.op == "get_attr"]
+    for node in [*value_inputs, *(node for node in nodes if node.op == "placeholder")]:
         copies[node] = graph.placeholder("features")
-    for node in [*(input_node for input_node in external_inputs if input_node.op == "get_attr"), *group]:
+    for node in [*attributes, *nodes]:
         if node.op != "placeholder":
             copies[node] = graph.node_copy(node, lambda input_node: copies[input_node])
-    graph.output(copies[group[-1]])
+    if nodes[-1].op != "output":
+        graph.output(copies[nodes[-1]])
     return fx.GraphModule(model, graph, class_name="Stage")
+
+
+def find_external_inputs(nodes: list[fx.Node]) -> list[fx.Node]:
+    """Return the inputs of `nodes` that are not among them, in order."""
+    own_nodes = set(nodes)
+    all_inputs = dict.fromkeys(input_node for node in nodes for input_node in node.all_input_nodes)
+    return [input_node for input_node in all_inputs if input_node not in own_nodes]

@@ -1,4 +1,7 @@
-"""Weight files -> tensors by name. Nothing in a file is executed."""
+"""State dicts: read weight files, fit them to a network, convert between the library's names and thaw's.
+
+Nothing in a file is executed.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,20 @@ from thaw.models.tracing import trace_model
 
 NESTED_KEYS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 WRAPPER_PREFIXES = ("module.", "model.", "network.", "backbone.")
-OWN_HEAD_PREFIX = "thaw.head."  # of an exported head that the library has no place for, and that is replaced again
+OWN_HEAD_PREFIX = "thaw.head."  # tensors of an exported head that the library's network has no place for
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU, from .safetensors or from what torch.save wrote.
+    """Read tensors by name, on the CPU, from a .safetensors file or one that torch.save wrote.
 
     Raises:
-        UserFault: for a file that is truncated, holds no tensors, or holds pickled code.
+        UserError: for a file that is truncated, holds no tensors, or holds pickled code.
     """
     try:
         content = _load_content(file)
     except pickle.UnpicklingError as error:
-        raise _build_unreadable_error(
-            file, "it holds pickled objects beside tensors, which would have to be executed"
-        ) from error
+        reason = "it holds pickled objects beside tensors, which would have to be executed"
+        raise _build_unreadable_error(file, reason) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, struct.error) as error:
         raise _build_unreadable_error(file, str(error).strip().splitlines()[0]) from error
     tensors = _extract_tensors(content)
@@ -63,36 +65,36 @@ def _extract_tensors(content: Any) -> dict[str, Tensor]:
 
 
 def match_state_dict(state: dict[str, Tensor], model: nn.Module, file: Path) -> dict[str, Tensor]:
-    """`state` under the names of `model`, without a wrapper's prefix; the last layer's rows are the model's own where
-    the file has another number of classes.
+    """Return the tensors of `state` under the names of `model`, without a wrapper's prefix.
+
+    The last layer keeps the model's own tensors where the file has another number of classes.
 
     Raises:
-        UserFault: naming the tensors that are missing, unknown or of another shape.
+        UserError: with the tensors that are missing, unknown or of another shape.
     """
     expected_state = model.state_dict()
     state = {name: value for name, value in state.items() if not name.startswith(OWN_HEAD_PREFIX)}
     state = _strip_prefixes(state, expected_state)
-    last_layer_names = _find_last_layer_names(expected_state)
-    for name in last_layer_names:
+    for name in _find_last_layer_names(expected_state):
         if name not in state or state[name].shape != expected_state[name].shape:
             state[name] = expected_state[name]
-    missing, unknown = (
-        [name for name in expected_state if name not in state],
-        [name for name in state if name not in expected_state],
-    )
-    mismatched = [name for name in expected_state if name in state and state[name].shape != expected_state[name].shape]
-    if missing or unknown or mismatched:
-        names_by_problem = {"missing": missing, "not in the network": unknown, "of another shape": mismatched}
-        got = "; ".join(
-            f"{len(names)} tensors {label}: {format_names(names, 3)}"
-            for label, names in names_by_problem.items()
-            if names
-        )
+    if difference := _describe_difference(state, expected_state):
         valid = f"the {len(expected_state)} tensors of {type(model).__name__}: {format_names(expected_state, 3)}"
-        raise UserError(
-            "the weights do not fit the backbone.", [Problem(str(file), got, valid, "the backbone they were made with")]
-        )
+        problem = Problem(str(file), difference, valid, "the backbone that the weights were trained with")
+        raise UserError("the weights do not fit the backbone.", [problem])
     return state
+
+
+def _describe_difference(state: Mapping[str, Tensor], expected_state: Mapping[str, Tensor]) -> str:
+    common_names = [name for name in expected_state if name in state]
+    names_by_problem = {
+        "missing": [name for name in expected_state if name not in state],
+        "not in the network": [name for name in state if name not in expected_state],
+        "of another shape": [name for name in common_names if state[name].shape != expected_state[name].shape],
+    }
+    return "; ".join(
+        f"{len(names)} tensors {label}: {format_names(names, 3)}" for label, names in names_by_problem.items() if names
+    )
 
 
 def _strip_prefixes(state: dict[str, Tensor], expected_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -115,16 +117,21 @@ def _build_unreadable_error(file: Path, reason: str) -> UserError:
 
 
 def map_to_library_names(network: Network, model: nn.Module, head: HeadConfig) -> dict[str, str]:
-    """Names in `network`'s state -> those in the state of `model`, the library's classifier that it was cut from. A
-    head of one linear layer in the place of the library's last one has the name of that; any other, which no library
-    has a place for, a name of thaw's own."""
+    """Return the names in `network`'s state dict -> those in the state dict of `model`, the library's classifier.
+
+    A head of one linear layer that replaces the library's last layer gets the name of that layer. Any other head has no
+    place in the library's network and gets a name of thaw's own.
+    """
     is_last_layer_replaced = isinstance(head, LinearHeadConfig | SourceRowsHeadConfig) and head.replaces == "last"
     classifier_path = str(trace_model(model).classifier_node.target) if is_last_layer_replaced else ""
     return {name: _to_library_name(name, classifier_path) for name in network.state_dict()}
 
 
 def to_library_state_dict(network: Network, model: nn.Module, head: HeadConfig) -> dict[str, Tensor]:
-    """The tensors of `network`; a linear head in place of a 1x1 convolution has the shape of one."""
+    """Return the tensors of `network` under the library's names.
+
+    A linear head that replaces a 1x1 convolution gets the shape of the convolution.
+    """
     name_map, library_state = map_to_library_names(network, model, head), model.state_dict()
     return {
         name_map[own_name]: _unsqueeze_like(value, library_state.get(name_map[own_name]))
@@ -135,8 +142,10 @@ def to_library_state_dict(network: Network, model: nn.Module, head: HeadConfig) 
 def from_library_state_dict(
     network: Network, model: nn.Module, head: HeadConfig, tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """What `under_library_names` gave, as the state of `network`; a tensor that has no place there keeps its name, and
-    one of another size its shape."""
+    """Return tensors from `to_library_state_dict` as a state dict of `network`.
+
+    A tensor that has no place there keeps its name, and one of another size its shape.
+    """
     own_names = {library_name: name for name, library_name in map_to_library_names(network, model, head).items()}
     expected_state = network.state_dict()
     return {

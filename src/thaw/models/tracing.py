@@ -1,6 +1,6 @@
-"""A classifier -> the graph of its forward pass, entered as deep as cutting it into stages asks for.
+"""Trace the forward pass of a classifier into a graph, as deep as splitting it into stages needs.
 
-Whatever holds most of the depth is entered, everything below stays the library's own module, called as it is.
+The module that holds most of the layers is entered; every module below stays the library's own and is called as it is.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from torch import fx, nn
 
 from thaw.config.errors import Problem, UserError
 
-MIN_TRUNK_FRACTION = (
-    0.8  # of the weight layers: a trunk to enter. ResNet-152's layer3 has 0.70, Swin-B's third stage 0.75
-)
-MIN_TRUNK_FRACTION_FEW_BLOCKS = (
-    0.5  # the same where fewer than three blocks would be left: the ViT behind the ResNet of a hybrid has 0.63
-)
+# A module with this fraction of the weight layers is a trunk and is entered. ResNet-152's layer3 has 0.70, Swin-B's
+# third stage 0.75: they are not.
+MIN_TRUNK_FRACTION = 0.8
+# The fraction where fewer than three blocks would remain: the ViT after the ResNet of a hybrid has 0.63.
+MIN_TRUNK_FRACTION_FEW_BLOCKS = 0.5
 
 
 @dataclass(frozen=True)
 class TracedModel:
-    """`nodes` are what the last layer's input depends on, in order, without the attributes that they read. `classifier`
-    is the last weight layer; `container` the path of the outermost module around it that holds no part of the trunk:
-    VGG's `classifier` of three layers."""
+    """The graph of a classifier's forward pass.
+
+    `nodes` are those that the input of the last weight layer depends on, in order, without the attributes that they
+    read. `classifier_node` calls that layer. `container_path` is the path of the outermost module around it that holds
+    no part of the trunk: VGG's `classifier` of three layers. All nodes are in `classifier_node.graph`.
+    """
 
     nodes: list[fx.Node]
     classifier_node: fx.Node
@@ -33,10 +35,10 @@ class TracedModel:
 
 
 def trace_model(model: nn.Module) -> TracedModel:
-    """The forward pass of `model`, in evaluation mode.
+    """Trace the forward pass of `model`, which is in evaluation mode.
 
     Raises:
-        UserFault: where it depends on values that are known only when it runs.
+        UserError: where it depends on values that are known only when it runs, or has no layer with weights.
     """
     classifier_node = _trace_to_classifier(model)
     nodes = _find_ancestors(classifier_node)
@@ -48,7 +50,7 @@ def trace_model(model: nn.Module) -> TracedModel:
 
 
 def count_weight_layers(model: nn.Module, node: fx.Node) -> int:
-    """Weight layers in the module that `node` calls."""
+    """Count the weight layers in the module that `node` calls."""
     if node.op != "call_module":
         return 0
     modules = model.get_submodule(str(node.target)).modules()
@@ -56,13 +58,14 @@ def count_weight_layers(model: nn.Module, node: fx.Node) -> int:
 
 
 def get_node_parameters(model: nn.Module, node: fx.Node) -> list[nn.Parameter]:
-    """Those of the module that `node` calls, and those that it is given, as a class token is."""
+    """Return the parameters of the module that `node` calls, and those among its inputs, such as a class token."""
     module_parameters = model.get_submodule(str(node.target)).parameters() if node.op == "call_module" else ()
     attributes = [_get_attribute(model, operand) for operand in node.all_input_nodes if operand.op == "get_attr"]
     return [*module_parameters, *(operand for operand in attributes if isinstance(operand, nn.Parameter))]
 
 
 def is_within(path: object, container_path: str) -> bool:
+    """Return whether `path` is the module at `container_path` or below it."""
     return f"{path}.".startswith(f"{container_path}.")
 
 
@@ -72,7 +75,7 @@ def _get_attribute(model: nn.Module, node: fx.Node) -> object:
 
 
 class _Tracer(fx.Tracer):
-    """Enters the modules named in `entered` and calls all others as they are."""
+    """Enters the modules at `entered_paths` and calls all others as they are."""
 
     def __init__(self, entered_paths: set[str]) -> None:
         super().__init__()
@@ -83,7 +86,7 @@ class _Tracer(fx.Tracer):
 
 
 def _trace_to_classifier(model: nn.Module) -> fx.Node:
-    """The classifier in a graph that is entered as deep as trunk and classifier ask for."""
+    """Return the node of the last weight layer, in a graph where trunk and classifier are entered."""
     entered_paths: set[str] = set()
     untraceable_paths: set[str] = set()  # cannot be traced inside
     graph = _trace(model, entered_paths)
@@ -105,11 +108,11 @@ def _trace(model: nn.Module, entered_paths: set[str]) -> fx.Graph:
     except (fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
         problem = Problem(f"{type(model).__name__} cannot be traced", reason, fix="another backbone")
-        raise UserError("the backbone cannot be cut into stages.", [problem]) from error
+        raise UserError("the network cannot be split into stages.", [problem]) from error
 
 
 def _get_default_inputs(model: nn.Module) -> dict[str, object]:
-    """Optional inputs of the forward pass beside the images (timm's `attn_mask`), at their defaults."""
+    """Return the optional inputs of the forward pass beside the images (timm's `attn_mask`) at their defaults."""
     inputs = list(inspect.signature(model.forward).parameters.values())[1:]
     return {
         optional_input.name: optional_input.default
@@ -119,8 +122,11 @@ def _get_default_inputs(model: nn.Module) -> dict[str, object]:
 
 
 def _find_last_layer(model: nn.Module, graph: fx.Graph) -> fx.Node:
-    """What is behind all other weight layers. Of several side by side, whose logits the network averages, that with
-    most layers before it; of equals (a distilled network's two classifiers) the first, which learnt from labels."""
+    """Return the node of the weight layer after which no other follows.
+
+    Where a network averages the logits of several such layers, the one with most layers before it is chosen; among
+    equals (the two classifiers of a distilled network) the first, which was trained on labels.
+    """
     candidates: dict[fx.Node, None] = {}
     pending = [node for node in graph.nodes if node.op == "output"]
     visited = set(pending)
@@ -131,6 +137,9 @@ def _find_last_layer(model: nn.Module, graph: fx.Graph) -> fx.Node:
             continue
         pending += (unvisited := [candidate for candidate in node.all_input_nodes if candidate not in visited])
         visited.update(unvisited)
+    if not candidates:
+        problem = Problem(f"{type(model).__name__} has no layer with weights", fix="a network with a classifier")
+        raise UserError("the network cannot be split into stages.", [problem])
     positions = {node: index for index, node in enumerate(graph.nodes)}
     return max(
         candidates,
@@ -139,7 +148,7 @@ def _find_last_layer(model: nn.Module, graph: fx.Graph) -> fx.Node:
 
 
 def _find_ancestors(node: fx.Node) -> list[fx.Node]:
-    """What the first input of `node` depends on, and that input, in order."""
+    """Return the first input of `node` and the nodes that it depends on, in order."""
     needed_nodes = {node.all_input_nodes[0]}
     for graph_node in reversed(node.graph.nodes):
         if graph_node in needed_nodes:
@@ -152,7 +161,7 @@ def _count_total_weight_layers(model: nn.Module, nodes: Iterable[fx.Node]) -> in
 
 
 def _choose_module_to_enter(model: nn.Module, last_node: fx.Node, untraceable_paths: set[str]) -> str | None:
-    """The path of the next module to look into: the last, until it is one layer, then the trunk."""
+    """Return the path of the next module to enter: the last, until it is one layer, then the trunk; None at the end."""
     is_composed = count_weight_layers(model, last_node) > 1 or any(
         True for _ in model.get_submodule(str(last_node.target)).children()
     )
@@ -175,7 +184,7 @@ def _choose_module_to_enter(model: nn.Module, last_node: fx.Node, untraceable_pa
 
 
 def _find_container_path(model: nn.Module, nodes: list[fx.Node], classifier_node: fx.Node) -> str:
-    """The outermost module around the classifier that does not hold the first layer too, as a wrapper would."""
+    """Return the path of the outermost module around the classifier that does not hold the first layer, too."""
     first_layer_path = next((str(node.target) for node in nodes if count_weight_layers(model, node)), "")
     path_parts = str(classifier_node.target).split(".")
     paths = [".".join(path_parts[:count]) for count in range(1, len(path_parts) + 1)]

@@ -1,1 +1,1 @@
-"""Linear classifiers and k-NN on frozen features."""
+"""Fit linear classifiers and k-NN to frozen features."""

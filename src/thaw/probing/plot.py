@@ -1,4 +1,4 @@
-"""The picture of a probe: validation accuracy by method and setting."""
+"""Plot the validation accuracy of a probe's trials by method and setting."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from thaw.probing.trial import KNN_METHOD, LINEAR_HEAD_METHOD, ProbeTrial
-from thaw.visualization.plots.training import TRAIN_COLOUR
+from thaw.visualization.plots.training import TRAIN_COLOR
 
-WINNER_COLOUR = "#c22020"
+WINNER_COLOR = "#c22020"
 
 
 def save_probe_plot(trials: Sequence[ProbeTrial], winner: ProbeTrial, title: str, file: Path) -> None:
-    """Three pictures on one scale: k-NN by k; what has an inverse regularisation strength C by it, what has no setting
-    as a level; linear heads by learning rate, a line a weight decay, the mean over seeds within their range. `winner`
-    is marked."""
+    """Save three plots on one scale, with `winner` marked.
+
+    They show k-NN by k; methods with an inverse regularization strength C by C, those without a setting as a level; and
+    linear heads by learning rate, one line per weight decay: the mean over seeds and their range.
+    """
     figure = Figure(figsize=(13, 4.2), layout="constrained")
-    neighbour_axes, strength_axes, head_axes = figure.subplots(1, 3, sharey=True)
-    _draw_lines(neighbour_axes, [trial for trial in trials if trial.method == KNN_METHOD], "k", winner)
+    neighbor_axes, strength_axes, head_axes = figure.subplots(1, 3, sharey=True)
+    _draw_lines(neighbor_axes, [trial for trial in trials if trial.method == KNN_METHOD], "k", winner)
     _draw_lines(strength_axes, [trial for trial in trials if "C" in trial.setting], "C", winner)
     for trial in (trial for trial in trials if not trial.setting):
         _draw_level(strength_axes, trial, winner)
     _draw_heads(head_axes, [trial for trial in trials if trial.method == LINEAR_HEAD_METHOD], winner)
-    neighbour_axes.set_ylabel("validation accuracy")
-    for axes, label in ((neighbour_axes, "neighbours k"), (strength_axes, "C: regularisation is weaker to the right")):
+    neighbor_axes.set_ylabel("validation accuracy")
+    for axes, label in ((neighbor_axes, "neighbors k"), (strength_axes, "C: regularization is weaker to the right")):
         _style_axes(axes, label)
     _style_axes(head_axes, "learning rate")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
@@ -46,7 +48,7 @@ def _draw_lines(axes: Axes, trials: Iterable[ProbeTrial], key: str, winner: Prob
 
 
 def _draw_level(axes: Axes, trial: ProbeTrial, winner: ProbeTrial) -> None:
-    axes.axhline(trial.accuracy, color=TRAIN_COLOUR, linewidth=1, label=trial.method)
+    axes.axhline(trial.accuracy, color=TRAIN_COLOR, linewidth=1, label=trial.method)
     if trial is winner:
         _mark_winner(axes, axes.get_xlim()[0], winner)
 
@@ -59,26 +61,18 @@ def _draw_heads(axes: Axes, trials: Sequence[ProbeTrial], winner: ProbeTrial) ->
         accuracies = [
             [trial.accuracy for trial in decay_trials if trial.setting["learning rate"] == rate] for rate in rates
         ]
-        colour = f"C{index}"
-        label = f"weight decay {decay:g}"
-        axes.plot(
-            rates,
-            [sum(seed_accuracies) / len(seed_accuracies) for seed_accuracies in accuracies],
-            "o-",
-            color=colour,
-            markersize=3,
-            label=label,
-        )
-        axes.fill_between(
-            rates, list(map(min, accuracies)), list(map(max, accuracies)), color=colour, alpha=0.12, linewidth=0
-        )
+        means = [sum(seed_accuracies) / len(seed_accuracies) for seed_accuracies in accuracies]
+        lows, highs = list(map(min, accuracies)), list(map(max, accuracies))
+        color, label = f"C{index}", f"weight decay {decay:g}"
+        axes.plot(rates, means, "o-", color=color, markersize=3, label=label)
+        axes.fill_between(rates, lows, highs, color=color, alpha=0.12, linewidth=0)
     if winner.method == LINEAR_HEAD_METHOD:
         _mark_winner(axes, winner.setting["learning rate"], winner)
     axes.set_xscale("log")
 
 
 def _mark_winner(axes: Axes, x: float, winner: ProbeTrial) -> None:
-    axes.plot(x, winner.accuracy, "o", color=WINNER_COLOUR, markersize=8, fillstyle="none", label="chosen")
+    axes.plot(x, winner.accuracy, "o", color=WINNER_COLOR, markersize=8, fillstyle="none", label="chosen")
 
 
 def _style_axes(axes: Axes, label: str) -> None:

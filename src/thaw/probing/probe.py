@@ -1,10 +1,9 @@
-"""A probe: classifiers of features that are computed once, chosen on the validation images, the best kept as a run."""
+"""Probe a frozen backbone: fit classifiers to its features, choose one on the validation images, keep it as a run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,58 +20,56 @@ from thaw.probing.classifiers import (
     fit_nearest_centroid,
     fit_nearest_neighbors,
 )
-from thaw.probing.linear_heads import Grid, fit_linear_heads
+from thaw.probing.linear_heads import HeadGrid, fit_linear_heads
 from thaw.probing.record import write_probe
-from thaw.probing.trial import FeatureSet, LinearModel, ProbeTrial, fit_scaling, select_best
+from thaw.probing.result import ProbeResult
+from thaw.probing.trial import FeatureSet, LinearModel, ProbeData, ProbeTrial, fit_scaling, select_best
 from thaw.runs.run import Run, create_run, lock_run, record_status
 from thaw.system.devices import resolve_accelerator
+from thaw.system.reporter import SILENT, Reporter
 from thaw.training.evaluation import SplitPredictions, compute_split_metrics
-from thaw.training.extraction import ExtractedFeatures, extract_features
+from thaw.training.extraction import Extraction, extract_features
 
 
-@dataclass(frozen=True)
-class ProbeResult:
-    """`winner` is one of `trials`; `metrics` is what `metrics.json` holds."""
+def probe(recipe: Recipe, grid: HeadGrid, directory: Path, reporter: Reporter = SILENT) -> ProbeResult:
+    """Fit every classifier to the features of the recipe's backbone and leave the best in `directory`, as a run whose
+    head it is.
 
-    trials: list[ProbeTrial]
-    winner: ProbeTrial
-    metrics: dict[str, Any]
-    directory: Path
-
-
-def probe(recipe: Recipe, grid: Grid, directory: Path, report: Callable[[str], None] = print) -> ProbeResult:
-    """Tries every classifier on the features of `recipe`'s backbone and leaves the best in `directory`, as a run whose
-    head it is. The test images choose nothing: they are looked at with the winner alone.
+    The test images choose nothing: only the winner is evaluated on them.
 
     Raises:
-        UserFault: where there are no validation images, or data, weights or hardware are not as the recipe needs them.
+        UserError: if there are no validation images, or data, weights or hardware are not as the recipe needs them.
     """
     with lock_run(directory):
         run = create_run(recipe, directory)
         with record_status(run):
-            return _run_probe(run, grid, report)
+            return _run_probe(run, grid, reporter)
 
 
-def _run_probe(run: Run, grid: Grid, report: Callable[[str], None]) -> ProbeResult:
+def _run_probe(run: Run, grid: HeadGrid, reporter: Reporter) -> ProbeResult:
     start_time = time.perf_counter()
-    extraction = extract_features(run.recipe)
+    extraction = extract_features(run.recipe, reporter=reporter)
     check_validation(extraction.samples.count_per_split(), run.recipe.dataset.name)
     origin = f"computed in {extraction.seconds:.1f} s" if extraction.seconds else "from the cache"
-    report(f"{extraction.values.shape[1]} features an image, {origin}")
+    reporter.write(f"{extraction.values.shape[1]} features an image, {origin}")
     fit_start_time = time.perf_counter()
-    trials, winner = fit_classifiers(extraction, grid, _select_device(run.recipe), report)
+    trials, winner = fit_classifiers(extraction, grid, _select_device(run.recipe), reporter)
     train_s = time.perf_counter() - fit_start_time
     predictions = _predict(extraction)
-    metrics = compute_split_metrics(predictions, extraction.samples.get_labels())
-    seconds = {"wall_s": time.perf_counter() - start_time, "train_s": train_s}
-    metrics["timing"] = {name: round(value, 3) for name, value in {**seconds, "cache_s": extraction.seconds}.items()}
-    metrics["timing"]["images_per_s"] = 0.0  # there is no epoch
-    write_probe(run, extraction, grid, trials, winner, predictions, metrics)
-    return ProbeResult(trials, winner, metrics, run.directory)
+    metrics = compute_split_metrics(predictions, extraction.labels)
+    metrics["timing"] = _build_timing(time.perf_counter() - start_time, train_s, extraction.seconds)
+    result = ProbeResult(trials, winner, metrics, run)
+    write_probe(result, extraction, grid, predictions)
+    return result
+
+
+def _build_timing(wall_s: float, train_s: float, cache_s: float) -> dict[str, Any]:
+    seconds = {"wall_s": wall_s, "train_s": train_s, "cache_s": cache_s}
+    return {name: round(value, 3) for name, value in seconds.items()} | {"images_per_s": 0.0}  # there is no epoch
 
 
 def check_validation(counts: dict[str, int], dataset_name: str) -> None:
-    """Raises UserFault where `counts`, images by split, have none to choose by."""
+    """Raise UserError if `counts`, the images of each split, has no validation images."""
     if counts["val"] == 0:
         got = ", ".join(f"{count} {split}" for split, count in counts.items())
         fix = "dataset.val=10" if dataset_name == "captcha" else "dataset.fractions.val=0.15"
@@ -80,32 +77,29 @@ def check_validation(counts: dict[str, int], dataset_name: str) -> None:
 
 
 def fit_classifiers(
-    extraction: ExtractedFeatures, grid: Grid, device: torch.device, report: Callable[[str], None] = print
+    extraction: Extraction, grid: HeadGrid, device: torch.device, reporter: Reporter = SILENT
 ) -> tuple[list[ProbeTrial], ProbeTrial]:
-    """Every trial, and the chosen one, which `found.network`'s head now is."""
-    labels, num_classes = extraction.samples.get_labels(), len(extraction.samples.classes)
-    train_positions, val_positions = extraction.samples.get_positions("train"), extraction.samples.get_positions("val")
-    scaling = fit_scaling(extraction.values[train_positions])
-    train_features, val_features = (
-        FeatureSet(scaling.transform(extraction.values[positions]), labels[positions])
-        for positions in (train_positions, val_positions)
+    """Return all trials and the winner, which becomes the head of the extraction's network."""
+    scaling = fit_scaling(extraction.values[extraction.samples.get_positions("train")])
+    train, val = (
+        FeatureSet(scaling.transform(extraction.values[positions]), extraction.labels[positions])
+        for positions in (extraction.samples.get_positions(split) for split in ("train", "val"))
     )
-    width = extraction.values.shape[1]
+    data = ProbeData(train, val, len(extraction.classes))
+    seed, width = extraction.images.seed, extraction.values.shape[1]
     methods: dict[str, Callable[[], Iterable[ProbeTrial]]] = {
-        "nearest centroid": lambda: [fit_nearest_centroid(train_features, val_features, num_classes)],
-        "k-NN": lambda: fit_nearest_neighbors(train_features, val_features, num_classes),
-        "logistic regression": lambda: fit_logistic_regressions(train_features, val_features),
-        "linear SVM": lambda: fit_linear_svms(train_features, val_features),
-        "linear heads": lambda: fit_linear_heads(
-            train_features, val_features, num_classes, grid, extraction.images.seed, width, device
-        ),
+        "nearest centroid": lambda: [fit_nearest_centroid(data)],
+        "k-NN": lambda: fit_nearest_neighbors(data),
+        "logistic regression": lambda: fit_logistic_regressions(data),
+        "linear SVM": lambda: fit_linear_svms(data),
+        "linear heads": lambda: fit_linear_heads(data, grid, seed, width, device),
     }
     trials: list[ProbeTrial] = []
-    for name, method in methods.items():
+    for name, fit in methods.items():
         start_time, num_before = time.perf_counter(), len(trials)
         with threadpool_limits(torch.get_num_threads()):  # trainer.threads is meant for NumPy and SciPy too
-            trials.extend(method())
-        report(f"{name}: {len(trials) - num_before} tried in {time.perf_counter() - start_time:.1f} s")
+            trials.extend(fit())
+        reporter.write(f"{name}: {len(trials) - num_before} tried in {time.perf_counter() - start_time:.1f} s")
     winner = select_best(trials)
     assert winner.linear is not None
     set_linear_weights(extraction.network.head, scaling.fold_into(winner.linear))
@@ -113,7 +107,7 @@ def fit_classifiers(
 
 
 def set_linear_weights(head: nn.Module, linear: LinearModel) -> None:
-    """Puts `linear` into the one layer of a linear `head`."""
+    """Copy `linear` into the only layer of a linear `head`."""
     (layer,) = get_linear_layers(head)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(linear.weight))
@@ -121,12 +115,13 @@ def set_linear_weights(head: nn.Module, linear: LinearModel) -> None:
 
 
 def _select_device(recipe: Recipe) -> torch.device:
-    on_gpu = resolve_accelerator(recipe.trainer) == "gpu" and torch.cuda.is_available()
-    return torch.device("cuda" if on_gpu else "cpu")
+    is_on_gpu = resolve_accelerator(recipe.trainer) == "gpu" and torch.cuda.is_available()
+    return torch.device("cuda" if is_on_gpu else "cpu")
 
 
 @torch.inference_mode()
-def _predict(extraction: ExtractedFeatures) -> SplitPredictions:
+def _predict(extraction: Extraction) -> SplitPredictions:
+    """Return the logits and positions of the validation and test images."""
     head = extraction.network.cpu().eval().head
     positions_by_split = {split: extraction.samples.get_positions(split) for split in ("val", "test")}
     return {

@@ -18,9 +18,9 @@ from torch import Tensor
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.schema import StrictModel
 from thaw.data.preprocessing import INTERPOLATIONS
+from thaw.runs.files import BEST_CHECKPOINT
 
-BEST_CHECKPOINT = "checkpoints/best.ckpt"
-EXPECTED_INPUT = "a run directory, or its checkpoints/best.ckpt"
+EXPECTED_INPUT = f"a run directory, or its {BEST_CHECKPOINT}"
 WEIGHTS_HINT = "python train.py backbone.weights=FILE starts a training from weights alone"
 FOREIGN_FORMATS = (  # first bytes, what they are of
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes it"),
@@ -70,7 +70,7 @@ def resolve_checkpoint(path: Path) -> Path:
     checkpoints = [path / name for name in (BEST_CHECKPOINT, Path(BEST_CHECKPOINT).name) if (path / name).is_file()]
     if not checkpoints:
         run_folders = sorted(str(candidate.parents[1]) for candidate in path.glob(f"*/{BEST_CHECKPOINT}"))
-        got = f"a folder of {len(run_folders)} runs" if run_folders else "a folder without checkpoints/best.ckpt"
+        got = f"a folder of {len(run_folders)} runs" if run_folders else f"a folder without {BEST_CHECKPOINT}"
         raise checkpoint_error(
             path,
             got,

@@ -6,14 +6,10 @@ import csv
 import fcntl
 import json
 import os
-import subprocess
-import sys
-import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,23 +19,21 @@ from thaw.config.errors import Problem, UserError, find_closest_name, format_nam
 from thaw.config.renamed_keys import upgrade_recipe
 from thaw.config.schema import Recipe
 from thaw.config.validation import validate_recipe
+from thaw.runs import files
+from thaw.runs.environment import format_current_time, get_git_revision, get_versions
 from thaw.runs.history import format_history, parse_history
 from thaw.runs.notebook import HtmlReport, render_run
 from thaw.runs.predictions import TestPredictions, format_predictions, parse_predictions
-from thaw.system.data_frames import build_frame
 from thaw.system.files import write_json, write_text
+from thaw.system.tables import build_data_frame
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from thaw.data.samples import Samples
 
-RECORD_FILE, RECIPE_FILE = "run.json", "config.yaml"
-METRICS_FILE, HISTORY_FILE, PREDICTIONS_FILE = "metrics.json", "history.csv", "predictions.csv"
-REPORT_FILE, PROBE_FILE = "report.html", "probe.csv"
-BEST_CHECKPOINT, LAST_CHECKPOINT = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
 FINISHED_STATUSES = ("done", "pruned")  # such a run is not started again
-RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "hydra-core", "numpy", "pillow")
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a tenth of the time, if PyYAML was built with it
 
 
 class TrialPruned(Exception):
@@ -74,10 +68,10 @@ class Run:
             UserError: if there is no readable recipe in the directory.
         """
         try:
-            values = yaml.safe_load(self.recipe_text)
-        except (OSError, yaml.YAMLError) as error:
-            raise self._build_error("no readable recipe", str(error)) from error
-        return validate_recipe(upgrade_recipe(values), rules=())
+            values = upgrade_recipe(yaml.load(self.recipe_text, YAML_LOADER))
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            raise self._build_error("no readable recipe", error) from error
+        return validate_recipe(values, rules=())
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -87,15 +81,15 @@ class Run:
             UserError: if it cannot be read.
         """
         try:
-            content: dict[str, Any] = self._read_json(RECORD_FILE)
+            content: dict[str, Any] = self._read_json(files.RECORD_FILE)
         except (OSError, ValueError) as error:
-            raise self._build_error("no readable run.json", str(error)) from error
+            raise self._build_error("no readable run.json", error) from error
         return content
 
     @property
     def recipe_text(self) -> str:
         """The recipe as YAML, as it was written."""
-        return (self.directory / RECIPE_FILE).read_text(encoding="utf-8", errors="replace")
+        return (self.directory / files.RECIPE_FILE).read_text(encoding="utf-8", errors="replace")
 
     @property
     def name(self) -> str:
@@ -104,7 +98,7 @@ class Run:
     @property
     def exists(self) -> bool:
         """Whether a run was started in the directory."""
-        return (self.directory / RECIPE_FILE).is_file() and (self.directory / RECORD_FILE).is_file()
+        return (self.directory / files.RECIPE_FILE).is_file() and (self.directory / files.RECORD_FILE).is_file()
 
     @property
     def status(self) -> str:
@@ -121,23 +115,28 @@ class Run:
 
     @property
     def best_checkpoint(self) -> Path:
-        return self.directory / BEST_CHECKPOINT
+        return self.directory / files.BEST_CHECKPOINT
 
     @property
     def last_checkpoint(self) -> Path:
-        return self.directory / LAST_CHECKPOINT
+        return self.directory / files.LAST_CHECKPOINT
 
     @property
     def plots_directory(self) -> Path:
-        return self.directory / "plots"
+        return self.directory / files.PLOTS_DIRECTORY
 
     @property
     def tensorboard_directory(self) -> Path:
-        return self.directory / "tensorboard"
+        return self.directory / files.TENSORBOARD_DIRECTORY
+
+    @property
+    def probe_trials_path(self) -> Path:
+        """The table of all that a probe tried."""
+        return self.directory / files.PROBE_FILE
 
     @property
     def report_path(self) -> Path:
-        return self.directory / REPORT_FILE
+        return self.directory / files.REPORT_FILE
 
     @property
     def report(self) -> HtmlReport:
@@ -148,18 +147,18 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """The content of `metrics.json`: `test` and `val` with accuracy, interval, loss ..., and `timing`. Empty if the
         run has not finished."""
-        return self._read_json(METRICS_FILE) if (self.directory / METRICS_FILE).is_file() else {}
+        return self._read_json(files.METRICS_FILE) if (self.directory / files.METRICS_FILE).is_file() else {}
 
     @property
     def history(self) -> Any:
         """One row an epoch: phase, learning rates, losses, accuracies, seconds. A pandas data frame if pandas is
         installed, otherwise a list of dicts."""
-        return build_frame(self.read_history())
+        return build_data_frame(self.read_history(), text_columns=("phase",))
 
     @property
     def predictions(self) -> Any:
         """One row a test image: path, label, prediction, probability. A data frame or a list of dicts, as `history`."""
-        return build_frame(self._read_rows(PREDICTIONS_FILE))
+        return build_data_frame(self.read_prediction_rows(), text_columns=("path", "label", "prediction"))
 
     @property
     def plan(self) -> Any:
@@ -171,48 +170,65 @@ class Run:
             for phase in phases
             for part in phase["parts"]
         ]
-        return build_frame(rows)
+        return build_data_frame(rows)
+
+    def read_recipe_values(self) -> dict[str, Any]:
+        """Return the recipe as nested dicts, unchecked, with the keys of version 0.1 renamed; empty if the run failed
+        before it had a recipe."""
+        if not (self.directory / files.RECIPE_FILE).is_file():
+            return {}
+        return upgrade_recipe(yaml.load(self.recipe_text, YAML_LOADER) or {})
 
     def read_history(self) -> list[dict[str, str]]:
         """Return the rows of `history.csv` as text; an empty list before the first epoch ends."""
-        file = self.directory / HISTORY_FILE
+        file = self.directory / files.HISTORY_FILE
         return parse_history(file.read_text(encoding="utf-8")) if file.is_file() else []
 
     def read_test_predictions(self, classes: Sequence[str]) -> TestPredictions:
         """Return `predictions.csv` as arrays, with labels as indices into `classes`."""
-        return parse_predictions(self._read_rows(PREDICTIONS_FILE), classes)
+        return parse_predictions(self.read_prediction_rows(), classes)
 
-    def find_missing_files(self) -> list[str]:
+    def read_prediction_rows(self) -> list[dict[str, str]]:
+        """Return the rows of `predictions.csv` as text: path, label, prediction, probability."""
+        return self._read_rows(files.PREDICTIONS_FILE)
+
+    def find_missing_files(self, with_checkpoint: bool = True) -> list[str]:
         """Return the names of the files that a finished run has and this directory lacks."""
-        names = (RECORD_FILE, RECIPE_FILE, METRICS_FILE, PREDICTIONS_FILE, BEST_CHECKPOINT)
+        names = [
+            files.RECORD_FILE,
+            files.RECIPE_FILE,
+            files.METRICS_FILE,
+            files.PREDICTIONS_FILE,
+            *[files.BEST_CHECKPOINT] * with_checkpoint,
+        ]
         return [name for name in names if not (self.directory / name).is_file()]
 
     def update(self, **entries: Any) -> None:
         """Add `entries` to `run.json`."""
         self.record.update(entries)
         if self.rank == 0:
-            write_json(self.directory / RECORD_FILE, self.record)
+            write_json(self.directory / files.RECORD_FILE, self.record)
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
         """Replace `history.csv` by `rows`, one an epoch, all with the keys of the last row."""
-        self._write_text(HISTORY_FILE, format_history(rows))
+        self._write_text(files.HISTORY_FILE, format_history(rows))
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write `metrics.json`."""
         if self.rank == 0:
-            write_json(self.directory / METRICS_FILE, metrics)
+            write_json(self.directory / files.METRICS_FILE, metrics)
 
     def write_predictions(self, samples: Samples, logits: Tensor, positions: Tensor) -> None:
         """Write `predictions.csv` from logits [n, classes] of the samples at `positions` [n]."""
-        self._write_text(PREDICTIONS_FILE, format_predictions(samples, logits, positions))
+        self._write_text(files.PREDICTIONS_FILE, format_predictions(samples, logits, positions))
 
     def write_probe_trials(self, text: str) -> None:
         """Write `probe.csv`, all that a probe tried."""
-        self._write_text(PROBE_FILE, text)
+        self._write_text(files.PROBE_FILE, text)
 
     def write_report(self, html: str) -> None:
         """Write `report.html`."""
-        self._write_text(REPORT_FILE, html)
+        self._write_text(files.REPORT_FILE, html)
 
     def _write_text(self, name: str, text: str) -> None:
         if self.rank == 0:
@@ -225,7 +241,8 @@ class Run:
         with (self.directory / name).open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
             return list(csv.DictReader(stream))
 
-    def _build_error(self, headline: str, got: str) -> UserError:
+    def _build_error(self, headline: str, error: Exception) -> UserError:
+        got = f"{type(error).__name__}: {error}"
         return UserError(f"{headline}.", [Problem(str(self.directory), got, "a run directory")])
 
     def __fspath__(self) -> str:
@@ -240,26 +257,37 @@ class Run:
         return render_run(self.name, self.status, self.metrics, self.plots_directory / "curves.png")
 
 
+def write_evaluation(
+    directory: Path, metrics: dict[str, Any], samples: Samples, logits: Tensor, positions: Tensor
+) -> None:
+    """Write the metrics and predictions of an evaluation into `directory`, in the format of a run. `logits`
+    [n, classes] are those of the samples at `positions` [n]."""
+    directory.mkdir(parents=True, exist_ok=True)
+    evaluation = Run(directory)
+    evaluation.write_metrics(metrics)
+    evaluation.write_predictions(samples, logits, positions)
+
+
 def create_run(recipe: Recipe, directory: Path, command: str = "") -> Run:
     """Start a run directory for `recipe`. `command` is the command line, recorded in `run.json`.
 
     Raises:
         UserError: if `directory` already holds a run.
     """
-    if (directory / RECIPE_FILE).exists():
+    if (directory / files.RECIPE_FILE).exists():
         fix = f"resume={directory}, or another hydra.run.dir"
         raise UserError("The run directory is taken.", [Problem(str(directory), "it holds a run", fix=fix)])
     run = Run(directory, recipe, {})
     for folder in (run.best_checkpoint.parent, run.plots_directory, run.tensorboard_directory):
         folder.mkdir(parents=True, exist_ok=True)
-    write_text(directory / RECIPE_FILE, yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True))
+    write_text(directory / files.RECIPE_FILE, yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True))
     run.update(
         status="running",
         command=command,
         seed=recipe.seed,
-        started=_format_current_time(),
-        versions={"python": sys.version.split()[0], **{name: version(name) for name in RECORDED_PACKAGES}},
-        git=_get_git_revision(),
+        started=format_current_time(),
+        versions=get_versions(),
+        git=get_git_revision(),
         **({"notes": recipe.notes} if recipe.notes else {}),
     )
     return run
@@ -279,7 +307,7 @@ def open_run(directory: str | os.PathLike[str]) -> Run:
 
 def check_resumable(directory: Path) -> None:
     """Raise UserError if there is no run in `directory`, or it has finished."""
-    if not (directory / RECORD_FILE).is_file():
+    if not (directory / files.RECORD_FILE).is_file():
         problem = _build_missing_run_problem(directory, f"resume={directory}", "resume=")
         raise UserError("no run to resume.", [problem])
     if (status := Run(directory).status) in FINISHED_STATUSES:
@@ -288,11 +316,11 @@ def check_resumable(directory: Path) -> None:
 
 
 def _build_missing_run_problem(directory: Path, subject: str, prefix: str) -> Problem:
-    run_names = sorted(file.parent.name for file in directory.parent.glob(f"*/{RECORD_FILE}"))
+    run_names = sorted(file.parent.name for file in directory.parent.glob(f"*/{files.RECORD_FILE}"))
     closest_name = find_closest_name(directory.name, run_names)
     valid = f"a run directory; in {directory.parent} there is {format_names(run_names[-5:]) or 'none'}"
     fix = f"{prefix}{directory.parent / closest_name}" if closest_name else ""
-    return Problem(subject, f"no {RECORD_FILE} in it", valid, fix)
+    return Problem(subject, f"no {files.RECORD_FILE} in it", valid, fix)
 
 
 def resume_run(directory: Path) -> Run:
@@ -303,21 +331,21 @@ def resume_run(directory: Path) -> Run:
     """
     check_resumable(directory)
     run = Run(directory)
-    validate_recipe(run.recipe.to_dict())  # of a run that trains, data and weights have to be here
-    run.update(status="running", resumed=[*run.record.get("resumed", []), _format_current_time()])
+    validate_recipe(run.recipe.to_dict())  # with all rules: the data and weights of a run that trains must be here
+    run.update(status="running", resumed=[*run.record.get("resumed", []), format_current_time()])
     return run
 
 
 def find_runs(directory: Path) -> list[Run]:
     """Return the run in `directory`, or all runs below it, sorted by path."""
-    if (directory / RECORD_FILE).is_file():
+    if (directory / files.RECORD_FILE).is_file():
         return [Run(directory)]
-    return [Run(file.parent) for file in sorted(directory.rglob(RECORD_FILE))]
+    return [Run(file.parent) for file in sorted(directory.rglob(files.RECORD_FILE))]
 
 
 def is_run(directory: Path) -> bool:
     """Return whether a run has left its record in `directory`, even one that failed before it began."""
-    return (directory / RECORD_FILE).is_file()
+    return (directory / files.RECORD_FILE).is_file()
 
 
 def read_status(directory: Path) -> str | None:
@@ -329,7 +357,7 @@ def read_status(directory: Path) -> str | None:
 def record_failure(directory: Path, error: str) -> None:
     """Record `error` of a run that failed before it began. A run that began records its own."""
     if read_status(directory) is None:
-        write_json(directory / RECORD_FILE, {"status": "failed", "ended": _format_current_time(), "error": error})
+        write_json(directory / files.RECORD_FILE, {"status": "failed", "ended": format_current_time(), "error": error})
 
 
 @contextmanager
@@ -358,37 +386,15 @@ def record_status(run: Run) -> Iterator[None]:
     try:
         yield
     except TrialPruned as reason:
-        run.update(status="pruned", ended=_format_current_time(), pruned=str(reason))
+        run.update(status="pruned", ended=format_current_time(), pruned=str(reason))
         return
     except UserError as error:
-        run.update(status="failed", ended=_format_current_time(), error=str(error))
+        run.update(status="failed", ended=format_current_time(), error=str(error))
         raise
     except Exception:
-        run.update(status="failed", ended=_format_current_time(), error=traceback.format_exc())
+        run.update(status="failed", ended=format_current_time(), error=traceback.format_exc())
         raise
     except BaseException:
-        run.update(status="interrupted", ended=_format_current_time())
+        run.update(status="interrupted", ended=format_current_time())
         raise
-    run.update(status="done", ended=_format_current_time())
-
-
-def _format_current_time() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def _get_git_revision() -> dict[str, Any] | None:
-    """Return the commit of thaw's source and whether tracked files differ from it; None outside a checkout."""
-    source_directory = Path(__file__).parent
-    try:
-        commit = _run_git(source_directory, "rev-parse", "HEAD")
-        return {
-            "commit": commit,
-            "changed": bool(_run_git(source_directory, "status", "--porcelain", "--untracked-files=no")),
-        }
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _run_git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    run.update(status="done", ended=format_current_time())

@@ -1,5 +1,5 @@
-"""The trials of a search: what was chosen stands in `search.json`, what came of it in their run directories, and both
-together are a study of Optuna's. Nothing else is kept, so there is nothing that could be lost or out of step."""
+"""The trials of a search. `search.json` holds what was chosen, the run directories hold the results, and both together
+make an Optuna study. Nothing else is stored, so nothing can be lost or contradict the runs."""
 
 from __future__ import annotations
 
@@ -9,86 +9,103 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thaw.config.renamed_keys import find_new_key
 from thaw.runs.history import selection_score
-from thaw.runs.run import Run, find_runs, read_status
+from thaw.runs.run import Run, find_runs
 from thaw.system.files import write_json
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.pruners import BasePruner
     from optuna.study import Study
-    from optuna.trial import Trial as LiveTrial
+    from optuna.trial import Trial as OptunaTrial
 
 SEARCH_FILE = "search.json"
+OLD_NAMES = {"known": "n_completed", "spared_trials": "n_startup_trials", "spared_epochs": "n_warmup_steps"}  # 0.1's
 
 
 @dataclass(frozen=True)
 class SearchTrial:
-    """`values` by key, as they are typed. The results of the first `known` trials are what it was chosen by and is
-    compared with, however many run beside it: so each trial is a function of those."""
+    """The values of a trial by key, as they are typed. They were chosen from, and are compared with, the results of the
+    first `n_completed` trials, however many run at the same time: each trial is a function of those."""
 
     values: dict[str, Any]
-    known: int
+    n_completed: int
 
 
 @dataclass(frozen=True)
 class Search:
-    """`space` holds the words for what each key's values are chosen from. `pruner`, `spared_trials` and `spared_epochs`
-    as conf/hydra/sweeper/search.yaml says; `trials` in the order of their jobs."""
+    """A search. `space` holds by key the expression that values are chosen from; `trials` are in the order of their
+    jobs. conf/hydra/sweeper/search.yaml explains the other fields."""
 
     seed: int
     random_trials: int
     pruner: str
-    spared_trials: int
-    spared_epochs: int
+    n_startup_trials: int
+    n_warmup_steps: int
     space: dict[str, str]
     trials: tuple[SearchTrial, ...] = field(default=())
 
     def with_trial(self, trial: SearchTrial) -> Search:
+        """Return the search with one more trial."""
         return replace(self, trials=(*self.trials, trial))
 
 
 def write_search(directory: Path, search: Search, **results: Any) -> None:
+    """Write `search.json` into the directory of a sweep, with the entries `results` added."""
     write_json(directory / SEARCH_FILE, {**asdict(search), **results})
 
 
 def read_search(directory: Path) -> Search | None:
-    """The search in the sweep's `directory`; None where there is none."""
-    if not (directory / SEARCH_FILE).is_file():
+    """Return the search in the directory of a sweep, or None if it has none. Names of version 0.1 are replaced."""
+    file = directory / SEARCH_FILE
+    if not file.is_file():
         return None
-    content = json.loads((directory / SEARCH_FILE).read_text(encoding="utf-8"))
-    trials = tuple(SearchTrial(trial["values"], trial["known"]) for trial in content["trials"])
-    settings = {key: content[key] for key in Search.__dataclass_fields__ if key != "trials"}
-    return Search(**settings, trials=trials)
+    content = _replace_old_names(json.loads(file.read_text(encoding="utf-8")))
+    trials = [_replace_old_names(trial) for trial in content["trials"]]
+    settings = {key: content[key] for key in Search.__dataclass_fields__}
+    settings["space"] = _upgrade_keys(content["space"])
+    settings["trials"] = tuple(SearchTrial(_upgrade_keys(trial["values"]), trial["n_completed"]) for trial in trials)
+    return Search(**settings)
+
+
+def _replace_old_names(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {OLD_NAMES.get(key, key): value for key, value in content.items()}
+
+
+def _upgrade_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {find_new_key(key) or key: value for key, value in values.items()}
 
 
 def is_trial(run_directory: Path) -> bool:
-    """Whether the run in directory `run` is one of a search."""
+    """Return whether the run in `run_directory` belongs to a search."""
     return (run_directory.parent / SEARCH_FILE).is_file()
 
 
-def find_trial_runs(directory: Path) -> dict[int, Path]:
-    """Run directories in the sweep's `directory`, by the number of the job."""
-    return {int(run.name.partition("_")[0]): run.directory for run in find_runs(directory)}
+def find_trial_runs(directory: Path) -> dict[int, Run]:
+    """Return the runs below the directory of a sweep by the number of their job."""
+    return {int(run.name.partition("_")[0]): run for run in find_runs(directory)}
 
 
-def create_optuna_trial(run_directory: Path) -> LiveTrial:
-    """Optuna's trial for the run in directory `run`, which has reported nothing yet."""
+def create_optuna_trial(run_directory: Path) -> OptunaTrial:
+    """Return Optuna's trial for the run in `run_directory`, without reported epochs."""
     search, number = read_search(run_directory.parent), int(run_directory.name.partition("_")[0])
     assert search is not None
-    return study_up_to(run_directory.parent, search, number, search.trials[number].known).ask()
+    return study_up_to(run_directory.parent, search, number, search.trials[number].n_completed).ask()
 
 
 def study_up_to(
     directory: Path, search: Search, number: int, n_completed: int, space: Mapping[str, BaseDistribution] | None = None
 ) -> Study:
-    """A study in memory of the trials before `number`, of which the first `known` have their results and the others are
-    under way. They are told anew, epoch by epoch: pruners keep accounts of their own. With `space`, their values too.
+    """Return an Optuna study in memory of the trials before `number`.
+
+    The first `n_completed` of them have their results, the others count as running. All epochs are reported again,
+    because pruners keep a state of their own. With `space` the trials have their values too.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.RandomSampler(seed=0)  # of no effect: all values are given
+    sampler = optuna.samplers.RandomSampler(seed=0)  # has no effect: all values are given
     study = optuna.create_study(study_name="thaw", direction="maximize", sampler=sampler, pruner=_build_pruner(search))
     runs = find_trial_runs(directory)
     for index, trial in enumerate(search.trials[:number]):
@@ -103,29 +120,33 @@ def study_up_to(
 def _build_pruner(search: Search) -> BasePruner:
     from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
 
-    n_warmup_steps = search.spared_epochs + 1
+    first_pruned_epoch = search.n_warmup_steps + 1  # Optuna counts steps from 0, epochs count from 1
     if search.pruner == "median":
-        return MedianPruner(n_startup_trials=search.spared_trials, n_warmup_steps=n_warmup_steps)
-    return HyperbandPruner(min_resource=n_warmup_steps) if search.pruner == "hyperband" else NopPruner()
+        return MedianPruner(n_startup_trials=search.n_startup_trials, n_warmup_steps=first_pruned_epoch)
+    return HyperbandPruner(min_resource=first_pruned_epoch) if search.pruner == "hyperband" else NopPruner()
 
 
-def _tell_result(study: Study, optuna_trial: LiveTrial, run_directory: Path | None) -> None:
+def _tell_result(study: Study, optuna_trial: OptunaTrial, run: Run | None) -> None:
     from optuna.trial import TrialState
 
-    status = read_status(run_directory) if run_directory else None
-    if run_directory is None or status not in ("done", "pruned"):
+    if run is None or not run.exists or not run.is_finished:
         study.tell(optuna_trial, state=TrialState.FAIL)
         return
-    report_epochs(optuna_trial, Run(run_directory).read_history())
-    if status == "pruned":
+    report_epochs(optuna_trial, run.read_history())
+    if run.status == "pruned":
         study.tell(optuna_trial, state=TrialState.PRUNED)
     else:
-        val_metrics = Run(run_directory).metrics["val"]
-        study.tell(optuna_trial, selection_score(val_metrics["accuracy"], val_metrics["loss"]))
+        study.tell(optuna_trial, compute_selection_score(run))
 
 
-def report_epochs(optuna_trial: LiveTrial, rows: Sequence[Mapping[str, str]]) -> bool:
-    """Tells the epochs in `rows` of a `history.csv`; whether the last of them is one to stop after."""
+def compute_selection_score(run: Run) -> float:
+    """Return the score of a run that is done, by which the best trial is chosen."""
+    val_metrics = run.metrics["val"]
+    return selection_score(val_metrics["accuracy"], val_metrics["loss"])
+
+
+def report_epochs(optuna_trial: OptunaTrial, rows: Sequence[Mapping[str, str]]) -> bool:
+    """Report the epochs in `rows` of a `history.csv` and return whether to stop after the last of them."""
     should_prune = False
     for row in rows:
         optuna_trial.report(float(row["val_accuracy"]), int(row["epoch"]))

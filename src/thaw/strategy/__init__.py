@@ -1,1 +1,1 @@
-"""Phases and stages -> plan: what trains when, and how fast. Imports no torch."""
+"""Build the plan of a training from phases and stages: what trains when, and how fast. Does not import torch."""

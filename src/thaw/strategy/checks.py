@@ -1,4 +1,4 @@
-"""What of a strategy does not fit the backbone's stages or the epochs, all of it at once."""
+"""Check that a strategy fits the backbone's stages and the number of epochs, and report all problems together."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ def check_strategy(
     epochs: int,
     schedule_epochs: float,
 ) -> Iterator[Problem]:
-    """`spans` and `schedules`: first epoch and end of each phase, and of the schedule that it is in. `schedule_epochs`:
-    what a schedule needs for its warm-up and milestones."""
+    """Yield all problems of a strategy.
+
+    `phase_spans` and `schedule_spans` map each phase to the first epoch and the end of the phase, and of the schedule
+    that it belongs to. `schedule_epochs` is the number of epochs that warmup and milestones take.
+    """
     for name, phase in strategy.phases.items():
         selector_problems = list(_check_selectors(f"strategy.phases.{name}", phase, [part.name for part in parts]))
         yield from selector_problems or _unused_settings(f"strategy.phases.{name}", name, phase, parts)
@@ -39,9 +42,8 @@ def check_strategy(
             yield Problem(f"phase {name} has no epoch left of {epochs}", fix=fix)
     for start, end in sorted(set(schedule_spans.values())):
         if schedule_epochs and schedule_epochs >= end - start > 0:
-            subject = (
-                f"the schedule takes {schedule_epochs:g} epochs to its last change, and has epochs {start + 1} to {end}"
-            )
+            needed_epochs = f"the schedule needs {schedule_epochs:g} epochs for warmup and milestones"
+            subject = f"{needed_epochs}, but runs over epochs {start + 1} to {end}"
             fix = "scheduler.warmup_epochs=0 and earlier milestones, more epochs, or no restart of the scheduler"
             yield Problem(subject, valid=f"less than {end - start}", fix=fix)
 
@@ -54,36 +56,29 @@ def _check_selectors(key: str, phase: PhaseConfig, part_names: Sequence[str]) ->
                 select_parts(selector, part_names)
             except UserError:
                 problem = build_selector_problem(selector, part_names)
-                corrected_selectors = [
-                    problem.fix if other_selector == selector else other_selector for other_selector in selectors
-                ]
-                fix = (
-                    f"{key}.{field}=[{','.join(corrected_selectors)}]"
-                    if field in LIST_FIELDS
-                    else f"{problem.fix} in place of {selector}"
-                )
+                corrected_selectors = [problem.fix if other == selector else other for other in selectors]
+                fix = f"{key}.{field}=[{','.join(corrected_selectors)}]"
+                if field in MAPPING_FIELDS:
+                    fix = f"{problem.fix} instead of {selector}"
                 yield Problem(f"{key}.{field}: {problem.subject}", selector, problem.valid, fix if problem.fix else "")
 
 
 def _unused_settings(key: str, name: str, phase: PhaseConfig, parts: Sequence[Part]) -> Iterator[Problem]:
-    """What a phase says in vain: parts without a rate, kinds that no stage has, nothing to train or to unfreeze."""
+    """Yield settings without effect: parts without a learning rate, kinds that no stage has, nothing to train."""
     trained_kinds, rates = resolve_trained_kinds(phase, parts), map_to_parts(phase.learning_rate, parts)
     valid_stages = f"stages: {format_names([part.name for part in parts], 40)}"
     for selector, kind in phase.parameters.items():
         if not any(part.has_parameters(kind) for part in parts if part.name in resolve_selectors([selector], parts)):
             matching_parts = format_names(part.name for part in parts if part.has_parameters(kind))
             subject = f"phase {name} trains the {kind} of {selector!r}, which has none"
-            yield Problem(
-                subject,
-                valid=f"{matching_parts or 'none of the stages'} with {kind}",
-                fix=f"{key}.parameters.{selector}=all",
-            )
+            valid = f"{matching_parts or 'none of the stages'} with {kind}"
+            yield Problem(subject, valid=valid, fix=f"{key}.parameters.{selector}=all")
     if parts_without_rate := [part_name for part_name in trained_kinds if part_name not in rates]:
-        subject = f"phase {name} trains {parts_without_rate[0]} and gives it no learning rate"
+        subject = f"phase {name} trains {parts_without_rate[0]} without a learning rate"
         yield Problem(subject, valid=valid_stages, fix=f"{key}.learning_rate.all=1.0")
     elif trained_kinds and not any(rates[part_name] for part_name in trained_kinds):
-        subject = f"phase {name}: all learning rates are 0: it trains nothing"
+        subject = f"phase {name}: all learning rates are 0, so it trains nothing"
         yield Problem(subject, valid=valid_stages, fix=f"{key}.learning_rate.{phase.train[0]}=1.0")
     if phase.unfreeze and resolve_selectors(phase.unfreeze, parts) <= resolve_selectors(phase.train, parts):
-        subject = f"phase {name} unfreezes {format_names(phase.unfreeze)}, which it trains from its start"
+        subject = f"phase {name} unfreezes {format_names(phase.unfreeze)}, which it trains from the start"
         yield Problem(subject, valid=valid_stages, fix=f"{key}.train=[head]")

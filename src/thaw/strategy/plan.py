@@ -1,6 +1,6 @@
-"""What trains when: a pure function of the recipe's strategy, the stages and the epoch.
+"""Plan what trains when: a pure function of the recipe's strategy, the stages and the number of epochs.
 
-Because the plan is data, resuming needs no memory of it: the epoch's number says all.
+The plan is data, so resuming needs no state of it: the number of the epoch determines everything.
 """
 
 from __future__ import annotations
@@ -20,8 +20,16 @@ Spans = dict[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class PartPlan:
-    """One stage, or the head, in one phase. `learning_rate` is before the schedule; 0 where frozen. `parameters` are
-    those that train: `all`, `norms`, `biases`. `batchnorm` is `train`, `statistics` or `eval`, as in a recipe."""
+    """One stage, or the head, in one phase.
+
+    Attributes:
+        name: the stage, or `head`.
+        trainable: whether any of its parameters train.
+        learning_rate: before the schedule; 0 if frozen.
+        weight_decay: 0 if frozen.
+        batchnorm: `train`, `statistics` or `eval`, as in a recipe.
+        parameters: which parameters train: `all`, `norms` or `biases`.
+    """
 
     name: str
     trainable: bool
@@ -33,7 +41,7 @@ class PartPlan:
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """Epochs `start` to `end` - 1, counted from 0. The schedule that it is in runs over the epochs `schedule`."""
+    """The epochs `start` to `end` - 1, counted from 0. Its schedule runs over the epochs `schedule` (start, end)."""
 
     name: str
     start: int
@@ -44,36 +52,39 @@ class PhasePlan:
 
     @property
     def num_frozen_stages(self) -> int:
-        """How many leading stages are frozen; the head is no stage."""
+        """The number of leading frozen stages; the head does not count."""
         is_trainable = [part.trainable for part in self.parts[:-1]]
         return is_trainable.index(True) if True in is_trainable else len(is_trainable)
 
     @property
     def active_parts(self) -> tuple[PartPlan, ...]:
-        """The parts that do not run in evaluation mode throughout."""
+        """The parts that train or whose BatchNorm is not in evaluation mode."""
         return tuple(part for part in self.parts if part.trainable or part.batchnorm != "eval")
 
     @property
     def num_static_stages(self) -> int:
-        """How many leading stages give the same output for an image in every epoch: frozen, and with BatchNorm that
-        does not follow the batches."""
+        """The number of leading stages whose output for an image is the same in every epoch: frozen, and with
+        BatchNorm in evaluation mode."""
         is_static = [not part.trainable and part.batchnorm == "eval" for part in self.parts[:-1]]
         return is_static.index(False) if False in is_static else len(is_static)
 
 
 @dataclass(frozen=True)
 class Plan:
+    """The phases of a training, in order."""
+
     phases: tuple[PhasePlan, ...]
 
     def get_phase(self, epoch: int) -> PhasePlan:
-        """The phase of `epoch`; the last one for any later epoch."""
+        """Return the phase of `epoch`, or the last phase for any later epoch."""
         return next((phase for phase in self.phases if epoch < phase.end), self.phases[-1])
 
     def is_pretrained_until(self, depth: int, until: PhasePlan) -> bool:
-        """Whether the leading `depth` stages are still the source's when the phase `until` begins."""
+        """Return whether the leading `depth` stages still have the pretrained weights when the phase `until` starts."""
         return all(phase.num_static_stages >= depth for phase in self.phases if phase.start < until.start)
 
     def to_dicts(self) -> list[dict[str, Any]]:
+        """Return the phases as plain data for `run.json`."""
         phase_dicts = [dataclasses.asdict(phase) for phase in self.phases]
         return [
             {**phase_dict, "parts": list(phase_dict["parts"]), "schedule": list(phase_dict["schedule"])}
@@ -82,17 +93,11 @@ class Plan:
 
 
 def build_plan_from_dicts(phase_dicts: Sequence[Mapping[str, Any]]) -> Plan:
-    """The plan that `Plan.plain` gave, as `run.json` holds it."""
-    phases = [
-        PhasePlan(
-            **{
-                **phase_dict,
-                "parts": tuple(PartPlan(**part) for part in phase_dict["parts"]),
-                "schedule": tuple(phase_dict["schedule"]),
-            }
-        )
-        for phase_dict in phase_dicts
-    ]
+    """Rebuild the plan from the plain data that `Plan.to_dicts` returned, as `run.json` contains it."""
+    phases = []
+    for phase_dict in phase_dicts:
+        parts = tuple(PartPlan(**part) for part in phase_dict["parts"])
+        phases.append(PhasePlan(**{**phase_dict, "parts": parts, "schedule": tuple(phase_dict["schedule"])}))
     return Plan(tuple(phases))
 
 
@@ -104,24 +109,23 @@ def build_plan(
     weight_decay: float,
     schedule_epochs: float = 0.0,
 ) -> Plan:
-    """The plan of `epochs` epochs over `parts`: the stages, input to output, and `head` last.
+    """Build the plan of `epochs` epochs for `parts`: the stages from input to output, then the head.
 
-    A part's rate is `learning_rate` times the multiplier of the phase's last `learning_rate` entry that means it. A
-    stage that is pulled towards the source weights does not decay towards zero. `schedule_epochs`: what the schedule
-    needs for its warm-up and milestones.
+    The learning rate of a part is `learning_rate` times the multiplier of the last entry of the phase's `learning_rate`
+    that selects it. With L2-SP, stages have no weight decay. `schedule_epochs` is the number of epochs that warmup and
+    milestones take.
 
     Raises:
-        UserFault: with all words that mean no stage here, phases that train nothing, and phases and schedules that do
-            not fit into the epochs.
+        UserError: with all selectors that select no stage, phases that train nothing, and phases and schedules that do
+            not fit the epochs.
     """
     phase_spans = _compute_phase_spans(strategy.phases, epochs)
     schedule_spans = _compute_schedule_spans(strategy.phases, phase_spans, epochs)
     problems = list(check_strategy(strategy, parts, phase_spans, schedule_spans, epochs, schedule_epochs))
     if problems:
-        raise UserError("the strategy does not fit the backbone, or the epochs.", problems)
-    weight_decays = {part.name: 0.0 if strategy.l2_sp else weight_decay for part in parts[:-1]} | {
-        parts[-1].name: weight_decay
-    }
+        raise UserError("the strategy does not fit the backbone or the number of epochs.", problems)
+    weight_decays = {part.name: 0.0 if strategy.l2_sp else weight_decay for part in parts[:-1]}
+    weight_decays[parts[-1].name] = weight_decay
     phases: list[PhasePlan] = []
     for name, phase in strategy.phases.items():
         for step in _split_phase(name, phase, parts, *phase_spans[name]):
@@ -138,7 +142,7 @@ def build_plan(
 
 @dataclass(frozen=True)
 class _Step:
-    """`frozen`: parts that are still to join."""
+    """Epochs of a phase with the same trainable parts; `frozen_parts` are unfrozen in a later step."""
 
     name: str
     start: int
@@ -147,7 +151,7 @@ class _Step:
 
 
 def _split_phase(name: str, phase: PhaseConfig, parts: Sequence[Part], start: int, end: int) -> Iterator[_Step]:
-    """One step, or those in which the stages of `unfreeze` join: with fewer epochs than stages, several an epoch."""
+    """Yield one step, or one for each stage to unfreeze; with fewer epochs than stages, several stages per step."""
     parts_to_unfreeze = resolve_selectors(phase.unfreeze, parts) - resolve_selectors(phase.train, parts)
     unfreeze_order = [part.name for part in reversed(parts) if part.name in parts_to_unfreeze]
     if not unfreeze_order:
@@ -155,13 +159,9 @@ def _split_phase(name: str, phase: PhaseConfig, parts: Sequence[Part], start: in
         return
     unfrozen_counts = [-(-(epoch + 1) * len(unfreeze_order) // (end - start)) for epoch in range(end - start)]
     for count in dict.fromkeys(unfrozen_counts):
-        first_epoch = start + unfrozen_counts.index(count)
-        yield _Step(
-            f"{name}-{unfreeze_order[count - 1]}",
-            first_epoch,
-            first_epoch + unfrozen_counts.count(count),
-            set(unfreeze_order[count:]),
-        )
+        first_epoch, num_epochs = start + unfrozen_counts.index(count), unfrozen_counts.count(count)
+        step_name = f"{name}-{unfreeze_order[count - 1]}"
+        yield _Step(step_name, first_epoch, first_epoch + num_epochs, set(unfreeze_order[count:]))
 
 
 def _build_part_plan(
@@ -183,7 +183,7 @@ def _build_part_plan(
 
 
 def _compute_phase_spans(phases: Mapping[str, PhaseConfig], epochs: int) -> Spans:
-    """Start and end of each phase; the phase with neither epochs nor share, else the last, takes what is left."""
+    """Return start and end of each phase; the one without epochs and fraction, else the last, takes the remaining."""
     lengths = {name: phase.epochs or max(1, round((phase.fraction or 0) * epochs)) for name, phase in phases.items()}
     open_ended_phases = [name for name, phase in phases.items() if not phase.epochs and not phase.fraction]
     filler_phase = open_ended_phases[0] if open_ended_phases else list(phases)[-1]
@@ -196,7 +196,7 @@ def _compute_phase_spans(phases: Mapping[str, PhaseConfig], epochs: int) -> Span
 
 
 def _compute_schedule_spans(phases: Mapping[str, PhaseConfig], spans: Spans, epochs: int) -> Spans:
-    """The epochs over which the schedule of each phase runs: from a restart to the next."""
+    """Return start and end of the schedule of each phase: from one restart to the next."""
     restart_epochs = [spans[name][0] for name, phase in phases.items() if "scheduler" in phase.restart]
     edges = sorted({0, *restart_epochs, epochs})
     return {

@@ -1,4 +1,4 @@
-"""How the learning rate moves: a factor for every optimizer step, a pure function of the step's number and of the
+"""Compute the factor of the learning rate for an optimizer step: a pure function of the number of the step and of the
 validation losses so far."""
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ Scheduler = (
 def compute_lr_factor(
     scheduler: Scheduler, step: int, steps_per_epoch: int, epochs: int, losses: Sequence[float] = ()
 ) -> float:
-    """What the learning rates of step `step` (from 0) are multiplied with. `losses` are the validation losses of the
-    epochs before the one that `step` lies in; `plateau` alone asks for them."""
+    """Return the factor of all learning rates at `step`, counted from 0.
+
+    `losses` are the validation losses of the epochs before that of `step`; only `plateau` uses them.
+    """
     if scheduler.interval == "epoch":
         step -= step % steps_per_epoch
     total_steps = steps_per_epoch * epochs
@@ -55,7 +57,7 @@ def _compute_factor_after_warmup(
     progress: float,
     losses: Sequence[float],
 ) -> float:
-    """`progress` is 0 at the first step after the warm-up and 1 at the last one of the run."""
+    """Return the factor; `progress` is 0 at the first step after warmup and 1 at the last step of the run."""
     match scheduler:
         case ConstantSchedule():
             return 1.0
@@ -72,7 +74,7 @@ def _compute_factor_after_warmup(
 
 
 def _compute_plateau_factor(scheduler: PlateauSchedule, losses: Sequence[float]) -> float:
-    """Counted as torch's ReduceLROnPlateau does with mode="min" and threshold_mode="rel"."""
+    """Count as torch's ReduceLROnPlateau does with mode="min" and threshold_mode="rel"."""
     lr_factor, best_loss, num_bad_epochs = 1.0, math.inf, 0
     for loss in losses:
         if loss < best_loss * (1 - scheduler.threshold):

@@ -1,5 +1,5 @@
-"""Words for stages: `all`, `head`, `backbone`, `first:N`, `last:50%`, `from:STAGE`, `to:STAGE`, a stage's name, or a
-pattern such as `layer*`."""
+"""Select stages by selectors: `all`, `head`, `backbone`, `first:N`, `last:50%`, `from:STAGE`, `to:STAGE`, the name of a
+stage, or a pattern such as `layer*`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,30 @@ from typing import TypeVar
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.schema import PhaseConfig
 
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stage or the head, with the numbers of parameters of its normalization layers and of its biases."""
+
+    name: str
+    num_norm_parameters: int
+    num_bias_parameters: int
+
+    def has_parameters(self, kind: str) -> bool:
+        """Return whether the part has parameters of `kind`: `all`, `norms` or `biases`."""
+        return kind == "all" or (self.num_norm_parameters if kind == "norms" else self.num_bias_parameters) > 0
+
 
 def select_parts(selector: str, part_names: Sequence[str]) -> list[str]:
-    """The parts that `selector` means; `parts` are the stages, input to output, and `head` last.
+    """Return the parts that `selector` selects; `part_names` are the stages from input to output, then `head`.
 
-    `first:`, `last:` (a number, or a share of the stages such as 50%), `from:` and `to:` (a stage, itself included)
-    mean stages of the backbone; the head is named apart.
+    `first:` and `last:` (a number or a percentage of the stages), `from:` and `to:` (a stage, inclusive) select stages
+    of the backbone only, never the head.
 
     Raises:
-        UserFault: for a selector that means nothing here, with the list of stages.
+        UserError: if `selector` selects nothing; it lists the stages.
     """
     stages = list(part_names[:-1])
     keyword, _, argument = selector.partition(":")
@@ -39,8 +54,10 @@ def select_parts(selector: str, part_names: Sequence[str]) -> list[str]:
 
 
 def _parse_count(amount: str, num_stages: int) -> int:
-    """How many stages `3` or `50%` are; a share is rounded down, but to one at least: the head trains beside them, so
-    the upper half of nine stages is four. 0 for what is neither."""
+    """Return the number of stages that `3` or `50%` means, or 0 if `amount` is invalid.
+
+    A percentage is rounded down, but to at least 1: the head trains too, so half of nine stages is four.
+    """
     if amount.isdigit():
         return int(amount)
     percentage = amount.removesuffix("%")
@@ -49,6 +66,7 @@ def _parse_count(amount: str, num_stages: int) -> int:
 
 
 def build_selector_problem(selector: str, part_names: Sequence[str]) -> Problem:
+    """Build the problem of a selector that selects nothing, with the closest valid selector as its fix."""
     valid = f"{format_names(part_names, 40)}; {_describe_selectors(len(part_names) - 1)}"
     keyword, colon, argument = selector.partition(":")
     closest = find_closest_name(argument, part_names[:-1]) if keyword in ("from", "to") else None
@@ -62,43 +80,27 @@ def _describe_selectors(num_stages: int) -> str:
     return f"all, backbone, first:1 .. last:{num_stages}, last:50%, from:STAGE, to:STAGE, or a pattern with *"
 
 
-Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Part:
-    """A stage, or the head, as far as a plan asks: how many parameters its normalisations have, and its biases."""
-
-    name: str
-    num_norm_parameters: int
-    num_bias_parameters: int
-
-    def has_parameters(self, kind: str) -> bool:
-        """Whether there is anything of the kind that a phase chose."""
-        return kind == "all" or (self.num_norm_parameters if kind == "norms" else self.num_bias_parameters) > 0
-
-
 def resolve_selectors(selectors: Sequence[str], parts: Sequence[Part]) -> set[str]:
+    """Return the names of the parts that any of `selectors` selects."""
     names = [part.name for part in parts]
     return {name for selector in selectors for name in select_parts(selector, names)}
 
 
 def map_to_parts(values: Mapping[str, Value], parts: Sequence[Part]) -> dict[str, Value]:
-    """The value of the last word that means each part."""
+    """Map each selected part to the value of the last selector that selects it."""
     return {name: value for selector, value in values.items() for name in resolve_selectors([selector], parts)}
 
 
 def resolve_trained_kinds(phase: PhaseConfig, parts: Sequence[Part]) -> dict[str, str]:
-    """What trains of each part once it trains. In a stage that is frozen but for its BatchNorm, the norms."""
-    trained_parts, kinds_by_part, batchnorm_modes = (
-        resolve_selectors([*phase.train, *phase.unfreeze], parts),
-        map_to_parts(phase.parameters, parts),
-        map_to_parts(phase.batchnorm, parts),
-    )
+    """Map each part that trains in `phase` to the kind of its parameters that train.
+
+    In a frozen stage whose BatchNorm trains, that is `norms`.
+    """
+    trained_parts = resolve_selectors([*phase.train, *phase.unfreeze], parts)
+    kinds_by_part, batchnorm_modes = map_to_parts(phase.parameters, parts), map_to_parts(phase.batchnorm, parts)
     norm_only_parts = {name for name, mode in batchnorm_modes.items() if mode == "train"} - trained_parts
-    trained_kinds = {name: kinds_by_part.get(name, "all") for name in trained_parts} | dict.fromkeys(
-        norm_only_parts, "norms"
-    )
+    trained_kinds = {name: kinds_by_part.get(name, "all") for name in trained_parts}
+    trained_kinds |= dict.fromkeys(norm_only_parts, "norms")
     return {
         part.name: trained_kinds[part.name]
         for part in parts

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -17,33 +17,41 @@ from thaw.config.validation import validate_recipe
 from thaw.runs.run import FINISHED_STATUSES, read_status, record_failure
 from thaw.sweep.launchers import OUTPUT_FILE, is_in_process_launcher, is_local_parallel_launcher, redirect_output
 from thaw.sweep.record import is_sweep, read_sweep
+from thaw.system.reporter import SILENT, ConsoleReporter, Reporter
 
 
-def run_job(config: DictConfig) -> int:
-    """Trains what `config` says and returns the exit status; a job that fails leaves the others to go on. What is done
-    stays as it is and what was begun goes on, so a sweep is taken up again by running all of its jobs again, and a job
-    that a cluster has put back into its queue by running it again.
+@dataclass(frozen=True)
+class JobRunner:
+    """Trains one job. `command_line` is recorded in its `run.json`. `reporter` is used in the process of the sweep; in
+    other processes a job always writes, into a file."""
 
-    Raises:
-        KeyboardInterrupt: where it was interrupted, which ends the sweep.
-    """
-    hydra_config = HydraConfig.get()
-    directory = Path(hydra_config.runtime.output_dir)
-    with _redirect_job_output(directory):
-        print(_format_title(directory, hydra_config.job.num), flush=True)
-        status = _train_or_record_failure(config, directory)
-    if status == EXIT_INTERRUPTED:
-        raise KeyboardInterrupt
-    return status
+    command_line: str = ""
+    reporter: Reporter = SILENT
+
+    def __call__(self, config: DictConfig) -> int:
+        """Train the recipe of `config` and return the exit status; a job that fails does not stop the others.
+
+        A run that is finished stays as it is and a started one continues. So a sweep is resumed by running all of its
+        jobs again, and so is a job that a cluster has put back into its queue.
+
+        Raises:
+            KeyboardInterrupt: if the job is interrupted, which ends the sweep.
+        """
+        hydra_config = HydraConfig.get()
+        directory = Path(hydra_config.runtime.output_dir)
+        is_in_process = is_in_process_launcher(hydra_config.launcher)
+        reporter = self.reporter if is_in_process else ConsoleReporter()
+        with _redirect_job_output(directory, is_in_process):
+            reporter.write(_format_title(directory, hydra_config.job.num))
+            status = _train_or_record_failure(config, directory, self.command_line, reporter)
+        if status == EXIT_INTERRUPTED:
+            raise KeyboardInterrupt
+        return status
 
 
-def _redirect_job_output(directory: Path) -> AbstractContextManager[None]:
-    """Jobs that run side by side would print into each other's lines."""
-    return (
-        nullcontext()
-        if is_in_process_launcher(HydraConfig.get().launcher)
-        else redirect_output(directory / OUTPUT_FILE)
-    )
+def _redirect_job_output(directory: Path, is_in_process: bool) -> AbstractContextManager[None]:
+    """Redirect the output of jobs that run in parallel, whose lines would mix on a terminal."""
+    return nullcontext() if is_in_process else redirect_output(directory / OUTPUT_FILE)
 
 
 def _format_title(directory: Path, number: int) -> str:
@@ -52,36 +60,43 @@ def _format_title(directory: Path, number: int) -> str:
     return f"\njob {number + 1}{total}: {directory.name.partition('_')[2]}"
 
 
-def _train_or_record_failure(config: DictConfig, directory: Path) -> int:
+def _train_or_record_failure(config: DictConfig, directory: Path, command_line: str, reporter: Reporter) -> int:
     try:
-        return _train(config, directory)
+        return _train(config, directory, command_line, reporter)
     except UserError as error:
-        print(f"thaw: {error}", file=sys.stderr)
+        reporter.log(f"thaw: {error}")
         record_failure(directory, str(error))
         return EXIT_USER_ERROR
     except Exception:
-        traceback.print_exc()
+        reporter.log(traceback.format_exc().rstrip())
         record_failure(directory, traceback.format_exc())
         return EXIT_FAILURE
 
 
-def _train(config: DictConfig, directory: Path) -> int:
+def _train(config: DictConfig, directory: Path, command_line: str, reporter: Reporter) -> int:
     previous_status = read_status(directory)
     if previous_status in FINISHED_STATUSES:
-        print(f"{previous_status} before")
+        reporter.write(f"{previous_status} before")
         return EXIT_SUCCESS
     recipe = validate_recipe(resolve_values(config))
     from thaw.system.devices import assign_gpus_from
-    from thaw.training.start import resume, start
+    from thaw.system.process import Interrupted
+    from thaw.training.start import resume_run, start_run
 
-    with assign_gpus_from(_get_first_gpu(recipe)):
-        return resume(directory) if previous_status else start(recipe, directory)
+    try:
+        with assign_gpus_from(_get_first_gpu(recipe)):
+            if previous_status:
+                resume_run(directory, reporter=reporter)
+            else:
+                start_run(recipe, directory, command=command_line, reporter=reporter)
+    except Interrupted:
+        reporter.log(f"\ninterrupted; continue with: python train.py resume={directory}")
+        return EXIT_INTERRUPTED
+    return EXIT_SUCCESS
 
 
 def _get_first_gpu(recipe: Recipe) -> int:
+    """Return the first GPU of a job: parallel jobs on one machine take different ones."""
     hydra_config, devices = HydraConfig.get(), recipe.trainer.devices
-    return (
-        hydra_config.job.num * (devices if isinstance(devices, int) else 1)
-        if is_local_parallel_launcher(hydra_config.launcher)
-        else 0
-    )
+    num_gpus = devices if isinstance(devices, int) else 1
+    return hydra_config.job.num * num_gpus if is_local_parallel_launcher(hydra_config.launcher) else 0

@@ -1,4 +1,4 @@
-"""Jobs in other processes than the sweep's: which are, what those processes are sent, where their output goes."""
+"""Jobs in other processes than the sweep's: which launchers use them, what is sent to them, where their output goes."""
 
 from __future__ import annotations
 
@@ -18,45 +18,43 @@ STDOUT, STDERR = 1, 2
 
 
 def get_launcher_name(launcher: DictConfig) -> str:
-    """Of Hydra's launcher plugin: its class."""
+    """Return the class name of Hydra's launcher plugin."""
     return str(launcher._target_).rpartition(".")[2]
 
 
 def is_in_process_launcher(launcher: DictConfig) -> bool:
-    """Whether jobs run one after the other in the sweep's own process."""
+    """Return whether jobs run one after the other in the process of the sweep."""
     return get_launcher_name(launcher) == "BasicLauncher"
 
 
 def is_local_parallel_launcher(launcher: DictConfig) -> bool:
-    """Whether jobs run side by side on one machine, of which nobody deals out the GPUs."""
+    """Return whether jobs run in parallel on one machine without a scheduler that assigns GPUs."""
     return get_launcher_name(launcher) in ("JoblibLauncher", "LocalLauncher")
 
 
 @dataclass(frozen=True)
 class Task:
-    """`run`, as launchers send it to their processes, with what those would not know: `arguments`, by which Hydra names
-    a job's directory before it calls the task, and `command`, which runs record."""
+    """The task that launchers send to their processes. It carries the `arguments` of the command line, from which Hydra
+    names the directory of a job before it calls the task."""
 
     run: Callable[[DictConfig], int]
     arguments: tuple[str, ...]
-    command: tuple[str, ...]
 
     def __call__(self, config: DictConfig) -> int:
         return self.run(config)
 
     def __reduce__(self) -> tuple[Callable[..., Task], tuple[object, ...]]:
-        return _unpickle_task, (self.run, self.arguments, self.command)
+        return _unpickle_task, (self.run, self.arguments)
 
 
-def _unpickle_task(run: Callable[[DictConfig], int], arguments: tuple[str, ...], command: tuple[str, ...]) -> Task:
+def _unpickle_task(run: Callable[[DictConfig], int], arguments: tuple[str, ...]) -> Task:
     register_resolvers(arguments)
-    sys.argv[:] = command
-    return Task(run, arguments, command)
+    return Task(run, arguments)
 
 
 @contextmanager
 def redirect_output(file: Path) -> Iterator[None]:
-    """Within, what this process and those that it starts print goes to the end of `file`."""
+    """Append all that this process and its children print to `file`."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved_descriptors = {descriptor: os.dup(descriptor) for descriptor in (STDOUT, STDERR)}

@@ -1,52 +1,50 @@
-"""What the terminal of a sweep tells while its jobs run elsewhere."""
+"""Report the jobs of a sweep that run in other processes."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
-from typing import TextIO
 
 from omegaconf import DictConfig
 
 from thaw.runs.run import FINISHED_STATUSES
-from thaw.sweep.launchers import OUTPUT_FILE, STDERR, get_launcher_name, is_in_process_launcher
+from thaw.sweep.launchers import OUTPUT_FILE, get_launcher_name, is_in_process_launcher
 from thaw.sweep.record import Job, read_jobs, read_sweep
 from thaw.sweep.resources import count_gpus
+from thaw.system.reporter import Reporter
 
 POLL_INTERVAL_S = 1.0
 REPORTED_STATUSES = (*FINISHED_STATUSES, "failed", "interrupted")
 
 
 @contextmanager
-def monitor_jobs(config: DictConfig, directory: Path) -> Iterator[None]:
-    """Within, a line for each job of the sweep in `directory` that ends, wherever it runs: what jobs note in their
-    directories is all that is asked. Jobs of this process need none, they print themselves."""
+def monitor_jobs(config: DictConfig, directory: Path, reporter: Reporter) -> Iterator[None]:
+    """Log a line for each job of the sweep in `directory` that ends, on whatever machine. Only the run directories are
+    read. Jobs of this process are not reported: they write their own lines."""
     if is_in_process_launcher(config.hydra.launcher):
         yield
         return
-    with os.fdopen(os.dup(STDERR), "w", buffering=1) as terminal:  # stays, whatever a job does to this process's own
-        _announce(config, directory, terminal)
-        with _poll_jobs(directory, terminal):
+    with (
+        reporter.keep_log() as log_reporter
+    ):  # because some launchers run jobs, with redirected output, in this process
+        _announce_jobs(config, directory, log_reporter)
+        with _poll_jobs(directory, log_reporter):
             yield
 
 
-def _announce(config: DictConfig, directory: Path, terminal: TextIO) -> None:
+def _announce_jobs(config: DictConfig, directory: Path, reporter: Reporter) -> None:
     num_jobs, threads = read_sweep(directory).jobs, config.trainer.threads
-    print(
-        f"{num_jobs or 'the'} jobs, by {config.hydra.runtime.choices['hydra/launcher']}; what they print:",
-        file=terminal,
-    )
-    print(f"  {directory}/*/{OUTPUT_FILE}", file=terminal)
-    print(f"alone each is the same to the last bit with trainer.threads={threads or 'null'}", file=terminal)
+    reporter.log(f"{num_jobs or 'the'} jobs, by {config.hydra.runtime.choices['hydra/launcher']}; what they print:")
+    reporter.log(f"  {directory}/*/{OUTPUT_FILE}")
+    reporter.log(f"alone each is the same to the last bit with trainer.threads={threads or 'null'}")
     if num_parallel_jobs := _count_parallel_jobs(config, num_jobs):
-        _warn_about_oversubscription(num_parallel_jobs, config, terminal)
+        _warn_about_oversubscription(num_parallel_jobs, config, reporter)
 
 
 def _count_parallel_jobs(config: DictConfig, num_jobs: int | None) -> int | None:
-    """Most jobs that run side by side on this machine; None where a scheduler looks after that."""
+    """Return the largest number of jobs that run in parallel on this machine, or None if a scheduler decides it."""
     name, launcher = get_launcher_name(config.hydra.launcher), config.hydra.launcher
     if name == "JoblibLauncher":
         from joblib import effective_n_jobs
@@ -56,34 +54,35 @@ def _count_parallel_jobs(config: DictConfig, num_jobs: int | None) -> int | None
     return num_jobs if name == "LocalLauncher" else None
 
 
-def _warn_about_oversubscription(num_parallel_jobs: int, config: DictConfig, terminal: TextIO) -> None:
-    """Threads of torch wait for each other at the end of each operation: with more of them than cores an epoch can take
-    twenty times as long."""
+def _warn_about_oversubscription(num_parallel_jobs: int, config: DictConfig, reporter: Reporter) -> None:
+    """Log a warning if there are more threads than cores: torch's threads wait for each other after each operation, and
+    an epoch can take twenty times as long."""
     from thaw.system.process import available_cpus
 
-    threads = config.trainer.threads or available_cpus()
-    if count_gpus(config.trainer.accelerator) == 0 and num_parallel_jobs * threads > available_cpus():
-        print(
-            f"slow: {num_parallel_jobs} jobs at once, with {threads} threads each, on {available_cpus()} cores wait for each other; "
-            f"launcher=joblib hydra.launcher.n_jobs={max(1, available_cpus() // threads)} suits trainer.threads={threads}",
-            file=terminal,
+    num_cpus = available_cpus()
+    threads = config.trainer.threads or num_cpus
+    if count_gpus(config.trainer.accelerator) == 0 and num_parallel_jobs * threads > num_cpus:
+        reporter.log(
+            f"slow: {num_parallel_jobs} jobs at once, with {threads} threads each, on {num_cpus} cores wait for each "
+            f"other; launcher=joblib hydra.launcher.n_jobs={max(1, num_cpus // threads)} suits "
+            f"trainer.threads={threads}"
         )
 
 
 @contextmanager
-def _poll_jobs(directory: Path, terminal: TextIO) -> Iterator[None]:
+def _poll_jobs(directory: Path, reporter: Reporter) -> Iterator[None]:
     stop_event = Event()
     last_statuses = {job.number: job.status for job in read_jobs(directory)}
 
-    def print_changes() -> None:
+    def log_changes() -> None:
         for job in read_jobs(directory):
             if job.status in REPORTED_STATUSES and last_statuses.get(job.number) != job.status:
-                print(_format_job_line(job, directory), file=terminal)
+                reporter.log(_format_job_line(job, directory))
             last_statuses[job.number] = job.status
 
     def poll() -> None:
         while not stop_event.wait(POLL_INTERVAL_S):
-            print_changes()
+            log_changes()
 
     thread = Thread(target=poll, daemon=True)
     thread.start()
@@ -92,7 +91,7 @@ def _poll_jobs(directory: Path, terminal: TextIO) -> Iterator[None]:
     finally:
         stop_event.set()
         thread.join()
-        print_changes()
+        log_changes()
 
 
 def _format_job_line(job: Job, directory: Path) -> str:

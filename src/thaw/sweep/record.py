@@ -1,4 +1,4 @@
-"""The directory of a sweep: the command it was started by, and below it the directories of its jobs."""
+"""The directory of a sweep: the command that started it, and its jobs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from thaw.config.compose import build_job_name
+from thaw.config.renamed_keys import RENAMED_VALUES, find_new_key
 from thaw.runs.run import FINISHED_STATUSES, Run, find_runs
 from thaw.system.files import write_json
 
 SWEEP_FILE = "sweep.json"
+MISSING = "missing"
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """`arguments` is the command line behind `train.py`; `jobs` their number, None where a sweeper that is not thaw's
-    decides it."""
+    """The record of a sweep. `arguments` are the words after `train.py`; `jobs` is the number of jobs, None if another
+    sweeper than thaw's decides it."""
 
     arguments: tuple[str, ...]
     jobs: int | None
@@ -24,39 +27,98 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Job:
-    """`status` is that of its run; `missing` where there is no run yet. `error` is its last line."""
+    """A job of a sweep. `status` is that of its run, or `missing` if it has no run yet. `error` is the last line of the
+    error."""
 
     number: int
     name: str
     status: str
     error: str
+    run: Run | None = None
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A sweep that has ended: its directory and jobs. A comparison takes it as it is."""
+
+    directory: Path
+    jobs: tuple[Job, ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of the jobs, in the order of the jobs; a job that never started has none."""
+        return [job.run for job in self.jobs if job.run is not None]
+
+    @property
+    def unfinished_jobs(self) -> list[Job]:
+        """The jobs that failed, were interrupted or never started."""
+        return select_unfinished_jobs(self.jobs)
+
+    def __fspath__(self) -> str:
+        return str(self.directory)
+
+    def __repr__(self) -> str:
+        num_finished = len(self.jobs) - len(self.unfinished_jobs)
+        return f"SweepResult({str(self.directory)!r}, {num_finished} of {len(self.jobs)} jobs finished)"
 
 
 def is_sweep(directory: Path) -> bool:
+    """Return whether `directory` is that of a sweep."""
     return (directory / SWEEP_FILE).is_file()
 
 
 def write_sweep(directory: Path, sweep: Sweep) -> None:
+    """Write `sweep.json`."""
     write_json(directory / SWEEP_FILE, asdict(sweep))
 
 
 def read_sweep(directory: Path) -> Sweep:
+    """Return the record of a sweep. Keys of version 0.1 in its command are renamed."""
     content = json.loads((directory / SWEEP_FILE).read_text(encoding="utf-8"))
-    return Sweep(tuple(content["arguments"]), content["jobs"])
+    return Sweep(tuple(map(upgrade_override, content["arguments"])), content["jobs"])
+
+
+def upgrade_override(line: str) -> str:
+    """Return an override, or another word of a command line, with the key and value of version 0.1 renamed."""
+    key, equals, value = line.partition("=")
+    prefix = key[: len(key) - len(key.lstrip("+~"))]
+    new_key = find_new_key(key.removeprefix(prefix))
+    if new_key is None:
+        return line
+    new_values = RENAMED_VALUES.get(new_key, {})
+    choices = ",".join(new_values.get(choice, choice) for choice in value.split(","))
+    return f"{prefix}{new_key}{equals}{choices}"
+
+
+def upgrade_job_directories(directory: Path) -> None:
+    """Rename the directories of jobs that version 0.1 named by keys that are renamed: a resumed sweep finds its runs by
+    these names."""
+    for run in find_runs(directory):
+        number, _, job_name = run.name.partition("_")
+        overrides = job_name.split(",")
+        new_overrides = list(map(upgrade_override, overrides))
+        if new_overrides != overrides:
+            run.directory.rename(run.directory.with_name(f"{number}_{build_job_name(new_overrides, ())}"))
 
 
 def read_jobs(directory: Path) -> list[Job]:
-    """Every job of the sweep in `directory`, by number, those without a run too."""
+    """Return every job of the sweep in `directory` by number, also those without a run."""
     jobs_by_number = {job.number: job for job in map(_read_job, find_runs(directory))}
     numbers = sorted({*jobs_by_number, *range(read_sweep(directory).jobs or 0)})
-    return [jobs_by_number.get(number) or Job(number, "", "missing", "") for number in numbers]
+    return [jobs_by_number.get(number) or Job(number, "", MISSING, "") for number in numbers]
+
+
+def read_result(directory: Path) -> SweepResult:
+    """Return the sweep in `directory` as it is now."""
+    return SweepResult(directory, tuple(read_jobs(directory)))
 
 
 def select_unfinished_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs that are neither done nor pruned."""
     return [job for job in jobs if job.status not in FINISHED_STATUSES]
 
 
 def _read_job(run: Run) -> Job:
     number, _, name = run.name.partition("_")
     lines = str(run.record.get("error", "")).strip().splitlines()
-    return Job(int(number), name, run.status, lines[-1].strip() if lines else "")
+    return Job(int(number), name, run.status, lines[-1].strip() if lines else "", run)

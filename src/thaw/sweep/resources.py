@@ -1,4 +1,4 @@
-"""What of a machine a job of a sweep gets: numbers that presets of conf/launcher/ ask for."""
+"""The resources of a machine that a job of a sweep gets, for the presets of conf/launcher/."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from omegaconf import OmegaConf
 
 
 def register_resource_resolvers() -> None:
-    """The interpolations of conf/launcher/. torch is imported where an answer needs it: as a sweep starts."""
+    """Register the interpolations of conf/launcher/. They import torch only when a sweep starts."""
     for function in (count_gpus, count_gpus_per_job, count_parallel_jobs):
         OmegaConf.register_new_resolver(f"thaw.{function.__name__}", function, replace=True)
 
 
 def count_gpus(accelerator: str) -> int:
-    """GPUs of this machine that jobs with trainer.accelerator=`accelerator` can use."""
+    """Return the number of GPUs of this machine that jobs with trainer.accelerator=`accelerator` can use."""
     if accelerator == "cpu":
         return 0
     import torch
@@ -21,13 +21,14 @@ def count_gpus(accelerator: str) -> int:
 
 
 def count_gpus_per_job(accelerator: str, devices: int | str) -> int:
-    """GPUs to ask a cluster for. Whether `auto` means a GPU is decided by the machine that starts the sweep."""
+    """Return the number of GPUs to request from a cluster. The machine that starts the sweep decides whether `auto`
+    means a GPU."""
     num_gpus = devices if isinstance(devices, int) else 1
     return num_gpus if accelerator == "gpu" or count_gpus(accelerator) else 0
 
 
 def count_parallel_jobs(accelerator: str, devices: int | str, threads: int | None) -> int:
-    """Jobs that this machine has GPUs for, or without GPUs, cores."""
+    """Return the number of jobs that this machine has GPUs for or, without GPUs, cores."""
     if num_gpus := count_gpus(accelerator):
         return max(1, num_gpus // (devices if isinstance(devices, int) else 1))
     from thaw.system.process import available_cpus

@@ -1,9 +1,9 @@
-"""What a search chooses from, in Optuna's terms, and what it chooses next."""
+"""Choose the values of the next trial of a search with Optuna."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
-SIGNIFICANT_DIGITS = 4  # of a chosen number: enough to tell trials apart, few enough to type
-MAX_TPE_ATTEMPTS = 10  # times for values that no trial had; a small space is then filled evenly
+SIGNIFICANT_DIGITS = 4  # of a chosen number: enough to distinguish trials, few enough to type
+MAX_TPE_ATTEMPTS = 10  # to find values that no trial had; then values are drawn at random
 
 
 def build_distributions(space: Sequence[Dimension]) -> dict[str, BaseDistribution]:
+    """Return Optuna's distribution for each key of `space`."""
     return {dimension.key: _build_distribution(dimension) for dimension in space}
 
 
@@ -36,17 +37,19 @@ def _build_distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def suggest_values(directory: Path, search: Search, n_completed: int, space: Sequence[Dimension]) -> dict[str, Any]:
-    """Values for the trial behind the last of `search`, by the results of the first `known`: those of no trial before,
-    as a run with the same values would be the same run. A function of its arguments and what lies in `directory`."""
+    """Return the values of the trial after the last one of `search`, chosen from the results of the first
+    `n_completed` ones.
+
+    No earlier trial has the same values, because that would be the same run. The values depend only on the arguments
+    and the runs in `directory`.
+    """
     number, param_distributions = len(search.trials), build_distributions(space)
     study = study_up_to(directory, search, number, n_completed, param_distributions)
     previous_values = [trial.values for trial in search.trials]
     for attempt in count():
         study.sampler = _create_sampler(search, number, attempt)
-        values = {
-            dimension.key: _round_value(value, dimension)
-            for dimension, value in _pair_with_dimensions(space, study.ask(param_distributions).params)
-        }
+        params = study.ask(param_distributions).params
+        values = {dimension.key: _round_value(params[dimension.key], dimension) for dimension in space}
         if values not in previous_values:
             return values
     raise AssertionError
@@ -62,12 +65,8 @@ def _create_sampler(search: Search, number: int, attempt: int) -> BaseSampler:
     return TPESampler(n_startup_trials=search.random_trials, multivariate=True, constant_liar=True, seed=seed)
 
 
-def _pair_with_dimensions(space: Sequence[Dimension], params: Mapping[str, Any]) -> list[tuple[Dimension, Any]]:
-    return [(dimension, params[dimension.key]) for dimension in space]
-
-
 def _round_value(value: Any, dimension: Dimension) -> Any:
-    """Of an interval to DIGITS digits, within its ends; of a range the number as it is typed."""
+    """Round a value of an interval to SIGNIFICANT_DIGITS within its ends, one of a range to the number as typed."""
     if dimension.kind == "range":
         return min(dimension.values, key=lambda number: abs(number - value))
     if dimension.kind != "interval" or not isinstance(value, float):

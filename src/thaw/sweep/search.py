@@ -1,5 +1,4 @@
-"""A search from start to end, or from where it was left: chooses trials by those before, and lets whatever launcher
-there is run them."""
+"""Run a search: choose trials from the results of earlier ones and let a launcher run them."""
 
 from __future__ import annotations
 
@@ -17,84 +16,94 @@ from omegaconf import DictConfig
 
 from thaw.config.errors import Problem, UserError
 from thaw.config.search_space import Dimension, SearchSettings, get_search_settings, parse_search_space
-from thaw.runs.run import FINISHED_STATUSES, read_status
 from thaw.runs.search import Search, SearchTrial, find_trial_runs, read_search, write_search
 from thaw.sweep.sampling import suggest_values
 
 
-def run_search(config: DictConfig, context: HydraContext, task: TaskFunction, arguments: Sequence[str]) -> None:
-    """Runs the trials that `arguments` ask for, in place of a sweeper of Hydra's: these have to lie in a package of
-    another name. `config` is what they share.
+def run_search(
+    config: DictConfig,
+    context: HydraContext,
+    task: TaskFunction,
+    arguments: Sequence[str],
+) -> tuple[SearchRun, Search]:
+    """Run the trials of the search that `arguments` describe; `config` is the configuration that they share.
+
+    It takes the place of a sweeper plugin of Hydra, which would have to be in the package `hydra_plugins`.
 
     Raises:
-        UserFault: where the directory of the sweep holds a search of another space.
+        UserError: if the directory of the sweep holds a search of another space.
     """
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
     overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(list(arguments))
     space, fixed_overrides = parse_search_space(overrides)
     settings = SearchSettings.model_validate(get_search_settings(config))
     search_run = SearchRun(Path(config.hydra.sweep.dir), space, fixed_overrides, launcher)
-    finished_search = search_run.run(settings, settings.batch or _count_parallel_trials(config))
-    from thaw.sweep.search_report import report_search
-
-    report_search(search_run.directory, finished_search, space, fixed_overrides)
+    return search_run, search_run.run(settings, settings.batch or _count_parallel_trials(config))
 
 
 def _count_parallel_trials(config: DictConfig) -> int:
-    """How many trials the launcher runs at once, as far as it says."""
+    """Return how many trials the launcher runs in parallel, if its configuration says so; otherwise 1."""
     count = int(config.hydra.launcher.get("n_jobs") or 1)
-    return count if count > 0 else max(1, (os.cpu_count() or 1) + 1 + count)  # as joblib counts
+    return (
+        count if count > 0 else max(1, (os.cpu_count() or 1) + 1 + count)
+    )  # negative numbers count as joblib counts them
 
 
 @dataclass(frozen=True)
 class SearchRun:
+    """A search in a directory: the dimensions of its space, the overrides that all trials share, the launcher."""
+
     directory: Path
     space: Sequence[Dimension]
     fixed_overrides: Sequence[str]
     launcher: Launcher
 
     def run(self, settings: SearchSettings, trials_per_batch: int) -> Search:
-        """Chooses and runs `together` trials after another. Those of before are not chosen again, and those of them
-        that are done or pruned not run again."""
+        """Run the search, `trials_per_batch` trials at a time. Trials of an earlier start are not chosen again, and
+        those that are done or pruned are not run again."""
         search = self._load_or_create_search(settings)
-        for n_completed, batch in groupby(search.trials, lambda trial: trial.known):
+        for n_completed, batch in groupby(search.trials, lambda trial: trial.n_completed):
             self._run_trials(list(batch), n_completed)
         while (n_completed := len(search.trials)) < settings.trials:
             for _ in range(min(trials_per_batch, settings.trials - n_completed)):
                 search = search.with_trial(
                     SearchTrial(suggest_values(self.directory, search, n_completed, self.space), n_completed)
                 )
-            write_search(self.directory, search)  # before they start: a killed search goes on with the same ones
+            write_search(
+                self.directory, search
+            )  # before they start, so that a killed search continues with the same trials
             self._run_trials(search.trials[n_completed:], n_completed)
         return search
 
     def _load_or_create_search(self, settings: SearchSettings) -> Search:
-        space = {entry.key: entry.expression for entry in self.space}
+        space = {dimension.key: dimension.expression for dimension in self.space}
         existing_search = read_search(self.directory)
         if existing_search and existing_search.space != space:
             got, valid = (
-                " ".join(f"{key}={value}" for key, value in entry.items()) for entry in (space, existing_search.space)
+                " ".join(f"{key}={expression}" for key, expression in expressions.items())
+                for expressions in (space, existing_search.space)
             )
-            raise UserError("the search has begun otherwise.", [Problem(str(self.directory), got, valid)])
+            raise UserError(
+                "the directory holds a search of another space.", [Problem(str(self.directory), got, valid)]
+            )
         return existing_search or Search(
             seed=settings.seed,
             random_trials=settings.random_trials,
             pruner=settings.pruner,
-            spared_trials=settings.spared_trials,
-            spared_epochs=settings.spared_epochs,
+            n_startup_trials=settings.n_startup_trials,
+            n_warmup_steps=settings.n_warmup_steps,
             space=space,
         )
 
     def _run_trials(self, trials: Sequence[SearchTrial], first_number: int) -> None:
         runs = find_trial_runs(self.directory)
-        if all(
-            item in runs and read_status(runs[item]) in FINISHED_STATUSES
-            for item in range(first_number, first_number + len(trials))
-        ):
+        numbers = range(first_number, first_number + len(trials))
+        if all(number in runs and runs[number].exists and runs[number].is_finished for number in numbers):
             return
-        jobs = [
-            [*self.fixed_overrides, *(item.format_override(trial.values[item.key]) for item in self.space)]
-            for trial in trials
-        ]
+        jobs = [[*self.fixed_overrides, *self.format_overrides(trial)] for trial in trials]
         for result in self.launcher.launch(jobs, initial_job_idx=first_number):
-            _ = result.return_value  # raises what the launcher has caught
+            _ = result.return_value  # raises the exception that the launcher has caught
+
+    def format_overrides(self, trial: SearchTrial) -> list[str]:
+        """Return the values of a trial as overrides."""
+        return [dimension.format_override(trial.values[dimension.key]) for dimension in self.space]

@@ -1,4 +1,4 @@
-"""The user's cache folder, and folders in it that are complete or absent, never half."""
+"""Locate the user's cache folder, and build folders in it that are complete or absent."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,66 +19,90 @@ from thaw.config.errors import Problem, UserError
 
 
 def resolve_cache_dir(configured: str | None) -> Path:
-    """`configured`, else $THAW_CACHE, else the user's cache folder."""
+    """Return `configured`, else $THAW_CACHE, else the user's cache folder."""
     configured_dir = configured or os.environ.get("THAW_CACHE")
     return Path(configured_dir).expanduser().absolute() if configured_dir else user_cache_path("thaw")
 
 
 def compute_cache_key(**parts: Any) -> str:
-    """16 hex digits that change whenever any of the plain values does."""
+    """Return 16 hex digits that change with any of the plain values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def build_folder_once(target: Path, fill: Callable[[Path], None]) -> Path:
-    """`target`, filled by `fill(folder)` unless it is there. Processes that ask together fill it once; whatever is
-    killed on the way leaves no `target`.
+    """Fill the folder `target` by `fill(folder)` if it does not exist, and return it.
+
+    Concurrent processes fill it once; a process that is killed meanwhile leaves no `target`.
 
     Raises:
-        UserFault: where the disk is full or the folder cannot be written.
+        UserError: if the disk is full or the folder is not writable.
     """
-    build_folders_once([target], lambda folders: fill(folders[target]))
+    with raise_write_errors(target), closing(FolderTransaction([target])) as transaction:
+        if temporary_folders := transaction.begin():
+            fill(temporary_folders[target])
+            transaction.commit()
     return target
 
 
-def build_folders_once(targets: Collection[Path], fill: Callable[[dict[Path, Path]], None]) -> None:
-    """As `complete_folder`, of several that one pass fills: `fill` gets a folder for each that is not there.
+class FolderTransaction:
+    """Creates folders so that each is complete or absent, whatever happens to this process.
 
-    Raises:
-        UserFault: where the disk is full or a folder cannot be written.
+    `begin` locks the folders, `commit` puts those that were filled in their places, and `close`, which has to be called
+    in any case, removes what was not committed and releases the locks.
     """
-    if all(target.is_dir() for target in targets):
-        return
-    try:
-        with ExitStack() as locks:
-            for target in sorted(targets):  # all processes lock in this order, so none waits for one that waits for it
-                target.parent.mkdir(parents=True, exist_ok=True)
-                locks.enter_context(FileLock(target.with_name(f".{target.name}.lock")))
-            missing_targets = [target for target in targets if not target.is_dir()]
-            if missing_targets:
-                _fill_temporary_folders(missing_targets, fill)
-    except OSError as error:
-        raise cache_write_error(sorted(targets)[0], error) from error
 
+    def __init__(self, targets: Collection[Path]) -> None:
+        self._targets, self._locks = tuple(targets), ExitStack()
+        self._temporary_folders: dict[Path, Path] = {}
 
-def _fill_temporary_folders(targets: Sequence[Path], fill: Callable[[dict[Path, Path]], None]) -> None:
-    for target in targets:
-        for abandoned_folder in target.parent.glob(
-            f".{target.name}.partial-*"
-        ):  # we hold the lock: nobody is filling these
-            shutil.rmtree(abandoned_folder)
-    temporary_folders = {
-        target: Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent)) for target in targets
-    }
-    try:
-        fill(temporary_folders)
-        for target, temporary_folder in temporary_folders.items():
-            temporary_folder.chmod(0o755)  # mkdtemp's 0700 would hide a shared cache from its other users
+    def begin(self) -> dict[Path, Path]:
+        """Lock the targets and return an empty folder to fill for each that is missing.
+
+        Raises:
+            OSError: if the disk is full or a folder cannot be written.
+        """
+        if all(target.is_dir() for target in self._targets):
+            return {}
+        for target in sorted(self._targets):  # all processes lock in the same order, which avoids deadlocks
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._locks.enter_context(FileLock(target.with_name(f".{target.name}.lock")))
+        missing_targets = [target for target in self._targets if not target.is_dir()]
+        for target in missing_targets:
+            # This process holds the lock, so no other one is filling these.
+            for abandoned_folder in target.parent.glob(f".{target.name}.partial-*"):
+                shutil.rmtree(abandoned_folder)
+        for target in missing_targets:
+            temporary_folder = tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent)
+            self._temporary_folders[target] = Path(temporary_folder)
+        return dict(self._temporary_folders)
+
+    def commit(self) -> None:
+        """Move the filled folders to their targets.
+
+        Raises:
+            OSError: if a folder cannot be moved.
+        """
+        for target, temporary_folder in self._temporary_folders.items():
+            temporary_folder.chmod(0o755)  # mkdtemp's 0700 would lock other users of a shared cache out
             temporary_folder.replace(target)
-    finally:
-        for temporary_folder in temporary_folders.values():
+
+    def close(self) -> None:
+        """Remove what was not committed and release the locks."""
+        for temporary_folder in self._temporary_folders.values():
             shutil.rmtree(temporary_folder, ignore_errors=True)
+        self._locks.close()
+
+
+@contextmanager
+def raise_write_errors(target: Path) -> Iterator[None]:
+    """Turn an OSError into the UserError that says that the cache, of which `target` is a part, cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise cache_write_error(target, error) from error
 
 
 def cache_write_error(target: Path, error: OSError) -> UserError:
+    """Build the error for a cache folder that is full or not writable."""
     fix = "free some space, or data.cache_dir=DIR (also $THAW_CACHE) on another disk"
     return UserError("the cache cannot be written.", [Problem(str(target), error.strerror or str(error), fix=fix)])

@@ -1,4 +1,4 @@
-"""Files, written whole or not at all."""
+"""Write files completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 
 def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:
-    """`file`, of what `write` puts into the stream that it is given; where it fails, `file` stays as it was."""
+    """Write `file` by `write(stream)`; if that fails, the file stays unchanged."""
     partial_file = file.with_name(file.name + ".partial")
     try:
         with partial_file.open("wb") as stream:
@@ -23,9 +23,10 @@ def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    # A file name that is not UTF-8 is written as the bytes it has.
+    """Write `text` as UTF-8; file names in it that are not UTF-8 keep their bytes."""
     write_atomically(file, lambda stream: stream.write(text.encode("utf-8", "surrogateescape")))
 
 
 def write_json(file: Path, content: Any) -> None:
+    """Write `content` as JSON with an indent of 2."""
     write_text(file, json.dumps(content, indent=2) + "\n")

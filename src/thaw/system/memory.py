@@ -1,4 +1,4 @@
-"""How much memory this process has used at most, and how much it could still have, in bytes."""
+"""Measure the peak memory of this process and the available memory, in bytes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ MEMINFO_FILE, CGROUP_FOLDER = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 def reset_peak_memory() -> None:
-    """Lets `resident_peak` begin anew, without what is free in glibc's heap, where the system can do that; else it is
-    of the process' whole life."""
+    """Restart the measurement of `get_peak_memory`, after glibc has returned its free memory to the system.
+
+    If the system cannot reset it, the peak is that of the whole life of the process.
+    """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
@@ -25,21 +27,24 @@ def reset_peak_memory() -> None:
 
 
 def get_peak_memory() -> int:
-    """The largest resident set."""
+    """Return the maximum resident set size."""
     if STATUS_FILE.exists():
         return _read_field_bytes(STATUS_FILE, "VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def get_available_memory() -> int:
-    """Of the machine, or of the container where that has a limit; the machine's whole memory where it does not say."""
+    """Return the available memory of the machine, or of the container if it has a limit.
+
+    Systems without /proc/meminfo report the total memory of the machine.
+    """
     if not MEMINFO_FILE.exists():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min(_read_field_bytes(MEMINFO_FILE, "MemAvailable"), get_available_in_cgroup(CGROUP_FOLDER))
 
 
 def get_available_in_cgroup(cgroup: Path) -> int:
-    """Under the limit of a control group (version 2). Its cache of files gives way."""
+    """Return the memory below the limit of a control group (version 2); its file cache counts as available."""
     try:
         limit, used_bytes = (cgroup / "memory.max").read_text().strip(), int((cgroup / "memory.current").read_text())
         fields = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())

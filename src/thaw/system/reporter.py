@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 
 class Reporter:
@@ -22,6 +23,14 @@ class Reporter:
     def warn(self, text: str) -> None:
         """Show a warning."""
 
+    def log(self, text: str) -> None:
+        """Show how work goes on: which job of a sweep ended, which failed."""
+
+    @contextmanager
+    def keep_log(self) -> Iterator[Reporter]:
+        """Yield a reporter whose `log` shows text even while this process redirects its standard error."""
+        yield self
+
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show a progress bar over `total` steps; yields the function that advances it by so many."""
@@ -29,7 +38,11 @@ class Reporter:
 
 
 class ConsoleReporter(Reporter):
-    """Writes to standard output, and progress bars to standard error if it is a terminal or a notebook."""
+    """Writes to standard output, logs to standard error, and shows progress bars there if it is a terminal or a
+    notebook."""
+
+    def __init__(self, log_stream: TextIO | None = None) -> None:
+        self.log_stream = log_stream
 
     @property
     def shows_progress(self) -> bool:
@@ -45,6 +58,14 @@ class ConsoleReporter(Reporter):
 
     def warn(self, text: str) -> None:
         self.write(f"warning: {text}")
+
+    def log(self, text: str) -> None:
+        print(text, file=self.log_stream or sys.stderr, flush=True)
+
+    @contextmanager
+    def keep_log(self) -> Iterator[Reporter]:
+        with os.fdopen(os.dup(2), "w", buffering=1) as stream:
+            yield ConsoleReporter(stream)
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -68,6 +89,9 @@ class ProgressReporter(ConsoleReporter):
         pass
 
     def warn(self, text: str) -> None:
+        pass
+
+    def log(self, text: str) -> None:
         pass
 
 

@@ -1,4 +1,4 @@
-"""What a finished training leaves: metrics, predictions, pictures."""
+"""Evaluate a trained network: predictions, metrics, plots and report."""
 
 from __future__ import annotations
 
@@ -11,19 +11,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from thaw.data.batches import ImageDataset
-from thaw.data.preprocessing import Preprocessing
-from thaw.data.samples import Samples
-from thaw.metrics.classification import classification_metrics, confusion_matrix
-from thaw.metrics.top_losses import captions, top_losses
-from thaw.models.cost import StageCost
-from thaw.models.network import Network
+from thaw.metrics.classification import captions, classification_metrics, confusion_matrix, top_losses
 from thaw.models.state_dict import read_state
 from thaw.runs.run import Run
-from thaw.training.dataloaders import BatchSource, DataLoaders
 from thaw.training.distributed.collectives import all_gather_object, broadcast
 from thaw.training.distributed.fsdp import is_sharded, load_full_state_dict
-from thaw.training.module import ClassificationModule
+from thaw.training.setup import Data, Model, TrainingSetup
 from thaw.visualization.plots.example_images import evaluation_pixels
 from thaw.visualization.plots.image_grid import save_image_grid
 from thaw.visualization.plots.training import save_confusion_matrix, save_curves
@@ -33,36 +26,31 @@ MAX_SAMPLES_SHOWN, MAX_TOP_LOSSES_SHOWN = 32, 16
 SplitPredictions = dict[str, tuple[Tensor, Tensor]]  # split -> logits [n, classes], positions in the table [n]
 
 
-def predict_splits(
-    trainer: pl.Trainer,
-    module: ClassificationModule,
-    loaders: DataLoaders,
-    batch_source: BatchSource,
-    checkpoint_path: Path,
-) -> SplitPredictions:
-    """Logits of val and test images under the weights of `best`, which the first process reads: others may not see the
-    disk that it lies on."""
+def predict_splits(trainer: pl.Trainer, setup: TrainingSetup, checkpoint_path: Path) -> SplitPredictions:
+    """Compute the logits of validation and test images with the weights of a checkpoint.
+
+    The first process reads the checkpoint: the others may not see its disk.
+    """
+    module, loaders = setup.module, setup.loaders.predict_loaders
     state = broadcast(read_state(checkpoint_path) if trainer.is_global_zero else {})
     load_full_state_dict(module.network, {name.removeprefix("network."): value for name, value in state.items()})
     module.network.requires_grad_(False)
-    batch_source.use_cached()
-    outputs: Any = trainer.predict(module, list(loaders.predict_loaders.values()))
-    outputs = [outputs] if len(loaders.predict_loaders) == 1 else outputs
-    return {split: _gather_sorted(batches) for split, batches in zip(loaders.predict_loaders, outputs, strict=True)}
+    setup.batch_source.use_cached()
+    outputs: Any = trainer.predict(module, list(loaders.values()))
+    outputs = [outputs] if len(loaders) == 1 else outputs
+    return {split: _gather_sorted(batches) for split, batches in zip(loaders, outputs, strict=True)}
 
 
 def _gather_sorted(batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Batches of all processes as one, by position in the table."""
+    """Concatenate the batches of all processes, sorted by position in the table."""
     all_batches = [batch for rank_batches in all_gather_object(batches) for batch in rank_batches]
-    logits, positions = (
-        torch.cat([output[0] for output in all_batches]),
-        torch.cat([output[1] for output in all_batches]),
-    )
+    logits, positions = (torch.cat(tensors) for tensors in zip(*all_batches, strict=True))
     order = positions.argsort()
     return logits[order], positions[order]
 
 
 def compute_split_metrics(predictions: SplitPredictions, labels: np.ndarray) -> dict[str, Any]:
+    """Compute the metrics of each split. `labels` are those of all samples."""
     return {
         split: classification_metrics(logits, torch.from_numpy(labels)[positions])
         for split, (logits, positions) in predictions.items()
@@ -70,8 +58,10 @@ def compute_split_metrics(predictions: SplitPredictions, labels: np.ndarray) -> 
 
 
 def compute_timing(run: Run, num_train_images: int, wall_s: float, cache_s: float) -> dict[str, float]:
-    """Seconds of all epochs, also those before a resume; images a second while training, without validation. `cache_s`
-    were spent on computing features once, which no epoch counts."""
+    """Compute the seconds of all epochs, including those before a resume, and the training throughput.
+
+    Images per second exclude validation. `cache_s` is the time spent computing features, which is in no epoch.
+    """
     rows = run.read_history()
     train_seconds = sum(float(row["train_seconds"]) for row in rows)
     return {
@@ -82,10 +72,13 @@ def compute_timing(run: Run, num_train_images: int, wall_s: float, cache_s: floa
     }
 
 
-def save_plots(run: Run, samples: Samples, images: ImageDataset, predictions: SplitPredictions) -> None:
-    """curves.png, confusion_matrix.png of the test images, and of some of them with label and prediction samples.jpg,
-    drawn by chance, and worst.jpg, those with the highest loss."""
-    plots_directory = run.plots_directory
+def save_plots(run: Run, data: Data, predictions: SplitPredictions) -> None:
+    """Save plots of the training and of the test images.
+
+    curves.png; confusion_matrix.png; samples.jpg, a random choice of images with label and prediction; worst.jpg, the
+    images with the highest losses.
+    """
+    plots_directory, samples = run.plots_directory, data.samples
     logits, positions = predictions["test"]
     predicted_labels, labels = logits.argmax(1), torch.from_numpy(samples.get_labels())[positions]
     sample_indices = np.random.default_rng(run.recipe.seed).permutation(len(positions))[:MAX_SAMPLES_SHOWN]
@@ -94,32 +87,25 @@ def save_plots(run: Run, samples: Samples, images: ImageDataset, predictions: Sp
         "worst": top_losses(logits, labels, MAX_TOP_LOSSES_SHOWN),
     }.items():
         titles, is_wrong = captions(logits[indices], labels[indices].tolist(), samples.classes)
-        save_image_grid(
-            evaluation_pixels(images, positions[indices].tolist()), titles, is_wrong, plots_directory / f"{name}.jpg"
-        )
+        pixels = evaluation_pixels(data.images, positions[indices].tolist())
+        save_image_grid(pixels, titles, is_wrong, plots_directory / f"{name}.jpg")
     if rows := run.read_history():
         save_curves(rows, plots_directory / "curves.png")
     confusion = confusion_matrix(predicted_labels, labels, len(samples.classes)).numpy()
-    title = f"{int((predicted_labels == labels).sum())} of {len(labels)} test images right"
+    title = f"{int((predicted_labels == labels).sum())} of {len(labels)} test images correct"
     save_confusion_matrix(confusion, samples.classes, title, plots_directory / "confusion_matrix.png")
 
 
-def write_report(
-    run: Run,
-    network: Network,
-    samples: Samples,
-    images: ImageDataset,
-    preprocessing: Preprocessing,
-    stages: Sequence[StageCost],
-) -> None:
-    """Of what lies in the run directory, and of `network` with the weights that are kept, on the CPU."""
+def write_report(run: Run, data: Data, model: Model) -> None:
+    """Write report.html from the run directory. `model` has the weights of the best epoch."""
+    samples, network = data.samples, model.network
     positions = {samples.samples[position].path: int(position) for position in samples.get_positions("test")}
 
     def load_pixels(paths: Sequence[str]) -> np.ndarray:
-        return evaluation_pixels(images, [positions[path] for path in paths])
+        return evaluation_pixels(data.images, [positions[path] for path in paths])
 
-    unavailable_reason = (
-        f"Each process held a piece of the weights: thaw report {run.directory} draws it." * is_sharded(network)
+    reason = f"The weights are sharded over processes: thaw report {run.directory} draws it." * is_sharded(network)
+    explained_model = ExplainedModel(
+        network.eval(), model.preprocessing, samples.classes, model.stages, load_pixels, reason
     )
-    model = ExplainedModel(network.eval(), preprocessing, samples.classes, stages, load_pixels, unavailable_reason)
-    run.write_report(render_run_report(run, model))
+    run.write_report(render_run_report(run, explained_model))

@@ -1,4 +1,4 @@
-"""The features of a whole data set, for what is no training of epochs: probes, exports, maps."""
+"""Extract the features of a whole data set, for probes, exports and embeddings."""
 
 from __future__ import annotations
 
@@ -17,73 +17,115 @@ from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples
 from thaw.features.views import build_plain_views
 from thaw.models.network import Network, StageFacts
+from thaw.system.reporter import SILENT, Reporter
+from thaw.system.tables import build_data_frame
 from thaw.training.setup import Components, build_components
 
 
 @dataclass(frozen=True)
-class ExtractedFeatures:
-    """`values` is float32 [samples, ...]: what the network gives up to `stage` for each sample, as evaluation sees it;
-    after the last stage the pooled vectors that the head takes. `recorded` is what `run.json` says of data and weights.
-    `seconds` were spent on computing it, 0 where it was found."""
+class Extraction:
+    """The features of a data set, and the components that computed them.
 
-    samples: Samples
-    images: ImageDataset
-    network: Network
-    preprocessing: Preprocessing
-    stages: list[StageFacts]
+    `values` is float32 [samples, ...], the output of `stage` for each sample, without augmentation. After the last
+    stage it is pooled to the vectors that the head takes. `seconds` is the time spent on computing, 0 if the features
+    were in the cache.
+    """
+
+    components: Components
     stage: str
-    run_entries: dict[str, Any]
     values: np.ndarray
     seconds: float
 
+    @property
+    def samples(self) -> Samples:
+        """The table of samples, one for each row of `values`."""
+        return self.components.data.samples
 
-def extract_features(recipe: Recipe, stage: str | None = None) -> ExtractedFeatures:
-    """The features after `stage`, by default the last, found in or left to the feature cache; with feature_cache=off neither.
+    @property
+    def images(self) -> ImageDataset:
+        """The images of the samples."""
+        return self.components.data.images
+
+    @property
+    def network(self) -> Network:
+        """The network that computed the features."""
+        return self.components.model.network
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are resized, cropped and normalized."""
+        return self.components.model.preprocessing
+
+    @property
+    def stages(self) -> list[StageFacts]:
+        """Name, output shape and parameters of each stage and the head."""
+        return self.components.model.facts
+
+    @property
+    def run_entries(self) -> dict[str, Any]:
+        """The entries of `run.json` about the data and the pretrained weights."""
+        return self.components.build_run_entries()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Indices into `classes`, int64 [samples]."""
+        return self.samples.get_labels()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, sorted."""
+        return self.samples.classes
+
+    @property
+    def paths(self) -> list[str]:
+        """The path of each image, relative to the root of the data set."""
+        return [sample.path for sample in self.samples.samples]
+
+    @property
+    def splits(self) -> list[str]:
+        """The split of each image: train, val or test."""
+        return [sample.split for sample in self.samples.samples]
+
+    def to_frame(self) -> Any:
+        """Return one row per image: path, label, class, split, and its features as an array. A pandas data frame if
+        pandas is installed, otherwise a list of dicts."""
+        columns = zip(self.paths, self.labels.tolist(), self.splits, self.values, strict=True)
+        rows = [
+            {"path": path, "label": label, "class": self.classes[label], "split": split, "features": features}
+            for path, label, split, features in columns
+        ]
+        return build_data_frame(rows)
+
+    def __repr__(self) -> str:
+        shape = " x ".join(f"{size:,}" for size in self.values.shape)
+        return f"Extraction({shape} features after {self.stage}, {len(self.classes)} classes)"
+
+
+def extract_features(recipe: Recipe, stage: str | None = None, reporter: Reporter = SILENT) -> Extraction:
+    """Extract the features after `stage`, by default the last, with the feature cache unless it is off.
 
     Raises:
-        UserFault: where there is no such stage, or data, weights or hardware are not as the recipe needs them.
+        UserError: if there is no such stage, or data, weights or hardware are not as the recipe needs them.
     """
-    components = build_components(recipe)
+    components = build_components(recipe, reporter)
+    network, samples = components.model.network, components.data.samples
     depth = _resolve_depth(components, stage)
     is_cache_off = recipe.feature_cache.mode == "off"
     with tempfile.TemporaryDirectory() if is_cache_off else nullcontext() as temporary_folder:
-        cache = components.build_feature_cache(build_plain_views(components.samples))
+        cache = components.build_feature_cache(build_plain_views(samples), reporter=reporter)
         cache = replace(cache, root=Path(temporary_folder)) if temporary_folder else cache
-        cache_result = cache.get_or_compute(components.network, cache.compute_keys(components.network, [depth]))
-        values = (
-            cache_result.features.get_evaluation_features(np.arange(len(components.samples.samples)))
-            .float()
-            .cpu()
-            .numpy()
-        )
-    stage_facts, stage_name = (
-        [stage_cost.facts for stage_cost in components.stages],
-        list(components.network.stages)[depth - 1],
-    )
-    return ExtractedFeatures(
-        components.samples,
-        components.images,
-        components.network,
-        components.preprocessing,
-        stage_facts,
-        stage_name,
-        components.build_run_entries(),
-        values,
-        cache_result.seconds,
-    )
+        cache_result = cache.get_or_compute(network, cache.compute_keys(network, [depth]))
+        features = cache_result.features.get_evaluation_features(np.arange(len(samples.samples)))
+        values = features.float().cpu().numpy()
+    return Extraction(components, list(network.stages)[depth - 1], values, cache_result.seconds)
 
 
 def _resolve_depth(components: Components, stage: str | None) -> int:
-    stage_names = list(components.network.stages)
+    stage_names = list(components.model.network.stages)
     if stage is None:
         return len(stage_names)
     if stage not in stage_names:
-        nearest_stage = find_closest_name(stage, stage_names)
-        problem = Problem(
-            f"--stage {stage}",
-            f"no stage of {components.recipe.backbone.name}",
-            format_names(stage_names),
-            f"--stage {nearest_stage}" if nearest_stage else "",
-        )
-        raise UserError("no such stage.", [problem])
+        closest_stage = find_closest_name(stage, stage_names)
+        got, fix = f"no stage of {components.recipe.backbone.name}", f"--stage {closest_stage}" if closest_stage else ""
+        raise UserError("no such stage.", [Problem(f"--stage {stage}", got, format_names(stage_names), fix)])
     return stage_names.index(stage) + 1

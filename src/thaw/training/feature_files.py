@@ -11,12 +11,12 @@ import numpy as np
 from thaw.config.errors import Problem, UserError
 from thaw.features.export import Export, build_writers
 from thaw.system.files import write_atomically
-from thaw.training.extraction import ExtractedFeatures
+from thaw.training.extraction import Extraction
 from thaw.visualization.plots.embedding import compute_embedding, plot_embedding
 from thaw.visualization.plots.projector import CONFIG_FILE, build_projector_writers, select_positions
 
 
-def write_features(values: np.ndarray, extraction: ExtractedFeatures, backbone: str, file: Path) -> None:
+def write_features(values: np.ndarray, extraction: Extraction, backbone: str, file: Path) -> None:
     """Write `values` float32 [samples, ...] to `file` in the format of its suffix: .npz, .npy with .csv, or .parquet.
 
     Raises:
@@ -27,7 +27,7 @@ def write_features(values: np.ndarray, extraction: ExtractedFeatures, backbone: 
         _write(path, write)
 
 
-def write_projector(vectors: np.ndarray, extraction: ExtractedFeatures, title: str, folder: Path, seed: int) -> int:
+def write_projector(vectors: np.ndarray, extraction: Extraction, title: str, folder: Path, seed: int) -> int:
     """Write `vectors` float32 [samples, width] and thumbnails for TensorBoard's projector to `folder`. Returns how many
     images it shows: if there are too many, those that `seed` draws.
 
@@ -46,7 +46,7 @@ def write_projector(vectors: np.ndarray, extraction: ExtractedFeatures, title: s
     return len(positions)
 
 
-def save_embedding_plot(vectors: np.ndarray, extraction: ExtractedFeatures, title: str, file: Path, seed: int) -> int:
+def save_embedding_plot(vectors: np.ndarray, extraction: Extraction, title: str, file: Path, seed: int) -> int:
     """Plot `vectors` float32 [samples, width] in two dimensions, by PCA and t-SNE, as a PNG file. Returns how many
     images it shows: if there are too many, those that `seed` draws.
 

@@ -1,16 +1,25 @@
-"""The plan of a recipe for a network."""
+"""What trains in each phase: the plan of a recipe, applied to a network."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
 from thaw.config.schema import Recipe
 from thaw.models.network import HEAD, Network
-from thaw.models.parameters import count_parameters, select_parameters
-from thaw.strategy.plan import Plan, build_plan
+from thaw.models.parameters import count_parameters, get_batchnorm_layers, select_parameters
+from thaw.strategy.plan import PartPlan, PhasePlan, Plan, build_plan
 from thaw.strategy.selection import Part
 
 
 def plan_for_recipe(recipe: Recipe, network: Network) -> Plan:
-    """Raises UserFault where the strategy does not fit the network's stages or the recipe's epochs."""
+    """Build the plan of a recipe for the stages of a network.
+
+    Raises:
+        UserError: if the strategy does not fit the network's stages or the recipe's epochs.
+    """
     optimizer, scheduler = recipe.optimizer, recipe.scheduler
     schedule_epochs = max([getattr(scheduler, "warmup_epochs", 0), *getattr(scheduler, "milestones", [])])
     parts = [_build_part(network, name) for name in (*network.stages, HEAD)]
@@ -20,7 +29,67 @@ def plan_for_recipe(recipe: Recipe, network: Network) -> Plan:
 
 
 def _build_part(network: Network, name: str) -> Part:
-    num_norm_parameters, num_bias_parameters = (
-        count_parameters(select_parameters(network.get_part(name), kind)) for kind in ("norms", "biases")
+    module = network.get_part(name)
+    num_norms, num_biases = (count_parameters(select_parameters(module, kind)) for kind in ("norms", "biases"))
+    return Part(name, num_norms, num_biases)
+
+
+def collect_trainable_parameters(network: Network, plan: Plan, names: Iterable[str]) -> list[nn.Parameter]:
+    """Return the parameters of the parts `names` that train in some phase of the plan."""
+    selected_names = set(names)
+    parts = [part for phase in plan.phases for part in phase.parts if part.name in selected_names]
+    parameters = (
+        parameter for part in parts for parameter in select_trainable_parameters(network.get_part(part.name), part)
     )
-    return Part(name, num_norm_parameters, num_bias_parameters)
+    return list({id(parameter): parameter for parameter in parameters}.values())
+
+
+def collect_trainable_tensors(network: Network, plan: Plan) -> dict[str, Any]:
+    """Return parameters that train, and BatchNorm statistics that are updated, in some phase of the plan, by name."""
+    part_names = {part.name for phase in plan.phases for part in phase.parts if part.batchnorm != "eval"}
+    layers = [layer for name in part_names for layer in get_batchnorm_layers(network.get_part(name))]
+    statistics = [tensor for layer in layers for tensor in layer.buffers() if tensor.is_floating_point()]
+    parameters = collect_trainable_parameters(network, plan, [*network.stages, HEAD])
+    tensor_ids = {id(tensor) for tensor in (*parameters, *statistics)}
+    named_tensors = (*network.named_parameters(), *network.named_buffers())
+    return {name: tensor for name, tensor in named_tensors if id(tensor) in tensor_ids}
+
+
+def select_trainable_parameters(module: nn.Module, part: PartPlan) -> list[nn.Parameter]:
+    """Return the parameters of a stage or head that train as `part` says."""
+    parameters = select_parameters(module, part.parameters) if part.trainable else []
+    if part.batchnorm == "statistics":
+        batchnorm_ids = {id(parameter) for layer in get_batchnorm_layers(module) for parameter in layer.parameters()}
+        return [parameter for parameter in parameters if id(parameter) not in batchnorm_ids]
+    return parameters
+
+
+def freeze_untrained(network: Network, plan: Plan) -> None:
+    """Freeze the parameters that no phase trains: they take no part in the exchange of gradients."""
+    trained_ids = {id(parameter) for parameter in collect_trainable_parameters(network, plan, [*network.stages, HEAD])}
+    for parameter in network.parameters():
+        parameter.requires_grad_(id(parameter) in trained_ids)
+
+
+def apply_phase(network: Network, phase: PhasePlan) -> None:
+    """Freeze and unfreeze parameters and set the mode of every part for a phase."""
+    for part in phase.parts:
+        module = network.get_part(part.name)
+        module.requires_grad_(False)
+        for parameter in select_trainable_parameters(module, part):
+            parameter.requires_grad_(True)
+    set_modes(network, phase.parts)
+    network.num_frozen_stages = phase.num_frozen_stages
+
+
+def set_modes(network: Network, parts: Iterable[PartPlan]) -> None:
+    """Set training or evaluation mode.
+
+    Frozen parts run in evaluation mode, otherwise dropout would change their output, except for BatchNorm layers
+    whose statistics the phase updates.
+    """
+    for part in parts:
+        module = network.get_part(part.name)
+        module.train(part.trainable)
+        for layer in get_batchnorm_layers(module):
+            layer.train(part.batchnorm != "eval")

@@ -12,8 +12,7 @@ from thaw.models.network import HEAD, Network
 from thaw.models.parameters import count_parameters
 from thaw.strategy.plan import Plan
 from thaw.system.cache_folder import resolve_cache_dir
-from thaw.training.freezing import plan_for_recipe
-from thaw.training.optimizers import collect_trainable_parameters
+from thaw.training.freezing import collect_trainable_parameters, plan_for_recipe
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,12 @@
-"""The parts of a run, put together from its recipe: materials, plan, supply, learner."""
+"""Build what a run trains with: components, then plan, data loaders and module."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from thaw.config.errors import Problem, UserError, format_names
 from thaw.config.schema import Recipe, SourceRowsHeadConfig
@@ -20,15 +18,16 @@ from thaw.data.image_store import LazyImageStore
 from thaw.data.inspection import DatasetInspection, inspect_dataset
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples, limit_per_class
-from thaw.features.cache import FeatureCache
-from thaw.features.cache_policy import Prefix, decide_caching, describe_decisions
+from thaw.features.cache import FeatureCache, open_feature_cache
+from thaw.features.cache_key import build_feature_spec
+from thaw.features.cache_policy import CachingConditions, Prefix, decide_caching, describe_decisions
 from thaw.features.extract import ExecutionConfig
 from thaw.features.forward import get_dtype
 from thaw.features.process_group import SINGLE_PROCESS, ProcessGroup
 from thaw.features.views import Views, build_views
 from thaw.models.cost import StageCost, compute_stage_costs
 from thaw.models.factory import build_network, load_seeded_pretrained
-from thaw.models.network import HEAD, Network, pool
+from thaw.models.network import HEAD, Network, StageFacts, pool
 from thaw.models.parameters import convert_to_sync_batchnorm, count_parameters
 from thaw.models.pretrained import PretrainedModel
 from thaw.models.source_rows import describe_rows
@@ -36,156 +35,193 @@ from thaw.runs.run import Run
 from thaw.strategy.plan import Plan
 from thaw.strategy.schedule import compute_lr_factor
 from thaw.system.cache_folder import resolve_cache_dir
-from thaw.system.devices import (
-    ProcessTopology,
-    check_sync_batchnorm,
-    describe_hardware,
-    get_device,
-    resolve_accelerator,
-    resolve_memory_format,
-    resolve_precision,
-    resolve_process_topology,
-)
+from thaw.system.devices import Devices, describe_hardware, resolve_devices, resolve_memory_format
 from thaw.system.process import available_cpus, configure_process
-from thaw.training.callbacks.checkpointing import build_checkpoint_metadata
+from thaw.system.reporter import SILENT, Reporter
 from thaw.training.dataloaders import BatchSource, DataLoaders, build_dataloaders, resolve_num_workers
-from thaw.training.distributed import collectives as ranks
-from thaw.training.freezing import plan_for_recipe
-from thaw.training.module import ClassificationModule
-from thaw.training.optimizers import build_optimizer, collect_trainable_parameters
+from thaw.training.distributed.collectives import all_gather_object
+from thaw.training.freezing import collect_trainable_parameters, plan_for_recipe
+from thaw.training.module import ClassificationLoss, ClassificationModule
+from thaw.training.optimizers import Optimization
 from thaw.visualization.reports.console import print_dataset_summary, print_plan, print_problems
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What training needs. `precision` is Lightning's name of it, `layout` are the processes that train together."""
+    """Everything that training needs."""
 
-    samples: Samples
-    preprocessing: Preprocessing
-    stages: list[StageCost]
-    dataloaders: DataLoaders
-    module: ClassificationModule
+    components: Components
+    plan: Plan
     batch_source: BatchSource
-    accelerator: str
-    precision: Any
-    topology: ProcessTopology
+    loaders: DataLoaders
+    module: ClassificationModule
 
 
-def setup_training(run: Run) -> TrainingSetup:
-    """Raises UserFault where data, weights or hardware are not as the recipe needs them."""
-    recipe, components = run.recipe, build_components(run.recipe)
-    samples, network = components.samples, components.network
-    _check_dataset_unchanged(run, samples)
-    plan = plan_for_recipe(recipe, network)
-    parameter_counts = {
-        "total": count_parameters(list(network.parameters())),
-        "trainable": count_parameters(collect_trainable_parameters(network, plan, [*network.stages, HEAD])),
-    }
-    print_plan([stage_cost.facts for stage_cost in components.stages], plan, parameter_counts, recipe.strategy.l2_sp)
-    batch_source = _build_batch_source(run, components, plan)
-    cache_decisions = [decision.to_dict() for decision in batch_source.decisions.values()]
+def setup_training(run: Run, reporter: Reporter = SILENT) -> TrainingSetup:
+    """Build what the run trains with, and add it to the run's record.
+
+    Raises:
+        UserError: if data, weights or hardware are not as the recipe needs them.
+    """
+    components = build_components(run.recipe, reporter)
+    _check_dataset_unchanged(run, components.data.samples)
+    plan = plan_for_recipe(run.recipe, components.model.network)
+    parameter_counts = _count_parameters(components.model.network, plan)
+    print_plan(reporter, components.model.facts, plan, parameter_counts, run.recipe.strategy.l2_sp)
+    batch_source = _build_batch_source(components, plan, run.rank, reporter)
     run.update(
         **components.build_run_entries(),
         parameters=parameter_counts,
         plan=plan.to_dicts(),
-        features=cache_decisions,
+        features=[decision.to_dict() for decision in batch_source.decisions.values()],
         hardware=describe_hardware(),
-        processes=components.topology.to_dict(),
+        processes=components.devices.topology.to_dict(),
     )
-    dataloaders = build_dataloaders(recipe, samples, components.images, batch_source, components.is_on_gpu, run.rank)
-    _print_processes(components)
-    return TrainingSetup(
+    data, devices = components.data, components.devices
+    loaders = build_dataloaders(run.recipe, data.samples, data.images, batch_source, devices, run.rank)
+    _print_processes(components, reporter)
+    module = _build_module(components, plan, len(loaders.train))
+    return TrainingSetup(components, plan, batch_source, loaders, module)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of a run. `inspection` has the samples that can be used and the problems of the data set."""
+
+    inspection: DatasetInspection
+    images: ImageDataset
+
+    @property
+    def samples(self) -> Samples:
+        """The table of samples."""
+        return self.inspection.samples
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with the pretrained model it was built from, its preprocessing and the cost of its stages and head."""
+
+    network: Network
+    pretrained: PretrainedModel
+    preprocessing: Preprocessing
+    stages: list[StageCost]
+
+    @property
+    def facts(self) -> list[StageFacts]:
+        """Name, output shape and parameters of each stage and the head."""
+        return [stage.facts for stage in self.stages]
+
+
+@dataclass(frozen=True)
+class Components:
+    """What training, probing and feature extraction are built from."""
+
+    recipe: Recipe
+    data: Data
+    model: Model
+    devices: Devices
+
+    def build_run_entries(self) -> dict[str, Any]:
+        """Build the entries of `run.json` about the data and the pretrained weights."""
+        samples, inspection = self.data.samples, self.data.inspection
+        data = {
+            "fingerprint": samples.fingerprint,
+            "classes": len(samples.classes),
+            "images": samples.count_per_split(),
+            "passed_over": len(samples.ignored_files),
+            "skipped": inspection.skipped,
+            "problems": [problem.to_dict() for problem in inspection.problems],
+        }
+        return {"data": data, "source": self.model.pretrained.weights_info}
+
+    def compute_prefixes(self) -> list[Prefix]:
+        """Compute the feature size and the cost of the first 1, 2, ... stages."""
+        bytes_per_value = torch.finfo(get_dtype(self.devices.precision)).bits // 8
+        multiply_adds, prefixes = 0, list[Prefix]()
+        for depth, stage in enumerate(self.model.stages[:-1], 1):
+            multiply_adds += stage.multiply_adds
+            output = torch.zeros(1, *stage.facts.shape)
+            num_values = (pool(output) if depth == len(self.model.network.stages) else output).numel()
+            prefixes.append(Prefix(depth, stage.facts.name, num_values * bytes_per_value, multiply_adds))
+        return prefixes
+
+    def build_views(self) -> Views:
+        """Build the views of each image that the feature cache holds."""
+        recipe, images = self.recipe, self.data.images
+        return build_views(self.data.samples, images.augmentation, recipe.seed, recipe.feature_cache.views)
+
+    def build_feature_cache(
+        self, views: Views, process_group: ProcessGroup = SINGLE_PROCESS, reporter: Reporter = SILENT
+    ) -> FeatureCache:
+        """Build the cache of features of `views`, which the processes of `process_group` compute together."""
+        recipe, devices = self.recipe, self.devices
+        spec = build_feature_spec(recipe.backbone, self.model.preprocessing, str(devices.precision), views)
+        num_workers = resolve_num_workers(recipe.trainer, devices.is_on_gpu)
+        execution = ExecutionConfig(devices.get_device(process_group.rank), num_workers)
+        bytes_per_image = {prefix.depth: prefix.bytes_per_image for prefix in self.compute_prefixes()}
+        return open_feature_cache(recipe, spec, self.data.images, execution, bytes_per_image, process_group, reporter)
+
+
+def build_components(recipe: Recipe, reporter: Reporter = SILENT) -> Components:
+    """Configure the process, load the data set and build the network.
+
+    Raises:
+        UserError: if data, weights or hardware are not as the recipe needs them.
+    """
+    devices = resolve_devices(recipe.trainer)
+    threads = recipe.trainer.threads or max(1, available_cpus() // devices.topology.devices)
+    configure_process(recipe.seed, recipe.trainer.deterministic, threads)
+    cache_dir, dataset = resolve_cache_dir(recipe.data.cache_dir), recipe.dataset
+    all_samples = load_samples(recipe)
+    is_random = recipe.strategy.init == "random"
+    pretrained = load_seeded_pretrained(
+        recipe.backbone, is_random, recipe.seed, cache_dir, recipe.data.mirror, dataset.image_size
+    )
+    preprocessing = pretrained.preprocessing.with_size(dataset.image_size, dataset.crop)
+    data = _build_data(recipe, all_samples, preprocessing, reporter)
+    model = _build_model(recipe, pretrained, preprocessing, data.samples.classes, reporter)
+    if recipe.trainer.sync_batchnorm and devices.topology.world_size > 1:
+        convert_to_sync_batchnorm(model.network)
+    return Components(recipe, data, model, devices)
+
+
+def _build_data(recipe: Recipe, samples: Samples, preprocessing: Preprocessing, reporter: Reporter) -> Data:
+    settings = recipe.data
+    inspection = inspect_dataset(
         samples,
-        components.preprocessing,
-        components.stages,
-        dataloaders,
-        _build_module(components, plan, dataloaders, batch_source),
-        batch_source,
-        components.accelerator,
-        components.precision,
-        components.topology,
+        preprocessing,
+        resolve_cache_dir(settings.cache_dir),
+        settings.broken == "skip",
+        settings.near_duplicates,
+        settings.store_gib * 2**30,
     )
+    if settings.train_per_class:
+        samples = limit_per_class(inspection.samples, settings.train_per_class, recipe.seed)
+        inspection = replace(inspection, samples=samples)
+    print_dataset_summary(reporter, recipe.dataset.name, inspection.samples, inspection.skipped)
+    print_problems(reporter, inspection.problems)
+    if isinstance(inspection.store, LazyImageStore):
+        reporter.write("images are decoded anew in every epoch: a store of them would be larger than data.store_gib")
+    reporter.write()
+    labels, augmentation = inspection.samples.get_labels(), build_augmentation(recipe.augment)
+    images = ImageDataset(inspection.store, labels, preprocessing.size, augmentation, recipe.seed)
+    return Data(inspection, images)
 
 
-def _print_processes(components: Components) -> None:
-    trainer, topology = components.recipe.trainer, components.topology
-    if topology.world_size == 1:
-        if trainer.parallel != "auto":
-            print(f"one process: trainer.parallel={trainer.parallel} has nothing to share out\n")
-        return
-    location = "this machine" if topology.nodes == 1 else f"{topology.nodes} nodes, {topology.devices} on each"
-    global_batch_size, parallelism = (
-        trainer.batch_size * topology.world_size,
-        "FSDP" if trainer.parallel == "fsdp" else "DDP",
-    )
-    batch_description = f"batches of {topology.world_size} x {trainer.batch_size} = {global_batch_size} images"
-    print(
-        f"{topology.world_size} processes on {location}, {parallelism}: {batch_description} at the learning rate of the recipe\n"
-    )
-
-
-def _build_batch_source(run: Run, components: Components, plan: Plan) -> BatchSource:
-    recipe, views, prefixes = run.recipe, components.build_views(), components.compute_prefixes()
-    has_averaging, augmentation = recipe.trainer.averaging is not None, components.images.augmentation
-    blocker = "trainer.parallel=fsdp has the stages in pieces" if is_fsdp(components) else ""
-    cache_decisions = decide_caching(
-        plan, prefixes, recipe.feature_cache, augmentation, views.num_rows, has_averaging, blocker
-    )
-    print(
-        "\n".join(
-            describe_decisions(cache_decisions, prefixes, views.num_rows, augmentation, recipe.feature_cache.views)
-        )
-        + "\n"
-    )
-    return BatchSource(
-        components.network,
-        plan,
-        cache_decisions,
-        components.build_feature_cache(views, components.build_process_group(run.rank)),
-        recipe.feature_cache.mode == "require",
-    )
-
-
-def _build_module(
-    components: Components, plan: Plan, dataloaders: DataLoaders, batch_source: BatchSource
-) -> ClassificationModule:
-    recipe, network = components.recipe, components.network
-    steps_per_epoch = -(-len(dataloaders.train) // recipe.trainer.accumulate_grad_batches)
-    # A fused step hides the gradients that clipping would have to unscale, and not each can step on pieces of weights.
-    fused = components.precision != "16-mixed" and not is_fsdp(components)
-    stage_facts, cached_depths = (
-        [stage_cost.facts for stage_cost in components.stages],
-        [decision.depth for decision in batch_source.decisions.values()],
-    )
-    return ClassificationModule(
-        network,
-        plan,
-        components.preprocessing,
-        partial(build_optimizer, recipe.optimizer, fused=fused),
-        lambda step, epochs, losses: compute_lr_factor(recipe.scheduler, step, steps_per_epoch, epochs, losses),
-        steps_per_epoch,
-        seed=recipe.seed,
-        label_smoothing=recipe.trainer.label_smoothing,
-        decay_norms_and_biases=recipe.optimizer.decay_norms_and_biases,
-        memory_format=resolve_memory_format(recipe.backbone, components.accelerator),
-        metadata=build_checkpoint_metadata(
-            recipe.to_dict(), components.samples.classes, components.preprocessing, stage_facts, cached_depths
-        ),
-        l2_sp=recipe.strategy.l2_sp,
-        class_weights=_compute_class_weights(recipe, components.samples),
-        is_fsdp=is_fsdp(components),
-    )
-
-
-def is_fsdp(components: Components) -> bool:
-    """Whether each process holds a piece of every weight."""
-    return components.recipe.trainer.parallel == "fsdp" and components.topology.world_size > 1
-
-
-def _compute_class_weights(recipe: Recipe, samples: Samples) -> Tensor | None:
-    if recipe.trainer.class_balance != "weights":
-        return None
-    return torch.from_numpy(class_weights(samples.get_labels()[samples.get_positions("train")], len(samples.classes)))
+def _build_model(
+    recipe: Recipe,
+    pretrained: PretrainedModel,
+    preprocessing: Preprocessing,
+    classes: tuple[str, ...],
+    reporter: Reporter,
+) -> Model:
+    network = build_network(pretrained, recipe.head, classes, preprocessing)
+    if isinstance(recipe.head, SourceRowsHeadConfig):
+        reporter.write(describe_rows(recipe.head, classes, pretrained.classes))
+    if network.unused_parameters:
+        names = format_names(network.unused_parameters, 4)
+        reporter.write(f"parameters of the pretrained model that the network does not use: {names}")
+    return Model(network, pretrained, preprocessing, compute_stage_costs(network, preprocessing.size))
 
 
 def _check_dataset_unchanged(run: Run, samples: Samples) -> None:
@@ -196,118 +232,63 @@ def _check_dataset_unchanged(run: Run, samples: Samples) -> None:
         raise UserError("the data set is not the one that this run began with.", [problem])
 
 
-@dataclass(frozen=True)
-class Components:
-    """`data` are the images that can be used, `stages` what they cost; `precision` is Lightning's name of it, `layout`
-    are the processes that train together."""
-
-    recipe: Recipe
-    data: DatasetInspection
-    pretrained: PretrainedModel
-    preprocessing: Preprocessing
-    network: Network
-    stages: list[StageCost]
-    images: ImageDataset
-    accelerator: str
-    precision: Any
-    topology: ProcessTopology
-
-    @property
-    def samples(self) -> Samples:
-        return self.data.samples
-
-    def build_run_entries(self) -> dict[str, Any]:
-        """What `run.json` says of the data and the source weights."""
-        samples = self.samples
-        data = {
-            "fingerprint": samples.fingerprint,
-            "classes": len(samples.classes),
-            "images": samples.count_per_split(),
-            "passed_over": len(samples.ignored_files),
-            "skipped": self.data.skipped,
-            "problems": [problem.to_dict() for problem in self.data.problems],
-        }
-        return {"data": data, "source": self.pretrained.weights_info}
-
-    def compute_prefixes(self) -> list[Prefix]:
-        """Of every depth from 1 to all stages."""
-        bytes_per_value, multiply_adds, prefixes = torch.finfo(get_dtype(self.precision)).bits // 8, 0, []
-        for depth, stage_cost in enumerate(self.stages[:-1], 1):
-            multiply_adds += stage_cost.multiply_adds
-            output = torch.zeros(1, *stage_cost.facts.shape)
-            num_values = (pool(output) if depth == len(self.network.stages) else output).numel()
-            prefixes.append(Prefix(depth, stage_cost.facts.name, num_values * bytes_per_value, multiply_adds))
-        return prefixes
-
-    def build_views(self) -> Views:
-        return build_views(self.samples, self.images.augmentation, self.recipe.seed, self.recipe.feature_cache.views)
-
-    def build_feature_cache(self, views: Views, process_group: ProcessGroup = SINGLE_PROCESS) -> FeatureCache:
-        recipe, backbone = self.recipe, self.recipe.backbone
-        device = get_device(self.accelerator, process_group.rank % self.topology.devices)
-        return FeatureCache(
-            resolve_cache_dir(recipe.data.cache_dir),
-            recipe.feature_cache.gib * 2**30,
-            self.images,
-            views,
-            self.preprocessing,
-            f"{backbone.library} {version(backbone.library)} {backbone.name}",
-            ExecutionConfig(device, str(self.precision), resolve_num_workers(recipe.trainer, self.is_on_gpu)),
-            {prefix.depth: prefix.bytes_per_image for prefix in self.compute_prefixes()},
-            {"dataset": recipe.dataset.name, "backbone": backbone.name},
-            process_group,
-        )
-
-    def build_process_group(self, rank: int) -> ProcessGroup:
-        """All processes of the run, of which this one is number `rank`."""
-        return ProcessGroup(rank, self.topology.world_size, ranks.all_gather_object)
-
-    @property
-    def is_on_gpu(self) -> bool:
-        return self.accelerator == "gpu"
+def _count_parameters(network: Network, plan: Plan) -> dict[str, int]:
+    trainable_parameters = collect_trainable_parameters(network, plan, [*network.stages, HEAD])
+    return {
+        "total": count_parameters(list(network.parameters())),
+        "trainable": count_parameters(trainable_parameters),
+    }
 
 
-def build_components(recipe: Recipe) -> Components:
-    """Raises UserFault where data, weights or hardware are not as the recipe needs them."""
-    topology = resolve_process_topology(recipe.trainer)
-    threads = recipe.trainer.threads or max(1, available_cpus() // topology.devices)
-    configure_process(recipe.seed, recipe.trainer.deterministic, threads)
-    cache_dir, accelerator = resolve_cache_dir(recipe.data.cache_dir), resolve_accelerator(recipe.trainer)
-    check_sync_batchnorm(recipe.trainer, accelerator)
-    precision = resolve_precision(recipe.trainer, accelerator)
+def _build_batch_source(components: Components, plan: Plan, rank: int, reporter: Reporter) -> BatchSource:
+    recipe, views, prefixes = components.recipe, components.build_views(), components.compute_prefixes()
+    augmentation, has_averaging = components.data.images.augmentation, recipe.trainer.averaging is not None
+    blocker = "trainer.parallel=fsdp shards the stages" if components.devices.is_fsdp else ""
+    conditions = CachingConditions(recipe.feature_cache, augmentation, views.num_rows, has_averaging, blocker)
+    decisions = decide_caching(plan, prefixes, conditions)
+    reporter.write("\n".join(describe_decisions(decisions, prefixes, conditions)) + "\n")
+    process_group = ProcessGroup(rank, components.devices.topology.world_size, all_gather_object)
+    cache = components.build_feature_cache(views, process_group, reporter)
+    is_required = recipe.feature_cache.mode == "require"
+    return BatchSource(components.model.network, plan, decisions, cache, is_required, reporter)
 
-    all_samples = load_samples(recipe.dataset, recipe.seed, cache_dir, recipe.data.mirror)
-    image_size, is_random = recipe.dataset.image_size, recipe.strategy.init == "random"
-    pretrained = load_seeded_pretrained(
-        recipe.backbone, is_random, recipe.seed, cache_dir, recipe.data.mirror, image_size
-    )
-    preprocessing = pretrained.preprocessing.with_size(image_size, recipe.dataset.crop)
-    skip_broken, max_store_bytes = recipe.data.broken == "skip", recipe.data.store_gib * 2**30
-    data = inspect_dataset(
-        all_samples, preprocessing, cache_dir, skip_broken, recipe.data.near_duplicates, max_store_bytes
-    )
-    if recipe.data.train_per_class:
-        data = replace(data, samples=limit_per_class(data.samples, recipe.data.train_per_class, recipe.seed))
-    _print_dataset(recipe.dataset.name, data)
 
-    network = build_network(pretrained, recipe.head, data.samples.classes, preprocessing)
-    if recipe.trainer.sync_batchnorm and topology.world_size > 1:
-        convert_to_sync_batchnorm(network)
-    if isinstance(recipe.head, SourceRowsHeadConfig):
-        print(describe_rows(recipe.head, data.samples.classes, pretrained.classes))
-    if network.unused_parameters:
-        print(f"of the source this network does not use {format_names(network.unused_parameters, 4)}")
-    stages = compute_stage_costs(network, preprocessing.size)
-    augmentation = build_augmentation(recipe.augment)
-    images = ImageDataset(data.store, data.samples.get_labels(), preprocessing.size, augmentation, recipe.seed)
-    return Components(
-        recipe, data, pretrained, preprocessing, network, stages, images, accelerator, precision, topology
+def _print_processes(components: Components, reporter: Reporter) -> None:
+    trainer, topology = components.recipe.trainer, components.devices.topology
+    if topology.world_size == 1:
+        if trainer.parallel != "auto":
+            reporter.write(f"one process: trainer.parallel={trainer.parallel} has no effect\n")
+        return
+    location = "this machine" if topology.nodes == 1 else f"{topology.nodes} nodes, {topology.devices} on each"
+    parallelism = "FSDP" if trainer.parallel == "fsdp" else "DDP"
+    global_batch_size = trainer.batch_size * topology.world_size
+    batches = f"batches of {topology.world_size} x {trainer.batch_size} = {global_batch_size} images"
+    processes = f"{topology.world_size} processes on {location}, {parallelism}"
+    reporter.write(f"{processes}: {batches} at the learning rate of the recipe\n")
+
+
+def _build_module(components: Components, plan: Plan, batches_per_epoch: int) -> ClassificationModule:
+    recipe, model, devices = components.recipe, components.model, components.devices
+    steps_per_epoch = -(-batches_per_epoch // recipe.trainer.accumulate_grad_batches)
+    # A fused step hides the gradients that clipping would have to unscale, and not every fused step supports shards.
+    is_fused = devices.precision != "16-mixed" and not devices.is_fsdp
+
+    def schedule(step: int, epochs: int, val_losses: Sequence[float]) -> float:
+        return compute_lr_factor(recipe.scheduler, step, steps_per_epoch, epochs, val_losses)
+
+    return ClassificationModule(
+        model.network,
+        model.preprocessing,
+        resolve_memory_format(recipe.backbone, devices.accelerator),
+        plan,
+        Optimization(recipe.optimizer, schedule, steps_per_epoch, is_fused),
+        _build_criterion(recipe, components.data.samples),
     )
 
 
-def _print_dataset(dataset_name: str, data: DatasetInspection) -> None:
-    print_dataset_summary(dataset_name, data.samples, data.skipped)
-    print_problems(data.problems)
-    if isinstance(data.store, LazyImageStore):
-        print("images are decoded anew in every epoch: a store of them would be larger than data.store_gib")
-    print()
+def _build_criterion(recipe: Recipe, samples: Samples) -> ClassificationLoss:
+    weights = None
+    if recipe.trainer.class_balance == "weights":
+        train_labels = samples.get_labels()[samples.get_positions("train")]
+        weights = torch.from_numpy(class_weights(train_labels, len(samples.classes)))
+    return ClassificationLoss(recipe.trainer.label_smoothing, weights)

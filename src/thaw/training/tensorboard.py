@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a whole run: charts in which runs overlay, HPARAMS, and what the test images tell."""
+"""Log a run to TensorBoard: custom charts, examples of the data set, test results and hyperparameters."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from thaw.config.schema import Recipe
-from thaw.data.batches import ImageDataset
 from thaw.data.samples import Samples
 from thaw.runs.run import Run
+from thaw.training.setup import Data
 from thaw.visualization.plots.dataset import plot_class_counts
 from thaw.visualization.plots.encode import encode_jpeg, encode_png
 from thaw.visualization.plots.example_images import evaluation_pixels, select_class_examples, training_pixels
 
+MAX_IMAGES_SHOWN, MAX_SIDE = 16, 128  # images of the data set, pixels per side
 MAX_CURVES = 20  # classes with a precision-recall curve
-TEST_PLOT_FILES = ("confusion_matrix.png", "worst.jpg")  # of plots/
-# Five, since the HPARAMS tab shows the first five metrics by name without being asked; final/ comes before all others.
+TEST_PLOT_FILES = ("confusion_matrix.png", "worst.jpg")  # in plots/
+# Five, since the HPARAMS tab shows the first five metrics by name by default; final/ comes before all others.
 HPARAM_METRICS = (
     ("test", "accuracy"),
     ("test", "loss"),
@@ -32,7 +33,7 @@ HPARAM_METRICS = (
     ("val", "accuracy"),
     ("val", "loss"),
 )
-# Tags are regular expressions; every run that has them is a line. Equal layouts of many runs are shown once.
+# Tags are regular expressions; each run that has them is a line. Equal layouts of many runs are shown once.
 CHARTS = {
     "strategies": {
         "validation accuracy": ["Multiline", ["val/accuracy"]],
@@ -53,15 +54,15 @@ CHARTS = {
 
 
 def log_charts(trainer: pl.Trainer) -> None:
-    """The CUSTOM SCALARS tab: the same charts in every run, so that scratch, fixed and fine-tune share them."""
-    assert trainer.logger is not None
-    writer: Any = trainer.logger.experiment  # type: ignore[attr-defined]
-    writer.add_custom_scalars(CHARTS)
+    """Log the CUSTOM SCALARS tab: every run has the same charts, so runs share them."""
+    _get_writer(trainer).add_custom_scalars(CHARTS)
 
 
 def log_results(run: Run, samples: Samples, predictions: tuple[Tensor, Tensor], metrics: dict[str, Any]) -> None:
-    """Of the test images, whose logits [n, classes] and positions [n] are `predicted`: `test/confusion_matrix` and
-    `test/worst`, as they lie in plots/, and precision-recall curves; of the run the tab HPARAMS."""
+    """Log the results on the test images and the HPARAMS tab. `predictions` are logits [n, classes] and positions [n].
+
+    The results are the images `test/confusion_matrix` and `test/worst` from plots/, and precision-recall curves.
+    """
     logits, positions = predictions
     probabilities, labels = logits.softmax(1).numpy(), samples.get_labels()[positions.numpy()]
     with SummaryWriter(run.tensorboard_directory) as writer:
@@ -73,15 +74,19 @@ def log_results(run: Run, samples: Samples, predictions: tuple[Tensor, Tensor], 
 
 
 def find_rarest_classes(labels: np.ndarray, max_classes: int) -> list[int]:
-    """All that occur, ascending, or the `most` that do least often: the same in all runs of a data set, so that their
-    curves overlay, unlike those that a network is worst at."""
+    """Return at most `max_classes` classes that occur in `labels`, the rarest, in ascending order.
+
+    They are the same in all runs of a data set, so their curves overlay; the classes with the worst results are not.
+    """
     class_indices, counts = np.unique(labels, return_counts=True)
     return sorted(class_indices[np.argsort(counts, kind="stable")][:max_classes].tolist())
 
 
 def add_encoded_image(writer: SummaryWriter, tag: str, encoded_image: bytes) -> None:
-    """Of a PNG or JPEG file. The writer's own `add_image` makes PNGs of photographs, 0.1 s each, and its checksum is
-    Python code, 0.2 s a megabyte."""
+    """Add the bytes of a PNG or JPEG file.
+
+    The writer's own `add_image` encodes photographs as PNG, 0.1 s each, and its checksum in Python takes 0.2 s per MB.
+    """
     with Image.open(io.BytesIO(encoded_image)) as image:
         (width, height), channels = image.size, len(image.getbands())
     image_proto = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=encoded_image)
@@ -90,21 +95,27 @@ def add_encoded_image(writer: SummaryWriter, tag: str, encoded_image: bytes) -> 
 
 
 def _log_hyperparameters(writer: SummaryWriter, recipe: Recipe, metrics: dict[str, Any]) -> None:
-    """Without torch's summary of an experiment, of which TensorBoard would take the first run's for all: so it looks at
-    all runs itself, puts the keys that differ first and the final metrics before the other scalars."""
-    final_metrics = {
-        f"final/{split}_{name}": metrics[split][name] for split, name in HPARAM_METRICS if split in metrics
-    }
-    for tag, value in final_metrics.items():
-        writer.add_scalar(tag, value, 0)
-    _, session_start, session_end = hparams(collect_hyperparameters(recipe), final_metrics)  # type: ignore[no-untyped-call]
+    """Log the hyperparameters and the final metrics.
+
+    torch's summary of the experiment is left out: TensorBoard would use the first run's for all runs. Without it
+    TensorBoard reads all runs, lists the keys that differ first and the final metrics before the other scalars.
+    """
+    metric_names = [(split, name) for split, name in HPARAM_METRICS if split in metrics]
+    final_metrics = {f"final/{split}_{name}": metrics[split][name] for split, name in metric_names}
+    for tag, metric in final_metrics.items():
+        writer.add_scalar(tag, metric, 0)
+    hyperparameters = collect_hyperparameters(recipe)
+    _, session_start, session_end = hparams(hyperparameters, final_metrics)  # type: ignore[no-untyped-call]
     for summary in (session_start, session_end):
         writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
 
 
 def collect_hyperparameters(recipe: Recipe) -> dict[str, Any]:
-    """`group.key` -> a scalar, or text of what lies deeper. TensorBoard holds a key to differ where two runs have it
-    with different values; at this depth all recipes of a kind have the same keys. Where a run writes itself is none."""
+    """Return the recipe as `group.key` -> scalar; values that are nested deeper become text.
+
+    TensorBoard counts a key as differing if two runs have it with different values; at this depth all recipes of a kind
+    have the same keys. The paths of a run are not hyperparameters.
+    """
     non_defaults = recipe.model_dump(mode="json", exclude_defaults=True)
     scalars: dict[str, Any] = {}
     for group, value in recipe.to_dict().items():
@@ -126,40 +137,37 @@ def _to_scalar(value: Any) -> bool | int | float | str:
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
-MAX_IMAGES_SHOWN = 16
-MAX_SIDE = 128  # pixels, a picture's side
+def log_dataset(trainer: pl.Trainer, data: Data) -> None:
+    """Log the images `data/class_counts`, `data/samples` and, if training augments, `data/augmented`.
 
-
-def log_dataset(trainer: pl.Trainer, samples: Samples, images: ImageDataset) -> None:
-    """Images `data/class_counts`, `data/samples` and, where training augments, `data/augmented`: the same samples in
-    its first epoch. Takes less than a second, whatever the size of the data set."""
-    assert trainer.logger is not None
-    writer: Any = trainer.logger.experiment  # type: ignore[attr-defined]
+    The last two show the same samples, `data/augmented` those of the first epoch. Takes less than a second for a data
+    set of any size.
+    """
+    samples, images, writer = data.samples, data.images, _get_writer(trainer)
     add_encoded_image(writer, "data/class_counts", encode_png(plot_class_counts(samples), dpi=100))
     num_per_class = max(1, MAX_IMAGES_SHOWN // len(samples.classes))
     positions_by_class = select_class_examples(samples, num_per_class, MAX_IMAGES_SHOWN).values()
-    sample_positions = [position for class_positions in positions_by_class for position in class_positions][
-        :MAX_IMAGES_SHOWN
-    ]
-    add_encoded_image(
-        writer, "data/samples", encode_jpeg(tile_images(downscale_images(evaluation_pixels(images, sample_positions))))
-    )
+    positions = [position for class_positions in positions_by_class for position in class_positions]
+    pixels = {"data/samples": evaluation_pixels(images, positions[:MAX_IMAGES_SHOWN])}
     if not images.augmentation.is_empty:
-        add_encoded_image(
-            writer,
-            "data/augmented",
-            encode_jpeg(tile_images(downscale_images(training_pixels(images, 0, sample_positions)))),
-        )
+        pixels["data/augmented"] = training_pixels(images, 0, positions[:MAX_IMAGES_SHOWN])
+    for tag, tag_pixels in pixels.items():
+        add_encoded_image(writer, tag, encode_jpeg(tile_images(downscale_images(tag_pixels))))
+
+
+def _get_writer(trainer: pl.Trainer) -> Any:
+    assert trainer.logger is not None
+    return trainer.logger.experiment  # type: ignore[attr-defined]
 
 
 def downscale_images(images: np.ndarray) -> np.ndarray:
-    """uint8 [n, side, side, 3] of uint8 [n, size, size, 3], `side` at most LARGEST."""
+    """Downscale uint8 [n, size, size, 3] to at most MAX_SIDE pixels per side."""
     side = min(MAX_SIDE, images.shape[1])
     return np.stack([np.asarray(Image.fromarray(image).resize((side, side))) for image in images])
 
 
 def tile_images(images: np.ndarray, columns: int = 4, gap: int = 2) -> np.ndarray:
-    """uint8 [height, width, 3] of uint8 [n, height, width, 3]: side by side on white, `gap` pixels apart."""
+    """Tile uint8 [n, height, width, 3] in rows on white, `gap` pixels apart. Returns uint8 [height, width, 3]."""
     height, width = (side + gap for side in images[0].shape[:2])
     rows, columns = -(-len(images) // columns), min(columns, len(images))
     grid = np.full((rows * height - gap, columns * width - gap, 3), 255, dtype=np.uint8)

@@ -1,14 +1,15 @@
-"""A run, from start to end."""
+"""Train a run: components, plan, data loaders, module; then fit, evaluate and record."""
 
 from __future__ import annotations
 
 import errno
 import logging
-import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -20,13 +21,16 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from thaw.config.errors import Problem, UserError
 from thaw.runs.run import Run, TrialPruned
 from thaw.runs.search import is_trial
-from thaw.system.devices import resolve_devices
-from thaw.training.callbacks.checkpointing import AtomicCheckpointIO, CheckpointCallback
+from thaw.system.devices import get_lightning_devices
+from thaw.system.reporter import SILENT, Reporter
+from thaw.training.callbacks.checkpointing import AtomicCheckpointIO, CheckpointCallback, build_checkpoint_metadata
+from thaw.training.callbacks.finite_loss import FiniteLossCallback, NonFiniteLossError
 from thaw.training.callbacks.gradient_norms import GradientNormCallback
 from thaw.training.callbacks.history import HistoryCallback
 from thaw.training.callbacks.pruning import PruningCallback
+from thaw.training.callbacks.synchronization import SynchronizationCallback
 from thaw.training.callbacks.weight_averaging import build_weight_averaging
-from thaw.training.dataloaders import PhasePreparation
+from thaw.training.dataloaders import EpochPreparation
 from thaw.training.distributed.collectives import raise_on_all_ranks, select_backend
 from thaw.training.distributed.fsdp import FSDP2Strategy
 from thaw.training.distributed.rendezvous import TIMEOUT
@@ -38,142 +42,187 @@ from thaw.training.evaluation import (
     save_plots,
     write_report,
 )
-from thaw.training.module import NonFiniteLossError
+from thaw.training.l2_sp import build_l2_sp_regularizer
 from thaw.training.setup import TrainingSetup, setup_training
 from thaw.training.tensorboard import log_charts, log_dataset, log_results
 from thaw.visualization.reports.console import print_summary
 
 
-def train(run: Run) -> None:
-    """Fetch, index and split, build, plan, train, record. A resumed run goes the same way from its last checkpoint."""
+def train(run: Run, reporter: Reporter = SILENT) -> None:
+    """Train a run and write everything into its directory. A resumed run continues from its last checkpoint.
+
+    Raises:
+        UserError: if data, weights or hardware are not as the recipe needs them, or the loss is not finite.
+        TrialPruned: if the run is a trial of a search that prunes it.
+    """
     start_time = time.perf_counter()
     silence_lightning()
-    setup = raise_on_all_ranks(partial(setup_training, run))
-    trainer = build_trainer(run, setup)
-    if run.rank == 0 and not run.last_checkpoint.is_file():  # a resumed run has shown them
-        log_dataset(trainer, setup.samples, setup.dataloaders.images)
+    setup = raise_on_all_ranks(partial(setup_training, run, reporter))
+    trainer = build_trainer(run, setup, reporter)
+    if run.rank == 0 and not run.last_checkpoint.is_file():  # a resumed run has logged them
+        log_dataset(trainer, setup.components.data)
         log_charts(trainer)
     _fit(trainer, setup, run)
-    predictions = predict_splits(trainer, setup.module, setup.dataloaders, setup.batch_source, run.best_checkpoint)
+    predictions = predict_splits(trainer, setup, run.best_checkpoint)
     if run.rank == 0:
-        _write_results(trainer, setup, run, predictions, start_time)
+        _write_results(run, setup, predictions, start_time, reporter)
 
 
-def build_trainer(run: Run, setup: TrainingSetup, callbacks: Sequence[Callback] = ()) -> pl.Trainer:
-    """A Trainer that writes into the run directory; `callbacks` are heard before its own."""
-    settings, has_progress_bar = run.recipe.trainer, sys.stderr.isatty() and run.rank == 0
+def build_trainer(
+    run: Run, setup: TrainingSetup, reporter: Reporter = SILENT, callbacks: Sequence[Callback] = ()
+) -> pl.Trainer:
+    """Build a Trainer that writes into the run directory. `callbacks` come before its own."""
+    settings, devices = run.recipe.trainer, setup.components.devices
+    shows_progress = reporter.shows_progress and run.rank == 0
+    progress_bars = [TQDMProgressBar(leave=False)] if shows_progress else []
     return pl.Trainer(
-        accelerator=setup.accelerator,
-        devices=resolve_devices(setup.accelerator, setup.topology.devices),
-        num_nodes=setup.topology.nodes,
+        accelerator=devices.accelerator,
+        devices=get_lightning_devices(devices.accelerator, devices.topology.devices),
+        num_nodes=devices.topology.nodes,
         strategy=_build_strategy(setup),
-        precision=setup.precision,
+        precision=devices.precision,
         max_epochs=settings.epochs,
         accumulate_grad_batches=settings.accumulate_grad_batches,
         gradient_clip_val=settings.gradient_clip_val,
-        callbacks=[
-            *callbacks,
-            *_build_callbacks(run, setup),
-            *([TQDMProgressBar(leave=False)] if has_progress_bar else []),
-        ],
-        enable_progress_bar=has_progress_bar,
+        callbacks=[*callbacks, *_build_callbacks(run, setup, reporter), *progress_bars],
+        enable_progress_bar=shows_progress,
         logger=TensorBoardLogger(run.directory, name="", version="tensorboard"),
         plugins=[AtomicCheckpointIO()],
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        inference_mode=not setup.module.is_fsdp,  # what it puts together in evaluation, training is to use again
+        inference_mode=not devices.is_fsdp,  # weights that are gathered in inference mode cannot be trained afterwards
         default_root_dir=run.directory,
     )
 
 
 def _build_strategy(setup: TrainingSetup) -> Strategy | str:
-    """How several processes exchange gradients. `find_unused_parameters`: later phases train other parts, and one that
-    is frozen in this phase has no gradient to wait for. BatchNorm's statistics are averaged once an epoch."""
-    if setup.topology.world_size == 1:
+    """Build the strategy by which several processes exchange gradients.
+
+    `find_unused_parameters`: later phases train other parts, and DDP must not wait for the gradients of parts that are
+    frozen in this phase. BatchNorm's statistics are averaged once per epoch, by a callback.
+    """
+    devices = setup.components.devices
+    if devices.topology.world_size == 1:
         return "auto"
-    if setup.module.is_fsdp:
-        return FSDP2Strategy(setup.topology.world_size, select_backend(setup.accelerator))
+    backend = select_backend(devices.accelerator)
+    if devices.is_fsdp:
+        return FSDP2Strategy(devices.topology.world_size, backend)
     return DDPStrategy(
         cluster_environment=LightningEnvironment(),
-        process_group_backend=select_backend(setup.accelerator),
+        process_group_backend=backend,
         timeout=TIMEOUT,
-        find_unused_parameters=len(setup.module.plan.phases) > 1,
+        find_unused_parameters=len(setup.plan.phases) > 1,
         broadcast_buffers=False,
     )
 
 
-def _build_callbacks(run: Run, setup: TrainingSetup) -> list[Callback]:
-    early_stopping = run.recipe.trainer.early_stopping
-    settings_needing_val = ["trainer.early_stopping"] if early_stopping else []
-    settings_needing_val += ["scheduler"] if run.recipe.scheduler.name == "plateau" else []
-    settings_needing_val += ["sweep=search"] if is_trial(run.directory) else []
-    if settings_needing_val and setup.dataloaders.val is None:
-        fix = "dataset.fractions.val=0.15, or trainer.early_stopping=null, another scheduler and no search"
-        raise UserError(
-            "nothing to watch.", [Problem(setting, "no validation images", fix=fix) for setting in settings_needing_val]
-        )
-    early_stopping_callbacks = (
-        [EarlyStopping("val/accuracy", mode="max", patience=early_stopping.patience)] if early_stopping else []
-    )
-    averaging = build_weight_averaging(run.recipe.trainer)
-    averaging_callbacks = [averaging] if averaging else []
-    history = HistoryCallback(run)
-    pruning_callbacks = [PruningCallback(run.directory)] if is_trial(run.directory) else []  # by the history's last row
-    return [
-        *averaging_callbacks,
-        PhasePreparation(setup.batch_source),
-        history,
+def _build_callbacks(run: Run, setup: TrainingSetup, reporter: Reporter) -> list[Callback]:
+    """Build the callbacks in the order in which Lightning calls them.
+
+    - Weight averaging is first: when an epoch starts, it puts the trained weights into the network, from which
+      EpochPreparation may compute features.
+    - EpochPreparation seeds the epoch after everything that could draw random numbers.
+    - Gradient norms are measured before L2-SP adds its gradients.
+    - The history has its row before pruning reads it, and before a loss that is not finite ends the run.
+    - Lightning calls early stopping and checkpoints last, after the module's own hooks.
+    """
+    is_search_trial, settings = is_trial(run.directory), run.recipe.trainer
+    if setup.loaders.val is None:
+        _check_validation_unused(run)
+    averaging = build_weight_averaging(settings)
+    early_stopping = settings.early_stopping
+    callbacks = [
+        averaging,
+        EpochPreparation(setup.batch_source, run.recipe.seed),
+        HistoryCallback(run, reporter),
         GradientNormCallback(),
-        *pruning_callbacks,
-        *early_stopping_callbacks,
-        CheckpointCallback(run.best_checkpoint.parent),
+        PruningCallback(run.directory) if is_search_trial else None,
+        *build_step_callbacks(setup),
+        SynchronizationCallback(),
+        EarlyStopping("val/accuracy", mode="max", patience=early_stopping.patience) if early_stopping else None,
+        CheckpointCallback(run.last_checkpoint, run.best_checkpoint, _build_metadata(setup)),
     ]
+    return [callback for callback in callbacks if callback]
+
+
+def build_step_callbacks(setup: TrainingSetup) -> list[Callback]:
+    """Build the callbacks that act on losses and gradients: L2-SP and the check that the loss is finite."""
+    l2_sp, network = setup.components.recipe.strategy.l2_sp, setup.components.model.network
+    regularizers = [build_l2_sp_regularizer(network, setup.plan, l2_sp)] if l2_sp else []
+    return [*regularizers, FiniteLossCallback()]
+
+
+def _check_validation_unused(run: Run) -> None:
+    """Raise UserError if a setting of the recipe needs validation images."""
+    recipe = run.recipe
+    settings = ["trainer.early_stopping"] if recipe.trainer.early_stopping else []
+    settings += ["scheduler"] if recipe.scheduler.name == "plateau" else []
+    settings += ["sweep=search"] if is_trial(run.directory) else []
+    if settings:
+        fix = "dataset.fractions.val=0.15, or trainer.early_stopping=null, another scheduler and no search"
+        problems = [Problem(setting, "no validation images", fix=fix) for setting in settings]
+        raise UserError("no validation images to monitor.", problems)
+
+
+def _build_metadata(setup: TrainingSetup) -> dict[str, Any]:
+    components, decisions = setup.components, setup.batch_source.decisions.values()
+    return build_checkpoint_metadata(
+        components.recipe.to_dict(),
+        components.data.samples.classes,
+        components.model.preprocessing,
+        components.model.facts,
+        [decision.depth for decision in decisions],
+    )
 
 
 def _fit(trainer: pl.Trainer, setup: TrainingSetup, run: Run) -> None:
-    checkpoint_path = run.last_checkpoint if run.last_checkpoint.is_file() else None
+    """Fit, from the last checkpoint if there is one."""
+    loaders, checkpoint_path = setup.loaders, run.last_checkpoint if run.last_checkpoint.is_file() else None
     try:
-        trainer.fit(
-            setup.module, setup.dataloaders.train, setup.dataloaders.val, ckpt_path=checkpoint_path, weights_only=True
-        )
+        trainer.fit(setup.module, loaders.train, loaders.val, ckpt_path=checkpoint_path, weights_only=True)
     except NonFiniteLossError as error:
         if is_trial(run.directory):
-            raise TrialPruned(f"the loss is not finite any more in {error}") from error
-        rates_text = ", ".join(f"{part} {rate:.3g}" for part, rate in error.learning_rates.items())
-        lower_rate_override = f"optimizer.learning_rate={run.recipe.optimizer.learning_rate / 10:g}"
-        fix = f"{lower_rate_override}, trainer.gradient_clip_val=1.0, scheduler=cosine (it warms up), or trainer.precision=32-true"
-        raise UserError(
-            "the loss is not finite any more.", [Problem(str(error), f"learning rates: {rates_text}", fix=fix)]
-        ) from error
+            raise TrialPruned(f"the loss is not finite in {error}") from error
+        rates = ", ".join(f"{part} {learning_rate:.3g}" for part, learning_rate in error.learning_rates.items())
+        fixes = [
+            f"optimizer.learning_rate={run.recipe.optimizer.learning_rate / 10:g}",
+            "trainer.gradient_clip_val=1.0",
+            "scheduler=cosine (it warms up)",
+        ]
+        problem = Problem(
+            str(error), f"learning rates: {rates}", fix=f"{', '.join(fixes)}, or trainer.precision=32-true"
+        )
+        raise UserError("the loss is not finite.", [problem]) from error
 
 
 def _write_results(
-    trainer: pl.Trainer, setup: TrainingSetup, run: Run, predictions: SplitPredictions, start_time: float
+    run: Run, setup: TrainingSetup, predictions: SplitPredictions, start_time: float, reporter: Reporter
 ) -> None:
-    samples = setup.samples
+    data, samples = setup.components.data, setup.components.data.samples
     metrics = compute_split_metrics(predictions, samples.get_labels())
     run.write_predictions(samples, *predictions["test"])
-    save_plots(run, samples, setup.dataloaders.images, predictions)
-    metrics["timing"] = compute_timing(
-        run, samples.count_per_split()["train"], time.perf_counter() - start_time, setup.batch_source.seconds
-    )
+    save_plots(run, data, predictions)
+    num_train_images = samples.count_per_split()["train"]
+    wall_s = time.perf_counter() - start_time
+    metrics["timing"] = compute_timing(run, num_train_images, wall_s, setup.batch_source.seconds)
     run.write_metrics(metrics)
     log_results(run, samples, predictions["test"], metrics)
-    write_report(run, setup.module.network, samples, setup.dataloaders.images, setup.preprocessing, setup.stages)
-    print_summary(metrics, str(run.directory), run.recipe.notes)
+    write_report(run, data, setup.components.model)
+    print_summary(reporter, metrics, str(run.directory), run.recipe.notes)
 
 
-def call_with_error_hints(function: Callable[[Run], None], run: Run) -> None:
-    """Turns a full disk or a full GPU into what the user can do about it."""
+@contextmanager
+def explain_resource_errors(run: Run) -> Iterator[None]:
+    """Turn a full disk or a full GPU into a UserError that says what to change."""
     try:
-        function(run)
+        yield
     except torch.cuda.OutOfMemoryError as error:
-        half_batch_size = max(2, run.recipe.trainer.batch_size // 2)
-        fix = f"trainer.batch_size={half_batch_size} trainer.accumulate_grad_batches={2 * run.recipe.trainer.accumulate_grad_batches}, which trains alike"
-        raise UserError(
-            "the GPU's memory is full.", [Problem(f"trainer.batch_size={run.recipe.trainer.batch_size}", fix=fix)]
-        ) from error
+        settings = run.recipe.trainer
+        batch_size, accumulate = max(2, settings.batch_size // 2), 2 * settings.accumulate_grad_batches
+        fix = f"trainer.batch_size={batch_size} trainer.accumulate_grad_batches={accumulate}, which trains the same"
+        problem = Problem(f"trainer.batch_size={settings.batch_size}", fix=fix)
+        raise UserError("the GPU's memory is full.", [problem]) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -182,16 +231,16 @@ def call_with_error_hints(function: Callable[[Run], None], run: Run) -> None:
 
 
 def silence_lightning() -> None:
-    """Silences what Lightning says about choices that thaw has made on purpose."""
+    """Silence Lightning's messages about choices that thaw makes on purpose."""
     for logger_name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(logger_name).setLevel(logging.WARNING)
     for message in (
         "does not have many workers",  # batches are cut from memory
-        "exists and is not empty",  # a resumed run's checkpoints
-        "smaller than the logging interval",  # scalars are logged by the epoch
+        "exists and is not empty",  # the checkpoints of a resumed run
+        "smaller than the logging interval",  # scalars are logged once per epoch
         "custom batch sampler `SequentialBatchSampler`",
         "have no `val_dataloader`",
-        "It is recommended to use `self.log",  # what is logged is the same in all processes
+        "It is recommended to use `self.log",  # the logged values are the same in all processes
         "`broadcast_buffers` is deprecated",  # its successor is not in torch 2.6
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on torch 2.15
     ):

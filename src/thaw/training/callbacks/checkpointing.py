@@ -1,4 +1,4 @@
-"""When checkpoints are written: as often as costs little, and at the end."""
+"""Write checkpoints as often as costs little, and at the end."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ from torch import Tensor
 from thaw.data.preprocessing import Preprocessing
 from thaw.models.network import StageFacts
 from thaw.runs.checkpoint import CHECKPOINT_FORMAT
+from thaw.runs.history import selection_score
 from thaw.system.files import write_atomically
 from thaw.training.distributed.fsdp import full_tensors
 from thaw.training.module import ClassificationModule
 
-MAX_TIME_FRACTION = 0.05  # that writing may take: epochs over cached features are shorter than their checkpoints
+MAX_TIME_FRACTION = 0.05  # of the time, spent on writing: epochs on cached features are shorter than a write
 
 
 class CheckpointCallback(Checkpoint):
-    """`last.ckpt` with all that resuming needs, `best.ckpt` with the weights alone of the epoch with the highest rank.
-    They are written behind the first epoch, the last, and any with which MOST_OF_THE_TIME is kept to: where epochs take
-    long, behind each. A killed run repeats those since. The best weights wait in memory meanwhile."""
+    """Writes `last.ckpt`, which a run resumes from, and `best.ckpt`, the weights of the epoch with the highest score.
 
-    def __init__(self, folder: Path) -> None:
-        self.last_path, self.best_path = folder / "last.ckpt", folder / "best.ckpt"
+    Both are written after the first epoch, after the last, and after every epoch that leaves the time spent on writing
+    below MAX_TIME_FRACTION: after each, where epochs take long. A killed run repeats the epochs since. Until then the
+    best weights wait in memory as `pending`. `metadata` is stored in both files.
+    """
+
+    def __init__(self, last_path: Path, best_path: Path, metadata: dict[str, Any]) -> None:
+        self.last_path, self.best_path, self.metadata = last_path, best_path, metadata
         self.best_score, self.pending = float("-inf"), dict[str, Any]()
         self.last_write_time, self.write_seconds = float("-inf"), 0.0
 
@@ -39,30 +43,47 @@ class CheckpointCallback(Checkpoint):
         return "Checkpoints"
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the best score so far."""
         return {"highest": self.best_score}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the best score so far."""
         self.best_score = state_dict["highest"]
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the metadata to `last.ckpt`."""
+        checkpoint["thaw"] = self.metadata
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the weights if they are the best so far, and write if it is time."""
         assert isinstance(pl_module, ClassificationModule)
-        is_due = self._is_due(trainer)
-        if pl_module.selection_score > self.best_score:
-            self.best_score, self.pending = (
-                pl_module.selection_score,
-                _build_best_checkpoint(pl_module, copy=not is_due),
-            )
+        is_due, score = self._is_due(trainer), _compute_selection_score(pl_module)
+        if score > self.best_score:
+            self.best_score, self.pending = score, self._build_best_checkpoint(pl_module, copy=not is_due)
         if is_due:
             self._write(trainer)
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
-        """As the first process finds: clocks differ."""
+        """Return the decision of the first process: clocks differ."""
         is_affordable = time.perf_counter() - self.last_write_time >= self.write_seconds / MAX_TIME_FRACTION
         is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         return bool(trainer.strategy.broadcast(is_affordable or is_last))
 
+    def _build_best_checkpoint(self, module: ClassificationModule, copy: bool) -> dict[str, Any]:
+        """Build the content of `best.ckpt`. Stages that no phase changes are not copied."""
+        static_stages = list(module.network.stages)[: min(phase.num_static_stages for phase in module.plan.phases)]
+        static_prefixes = tuple(f"network.stages.{name}." for name in static_stages)
+        state: dict[str, Tensor] = full_tensors(module.state_dict())
+        weights = {
+            name: value.clone() if copy and not name.startswith(static_prefixes) else value
+            for name, value in state.items()
+        }
+        return {"thaw": self.metadata, "epoch": module.current_epoch, "state_dict": weights}
+
     def _write(self, trainer: pl.Trainer) -> None:
-        """The best first: a kill in between leaves an older `last`, which finds it again."""
+        """Write the best first: after a kill in between, an older `last` finds it again."""
         start_time = time.perf_counter()
         if self.pending and trainer.is_global_zero:
             AtomicCheckpointIO().save_checkpoint(self.pending, self.best_path)
@@ -72,21 +93,19 @@ class CheckpointCallback(Checkpoint):
         self.write_seconds = self.last_write_time - start_time
 
 
-def _build_best_checkpoint(module: ClassificationModule, copy: bool) -> dict[str, Any]:
-    """Of stages that no phase changes there is no need of a copy."""
-    static_stages = list(module.network.stages)[: min(phase.num_static_stages for phase in module.plan.phases)]
-    static_prefixes = tuple(f"network.stages.{name}." for name in static_stages)
-    state: dict[str, Tensor] = full_tensors(module.state_dict())
-    weights = {
-        name: value.clone() if copy and not name.startswith(static_prefixes) else value for name, value in state.items()
-    }
-    return {"thaw": module.metadata, "epoch": module.current_epoch, "state_dict": weights}
+def _compute_selection_score(module: ClassificationModule) -> float:
+    """Compute the score of the epoch. Without validation images the last epoch is the best."""
+    if module.val_metrics is None:
+        return float(module.current_epoch)
+    loss, accuracy = module.val_metrics.compute_means()
+    return selection_score(accuracy, loss)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Written aside, flushed to the disk, renamed: a kill at any moment leaves the old file or the new one."""
+    """Writes to a temporary file, flushes it and renames it: a kill leaves the old file or the new one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write `checkpoint` to `path`."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, lambda stream: torch.save(checkpoint, stream))
@@ -99,8 +118,11 @@ def build_checkpoint_metadata(
     stages: list[StageFacts],
     cached_depths: Iterable[int],
 ) -> dict[str, Any]:
-    """What a checkpoint needs to be used without its run: plain data alone. `cached` are the numbers of leading stages
-    whose features the run trained on: from features computed otherwise the same weights give other roundings."""
+    """Build what a checkpoint needs to be used without its run, as plain data.
+
+    `cached_depths` are the numbers of leading stages whose cached features the run trained on: the same weights round
+    differently from features that are computed in another way.
+    """
     rows = [{"name": stage.name, "shape": list(stage.shape), "parameters": stage.num_parameters} for stage in stages]
     return {
         "format": CHECKPOINT_FORMAT,

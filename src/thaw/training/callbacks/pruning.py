@@ -1,4 +1,4 @@
-"""Stops a trial of a search that promises less than the trials before it."""
+"""Stop a trial of a search that is worse than the trials before it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from thaw.runs.run import Run, TrialPruned
 from thaw.runs.search import create_optuna_trial, report_epochs
 
 if TYPE_CHECKING:
-    from optuna.trial import Trial as LiveTrial
+    from optuna.trial import Trial as OptunaTrial
 
 
 class PruningCallback(Callback):
-    """Judges the run in directory `run` by its history when an epoch ends; not behind the last, which leaves nothing to
-    save. It needs no state: a resumed run tells the epochs before anew."""
+    """Reports each epoch to the search and raises TrialPruned in all processes if the search prunes the trial.
+
+    It reads the history, so it comes after HistoryCallback. It does not prune after the last epoch, which would save
+    nothing. It keeps no state: a resumed run reports its earlier epochs again.
+    """
 
     def __init__(self, run_directory: Path) -> None:
         self.run_directory = run_directory
-        self.optuna_trial: LiveTrial | None = None
+        self.optuna_trial: OptunaTrial | None = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Raises Pruned, in all processes, where the first finds the run to be bad."""
+        """Report the epoch. Raises TrialPruned."""
         is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         should_prune = trainer.is_global_zero and not is_last and self._report_and_check()
         if trainer.strategy.broadcast(should_prune):

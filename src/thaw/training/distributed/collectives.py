@@ -1,7 +1,9 @@
-"""One run on several devices: a process each, all of which train the same run directory; the first alone writes.
+"""Processes that train one run together, one per device: starting them, and their collective calls.
 
-The further processes are started here (or by an outside launcher: `nodes`) and not by Lightning, which would type the
-command line again: in a sweep every process would then run the whole sweep.
+Only the first process writes the run directory. thaw starts the others, unless an outside launcher has (`rendezvous`).
+Lightning would run the command line again in each: in a sweep every process would then run the whole sweep.
+
+Every process has to make the same collective calls in the same order.
 """
 
 from __future__ import annotations
@@ -27,10 +29,12 @@ PROCESS_GROUP_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RAN
 
 @contextmanager
 def spawn_workers(directory: Path, num_processes: int) -> Iterator[None]:
-    """Within, `count` - 1 further processes train the run in `directory` along with this one, which is the first.
+    """Start `num_processes` - 1 processes that train the run in `directory` together with this one, the first.
+
+    They have ended when the context is left.
 
     Raises:
-        RuntimeError: where one of them failed; its traceback stands before.
+        RuntimeError: if one of them failed, after its traceback.
     """
     if num_processes == 1:
         yield
@@ -41,10 +45,8 @@ def spawn_workers(directory: Path, num_processes: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        failed_ranks = [
-            rank for rank, process in enumerate(workers, 1) if _wait_for_exit_code(process) not in (None, 0)
-        ]
-        if failed_ranks:
+        exit_codes = {rank: _wait_for_exit_code(process) for rank, process in enumerate(workers, 1)}
+        if failed_ranks := [rank for rank, exit_code in exit_codes.items() if exit_code not in (None, 0)]:
             raise RuntimeError(f"the process of device {failed_ranks[0]} failed") from error
         raise
     finally:
@@ -67,7 +69,7 @@ def _wait_for_exit_code(process: subprocess.Popen[bytes]) -> int | None:
 
 
 def _stop_workers(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Those that are done leave by themselves; those that wait for a process that is gone are ended."""
+    """Wait for the processes to end, and kill those that wait for a process that has ended."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
     for process in processes:
@@ -90,7 +92,7 @@ def _find_free_port() -> int:
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """The sum over all processes."""
+    """Return the sum over all processes."""
     if not distributed.is_initialized():
         return values
     total = values.clone()
@@ -99,30 +101,30 @@ def all_reduce_sum(values: Tensor) -> Tensor:
 
 
 def average_statistics(layers: list[nn.Module]) -> None:
-    """Gives the running statistics of BatchNorm `layers`, which each process has gathered from its own images, their
-    mean over the processes."""
-    if distributed.is_initialized():
-        for buffer in (statistic for layer in layers for statistic in layer.buffers() if statistic.is_floating_point()):
-            distributed.all_reduce(buffer)
-            buffer /= distributed.get_world_size()
+    """Set the running statistics of BatchNorm `layers` to their mean over the processes, which saw other images."""
+    if not distributed.is_initialized():
+        return
+    for buffer in (buffer for layer in layers for buffer in layer.buffers() if buffer.is_floating_point()):
+        distributed.all_reduce(buffer)
+        buffer /= distributed.get_world_size()
 
 
 def mismatched_tensors(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors that are not the same bits in every process."""
+    """Return the names of the tensors whose bits differ between processes."""
     own_checksums = [_compute_checksum(value) for value in tensors.values()]
     checksums_by_rank = all_gather_object(torch.stack(own_checksums).tolist()) if own_checksums else []
     return [name for name, *checksums in zip(tensors, *checksums_by_rank, strict=True) if len(set(checksums)) > 1]
 
 
 def _compute_checksum(value: Tensor) -> Tensor:
-    """int64: a sum of the bits, each word weighed by its place, so that exchanged values count as a difference."""
+    """Sum the bytes, weighted by position, as int64: swapped values count as a difference."""
     byte_values = value.detach().contiguous().view(-1).view(torch.uint8).to(torch.int64)
     position_weights = torch.arange(1, len(byte_values) + 1, device=byte_values.device)
     return (byte_values * position_weights).sum()
 
 
 def all_gather_object(value: Value) -> list[Value]:
-    """What every process has, in the order of the processes."""
+    """Return the values of all processes, by rank."""
     if not distributed.is_initialized():
         return [value]
     object_list: list[Any] = [None] * distributed.get_world_size()
@@ -131,7 +133,7 @@ def all_gather_object(value: Value) -> list[Value]:
 
 
 def raise_on_all_ranks(function: Callable[[], Value]) -> Value:
-    """What `make` gives in this process; the UserFault of any process is raised in all."""
+    """Call `function` in every process. A UserError of any process is raised in all of them."""
     own_error: UserError | None = None
     try:
         value = function()
@@ -143,7 +145,7 @@ def raise_on_all_ranks(function: Callable[[], Value]) -> Value:
 
 
 def broadcast(value: Value) -> Value:
-    """What the first process has."""
+    """Return the value of the first process."""
     if not distributed.is_initialized():
         return value
     object_list = [value]
@@ -152,7 +154,7 @@ def broadcast(value: Value) -> Value:
 
 
 def exit_with_parent() -> None:
-    """Where the system can: a kill of the first process leaves none of the others behind."""
+    """Let the system kill this process when its parent ends, however it ends. Linux only."""
     if sys.platform == "linux":
         import ctypes
 
@@ -161,4 +163,5 @@ def exit_with_parent() -> None:
 
 
 def select_backend(accelerator: str) -> str:
+    """Return torch's backend for collective calls: `nccl` on CUDA GPUs, else `gloo`."""
     return "nccl" if accelerator == "gpu" and torch.cuda.is_available() else "gloo"

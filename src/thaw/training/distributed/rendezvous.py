@@ -1,4 +1,4 @@
-"""The processes that an outside launcher has started: the first runs the command, the others join each run it opens."""
+"""Processes that an outside launcher has started: the first runs the command, the others join each of its runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,26 +18,26 @@ from thaw.config.validation import validate_recipe
 from thaw.runs.run import Run
 from thaw.system.launcher import detect_launcher
 
-TIMEOUT = timedelta(hours=2)  # of a process that waits for another, which may be decoding a large data set
+TIMEOUT = timedelta(hours=2)  # of waiting for another process, which may be decoding a large data set
 NEXT_RUN_TIMEOUT = timedelta(days=365)  # between the runs of a sweep
 END_MESSAGE = "end"
-_run_numbers = itertools.count()  # of the runs, the same in every process
+_run_numbers = itertools.count()  # the same in every process
 
 
 def start_leader() -> None:
-    """Of the first process: the others wait for the runs that it opens, and end with it."""
-    _get_store()  # opened now: at the very end nothing can be imported any more
+    """Let the other processes wait for the runs of this one, the first, and end with it."""
+    _get_store()  # connects now: at exit nothing can be imported any more
     atexit.register(_announce_end)
 
 
 def _announce_end() -> None:
-    """Lets the others go, also where no run was opened: --help, a wrong configuration."""
+    """Let the other processes end, also if there was no run: --help, a wrong configuration."""
     _get_store().set(f"run{next(_run_numbers)}", END_MESSAGE)
 
 
 @contextmanager
 def announce_run(run: Run, backend: str) -> Iterator[None]:
-    """Within, all processes of the launcher train `run`, which this one, the first, has opened."""
+    """Let all processes of the launcher train `run` inside the context. This is the first process."""
     run_number = next(_run_numbers)
     message = {"directory": str(run.directory), "recipe": run.recipe.to_dict(), "record": run.record}
     _get_store().set(f"run{run_number}", json.dumps(message))
@@ -45,47 +45,47 @@ def announce_run(run: Run, backend: str) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            _get_store().set(
-                f"ended{run_number}", "1"
-            )  # before the group falls apart, which the others take for a failure
+            # Before the process group breaks, which the other processes would take for a failure.
+            _get_store().set(f"ended{run_number}", "1")
             raise
 
 
 @dataclass(frozen=True)
 class AnnouncedRun:
-    """A run of the first process, and its number."""
+    """A run that the first process has announced, and its number."""
 
     run: Run
     run_number: int
 
     def is_over(self) -> bool:
-        """Whether the first process has given it up, and told why."""
+        """Return whether the run has failed in the first process, which has reported why."""
         return bool(_get_store().check([f"ended{self.run_number}"]))
 
-    def join_process_group(self, backend: str) -> Any:
+    def join_process_group(self, backend: str) -> AbstractContextManager[None]:
+        """Join the process group of the run for a context."""
         return _create_process_group(self.run_number, backend)
 
 
 def wait_for_run() -> AnnouncedRun | None:
-    """Waits for the next run of the first process; None where that has ended."""
+    """Wait for the next run of the first process; return None if that process has ended."""
     launcher, run_number = detect_launcher(), next(_run_numbers)
     assert launcher is not None
     try:
         _get_store().wait([f"run{run_number}"], NEXT_RUN_TIMEOUT)
         message = _get_store().get(f"run{run_number}").decode()
-    except RuntimeError:  # the first process holds the store
+    except RuntimeError:  # the store ends with the first process
         return None
     return None if message == END_MESSAGE else AnnouncedRun(_build_run(json.loads(message), launcher.rank), run_number)
 
 
 def _build_run(message: Mapping[str, Any], rank: int) -> Run:
-    """Not read from the run directory, which may be on a disk of the first node."""
+    """Build the run from the message: its directory may be on a disk of the first node."""
     return Run(Path(message["directory"]), validate_recipe(message["recipe"]), message["record"], rank)
 
 
 @contextmanager
 def _create_process_group(run_number: int, backend: str) -> Iterator[None]:
-    """A process group for run `number` alone: what a failed one has left does not reach the next."""
+    """Create a process group for one run, so that a failed run does not affect the next."""
     from torch import cuda, distributed
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
@@ -107,7 +107,7 @@ def _create_process_group(run_number: int, backend: str) -> Iterator[None]:
 
 @functools.cache
 def _get_store() -> Any:
-    """What the processes write to each other."""
+    """Return the key-value store of the processes."""
     from torch.distributed.rendezvous import rendezvous
 
     launcher = detect_launcher()
@@ -119,7 +119,7 @@ def _get_store() -> Any:
 
 
 def _resolve_leader_address() -> dict[str, str]:
-    """Of the first node, and a port that jobs on it do not share; $MASTER_ADDR and $MASTER_PORT go before."""
+    """Return the first node and a port that jobs on it do not share, unless $MASTER_ADDR and $MASTER_PORT are set."""
     from pytorch_lightning.plugins.environments import SLURMEnvironment  # type: ignore[attr-defined]
 
     first_node = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])

@@ -1,1 +1,1 @@
-"""Find a learning rate or a batch size by measuring."""
+"""Tools that find a learning rate and a batch size for a recipe."""

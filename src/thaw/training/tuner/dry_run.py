@@ -1,4 +1,4 @@
-"""A recipe's training for a few steps, to measure something: it writes nothing, and nothing of it is kept."""
+"""Train a recipe for a few steps to measure something. Nothing is written."""
 
 from __future__ import annotations
 
@@ -12,37 +12,43 @@ from pytorch_lightning.callbacks import Callback
 from thaw.config.schema import Recipe
 from thaw.runs.run import Run
 from thaw.strategy.plan import PhasePlan, Plan
+from thaw.system.reporter import SILENT, Reporter
 from thaw.training.module import ClassificationModule
 from thaw.training.setup import TrainingSetup, setup_training
-from thaw.training.train import silence_lightning
+from thaw.training.train import build_step_callbacks, silence_lightning
 
 
-def dry_run(recipe: Recipe) -> TrainingSetup:
-    """The parts of a run of `recipe`, which leaves no run directory. Raises UserFault as training would."""
+def set_up_dry_run(recipe: Recipe, reporter: Reporter = SILENT) -> TrainingSetup:
+    """Build what a run of `recipe` trains with, without a run directory.
+
+    Raises:
+        UserError: as training does.
+    """
     silence_lightning()
-    with tempfile.TemporaryDirectory() as temporary_directory:  # for what a run records of itself
-        return setup_training(Run(Path(temporary_directory), recipe))
+    with tempfile.TemporaryDirectory() as temporary_directory:  # for the record of the run
+        return setup_training(Run(Path(temporary_directory), recipe, {}), reporter)
 
 
 def restrict_to_phase(module: ClassificationModule, phase: PhasePlan) -> None:
-    """Lets `learner` train as in `phase` alone, from its first step on and however many epochs it takes."""
+    """Let `module` train as in `phase` from its first step on, for any number of epochs."""
     single_phase = dataclasses.replace(phase, start=0, schedule=(0, phase.end), restarts_optimizer=False)
     module.plan = Plan((single_phase,))
 
 
 def build_dry_run_trainer(
-    recipe: Recipe, setup: TrainingSetup, steps: int, accumulate_grad_batches: int, *callbacks: Callback
+    setup: TrainingSetup, steps: int, accumulate_grad_batches: int, *callbacks: Callback
 ) -> pl.Trainer:
-    """A Trainer that steps as the recipe's own does on one device, for `steps` optimizer steps."""
+    """Build a Trainer that makes `steps` optimizer steps like those of the recipe, on one device."""
+    devices = setup.components.devices
     return pl.Trainer(
-        accelerator=setup.accelerator,
+        accelerator=devices.accelerator,
         devices=1,
-        precision=setup.precision,
+        precision=devices.precision,
         accumulate_grad_batches=accumulate_grad_batches,
-        gradient_clip_val=recipe.trainer.gradient_clip_val,
+        gradient_clip_val=setup.components.recipe.trainer.gradient_clip_val,
         max_epochs=-1,
         max_steps=steps,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, *build_step_callbacks(setup)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

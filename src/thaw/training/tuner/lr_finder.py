@@ -1,55 +1,73 @@
-"""The learning-rate range test: a recipe's own training, while its learning rates rise."""
+"""The learning-rate range test: train a recipe while its learning rates rise."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from thaw.config.errors import Problem, UserError
 from thaw.config.schema import Recipe
-from thaw.training.module import NonFiniteLossError
+from thaw.system.files import write_text
+from thaw.system.reporter import SILENT, Reporter
+from thaw.system.tables import build_data_frame
+from thaw.training.callbacks.finite_loss import NonFiniteLossError
+from thaw.training.dataloaders import EpochPreparation
 from thaw.training.setup import TrainingSetup
-from thaw.training.tuner.dry_run import build_dry_run_trainer, dry_run, restrict_to_phase
+from thaw.training.tuner.dry_run import build_dry_run_trainer, restrict_to_phase, set_up_dry_run
+from thaw.visualization.plots.encode import encode_png
+from thaw.visualization.plots.training import TRAIN_COLOR, VAL_COLOR
+from thaw.visualization.reports.html import encode_data_uri
 
-STEPS_PER_CHECK = 10  # on a GPU, where asking for a loss waits for the device; what was trained too far is cut off
+STEPS_PER_CHECK = 10  # on a GPU, where reading a loss waits for the device; steps after divergence are discarded
+SMOOTHING = 0.9  # the mean covers some ten steps; 0.8 and 0.95 give the same suggestion within a factor of 3
+SKIPPED_STEPS = 10  # steps; before, the smoothed loss is a mean of few losses, and their noise is its slope
+SLOPE_SPAN = 4  # steps on either side of a slope: a single batch far from the mean is not a descent
+DIVERGENCE_FACTOR = 4.0
+MIN_LOSS_DECREASE = 0.05  # relative; less is noise
+SUGGESTION_COLOR = "#c22020"
+CURVE_COLUMNS = ("learning_rate", "loss", "smoothed_loss")
 
 
-def range_test(recipe: Recipe, min_lr: float, max_lr: float, steps: int) -> tuple[LRCurve, str]:
-    """Losses of at most `steps` optimizer steps while `optimizer.learning_rate` rises from `lowest` to `highest`, by
-    the same factor at every step (Smith 2015, "Cyclical learning rates for training neural networks"), and the name of
-    the phase that they are of: the first of the recipe's plan, over as many epochs as the steps take. Ends where the
-    losses diverge.
+def range_test(
+    recipe: Recipe, min_lr: float, max_lr: float, steps: int, reporter: Reporter = SILENT
+) -> tuple[LRCurve, str]:
+    """Train up to `steps` optimizer steps while `optimizer.learning_rate` rises from `min_lr` to `max_lr`.
 
-    Every part keeps its multiplier: the head's rate lies as far above the stages' as in training. Lightning's
-    `Tuner.lr_find` (2.6.6) gives all parameter groups one rate, and so answers for another training; it also waits for
-    the device at every step, and takes its slope against the rate itself, which favours the lowest ones.
+    It rises by the same factor at every step (Smith 2015, "Cyclical learning rates for training neural networks").
+    Returns the losses and the name of the phase that trained: the first of the plan, for as many epochs as the steps
+    take. Stops when the losses diverge.
+
+    Every part keeps its multiplier: the learning rate of the head is as much higher as in training. Lightning's
+    `Tuner.lr_find` (2.6.6) gives all parameter groups one rate, so it answers for another training; it also waits for
+    the device at every step, and computes slopes over the rate instead of its logarithm, which favors the lowest rates.
 
     Raises:
-        UserFault: as training would.
+        UserError: as training does, or if the GPU's memory is full.
     """
-    setup = dry_run(recipe)
+    setup = set_up_dry_run(recipe, reporter)
     rates = [float(min_lr * (max_lr / min_lr) ** (step / (steps - 1))) for step in range(steps)]
-    phase = setup.module.plan.phases[0]
+    phase = setup.plan.phases[0]
     restrict_to_phase(setup.module, phase)
-    setup.batch_source.prepare_phase(phase)
-    return build_lr_curve(rates, _record_losses(recipe, setup, rates)), phase.name
+    return build_lr_curve(rates, _record_losses(setup, rates)), phase.name
 
 
-def _record_losses(recipe: Recipe, setup: TrainingSetup, rates: list[float]) -> list[float]:
-    module, recorder = setup.module, _LossRecorder(recipe.trainer.accumulate_grad_batches)
-    base_learning_rate = recipe.optimizer.learning_rate  # of which the plan's rates are multiples
-    module.schedule = lambda step, *_: rates[min(step, len(rates) - 1)] / base_learning_rate
+def _record_losses(setup: TrainingSetup, rates: list[float]) -> list[float]:
+    recipe, module = setup.components.recipe, setup.module
+    accumulate, recorder = recipe.trainer.accumulate_grad_batches, _LossRecorder(recipe.trainer.accumulate_grad_batches)
+    base_learning_rate = recipe.optimizer.learning_rate  # the plan's learning rates are multiples of it
+    module.optimization.schedule = lambda step, *_: rates[min(step, len(rates) - 1)] / base_learning_rate
+    callbacks = (EpochPreparation(setup.batch_source, recipe.seed), recorder)
     try:
-        build_dry_run_trainer(recipe, setup, len(rates), recipe.trainer.accumulate_grad_batches, recorder).fit(
-            module, setup.dataloaders.train
-        )
+        build_dry_run_trainer(setup, len(rates), accumulate, *callbacks).fit(module, setup.loaders.train)
     except NonFiniteLossError:
         recorder.transfer_losses()
         recorder.losses.append(float("nan"))
@@ -61,20 +79,20 @@ def _record_losses(recipe: Recipe, setup: TrainingSetup, rates: list[float]) -> 
 
 
 class _LossRecorder(Callback):
-    """Collects the mean loss of each optimizer step's batches; stops the training once it has diverged."""
+    """Records the mean loss of each optimizer step's batches; stops the training when it diverges."""
 
     def __init__(self, accumulate_grad_batches: int) -> None:
         self.accumulate_grad_batches = accumulate_grad_batches
         self.losses: list[float] = []
-        self.pending_step_losses: list[Tensor] = []  # on the device, not asked for yet
+        self.pending_step_losses: list[Tensor] = []  # on the device, not read yet
         self.batch_losses: list[Tensor] = []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.batch_losses.append(outputs["loss"] * self.accumulate_grad_batches)  # by which Lightning has divided it
+        self.batch_losses.append(outputs["loss"] * self.accumulate_grad_batches)  # Lightning has divided by it
         if trainer.global_step == len(self.losses) + len(self.pending_step_losses):
-            return  # the gradients of further batches are to be added
+            return  # the gradients of further batches accumulate
         self.pending_step_losses.append(torch.stack(self.batch_losses).mean())
         self.batch_losses = []
         if pl_module.device.type == "cpu" or len(self.pending_step_losses) == STEPS_PER_CHECK:
@@ -85,21 +103,18 @@ class _LossRecorder(Callback):
         self.transfer_losses()
 
     def transfer_losses(self) -> None:
+        """Read the pending losses from the device."""
         self.losses += torch.stack(self.pending_step_losses).tolist() if self.pending_step_losses else []
         self.pending_step_losses = []
 
 
-SMOOTHING = 0.9  # the mean looks back some ten steps; 0.8 and 0.95 suggest the same within a factor of 3
-SKIPPED_STEPS = 10  # steps; before, the smoothed loss is of a few losses, and their noise is its slope
-SLOPE_SPAN = 4  # steps to either side of a slope: a single batch far from the mean is no descent
-DIVERGENCE_FACTOR = 4.0
-MIN_LOSS_DECREASE = 0.05  # of the loss; less is noise
-
-
 @dataclass(frozen=True)
 class LRCurve:
-    """Losses by rising learning rate; `smoothed` is their exponential mean, corrected for its start at 0. `diverged`:
-    the losses went on, to more than 4 times the best smoothed one, or to no number; that rest is left out."""
+    """Losses over rising learning rates, up to where they diverge.
+
+    `smoothed_losses` are their exponential mean, corrected for its start at 0. `has_diverged`: later losses were more
+    than 4 times the best smoothed loss, or not finite; they are left out.
+    """
 
     learning_rates: tuple[float, ...]
     losses: tuple[float, ...]
@@ -108,18 +123,21 @@ class LRCurve:
 
     @property
     def minimum_step(self) -> int:
-        """The step of the lowest smoothed loss, the first 10 left out where there are more."""
+        """The step with the lowest smoothed loss, not among the first 10 if there are more."""
         first_step = min(SKIPPED_STEPS, len(self.smoothed_losses) - 1)
         return min(range(first_step, len(self.smoothed_losses)), key=self.smoothed_losses.__getitem__)
 
     @property
     def steepest_step(self) -> int | None:
-        """The step before the minimum where the smoothed loss falls fastest against the logarithm of the rate, as the
-        rate rises by the same factor at every step. None where the loss hardly falls, or too few steps were taken."""
+        """The step before the minimum where the smoothed loss falls fastest over the logarithm of the learning rate.
+
+        None if the loss hardly falls, or there are too few steps.
+        """
         candidate_steps = range(SKIPPED_STEPS, min(self.minimum_step + 1, len(self.smoothed_losses) - SLOPE_SPAN))
-        if not candidate_steps or self.smoothed_losses[self.minimum_step] > (1 - MIN_LOSS_DECREASE) * max(
-            self.smoothed_losses[SKIPPED_STEPS : candidate_steps.stop]
-        ):
+        if not candidate_steps:
+            return None
+        highest_loss = max(self.smoothed_losses[SKIPPED_STEPS : candidate_steps.stop])
+        if self.smoothed_losses[self.minimum_step] > (1 - MIN_LOSS_DECREASE) * highest_loss:
             return None
         return min(
             candidate_steps,
@@ -127,17 +145,36 @@ class LRCurve:
         )
 
     @property
+    def suggestion(self) -> float | None:
+        """The learning rate at the steepest step, None if the loss hardly falls."""
+        return None if self.steepest_step is None else self.learning_rates[self.steepest_step]
+
+    def to_frame(self) -> Any:
+        """Return one row per step: learning rate, loss, smoothed loss. A pandas data frame if pandas is installed,
+        otherwise a list of dicts."""
+        steps = zip(self.learning_rates, self.losses, self.smoothed_losses, strict=True)
+        return build_data_frame([dict(zip(CURVE_COLUMNS, step, strict=True)) for step in steps])
+
+    def __repr__(self) -> str:
+        suggestion = "none" if self.suggestion is None else f"{self.suggestion:.1e}"
+        return f"LRCurve({len(self.losses)} steps, suggestion {suggestion})"
+
+    def _repr_html_(self) -> str:
+        figure = draw_lr_curve(self, repr(self))
+        return f'<img src="{encode_data_uri(encode_png(figure))}" style="max-width: 100%">'
+
+    @property
     def is_bounded(self) -> bool:
-        """Whether the loss rises again behind its minimum. A few batches that are learned by heart leave a loss near 0
-        that no rate drives up, and then the minimum lies where the test ended."""
-        return (
-            self.has_diverged
-            or self.smoothed_losses[-1] > (1 + MIN_LOSS_DECREASE) * self.smoothed_losses[self.minimum_step]
-        )
+        """Whether the loss rises again after its minimum.
+
+        If a network memorizes a few batches, its loss stays near 0 at any rate and has its minimum at the end.
+        """
+        rise = (1 + MIN_LOSS_DECREASE) * self.smoothed_losses[self.minimum_step]
+        return self.has_diverged or self.smoothed_losses[-1] > rise
 
 
 def build_lr_curve(learning_rates: Sequence[float], losses: Sequence[float]) -> LRCurve:
-    """The curve up to where it diverges. `rates` and `losses` are by step."""
+    """Build the curve, up to where it diverges, of one learning rate and one loss per step."""
     smoothed_losses: list[float] = []
     average, best_loss = 0.0, math.inf
     for step, loss in enumerate(losses):
@@ -149,3 +186,40 @@ def build_lr_curve(learning_rates: Sequence[float], losses: Sequence[float]) -> 
         smoothed_losses.append(smoothed_loss)
     count = len(smoothed_losses)
     return LRCurve(tuple(learning_rates[:count]), tuple(losses[:count]), tuple(smoothed_losses), count < len(losses))
+
+
+def save_lr_curve(curve: LRCurve, title: str, file: Path) -> None:
+    """Save the plot of `draw_lr_curve`."""
+    draw_lr_curve(curve, title).savefig(file, dpi=110)
+
+
+def draw_lr_curve(curve: LRCurve, title: str) -> Figure:
+    """Draw loss and smoothed loss over the learning rate, with the suggestion if there is one."""
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    style: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.6}
+    axes.plot(curve.learning_rates, curve.losses, color=TRAIN_COLOR, label="loss of the step", **style)
+    axes.plot(curve.learning_rates, curve.smoothed_losses, color=VAL_COLOR, label="smoothed")
+    if (step := curve.steepest_step) is not None:
+        rate = curve.learning_rates[step]
+        axes.axvline(rate, color=SUGGESTION_COLOR, linewidth=0.8)
+        label = f"steepest descent, {rate:.1e}"
+        axes.plot(rate, curve.smoothed_losses[step], "o", color=SUGGESTION_COLOR, label=label)
+    axes.set_xscale("log")
+    axes.set_ylim(0, 1.25 * max(curve.smoothed_losses[: curve.minimum_step + 1]))  # above that it only diverges
+    axes.set_xlabel("optimizer.learning_rate")
+    axes.set_ylabel("training loss")
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    return figure
+
+
+def write_lr_curve(curve: LRCurve, title: str, folder: Path) -> None:
+    """Write learning_rate.csv (step, learning_rate, loss, smoothed_loss) and learning_rate.png to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = zip(curve.learning_rates, curve.losses, curve.smoothed_losses, strict=True)
+    lines = [f"{step},{rate:.6g},{loss:.6g},{mean:.6g}" for step, (rate, loss, mean) in enumerate(rows, 1)]
+    write_text(folder / "learning_rate.csv", "\n".join(["step,learning_rate,loss,smoothed_loss", *lines]) + "\n")
+    save_lr_curve(curve, title, folder / "learning_rate.png")

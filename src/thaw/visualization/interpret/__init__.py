@@ -1,1 +1,1 @@
-"""What a network responds to: Grad-CAM, feature maps, DeepDream."""
+"""Show what a network responds to: Grad-CAM, feature maps, DeepDream."""

@@ -1,4 +1,4 @@
-"""What layers put out, as maps over the image."""
+"""Activations of layers as maps over the image."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from thaw.models.network import get_spatial_dims
 
 
 def extract_feature_maps(features: object) -> Tensor | None:
-    """float [n, channels, side, side] of a layer's output for n square images; None of what has no place in the image.
+    """Convert a layer's output for n square images to maps, float [n, channels, side, side].
 
-    Tokens [n, tokens, width] become the largest square grid that they fill; what there is before it, as the class token
-    and registers, is left out. (They would have to be 2 `side` + 1 or more to be taken for a part of the grid.)
+    Tokens [n, tokens, width] become the largest square grid that they fill, without the tokens before it: class token
+    and registers. (2 `side` + 1 of them would be mistaken for a row and a column of the grid.) Return None where the
+    output has no positions in the image.
     """
     if not isinstance(features, Tensor) or not features.is_floating_point():
         return None
@@ -30,19 +31,23 @@ def extract_feature_maps(features: object) -> Tensor | None:
 
 
 def get_map_side(features: object) -> int:
-    """Of its maps, in positions; 0 where it has none."""
+    """Return the side of a layer's maps in positions; 0 where it has none."""
     maps = extract_feature_maps(features)
     return 0 if maps is None else maps.shape[-1]
 
 
 def run_with_activations(stage: nn.Module, features: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The output of `stage`, one of a network's, and what its steps put out on the way, in order, as far as that has
-    maps. Behind a pooling in the stage its output has none."""
+    """Run a stage of a network; return its output, and those outputs of its steps that have maps, in order.
+
+    The output of a stage that pools has no maps.
+    """
     interpreter = _RecordingInterpreter(stage)
     return interpreter.run(features), interpreter.activations
 
 
 class _RecordingInterpreter(fx.Interpreter):
+    """Runs a stage node by node and records `activations`."""
+
     def __init__(self, stage: nn.Module) -> None:
         assert isinstance(stage, fx.GraphModule)
         super().__init__(stage)

@@ -1,7 +1,7 @@
-"""DeepDream: a picture changed so that a stage answers more strongly to it.
+"""DeepDream: change an image to increase the activations of a stage.
 
 Mordvintsev, Olah and Tyka 2015, Inceptionism: Going Deeper into Neural Networks. Networks with position embeddings take
-images of one size alone, so that an octave is not a smaller picture but a coarser change of the whole one.
+images of one size only; therefore an octave is a coarser change of the whole image, not a smaller image.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from torch.nn import functional as F
 from thaw.models.network import Network
 
 OCTAVE_SCALE = 1.4
-MAX_JITTER = 16  # pixels: shifts between the steps, without which the patterns stick to the strides of the layers
+MAX_JITTER = 16  # pixels; without shifts between steps, the patterns follow the strides of the layers
 
 
 @dataclass(frozen=True)
 class DeepDreamSettings:
-    """`steps` in each of `octaves`, the coarsest first; a step changes a pixel by `rate` deviations of the source's
-    images on average."""
+    """Gradient ascent on the activations of `stage`: `steps` in each of `octaves`, the coarsest first.
+
+    A step changes a pixel by `rate` standard deviations of the pretraining images on average.
+    """
 
     stage: str
     steps: int = 20
@@ -33,9 +35,11 @@ class DeepDreamSettings:
 def deep_dream(
     network: Network, image: Tensor, min_values: Tensor, max_values: Tensor, settings: DeepDreamSettings
 ) -> Tensor:
-    """A normalised image [1, 3, size, size], climbing the mean square of what `how.stage` puts out; its values stay
-    between `least` and `most`, [1, 3, 1, 1]. The same on every call on a CPU. `network` is in evaluation mode, and
-    stays as it is."""
+    """Change a normalized image [1, 3, size, size] to increase the mean square of the output of `settings.stage`.
+
+    Values stay between `min_values` and `max_values`, [1, 3, 1, 1]. On a CPU each call gives the same result. `network`
+    must be in evaluation mode and is not changed.
+    """
     depth, size = list(network.stages).index(settings.stage) + 1, image.shape[-1]
     generator = torch.Generator().manual_seed(settings.seed)
     perturbation = torch.zeros_like(image)

@@ -1,4 +1,4 @@
-"""What every layer of a network makes of one picture, as sheets of small maps; the filters of its first layer."""
+"""Compute and render the feature maps of every layer for one image, and the filters of the first layer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from thaw.models.network import Network
 from thaw.visualization.interpret.activations import extract_feature_maps, get_map_side, run_with_activations
 
 MAX_CHANNELS = 32
-TILE_SIZE, GAP, COLUMNS = 80, 2, 8  # pixels, but for the columns
+TILE_SIZE, GAP = 80, 2  # pixels
+COLUMNS = 8
 COLORMAP = "viridis"
 
 
 @dataclass(frozen=True)
 class LayerMaps:
-    """`maps` float32 [shown, side, side] of the channels that vary most over the picture, the first most of all; `kind`
-    is the layer's, `path` the library's own, empty for what a stage puts out."""
+    """The `maps`, float32 [shown, side, side], of a layer's channels that vary most over the image, in that order.
+
+    `path` is the library's, empty for the output of a stage. `kind` is the name of the layer's class.
+    """
 
     path: str
     kind: str
@@ -32,9 +35,12 @@ class LayerMaps:
 
 @dataclass(frozen=True)
 class StageMaps:
-    """`layers` are its convolutions, in the order in which they act; of a stage without any its last maps. `output` are
-    the last maps of every stage, None where there are none. `pointless` are convolutions whose output has a single
-    position, as those of squeeze-and-excitation."""
+    """The feature maps of a stage.
+
+    `layers` are its convolutions in the order in which they run, or its last maps if it has none. `output` are its last
+    maps, None where it has none. `layers_without_maps` are paths of convolutions whose output has a single position,
+    such as those of squeeze-and-excitation.
+    """
 
     name: str
     layers: list[LayerMaps]
@@ -43,12 +49,13 @@ class StageMaps:
 
     @property
     def has_convolutions(self) -> bool:
+        """Whether `layers` are convolutions."""
         return any(layer.path for layer in self.layers)
 
 
 @torch.no_grad()
 def compute_stage_maps(network: Network, image: Tensor, max_channels: int = MAX_CHANNELS) -> list[StageMaps]:
-    """Of a normalised image [1, 3, size, size], stage by stage; at most `most` channels a layer."""
+    """Compute the maps of a normalized image [1, 3, size, size] in each stage; at most `max_channels` per layer."""
     features, all_stage_maps = image, list[StageMaps]()
     for name, stage in network.stages.items():
         layers, layers_without_maps = list[LayerMaps](), list[str]()
@@ -62,14 +69,10 @@ def compute_stage_maps(network: Network, image: Tensor, max_channels: int = MAX_
         finally:
             for hook in hooks:
                 hook.remove()
-        output = (
-            _build_layer_maps("", "", activations[-1], max_channels)
-            if activations and get_map_side(activations[-1]) > 1
-            else None
-        )
-        all_stage_maps.append(
-            StageMaps(name, layers or [layer for layer in [output] if layer], output, layers_without_maps)
-        )
+        has_maps = bool(activations) and get_map_side(activations[-1]) > 1
+        output = _build_layer_maps("", "", activations[-1], max_channels) if has_maps else None
+        shown_layers = layers or ([output] if output else [])
+        all_stage_maps.append(StageMaps(name, shown_layers, output, layers_without_maps))
     return all_stage_maps
 
 
@@ -94,15 +97,17 @@ def _build_layer_maps(path: str, kind: str, output: Tensor, max_channels: int) -
 
 
 def render_maps(maps: np.ndarray, max_maps: int = MAX_CHANNELS) -> np.ndarray:
-    """uint8 [height, width, 3]: the first `most` of [n, side, side], COLUMNS in a row, each from its least value, dark,
-    to its largest, bright."""
+    """Render the first `max_maps` of maps [n, side, side] as an image, uint8 [height, width, 3].
+
+    Each map goes from its minimum, dark, to its maximum, bright.
+    """
     low, high = (reduce_maps(maps[:max_maps], axis=(1, 2), keepdims=True) for reduce_maps in (np.min, np.max))
     scaled_maps = (maps[:max_maps] - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
     return tile_images((matplotlib.colormaps[COLORMAP](scaled_maps)[..., :3] * 255).astype(np.uint8))
 
 
 def tile_images(images: np.ndarray, columns: int = COLUMNS) -> np.ndarray:
-    """uint8 [height, width, 3] of uint8 [n, side, side, 3], each TILE pixels wide, on white."""
+    """Put images, uint8 [n, side, side, 3], side by side on white; return uint8 [height, width, 3]."""
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     canvas = Image.new("RGB", (columns * (TILE_SIZE + GAP) - GAP, rows * (TILE_SIZE + GAP) - GAP), "white")
@@ -115,8 +120,11 @@ def tile_images(images: np.ndarray, columns: int = COLUMNS) -> np.ndarray:
 
 
 def extract_first_filters(network: Network) -> tuple[str, np.ndarray] | None:
-    """Path of the first layer, and float32 [filters, side, side, 3] of its filters from 0 to 1, each scaled by its own
-    largest weight around the grey of 0; None where it is no convolution of red, green and blue."""
+    """Return the path of the first layer and its filters as colors, float32 [filters, side, side, 3] from 0 to 1.
+
+    Each filter is scaled by its own largest weight; gray is 0. Return None where the layer is not a convolution of red,
+    green and blue with square filters of more than one pixel.
+    """
     named_layers = [(path, module) for stage in network.stages.values() for path, module in stage.named_modules()]
     for path, layer in named_layers:
         if isinstance(layer, nn.Conv2d):

@@ -1,9 +1,9 @@
-"""Grad-CAM: where in an image lies what speaks for a class.
+"""Grad-CAM: compute the regions of an image that support a class.
 
-Selvaraju et al. 2017, Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization. Own code, as
-the stages already are where a network can be looked at: captum's LayerGradCam averages gradients over all axes but the
-first two, which is right for [n, channels, height, width] alone, so neither for tokens nor for Swin's channels-last
-maps; the package grad-cam brings OpenCV, and asks for a layer and a reshaping function by architecture.
+Selvaraju et al. 2017, Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization. thaw does not
+use a package because its stages already give the layers: captum's LayerGradCam averages gradients over all dimensions
+but the first two, which is correct for [n, channels, height, width] but neither for tokens nor for Swin's channels-last
+maps; the package grad-cam needs OpenCV, and a layer and a reshaping function per architecture.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from torch.nn import functional as F
 from thaw.models.network import Network, pool
 from thaw.visualization.interpret.activations import extract_feature_maps, get_map_side, run_with_activations
 
-MIN_POSITIONS = 4  # a side: 3 x 3 maps, as the last of a network at 96 pixels, point at a third of the image
+MIN_POSITIONS = 4  # per side; the 3 x 3 maps at the end of a network at 96 pixels mark a third of the image
 
 
 @dataclass(frozen=True)
 class GradCam:
-    """`maps` float32 [n, targets, side, side] from 0 to 1, `targets` int64 [n, targets], `probabilities` [n, classes];
-    `stage` is where the maps are seen."""
+    """Class activation maps: `maps`, float32 [n, targets, side, side] from 0 to 1, for `targets`, int64 [n, targets].
+
+    `probabilities` are [n, classes]; `stage` is the stage whose activations were used.
+    """
 
     maps: Tensor
     targets: Tensor
@@ -32,20 +34,21 @@ class GradCam:
 
 
 def grad_cam(network: Network, images: Tensor, targets: Tensor | None = None, top: int = 1) -> GradCam:
-    """For normalised images [n, 3, size, size] what speaks for each of `targets`, int64 [n, targets], by default for
-    the `top` likeliest classes. `network` is in evaluation mode, and stays as it is.
+    """Compute maps of normalized images [n, 3, size, size] for `targets`, int64 [n, targets].
 
-    The maps are the last of the network that have FEWEST_POSITIONS a side (or are its largest), and on whose positions
-    the logits depend: behind the last block of a ViT nothing but the class token counts, so there they are those before
-    it. A class that nothing speaks for has a map of zeros.
+    The default targets are the `top` most probable classes. `network` must be in evaluation mode and is not changed.
+
+    The activations are the last of the network that have MIN_POSITIONS per side (or the largest there are) and that
+    the logits depend on: after the last block of a ViT only the class token counts, so the maps come from before it. A
+    class that no region supports has a map of zeros.
 
     Raises:
-        ValueError: where no stage puts out maps.
+        ValueError: where no stage has maps.
     """
     stage_inputs, sides = _collect_stage_inputs(network, images)
     min_side = min(MIN_POSITIONS, max(sides))
     if not min_side:
-        raise ValueError("no stage of the network puts out maps")
+        raise ValueError("no stage of the network has maps")
     for depth in [depth for depth, side in enumerate(sides) if side >= min_side][::-1]:
         activations, logits = _forward_with_activations(network, stage_inputs[depth], depth)
         target_classes = logits.topk(min(top, logits.shape[1])).indices if targets is None else targets
@@ -58,13 +61,13 @@ def grad_cam(network: Network, images: Tensor, targets: Tensor | None = None, to
 
 
 def upsample_maps(maps: Tensor, size: int) -> Tensor:
-    """[n, targets, size, size] of maps of any size."""
+    """Upsample maps [n, targets, side, side] to [n, targets, size, size]."""
     return F.interpolate(maps, (size, size), mode="bicubic", align_corners=False).clamp(0, 1)
 
 
 @torch.no_grad()
 def _collect_stage_inputs(network: Network, images: Tensor) -> tuple[list[Tensor], list[int]]:
-    """By stage, its input and the side of the largest maps inside."""
+    """Return the input of each stage, and the side of the largest maps inside it."""
     inputs, sides = [images], list[int]()
     for stage in network.stages.values():
         output, activations = run_with_activations(stage, inputs[-1])
@@ -74,7 +77,7 @@ def _collect_stage_inputs(network: Network, images: Tensor) -> tuple[list[Tensor
 
 
 def _forward_with_activations(network: Network, features: Tensor, depth: int) -> tuple[list[Tensor], Tensor]:
-    """What stage `depth` computes of its input, and the logits, with all that gradients need."""
+    """Return the activations of stage `depth` for its input, and the logits, with gradients."""
     stage = list(network.stages.values())[depth]
     with torch.enable_grad():
         output, activations = run_with_activations(stage, features.detach().requires_grad_())
@@ -83,7 +86,7 @@ def _forward_with_activations(network: Network, features: Tensor, depth: int) ->
 
 
 def _compute_cams(features: Tensor, logits: Tensor, targets: Tensor) -> Tensor | None:
-    """None where the logits do not depend on the positions of these maps."""
+    """Compute maps from `features`; return None where the logits do not depend on their positions."""
     cams = []
     for target in targets.T:
         score = logits.gather(1, target[:, None]).sum()

@@ -1,4 +1,4 @@
-"""Features of a data set on two axes: by PCA, and by t-SNE."""
+"""Compute and plot the features of a data set in two dimensions, by PCA and by t-SNE."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ from sklearn.manifold import TSNE
 
 from thaw.config.errors import Problem, UserError
 from thaw.data.samples import UNUSED_SPLIT, Sample, Samples
+from thaw.visualization.plots.dataset import TEXT_COLOR, shorten_name
 
 MAX_POINTS = 5000
-MAX_PCA_COMPONENTS = 50  # of PCA before t-SNE, as van der Maaten and Hinton 2008 did
-DEFAULT_PERPLEXITY = 30.0  # within the 5 to 50 that they found to make little difference
-MAX_CLASSES_BY_COLOUR, MAX_NAMED_CLASSES = 10, 120  # beyond the first, a class has a number too
+MAX_PCA_COMPONENTS = 50  # PCA before t-SNE, as in van der Maaten and Hinton 2008
+DEFAULT_PERPLEXITY = 30.0  # they found little difference from 5 to 50
+MAX_CLASSES_BY_COLOR, MAX_NAMED_CLASSES = 10, 120  # with more than the first, a class has a number too
 MARKERS = {"train": "o", "val": "^", "test": "s", UNUSED_SPLIT: "D"}
-TEXT_COLOUR = "#33404d"
-LEGEND_STYLE: dict[str, Any] = {"frameon": False, "labelcolor": TEXT_COLOUR, "handletextpad": 0.2}
-MAX_TAG_LENGTH = 3  # characters; names of at most so many stand in the picture themselves
-LABEL_SIZE, LABEL_OFFSET = (0.036, 0.021), 0.012  # a label of 8 points, as shares of a panel's sides
-GOLDEN_RATIO = 0.618034  # of the hue circle between neighbours, which are often alike in name
+LEGEND_STYLE: dict[str, Any] = {"frameon": False, "labelcolor": TEXT_COLOR, "handletextpad": 0.2}
+MAX_TAG_LENGTH = 3  # characters; shorter names are written into the plot in place of numbers
+LABEL_SIZE, LABEL_OFFSET = (0.036, 0.021), 0.012  # a label of 8 points, as fractions of a panel's sides
+GOLDEN_RATIO = 0.618034  # of the hue circle between neighboring classes, which often have similar names
 
 Palette = Sequence[tuple[float, float, float]]
 
 
 @dataclass(frozen=True)
 class FeatureEmbedding:
-    """Of the samples at `positions`: `pca` and `tsne` float [shown, 2]; `shares` of the variance that PCA's axes hold;
-    `perplexity` of t-SNE."""
+    """The samples at `positions` in two dimensions: `pca` and `tsne`, float [positions, 2].
+
+    `explained_variance_ratio` is that of PCA's two axes, `perplexity` that of t-SNE.
+    """
 
     positions: np.ndarray
     pca: np.ndarray
@@ -47,40 +49,31 @@ class FeatureEmbedding:
 
 
 def compute_embedding(features: np.ndarray, seed: int, max_points: int = MAX_POINTS) -> FeatureEmbedding:
-    """Both maps of `features`, float32 [samples, width], the same for the same seed; of more than `most` samples a
-    draw. t-SNE starts from PCA's axes (Kobak and Berens 2019), so that the two pictures resemble each other.
+    """Compute PCA and t-SNE of `features`, float32 [samples, width]; the same seed gives the same result.
+
+    `seed` draws `max_points` of more samples. t-SNE starts from PCA's axes (Kobak and Berens 2019), so that the two
+    plots are similar.
 
     Raises:
-        UserFault: where features are not finite.
+        UserError: where features are not finite.
     """
     count = len(features)
     positions = np.sort(np.random.default_rng(seed).permutation(count)[:max_points])
     selected_features = np.asarray(features[positions], dtype=np.float64)
     if num_not_finite := int((~np.isfinite(selected_features)).any(1).sum()):
-        problem = Problem(
-            "features",
-            f"{num_not_finite} of {len(selected_features)} images have values that are not finite",
-            "finite values",
-        )
-        raise UserError("no map can be drawn.", [problem])
+        got = f"{num_not_finite} of {len(selected_features)} images have values that are not finite"
+        raise UserError("the features cannot be plotted.", [Problem("features", got, "finite values")])
     pca_features, explained_variance_ratio = _compute_pca(selected_features, seed)
     perplexity = min(DEFAULT_PERPLEXITY, (len(selected_features) - 1) / 3)
-    return FeatureEmbedding(
-        positions,
-        pca_features[:, :2],
-        explained_variance_ratio,
-        _compute_tsne(pca_features, perplexity, seed),
-        perplexity,
-    )
+    tsne = _compute_tsne(pca_features, perplexity, seed)
+    return FeatureEmbedding(positions, pca_features[:, :2], explained_variance_ratio, tsne, perplexity)
 
 
 def _compute_pca(features: np.ndarray, seed: int) -> tuple[np.ndarray, tuple[float, float]]:
-    """float [shown, at least 2]; features of one value, or one alike in all images, have axes of zeros."""
+    """Compute PCA, float [samples, at least 2]; axes without variance are zeros. Return the two largest ratios too."""
     num_components = min(MAX_PCA_COMPONENTS, *features.shape)
-    pca_features, explained_variance_ratio = (
-        np.zeros((len(features), max(2, num_components))),
-        np.zeros(max(2, num_components)),
-    )
+    pca_features = np.zeros((len(features), max(2, num_components)))
+    explained_variance_ratio = np.zeros(max(2, num_components))
     if np.ptp(features, axis=0).any():
         pca = PCA(num_components, random_state=seed)
         pca_features[:, :num_components] = pca.fit_transform(features)
@@ -96,30 +89,30 @@ def _compute_tsne(pca_features: np.ndarray, perplexity: float, seed: int) -> np.
 
 
 def plot_embedding(embedding: FeatureEmbedding, samples: Samples, title: str) -> Figure:
-    """PCA left, t-SNE right: colour is the class, shape the split. More than TOLD_BY_COLOUR classes have a number too,
-    or their name if it is short, at the median of their images; those beyond MOST_NAMED_CLASSES are not named."""
-    classes, shown_samples = (
-        [_shorten_name(name) for name in samples.classes],
-        [samples.samples[position] for position in embedding.positions],
-    )
+    """Plot PCA left and t-SNE right; colors are classes, markers are splits.
+
+    More than MAX_CLASSES_BY_COLOR classes have a number too, or their name if it is short, at the median of their
+    images. More than MAX_NAMED_CLASSES classes are not named.
+    """
+    classes = [shorten_name(name) for name in samples.classes]
+    shown_samples = [samples.samples[position] for position in embedding.positions]
     palette, has_class_names = build_palette(len(classes)), len(classes) <= MAX_NAMED_CLASSES
-    tags = _build_tags(classes) if len(classes) > MAX_CLASSES_BY_COLOUR and has_class_names else []
+    tags = _build_tags(classes) if len(classes) > MAX_CLASSES_BY_COLOR and has_class_names else []
     names = [f"{tag} {name}" for tag, name in zip(tags, classes, strict=True)] if tags and tags != classes else classes
     font_size = 7.5 if tags else 10
     rows = -(-len(classes) // _count_columns(names, font_size)) if has_class_names else 1
     figure = Figure(figsize=(12.6, 7.0 + 0.155 * rows), layout="constrained")
     panels: Any = figure.subplots(1, 2)
     variance = ", ".join(f"{ratio:.0%}" for ratio in embedding.explained_variance_ratio)
-    _draw_panel(panels[0], embedding.pca, shown_samples, palette, tags, f"PCA: {variance} of the variance")
-    _draw_panel(
-        panels[1], embedding.tsne, shown_samples, palette, tags, f"t-SNE: perplexity {embedding.perplexity:.3g}"
-    )
-    figure.suptitle(title, x=0.004, ha="left", fontsize=12, color=TEXT_COLOUR)
+    pca_title, tsne_title = f"PCA: {variance} of the variance", f"t-SNE: perplexity {embedding.perplexity:.3g}"
+    _draw_panel(panels[0], embedding.pca, shown_samples, palette, tags, pca_title)
+    _draw_panel(panels[1], embedding.tsne, shown_samples, palette, tags, tsne_title)
+    figure.suptitle(title, x=0.004, ha="left", fontsize=12, color=TEXT_COLOR)
     _draw_split_legend(figure, shown_samples)
     if has_class_names:
         _draw_class_legend(figure, names, font_size, palette)
     else:
-        figure.supxlabel(f"{len(classes)} classes, too many to be named", fontsize=9, color=TEXT_COLOUR)
+        figure.supxlabel(f"{len(classes)} classes, too many to be named", fontsize=9, color=TEXT_COLOR)
     return figure
 
 
@@ -129,8 +122,8 @@ def _build_tags(classes: Sequence[str]) -> list[str]:
 
 
 def build_palette(num_classes: int) -> Palette:
-    """One a class: matplotlib's ten, or hues around the circle in three lightnesses."""
-    if num_classes <= MAX_CLASSES_BY_COLOUR:
+    """Build one color per class: matplotlib's ten, or hues around the circle in three lightnesses."""
+    if num_classes <= MAX_CLASSES_BY_COLOR:
         return [matplotlib.colormaps["tab10"](number)[:3] for number in range(num_classes)]
     lightness = (0.38, 0.50, 0.64)
     return [
@@ -142,24 +135,24 @@ def _draw_panel(
     axes: Axes, points: np.ndarray, samples: Sequence[Sample], palette: Palette, tags: Sequence[str], title: str
 ) -> None:
     labels, splits = np.array([sample.label for sample in samples]), np.array([sample.split for sample in samples])
-    order = np.random.default_rng(0).permutation(len(points))  # else the last class would lie on top of all others
+    order = np.random.default_rng(0).permutation(len(points))  # otherwise the last class would cover all others
     marker_size = float(np.clip(16_000 / len(points), 9, 42))
-    colours: Any = np.array(palette)[labels]
+    colors: Any = np.array(palette)[labels]
     for split in MARKERS:
         split_indices = order[splits[order] == split]
         x, y = points[split_indices].T
         style: Any = {"marker": MARKERS[split], "alpha": 0.75, "linewidths": 0.3, "edgecolors": "w"}
-        axes.scatter(x, y, s=marker_size, c=colours[split_indices], **style)
+        axes.scatter(x, y, s=marker_size, c=colors[split_indices], **style)
     if tags:
         _name_classes(axes, points, labels, tags, palette)
-    axes.set_title(title, loc="left", fontsize=11, color=TEXT_COLOUR)
+    axes.set_title(title, loc="left", fontsize=11, color=TEXT_COLOR)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_color("#d5dade")
 
 
 def _name_classes(axes: Axes, points: np.ndarray, labels: np.ndarray, names: Sequence[str], palette: Palette) -> None:
-    """Each class' name, or its number, beside the median of its images."""
+    """Write the name or number of each class at the median of its images."""
     present_labels = np.unique(labels)
     medians = np.stack([np.median(points[labels == label], axis=0) for label in present_labels])
     low, extent = points.min(0), np.maximum(np.ptp(points, axis=0), 1e-12)
@@ -172,11 +165,12 @@ def _name_classes(axes: Axes, points: np.ndarray, labels: np.ndarray, names: Seq
 
 
 def repel_labels(positions: np.ndarray, label_size: tuple[float, float] = LABEL_SIZE, max_iter: int = 60) -> np.ndarray:
-    """float [labels, 2], shares of a panel's sides: `spots` pushed from each other until labels of `size` overlap no
-    more, or `rounds` are over."""
-    positions = positions + np.random.default_rng(0).normal(
-        0, 1e-4, positions.shape
-    )  # those at one spot need a direction
+    """Push labels at `positions` apart until they do not overlap, or for `max_iter` iterations.
+
+    `positions` is float [labels, 2]; they, the result and `label_size` are fractions of a panel's sides.
+    """
+    noise = np.random.default_rng(0).normal(0, 1e-4, positions.shape)  # labels at the same position need a direction
+    positions = positions + noise
     for _ in range(max_iter):
         offsets = (positions[:, None] - positions[None]) / label_size
         distance = np.abs(offsets).max(2)
@@ -189,7 +183,7 @@ def repel_labels(positions: np.ndarray, label_size: tuple[float, float] = LABEL_
 
 
 def _count_columns(names: Sequence[str], font_size: float) -> int:
-    """As many as names in letters of `size` points leave room for on 12.2 inches; mark and gap take 0.4."""
+    """Count the legend columns that fit into 12.2 inches; marker and gap take 0.4."""
     widths = [TextPath((0, 0), name.replace("$", "S"), size=font_size).get_extents().width / 72 for name in names]
     return max(1, min(len(names), int(12.2 / (0.4 + max(widths)))))
 
@@ -201,19 +195,15 @@ def _draw_split_legend(figure: Figure, samples: Sequence[Sample]) -> None:
 
 
 def _draw_class_legend(figure: Figure, names: Sequence[str], font_size: float, palette: Palette) -> None:
-    handles = [_build_legend_handle("o", colour, "") for colour in palette]
+    handles = [_build_legend_handle("o", color, "") for color in palette]
     spacing: Any = {"columnspacing": 1.0, "labelspacing": 0.25, "ncols": _count_columns(names, font_size)}
     legend = figure.legend(
         handles, [""] * len(names), loc="outside lower left", fontsize=font_size, **spacing, **LEGEND_STYLE
     )
-    for text, name in zip(legend.get_texts(), names, strict=True):  # set here, a name may begin with _ and hold $
+    for text, name in zip(legend.get_texts(), names, strict=True):  # set here, a name may start with _ and contain $
         text.set_parse_math(False)
         text.set_text(name)
 
 
-def _build_legend_handle(marker: str, colour: Any, label: str) -> Line2D:
-    return Line2D([], [], linestyle="", marker=marker, color=colour, markersize=6, label=label)
-
-
-def _shorten_name(name: str, max_length: int = 22) -> str:
-    return name if len(name) <= max_length else f"{name[: max_length - 1]}…"
+def _build_legend_handle(marker: str, color: Any, label: str) -> Line2D:
+    return Line2D([], [], linestyle="", marker=marker, color=color, markersize=6, label=label)

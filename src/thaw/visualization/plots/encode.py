@@ -1,4 +1,4 @@
-"""Pixels and diagrams as the content of image files: JPEG for photographs, PNG for diagrams."""
+"""Encode images as JPEG and plots as PNG."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-PNG_OPTIONS = {"compress_level": 1}  # Pillow's arguments for PNG; white paper shrinks all the same, in half the time
+PNG_OPTIONS = {"compress_level": 1}  # Pillow's arguments for PNG; plots become nearly as small in half the time
 
 
 def encode_jpeg(pixels: np.ndarray, max_side: int | None = None) -> bytes:
-    """Of uint8 [height, width, 3], at most `most` pixels wide and high."""
+    """Encode uint8 [height, width, 3] as JPEG, at most `max_side` pixels wide and high."""
     image = Image.fromarray(pixels)
     if max_side:
         image.thumbnail((max_side, max_side))
@@ -22,6 +22,7 @@ def encode_jpeg(pixels: np.ndarray, max_side: int | None = None) -> bytes:
 
 
 def encode_png(figure: Figure, dpi: int = 160) -> bytes:
+    """Encode a figure as PNG."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi, pil_kwargs=PNG_OPTIONS)
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""Features for TensorBoard's projector: vectors, what each is, and a sheet of thumbnails."""
+"""Write features for TensorBoard's projector: vectors, metadata, and a sprite of thumbnails."""
 
 from __future__ import annotations
 
@@ -10,30 +10,23 @@ import numpy as np
 from PIL import Image
 
 from thaw.data.batches import ImageDataset
-from thaw.data.problems import escape_path
+from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
 from thaw.visualization.plots.example_images import evaluation_pixels
 
 MAX_SPRITE_SIDE = 8192  # pixels; the projector refuses a sprite with a longer side
-MIN_THUMBNAIL_SIDE, MAX_THUMBNAIL_SIDE = (
-    32,
-    64,
-)  # pixels of a thumbnail's side: what can still be told apart, and what the view shows
-MAX_IMAGES = (MAX_SPRITE_SIDE // MIN_THUMBNAIL_SIDE) ** 2  # 65,536, below the 100,000 rows that the projector asks for
+MIN_THUMBNAIL_SIDE = 32  # pixels; smaller ones cannot be recognized
+MAX_THUMBNAIL_SIDE = 64  # pixels; the projector does not display more
+MAX_IMAGES = (MAX_SPRITE_SIDE // MIN_THUMBNAIL_SIDE) ** 2  # 65,536; the projector requests at most 100,000 rows
 BATCH_SIZE = 256
-# TensorBoard takes a tensor's file for binary only where it is no UTF-8, so it is written as text.
-VECTORS_FILE, METADATA_FILE, SPRITE_FILE, CONFIG_FILE = (
-    "vectors.tsv",
-    "metadata.tsv",
-    "sprite.png",
-    "projector_config.pbtxt",
-)
-CONTROL_ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), 127)}  # a tab in a name would begin a column
+VECTORS_FILE = "vectors.tsv"  # text: TensorBoard reads a tensor file as binary only where it is not valid UTF-8
+METADATA_FILE, SPRITE_FILE, CONFIG_FILE = "metadata.tsv", "sprite.png", "projector_config.pbtxt"
+CONTROL_ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), 127)}  # a tab in a name would start a column
 Writer = Callable[[BinaryIO], object]
 
 
 def select_positions(count: int, seed: int, max_images: int = MAX_IMAGES) -> np.ndarray:
-    """int64, ascending: all of `count` samples, or `most` of them drawn by `seed`."""
+    """Return ascending positions, int64: all of `count` samples, or `max_images` of them drawn with `seed`."""
     if count <= max_images:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).choice(count, max_images, replace=False))
@@ -42,9 +35,10 @@ def select_positions(count: int, seed: int, max_images: int = MAX_IMAGES) -> np.
 def build_projector_writers(
     features: np.ndarray, samples: Samples, images: ImageDataset, positions: np.ndarray, name: str
 ) -> dict[str, Writer]:
-    """Names of files -> what puts their bytes into a stream, the config that makes TensorBoard see them last.
+    """Return file name -> function that writes the file to a stream, for the features at `positions`.
 
-    `features` is float32 [samples, width]; shown are those at `positions`, under `name`.
+    `features` is float32 [samples, width]; `name` is shown in TensorBoard. The config comes last: TensorBoard reads the
+    other files once it exists.
     """
     columns, side = compute_sprite_layout(len(positions), images.size)
     return {
@@ -56,14 +50,16 @@ def build_projector_writers(
 
 
 def compute_sprite_layout(count: int, size: int) -> tuple[int, int]:
-    """Columns of the square sheet for `count` thumbnails of images of `size` pixels, and the side of each in pixels.
-    The projector draws wrongly where a sheet has fewer rows than columns."""
+    """Return the columns of the square sprite for `count` images of `size` pixels, and the thumbnails' side in pixels.
+
+    The projector draws a sprite with fewer rows than columns incorrectly.
+    """
     columns = max(1, math.isqrt(count - 1) + 1)
     return columns, min(MAX_THUMBNAIL_SIDE, size, MAX_SPRITE_SIDE // columns)
 
 
 def _write_vectors(stream: BinaryIO, features: np.ndarray, positions: Sequence[int] | np.ndarray) -> None:
-    for position in positions:  # nine digits give back every float32
+    for position in positions:  # nine digits represent every float32 exactly
         stream.write(("\t".join(f"{value:.9g}" for value in features[position].tolist()) + "\n").encode())
 
 

@@ -1,4 +1,4 @@
-"""The picture of a search: how good its trials were, in their order and by each value."""
+"""Plot the trials of a search: validation accuracy in their order and by each searched key."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from thaw.visualization.plots.training import TRAIN_COLOUR, VAL_COLOUR
+from thaw.visualization.plots.training import TRAIN_COLOR, VAL_COLOR
 
-BEST_COLOUR = "#c22020"
+BEST_COLOR = "#c22020"
 COLUMNS = 3
 
 
 @dataclass(frozen=True)
 class TrialPoint:
-    """A trial, numbered from 1, with its validation accuracy: in its last epoch where it was pruned."""
+    """A trial, numbered from 1, with its validation accuracy; a pruned trial's is that of its last epoch."""
 
     number: int
     params: Mapping[str, Any]
@@ -31,7 +31,7 @@ class TrialPoint:
 
 @dataclass(frozen=True)
 class SearchParameter:
-    """A key that was searched; `importance` is the share of variance it explains, None where that is not known."""
+    """A searched key; `importance` is the fraction of the variance that it explains, None where that is not known."""
 
     key: str
     is_categorical: bool
@@ -42,7 +42,7 @@ class SearchParameter:
 def save_search_plot(
     points: Sequence[TrialPoint], best: TrialPoint, parameters: Sequence[SearchParameter], file: Path
 ) -> None:
-    """One panel over the trials, one for each key; `best` of `points` is ringed."""
+    """Save a plot with a panel of all trials in order and a panel per key; a ring marks the `best` of `points`."""
     columns = min(COLUMNS, 1 + len(parameters))
     rows = math.ceil((1 + len(parameters)) / columns)
     figure = Figure(figsize=(4.4 * columns, 3.6 * rows), layout="constrained")
@@ -62,11 +62,11 @@ def _draw_history(panel: Axes, points: Sequence[TrialPoint], best: TrialPoint) -
     completed = [point for point in points if not point.is_pruned]
     best_so_far = list(accumulate((point.accuracy for point in completed), max))
     xs, ys = [*(point.number for point in completed), points[-1].number], [*best_so_far, best_so_far[-1]]
-    panel.step(xs, ys, where="post", color=BEST_COLOUR, linewidth=0.9, label="best so far")
+    panel.step(xs, ys, where="post", color=BEST_COLOR, linewidth=0.9, label="best so far")
     _draw_points(panel, points, [point.number for point in points], best)
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     panel.legend(frameon=False, fontsize=8)
-    _style_axes(panel, "Trials in their order", "trial")
+    _style_axes(panel, "Trials in order", "trial")
 
 
 def _draw_parameter(panel: Axes, points: Sequence[TrialPoint], parameter: SearchParameter, best: TrialPoint) -> None:
@@ -84,12 +84,12 @@ def _draw_parameter(panel: Axes, points: Sequence[TrialPoint], parameter: Search
 
 
 def _draw_points(panel: Axes, points: Sequence[TrialPoint], positions: Sequence[float], best: TrialPoint) -> None:
-    for is_pruned, colour, marker, label in ((False, VAL_COLOUR, "o", "done"), (True, TRAIN_COLOUR, "x", "pruned")):
-        shown_points = [(x, point) for x, point in zip(positions, points, strict=True) if point.is_pruned == is_pruned]
-        xs, ys = [x for x, _ in shown_points], [point.accuracy for _, point in shown_points]
-        panel.scatter(xs, ys, s=18, color=colour, marker=marker, label=label if shown_points else None, alpha=0.8)
+    for is_pruned, color, marker, label in ((False, VAL_COLOR, "o", "done"), (True, TRAIN_COLOR, "x", "pruned")):
+        indices = [index for index, point in enumerate(points) if point.is_pruned == is_pruned]
+        xs, ys = [positions[index] for index in indices], [points[index].accuracy for index in indices]
+        panel.scatter(xs, ys, s=18, color=color, marker=marker, label=label if indices else None, alpha=0.8)
     x = positions[points.index(best)]
-    panel.scatter([x], [best.accuracy], s=70, facecolors="none", edgecolors=BEST_COLOUR, label="best")
+    panel.scatter([x], [best.accuracy], s=70, facecolors="none", edgecolors=BEST_COLOR, label="best")
 
 
 def _style_axes(panel: Axes, title: str, xlabel: str) -> None:

@@ -1,9 +1,10 @@
-"""The diagrams of a run: curves, confusion matrix. Drawn without a screen and without global state."""
+"""Plot a run: curves, confusion matrix, reliability diagram. Needs no display and no global state of matplotlib."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,21 +15,21 @@ from thaw.metrics.calibration import Reliability
 from thaw.metrics.classification import wilson_interval
 from thaw.visualization.plots.encode import PNG_OPTIONS
 
-TRAIN_COLOUR, VAL_COLOUR = "#8a8a8a", "#0b6bcb"
+TRAIN_COLOR, VAL_COLOR = "#8a8a8a", "#0b6bcb"
 MAX_NAMED_CLASSES = 60
 
 
 def save_curves(rows: Sequence[Mapping[str, str]], file: Path) -> None:
-    """Loss, accuracy and learning rates over the epochs of a `history.csv`."""
-    figure = Figure(figsize=(12, 3.6))  # margins by hand: matplotlib's layout engine would take half a second
+    """Save loss, accuracy and learning rates over the epochs, from the rows of a history."""
+    figure = Figure(figsize=(12, 3.6))  # with fixed margins: matplotlib's layout engine would take half a second
     loss_axes, accuracy_axes, rate_axes = figure.subplots(1, 3)
     figure.subplots_adjust(left=0.045, right=0.99, bottom=0.13, top=0.91, wspace=0.17)
     epochs = [int(row["epoch"]) for row in rows]
     for axes, key, title in ((loss_axes, "loss", "Loss"), (accuracy_axes, "accuracy", "Accuracy")):
-        for split, colour in (("train", TRAIN_COLOUR), ("val", VAL_COLOUR)):
+        for split, color in (("train", TRAIN_COLOR), ("val", VAL_COLOR)):
             if rows[-1][f"{split}_{key}"] != "":
                 values = [float(row[f"{split}_{key}"]) for row in rows]
-                axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=split)
+                axes.plot(epochs, values, color=color, marker="o", markersize=3, label=split)
         axes.legend(frameon=False)
         _style_axes(axes, title)
     rates = {key: [float(row[key]) for row in rows] for key in rows[-1] if key.startswith("lr_")}
@@ -37,7 +38,7 @@ def save_curves(rows: Sequence[Mapping[str, str]], file: Path) -> None:
 
 
 def _draw_rates(axes: Axes, epochs: list[int], rates: Mapping[str, list[float]]) -> None:
-    """One line for all parts that move together."""
+    """Draw one line for all parts with the same learning rates."""
     names_by_rates: dict[tuple[float, ...], list[str]] = {}
     for key, values in rates.items():
         names_by_rates.setdefault(tuple(values), []).append(key.removeprefix("lr_"))
@@ -45,17 +46,16 @@ def _draw_rates(axes: Axes, epochs: list[int], rates: Mapping[str, list[float]])
         label = names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}"
         if any(rate_values):
             axes.plot(epochs, rate_values, marker="o", markersize=3, label=label)
-    if (
-        len({value for rate_values in names_by_rates for value in rate_values if value}) > 1
-    ):  # a single one has no room on such a scale
+    positive_rates = {value for rate_values in names_by_rates for value in rate_values if value}
+    if len(positive_rates) > 1:  # a logarithmic axis shows no tick for a single value
         axes.set_yscale("log")
-    axes.yaxis.set_minor_locator(NullLocator())  # laying out their labels takes longer than all else here
+    axes.yaxis.set_minor_locator(NullLocator())  # the layout of minor labels takes longer than everything else here
     axes.legend(frameon=False)
     _style_axes(axes, "Learning rate at the epoch's first step")
 
 
 def _style_axes(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, y=1.02)  # with y, matplotlib need not look where there is room
+    axes.set_title(title, loc="left", fontsize=11, y=1.02)  # with y, matplotlib does not search for a free position
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.spines[["top", "right"]].set_visible(False)
@@ -63,14 +63,14 @@ def _style_axes(axes: Axes, title: str) -> None:
 
 
 def save_confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str, file: Path) -> None:
-    """Rows are labels, columns predictions, both int64 counts; colour is the share of the row."""
+    """Save a confusion matrix of int64 counts; rows are labels, columns predictions, colors the fraction of the row."""
     count = len(classes)
     side = min(24.0, max(4.0, 1.8 + 0.26 * count))
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
     row_fractions = confusion / np.maximum(1, confusion.sum(1, keepdims=True))
     image = axes.imshow(row_fractions, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, shrink=0.6, label="share of the label's images")
+    figure.colorbar(image, ax=axes, shrink=0.6, label="fraction of the label's images")
     if count <= MAX_NAMED_CLASSES:
         axes.set_xticks(range(count), classes, rotation=90 if count > 6 else 0)
         axes.set_yticks(range(count), classes)
@@ -84,36 +84,26 @@ def save_confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: 
 def _draw_counts(axes: Axes, confusion: np.ndarray, row_fractions: np.ndarray) -> None:
     font_size = 10 if len(confusion) < 12 else 7
     for row, column in zip(*np.nonzero(confusion), strict=True):
-        text_colour = "white" if row_fractions[row, column] > 0.5 else "black"
+        text_color = "white" if row_fractions[row, column] > 0.5 else "black"
         axes.text(
-            column, row, str(confusion[row, column]), ha="center", va="center", color=text_colour, fontsize=font_size
+            column, row, str(confusion[row, column]), ha="center", va="center", color=text_color, fontsize=font_size
         )
 
 
-BLUE, GREY = "#0b6bcb", "#8a8a8a"
-
-
 def save_reliability_diagram(reliability: Reliability, title: str, file: Path) -> None:
-    """Above, the share that is right of each bin with its 95 % interval, beside the diagonal of perfect calibration;
-    below, how many predictions the bins hold."""
+    """Save a reliability diagram.
+
+    The upper panel shows the accuracy of each bin with its 95 % interval and the diagonal of perfect calibration, the
+    lower panel the number of predictions per bin.
+    """
     figure = Figure(figsize=(5.2, 6.2), layout="constrained")
     accuracy_axes, count_axes = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
-    edges = np.linspace(0, 1, len(reliability.counts) + 1)
-    is_filled = reliability.counts > 0
-    accuracies, counts = reliability.accuracy[is_filled], reliability.counts[is_filled]
-    bounds = np.array(
-        [wilson_interval(round(accuracy * count), count) for accuracy, count in zip(accuracies, counts, strict=True)]
-    )
-    error_sizes = np.abs(bounds.T - accuracies)
-    accuracy_axes.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
-    accuracy_axes.errorbar(
-        reliability.confidence[is_filled], accuracies, error_sizes, fmt="o", color=BLUE, markersize=4, linewidth=1.2, capsize=2,
-        label="share right, 95 % interval",
-    )  # fmt: skip
-    accuracy_axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share that is right")
-    accuracy_axes.legend(loc="upper left", edgecolor="none", framealpha=0.9)
+    _draw_bin_accuracies(accuracy_axes, reliability)
     accuracy_axes.set_title(title, loc="left", fontsize=11)
-    bars = count_axes.bar(edges[:-1], reliability.counts, np.diff(edges), align="edge", color=BLUE, edgecolor="white")
+    edges = np.linspace(0, 1, len(reliability.counts) + 1)
+    bars = count_axes.bar(
+        edges[:-1], reliability.counts, np.diff(edges), align="edge", color=VAL_COLOR, edgecolor="white"
+    )
     count_axes.bar_label(bars, [str(count) if count else "" for count in reliability.counts], fontsize=7)
     count_axes.margins(y=0.25)
     count_axes.set(xlabel="probability of the prediction", ylabel="images")
@@ -121,3 +111,22 @@ def save_reliability_diagram(reliability: Reliability, title: str, file: Path) -
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     figure.savefig(file, dpi=110)
+
+
+def _draw_bin_accuracies(axes: Axes, reliability: Reliability) -> None:
+    is_filled = reliability.counts > 0
+    accuracies, counts = reliability.accuracy[is_filled], reliability.counts[is_filled]
+    bounds = np.array(
+        [wilson_interval(round(accuracy * count), count) for accuracy, count in zip(accuracies, counts, strict=True)]
+    )
+    axes.plot((0, 1), (0, 1), color=TRAIN_COLOR, linestyle="--", linewidth=1, label="perfect calibration")
+    style: Any = {"fmt": "o", "color": VAL_COLOR, "markersize": 4, "linewidth": 1.2, "capsize": 2}
+    axes.errorbar(
+        reliability.confidence[is_filled],
+        accuracies,
+        np.abs(bounds.T - accuracies),
+        label="accuracy, 95 % interval",
+        **style,
+    )
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
+    axes.legend(loc="upper left", edgecolor="none", framealpha=0.9)

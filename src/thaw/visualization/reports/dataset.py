@@ -1,4 +1,4 @@
-"""A data set on one page that needs nothing else: `report.html`, and its pictures as PNG files beside it."""
+"""Report a data set on one self-contained page, `report.html`, with its figures as PNG files beside it."""
 
 from __future__ import annotations
 
@@ -26,21 +26,33 @@ from thaw.visualization.reports.html import encode_data_uri, encode_thumbnail, r
 
 MAX_CLASSES, MAX_IMAGES_PER_CLASS = 24, 8
 MAX_AUGMENTED_IMAGES, NUM_SHOWN_EPOCHS = 6, 4
-HEADINGS = ("as it is", *(f"epoch {number + 1}" for number in range(NUM_SHOWN_EPOCHS)))
-AugmentedRows = list[tuple[str, list[np.ndarray]]]  # class, and one of its images as it is and in the first epochs
+HEADINGS = ("original", *(f"epoch {number + 1}" for number in range(NUM_SHOWN_EPOCHS)))
+AugmentedRows = list[tuple[str, list[np.ndarray]]]  # class; an image of it without augmentation and in the first epochs
 
 
 def write_report(name: str, data: DatasetInspection, images: ImageDataset, folder: Path) -> Path:
-    """Writes `report.html` and classes.png, sizes.png, aspects.png, samples.png, augmented.png into `folder`; returns
-    the page's path. `images` cuts `data` as training would."""
+    """Write the report and classes.png, sizes.png, aspects.png, samples.png, augmented.png; return the report's path.
+
+    `images` loads the images of `data` as training does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = _build_sample_rows(data, images)
-    augmented = _build_augmented_rows(data, images)
-    pictures = _draw_figures(data, rows, augmented)
-    for title, content in pictures.items():
+    sample_rows, augmented_rows = _build_sample_rows(data, images), _build_augmented_rows(data, images)
+    plots = _draw_plots(data, sample_rows, augmented_rows)
+    for title, content in plots.items():
         (folder / f"{title}.png").write_bytes(content)
+    html = render_template(
+        "report.html",
+        name=name,
+        **_collect_facts(data),
+        **_encode_rows(sample_rows, augmented_rows),
+        channels=_compute_channel_rows(images, data),
+        plots={title: encode_data_uri(content) for title, content in plots.items()},
+        augmentation=_describe_augmentation(images.augmentation),
+        side=images.size,
+        headings=HEADINGS,
+    )
     report_path = folder / "report.html"
-    report_path.write_text(_render_report(name, data, images, rows, augmented, pictures), encoding="utf-8")
+    report_path.write_text(html, encoding="utf-8")
     return report_path
 
 
@@ -53,7 +65,7 @@ def _build_sample_rows(data: DatasetInspection, images: ImageDataset) -> dict[st
 
 
 def _build_augmented_rows(data: DatasetInspection, images: ImageDataset) -> AugmentedRows:
-    """One image a row, as it is and then as training sees it in its first epochs."""
+    """Build one row per image: without augmentation, then as training sees it in the first epochs."""
     if images.augmentation.is_empty:
         return []
     images_per_class = -(-MAX_AUGMENTED_IMAGES // min(MAX_AUGMENTED_IMAGES, len(data.samples.classes)))
@@ -67,41 +79,26 @@ def _build_augmented_rows(data: DatasetInspection, images: ImageDataset) -> Augm
     return list(zip(class_names, map(list, zip(*columns, strict=True)), strict=True))
 
 
-def _draw_figures(
-    data: DatasetInspection, rows: Mapping[str, np.ndarray], augmented: AugmentedRows
+def _draw_plots(
+    data: DatasetInspection, sample_rows: Mapping[str, np.ndarray], augmented_rows: AugmentedRows
 ) -> dict[str, bytes]:
     figures = {
         "classes": plot_class_counts(data.samples),
         "sizes": plot_image_sizes(data.store.sizes),
         "aspects": plot_aspect_ratios(data.store.sizes),
-        "samples": plot_image_rows([list(row) for row in rows.values()], list(rows)),
+        "samples": plot_image_rows([list(pixels) for pixels in sample_rows.values()], list(sample_rows)),
     }
-    if augmented:
-        figures["augmented"] = plot_image_rows([row for _, row in augmented], [name for name, _ in augmented], HEADINGS)
+    if augmented_rows:
+        class_names, rows = zip(*augmented_rows, strict=True)
+        figures["augmented"] = plot_image_rows(rows, class_names, HEADINGS)
     return {title: encode_png(figure) for title, figure in figures.items()}
 
 
-def _render_report(
-    name: str,
-    data: DatasetInspection,
-    images: ImageDataset,
-    rows: Mapping[str, np.ndarray],
-    augmented: AugmentedRows,
-    pictures: Mapping[str, bytes],
-) -> str:
-    return render_template(
-        "report.html",
-        name=name,
-        **_collect_facts(data),
-        problems=[*build_broken_problems(data.skipped), *data.problems],
-        channels=_compute_channel_rows(images, data),
-        rows={title: [encode_thumbnail(pixels) for pixels in pictures] for title, pictures in rows.items()},
-        augmented=[(title, [encode_thumbnail(pixels) for pixels in row]) for title, row in augmented],
-        pictures={title: encode_data_uri(content) for title, content in pictures.items()},
-        augmentation=_describe_augmentation(images.augmentation),
-        side=images.size,
-        headings=HEADINGS,
-    )
+def _encode_rows(sample_rows: Mapping[str, np.ndarray], augmented_rows: AugmentedRows) -> dict[str, Any]:
+    return {
+        "sample_rows": {name: [encode_thumbnail(pixels) for pixels in row] for name, row in sample_rows.items()},
+        "augmented_rows": [(name, [encode_thumbnail(pixels) for pixels in row]) for name, row in augmented_rows],
+    }
 
 
 def _collect_facts(data: DatasetInspection) -> dict[str, Any]:
@@ -111,12 +108,13 @@ def _collect_facts(data: DatasetInspection) -> dict[str, Any]:
         "counts": samples.count_per_split(),
         "total": len(samples.samples),
         "classes": samples.classes,
-        "by_class": _count_by_class(data),
+        "counts_by_class": _count_by_class(data),
         "fingerprint": samples.fingerprint,
-        "passed_over": samples.ignored_files,
+        "ignored_files": samples.ignored_files,
+        "problems": [*build_broken_problems(data.skipped), *data.problems],
         "median_size": f"{width} x {height}",
-        "smallest": int(sizes.min()),
-        "largest": int(sizes.max()),
+        "min_side": int(sizes.min()),
+        "max_side": int(sizes.max()),
     }
 
 

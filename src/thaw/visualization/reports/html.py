@@ -1,4 +1,4 @@
-"""Pages that need nothing else: one file each, its style and pictures inside."""
+"""Render self-contained HTML pages: one file each, with its style and images inside."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ THUMBNAIL_SIDE = 128  # pixels; a data URI of 4 kB
 
 
 def render_template(template: str, *, package: str = "thaw.visualization.reports", **values: Any) -> str:
-    """`template` is a file of the templates of `package`, and may extend `page.html`, which all pages share. What it
-    names and `values` lack is an error. All text is escaped."""
+    """Render a template of `package`, which may extend `page.html`; all text is escaped.
+
+    Raises:
+        jinja2.UndefinedError: where the template uses a name that `values` lack.
+    """
     loaders = [PackageLoader(package), PackageLoader("thaw.visualization.reports")]
     environment = Environment(
         loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -25,9 +28,10 @@ def render_template(template: str, *, package: str = "thaw.visualization.reports
 
 
 def encode_thumbnail(pixels: np.ndarray, side: int = THUMBNAIL_SIDE) -> Markup:
-    """A data URI of uint8 [height, width, 3], at most `side` pixels wide and high."""
+    """Encode uint8 [height, width, 3] as the data URI of a JPEG, at most `side` pixels wide and high."""
     return encode_data_uri(encode_jpeg(pixels, side), "jpeg")
 
 
 def encode_data_uri(content: bytes, kind: str = "png") -> Markup:
+    """Encode the content of an image file as a data URI."""
     return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")

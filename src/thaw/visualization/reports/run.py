@@ -55,12 +55,12 @@ def render_run_report(run: Run, model: ExplainedModel) -> str:
         backbone=recipe.backbone.name,
         strategy="probe" if run.is_probe else recipe.strategy.name,
         metrics=metrics,
-        told=list(_describe_results(metrics, record, test_predictions, history)),
+        result_sentences=list(_describe_results(metrics, record, test_predictions, history)),
         notes=recipe.notes,
         metric_rows=list(_build_metric_rows(metrics)),
         plots=plots,
-        pairs=find_confused_pairs(confusion, model.classes),
-        classes=compute_class_metrics(confusion, model.classes),
+        confused_pairs=find_confused_pairs(confusion, model.classes),
+        class_metrics=compute_class_metrics(confusion, model.classes),
         **_build_image_section(model, test_predictions),
         headings=HEADINGS,
         phases=list(
@@ -121,9 +121,9 @@ def _build_image_section(model: ExplainedModel, test_predictions: TestPrediction
     """Rows of test images by what they show, and Grad-CAM of the first ones of each."""
     correct = test_predictions.correct
     indices_by_title = {
-        "Surest mistakes": test_predictions.most_confident(~correct, MAX_IMAGES_PER_ROW),
-        "Right, but least sure": test_predictions.least_confident(correct, MAX_IMAGES_PER_ROW),
-        "Surest and right": test_predictions.most_confident(correct, MAX_IMAGES_PER_ROW),
+        "Most confident mistakes": test_predictions.most_confident(~correct, MAX_IMAGES_PER_ROW),
+        "Least confident correct predictions": test_predictions.least_confident(correct, MAX_IMAGES_PER_ROW),
+        "Most confident correct predictions": test_predictions.most_confident(correct, MAX_IMAGES_PER_ROW),
     }
     indices = list(dict.fromkeys(index for row in indices_by_title.values() for index in row))
     try:
@@ -131,7 +131,7 @@ def _build_image_section(model: ExplainedModel, test_predictions: TestPrediction
             zip(indices, model.load_pixels([test_predictions.paths[index] for index in indices]), strict=True)
         )
     except OSError as error:
-        return {"rows": {}, "cams": [], "cam_stage": "", "no_pictures": str(error), "no_cams": ""}
+        return {"example_rows": {}, "cams": [], "cam_stage": "", "no_images_reason": str(error), "no_cams_reason": ""}
     rows = {
         title: [_describe_image(test_predictions, image_index, pixels[image_index]) for image_index in row]
         for title, row in indices_by_title.items()
@@ -140,7 +140,7 @@ def _build_image_section(model: ExplainedModel, test_predictions: TestPrediction
     cams, stage, reason = _compute_cams(
         model, test_predictions, pixels, _interleave(list(indices_by_title.values())[::2])[: model.max_images]
     )
-    return {"rows": rows, "cams": cams, "cam_stage": stage, "no_pictures": "", "no_cams": reason}
+    return {"example_rows": rows, "cams": cams, "cam_stage": stage, "no_images_reason": "", "no_cams_reason": reason}
 
 
 def _interleave(rows: list[list[int]]) -> list[int]:
@@ -156,9 +156,9 @@ def _describe_image(
         for class_indices in (test_predictions.labels, test_predictions.predictions)
     )
     return {
-        "picture": encode_thumbnail(pixels, side),
+        "image": encode_thumbnail(pixels, side),
         "label": label,
-        "guess": predicted_label,
+        "prediction": predicted_label,
         "probability": float(test_predictions.probabilities[index]),
         "path": test_predictions.paths[index].encode("utf-8", "replace").decode(),
     }
@@ -176,12 +176,16 @@ def _compute_cams(
     cams = []
     for index, maps in zip(indices, grad_cam.maps, strict=True):
         image_description = _describe_image(test_predictions, index, pixels[index], CAM_SIDE)
-        shown_maps = maps if image_description["label"] != image_description["guess"] else maps[:1]
+        shown_maps = maps if image_description["label"] != image_description["prediction"] else maps[:1]
         overlays = [
             encode_thumbnail(overlay_cam(pixels[index], class_map, CAM_SIDE), CAM_SIDE) for class_map in shown_maps
         ]
         cams.append(
-            {**image_description, "for_guess": overlays[0], "for_label": overlays[1] if len(overlays) > 1 else None}
+            {
+                **image_description,
+                "prediction_cam": overlays[0],
+                "label_cam": overlays[1] if len(overlays) > 1 else None,
+            }
         )
     return cams, grad_cam.stage, ""
 

@@ -1,0 +1,203 @@
+"""The public Python interface: what `thaw.__init__` exports.
+
+Every call leaves the process as it was: threads, random generators, deterministic mode, signal handlers, environment
+and working directory. Nothing is printed unless `verbose=True`; a notebook shows progress bars.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thaw.config.errors import UserError
+from thaw.config.schema import Recipe
+from thaw.runs.run import Run, open_run
+from thaw.system.reporter import SILENT, ConsoleReporter, ProgressReporter, Reporter, is_notebook
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from thaw.comparison.comparison import Comparison, RunSource
+    from thaw.inference.load import Classifier
+    from thaw.models.staged_model import StagedModel
+    from thaw.probing.result import ProbeResult
+    from thaw.training.extraction import Extraction
+    from thaw.training.tuner.lr_finder import LRCurve
+
+__all__ = [
+    "UserError",
+    "compare",
+    "compose",
+    "extract_features",
+    "find_learning_rate",
+    "load",
+    "open_run",
+    "probe",
+    "split_stages",
+    "sweep",
+    "train",
+]
+AnyPath = str | os.PathLike[str]  # a run is one too
+
+
+def compose(*overrides: str, config_dir: AnyPath | None = None) -> Recipe:
+    """Compose a recipe from the same `key=value` overrides that the command line takes.
+
+    Args:
+        overrides: for example `"dataset=hymenoptera"`, `"strategy=fixed"`, `"trainer.epochs=10"`.
+        config_dir: a folder with your own presets, as `--config-dir` on the command line.
+
+    Raises:
+        UserError: with every problem of the overrides in `problems`.
+    """
+    from thaw.config.compose import compose_recipe
+
+    options = ["--config-dir", str(config_dir)] if config_dir is not None else []
+    with _preserved_process():
+        return compose_recipe([*options, *overrides])
+
+
+def train(recipe: Recipe | Run, directory: AnyPath | None = None, *, verbose: bool = False) -> Run:
+    """Train `recipe` and return its run; continue the run if one that was interrupted is given.
+
+    Args:
+        recipe: what `compose` returned, or an interrupted run.
+        directory: the run directory; by default a new one in `recipe.output_dir`.
+        verbose: print what the command line prints.
+
+    Raises:
+        UserError: if data, weights, hardware or settings do not fit, or the loss is not finite any more.
+        KeyboardInterrupt: after Ctrl-C. The run can be continued with `train(open_run(directory))`.
+    """
+    from thaw.training.start import resume_run, start_run
+
+    with _preserved_process():
+        if isinstance(recipe, Run):
+            return resume_run(recipe.directory, reporter=_choose_reporter(verbose))
+        path = Path(directory) if directory is not None else _name_run_directory(recipe)
+        return start_run(recipe, path, command="thaw.train(recipe)", reporter=_choose_reporter(verbose))
+
+
+def sweep(*overrides: str, verbose: bool = False) -> list[Run]:
+    """Train one run for each combination of comma-separated values, as `python train.py -m` does.
+
+    Returns:
+        the runs in the order of their jobs. A run that failed has the status "failed".
+
+    Raises:
+        UserError: with every problem of every job, before the first one starts.
+    """
+    from thaw.config.compose import parse_command
+    from thaw.sweep.sweep import sweep as run_sweep
+
+    with _preserved_process():
+        command, reporter = parse_command(["-m", *overrides]), _choose_reporter(verbose)
+        return run_sweep(command, command_line=f"thaw.sweep({', '.join(map(repr, overrides))})", reporter=reporter).runs
+
+
+def compare(runs: RunSource | Iterable[RunSource]) -> Comparison:
+    """Compare runs: accuracy with intervals, paired tests, time, and what is not comparable. Nothing is written.
+
+    Args:
+        runs: runs, sweeps, or paths of run directories, sweeps and folders with runs below them.
+
+    Raises:
+        UserError: if there is no run in one of them, or none is done.
+    """
+    from thaw.comparison.comparison import build_comparison
+
+    return build_comparison(runs)
+
+
+def load(checkpoint: Run | AnyPath) -> Classifier:
+    """Load the best network of a run, or a checkpoint file, to predict with it.
+
+    Raises:
+        UserError: if it is no checkpoint of thaw. Nothing in the file is executed.
+    """
+    from thaw.inference.load import load_checkpoint
+
+    return load_checkpoint(checkpoint)
+
+
+def extract_features(recipe: Recipe, stage: str | None = None, *, verbose: bool = False) -> Extraction:
+    """Compute the output of the backbone up to `stage` (by default the last) for every image of the data set.
+
+    Raises:
+        UserError: if there is no such stage, or data, weights or hardware do not fit.
+    """
+    from thaw.training.extraction import extract_features as extract
+
+    with _preserved_process():
+        return extract(recipe, stage, reporter=_choose_reporter(verbose))
+
+
+def probe(recipe: Recipe, directory: AnyPath | None = None, *, verbose: bool = False) -> ProbeResult:
+    """Fit linear classifiers and k-NN to frozen features and keep the best, chosen on validation images, as a run.
+
+    Raises:
+        UserError: if there are no validation images, or data, weights or hardware do not fit.
+    """
+    from thaw.probing.linear_heads import HeadGrid
+    from thaw.probing.probe import probe as fit_probe
+
+    path = Path(directory) if directory is not None else _name_run_directory(recipe, "probe")
+    with _preserved_process():
+        return fit_probe(recipe, HeadGrid(), path, reporter=_choose_reporter(verbose))
+
+
+def find_learning_rate(
+    recipe: Recipe, *, min_lr: float = 1e-7, max_lr: float = 10.0, steps: int = 100, verbose: bool = False
+) -> LRCurve:
+    """Train `recipe` for some steps while the learning rate rises, and suggest one (learning-rate range test).
+
+    Raises:
+        UserError: as training would.
+    """
+    from thaw.training.tuner.lr_finder import range_test
+
+    with _preserved_process():
+        curve, _ = range_test(recipe, min_lr, max_lr, steps, reporter=_choose_reporter(verbose))
+        return curve
+
+
+def split_stages(model: nn.Module, size: int = 224) -> StagedModel:
+    """Cut a network of torchvision, timm or your own into named stages and a head.
+
+    Args:
+        model: a network that `torch.fx` can trace, from images [n, 3, size, size] to logits [n, classes].
+        size: side of the images in pixels.
+
+    Raises:
+        UserError: if it cannot be traced or cut.
+    """
+    from thaw.models.staged_model import split_stages as split
+
+    return split(model, size)
+
+
+def _choose_reporter(verbose: bool) -> Reporter:
+    if verbose:
+        return ConsoleReporter()
+    return ProgressReporter() if is_notebook() else SILENT
+
+
+def _name_run_directory(recipe: Recipe, kind: str = "") -> Path:
+    words = kind or f"{recipe.dataset.name}-{recipe.backbone.name}-{recipe.strategy.name}"
+    return Path(recipe.output_dir) / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{words}_{secrets.token_hex(3)}"
+
+
+@contextmanager
+def _preserved_process() -> Iterator[None]:
+    from thaw.system.process import Interrupted, preserve_process_state
+
+    try:
+        with preserve_process_state():
+            yield
+    except Interrupted:
+        raise KeyboardInterrupt from None

@@ -1,0 +1,137 @@
+"""The schema of the group `dataset`: drawn captchas, an image folder, or images listed in a CSV file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import StringConstraints as Text
+
+from thaw.config.schema_base import Checksum, CropFraction, Fraction, ImageSize, NonEmptyStr, StrictModel
+
+
+class CaptchaDatasetConfig(StrictModel):
+    """Single characters that the `captcha` package draws; nothing is downloaded."""
+
+    kind: Literal["captcha"]
+    """How the data set is read: drawn characters."""
+    name: NonEmptyStr
+    """Name of the data set in run directories and reports."""
+    characters: Annotated[str, Text(min_length=2, pattern=r"^[0-9A-Za-z]+$")]
+    """The characters that are drawn, each a class; upper and lower case of a letter cannot both be in it."""
+    train: PositiveInt
+    """Train images of each class."""
+    val: NonNegativeInt
+    """Validation images of each class; 0 trains without validation."""
+    test: PositiveInt
+    """Test images of each class."""
+    side: Annotated[int, Field(ge=32, le=512)]
+    """Width and height of a drawn image in pixels."""
+    draw_seed: NonNegativeInt
+    """Seed of the drawn images, separate from `seed`, so that a sweep over seeds shares one data set."""
+    image_size: ImageSize | None
+    """Side of the network's input in pixels; null: the size at which the source weights were trained."""
+    crop: CropFraction | None
+    """Fraction of the shorter side that the center crop keeps; null: as the source weights were trained."""
+
+
+class Archive(StrictModel):
+    """An archive that is downloaded and extracted."""
+
+    url: NonEmptyStr
+    """Address of the archive: http(s)://, file://, or kaggle://competitions/NAME."""
+    checksum: Checksum | None
+    """Checksum as md5:HEX, sha1:HEX or sha256:HEX; null only for kaggle://, whose client checks the download."""
+    folder: str
+    """Folder inside the archive that holds the data; empty: the top of the archive."""
+    inner: NonEmptyStr | None = None
+    """Name of an archive inside the archive that holds the data; null: there is none."""
+
+
+class SplitFolders(StrictModel):
+    """The folder of each split, below the root of the data set."""
+
+    train: NonEmptyStr
+    """Folder of the train images."""
+    val: NonEmptyStr | None
+    """Folder of the validation images; null: they are split from the train images."""
+    test: NonEmptyStr | None
+    """Folder of the test images; null: they are split from the train images."""
+
+
+class SplitFractions(StrictModel):
+    """The fraction of the images that becomes a split for which the data set has no images of its own."""
+
+    val: Fraction
+    """Fraction of each class's images that becomes validation images; `val` + `test` must be below 1."""
+    test: Fraction
+    """Fraction of each class's images that becomes test images; `val` + `test` must be below 1."""
+
+
+class FolderDatasetConfig(StrictModel):
+    """An image folder with one folder for each class, with or without a folder for each split above them."""
+
+    kind: Literal["folder"]
+    """How the data set is read: an image folder."""
+    name: NonEmptyStr
+    """Name of the data set in run directories and reports."""
+    root: NonEmptyStr | None
+    """The image folder, or an archive of it; null: `archive` is downloaded."""
+    archive: Archive | None
+    """The official archive of the data set, downloaded if there is no `root`; null: there is none."""
+    splits: SplitFolders
+    """The folder of each split."""
+    fractions: SplitFractions
+    """Fractions for splits that have no folder."""
+    per_class: PositiveInt | None = None
+    """Train images of each class; of the others `fractions.val` become validation images and the rest test images.
+    null: the fractions decide."""
+    exclude: list[NonEmptyStr] = Field(default_factory=list)
+    """Class folders to leave out."""
+    convert: Literal["cifar"] | None = None
+    """Conversion of the downloaded files to an image folder: CIFAR's pickles; null: they are images already."""
+    image_size: ImageSize | None
+    """Side of the network's input in pixels; null: the size at which the source weights were trained."""
+    crop: CropFraction | None
+    """Fraction of the shorter side that the center crop keeps; null: as the source weights were trained."""
+
+
+class CsvDatasetConfig(StrictModel):
+    """Images listed with their labels in a CSV file (UTF-8, with a header line)."""
+
+    kind: Literal["csv"]
+    """How the data set is read: a CSV file."""
+    name: NonEmptyStr
+    """Name of the data set in run directories and reports."""
+    root: NonEmptyStr | None
+    """The folder that holds the CSV file, or an archive of it; null: an archive is downloaded."""
+    variant: NonEmptyStr | None
+    """Name of the entry of `archives` that is downloaded if there is no `root`; null: there are no archives."""
+    archives: dict[NonEmptyStr, Archive]
+    """The archives from which the data set can be downloaded, by name."""
+    file: NonEmptyStr
+    """Path of the CSV file below the root."""
+    path_column: NonEmptyStr
+    """Column that holds the path of the image."""
+    label_column: NonEmptyStr
+    """Column that holds the class name."""
+    split_column: NonEmptyStr | None
+    """Column that holds train, val or test; null: all rows are train images, from which the splits are taken."""
+    folder: str
+    """Folder below the root to which the paths are relative; empty: the root."""
+    suffix: str
+    """Text appended to each path, for example .jpg; empty: the paths are complete."""
+    unlabelled: NonEmptyStr | None
+    """Folder of images without labels, below the root, for predictions; null: there is none."""
+    fractions: SplitFractions
+    """Fractions for splits that the CSV file does not give."""
+    per_class: PositiveInt | None
+    """Train images of each class; of the others `fractions.val` become validation images and the rest test images.
+    null: the fractions decide."""
+    image_size: ImageSize | None
+    """Side of the network's input in pixels; null: the size at which the source weights were trained."""
+    crop: CropFraction | None
+    """Fraction of the shorter side that the center crop keeps; null: as the source weights were trained."""
+
+
+DatasetConfig = Annotated[CaptchaDatasetConfig | FolderDatasetConfig | CsvDatasetConfig, Field(discriminator="kind")]

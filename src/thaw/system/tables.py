@@ -1,0 +1,60 @@
+"""Small tables of objects in a terminal and in a notebook, and as data frames."""
+
+from __future__ import annotations
+
+import html
+import importlib
+import importlib.util
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+Rows = Sequence[Sequence[str]]
+
+
+def render_text_table(headings: Sequence[str], rows: Rows, num_left_columns: int = 1) -> str:
+    """Align the columns of a table; the first `num_left_columns` to the left, the others, numbers, to the right."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+
+    def format_row(cells: Sequence[str]) -> str:
+        aligned = [
+            cell.ljust(width) if index < num_left_columns else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  ".join(aligned).rstrip()
+
+    return "\n".join(map(format_row, [headings, *rows]))
+
+
+def render_html_table(title: str, headings: Sequence[str], rows: Rows) -> str:
+    """Render a table for a notebook. All text is escaped; without headings the first column holds the names of rows."""
+    head = _render_row("th", headings) if headings else ""
+    body = "".join(_render_row("td", row) for row in rows)
+    return f"<div><b>{html.escape(title)}</b><table>{head}{body}</table></div>"
+
+
+def _render_row(tag: str, cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def build_data_frame(rows: Sequence[Mapping[str, Any]], text_columns: Collection[str] | None = None) -> Any:
+    """Return rows as a pandas data frame if pandas is installed, otherwise as a list of dicts.
+
+    `text_columns` is for rows of a CSV file, whose values are all text: in every other column, text becomes the number
+    that it is, and None if it is empty. None leaves all values as they are.
+    """
+    values = [dict(row) for row in rows]
+    if text_columns is not None:
+        values = [
+            {key: value if key in text_columns else _parse_number(value) for key, value in row.items()}
+            for row in values
+        ]
+    if importlib.util.find_spec("pandas") is None:
+        return values
+    return importlib.import_module("pandas").DataFrame(values)
+
+
+def _parse_number(text: str) -> int | float | None:
+    if text == "":
+        return None
+    number = float(text)
+    return int(number) if text.lstrip("-").isdigit() else number

@@ -1,0 +1,54 @@
+"""Stop a training whose loss is not finite."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from thaw.data.batches import Batch
+from thaw.training.module import ClassificationModule
+
+STEPS_PER_CHECK = 50  # on a GPU, where reading the loss waits for the device, and with several processes
+
+
+class NonFiniteLossError(Exception):
+    """The loss is infinite or not a number. Carries epoch, step and the learning rate of each part."""
+
+    def __init__(self, epoch: int, step: int, learning_rates: dict[str, float]) -> None:
+        super().__init__(f"epoch {epoch + 1}, step {step}")
+        self.epoch, self.step, self.learning_rates = epoch, step, learning_rates
+
+
+class FiniteLossCallback(Callback):
+    """Raises NonFiniteLossError in all processes, before the step that would use the loss.
+
+    A single process on a CPU checks every step. Otherwise every 50th step and the end of the epoch are checked, for
+    the sum of the epoch's losses.
+    """
+
+    def __init__(self) -> None:
+        self.batch_idx = 0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Note the number of the batch."""
+        self.batch_idx = batch_idx
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Check the loss after the forward pass."""
+        is_cheap = pl_module.device.type == "cpu" and trainer.world_size == 1
+        if is_cheap or self.batch_idx % STEPS_PER_CHECK == 0:
+            _check_loss(pl_module, self.batch_idx)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check the losses of the last steps."""
+        _check_loss(pl_module, int(trainer.num_training_batches))
+
+
+def _check_loss(module: pl.LightningModule, step: int) -> None:
+    assert isinstance(module, ClassificationModule)
+    assert module.train_metrics is not None
+    if not module.train_metrics.is_finite():
+        raise NonFiniteLossError(module.current_epoch, step, module.compute_learning_rates(module.global_step))
