@@ -14,8 +14,8 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from thaw.cli.command_words import SplitWords, split_words
 from thaw.cli.options import Option, describe_valid_values
-from thaw.cli.words import SplitWords, split_words
 from thaw.config.errors import Problem, UserError
 
 ANY_RECIPE_KEY = ("*",)
