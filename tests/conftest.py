@@ -1,4 +1,4 @@
-"""Share with all tests: a separate cache, a small recipe, and the commands as a user types them."""
+"""What all tests share: a cache of their own, small recipes, and the command as a user types it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A run of one or two seconds: four classes of drawn characters at 32 pixels.
+# A run of a second or two: four classes of drawn characters, a network that is small at 32 pixels.
 TINY = (
     "dataset.characters=ABCD",
     "dataset.train=9",
@@ -24,19 +24,19 @@ TINY = (
     "trainer.batch_size=8",
     "trainer.epochs=2",
     "trainer.accelerator=cpu",
-    "trainer.threads=1",  # more threads make such small steps slower
+    "trainer.threads=1",  # steps this small only lose by sharing them out
 )
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_each() -> None:
-    """Limit torch to one thread, because tests run in parallel, one process per core."""
+    """Tests run side by side, a process a core: torch's threads would wait for each other."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Use a temporary cache folder instead of the user's."""
+    """Nothing is read from, or left in, the user's cache."""
     cache = tmp_path_factory.mktemp("cache")
     before = os.environ.get("THAW_CACHE")
     os.environ["THAW_CACHE"] = str(cache)
@@ -48,12 +48,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def command(*arguments: str) -> list[str]:
-    """Return the command `python train.py ARGUMENTS` with this interpreter."""
+    """`python train.py ARGUMENTS`, with this interpreter."""
     return [sys.executable, str(ROOT / "train.py"), *arguments]
 
 
 def typed(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run `python train.py ARGUMENTS` in a new process."""
+    """Runs `python train.py ARGUMENTS` in a process of its own."""
     return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, check=False)
 
 
@@ -65,14 +65,14 @@ def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def only_run(outputs: Path) -> Path:
-    """Return the only run directory under `outputs`."""
+    """The one run directory under `outputs`."""
     (record,) = outputs.rglob("run.json")
     return record.parent
 
 
 @pytest.fixture(scope="session")
 def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train for one epoch and return the run directory, which tests only read."""
+    """A run of one epoch, for what comes after a training; no test changes it."""
     from thaw.cli.train import launch
 
     outputs = tmp_path_factory.mktemp("short_run")

@@ -68,7 +68,7 @@ def test_the_page_shows_the_content_of_the_run_directory(run: Path) -> None:
     assert "test images" in run_page.sections["classes"]
     sections = [section for section, _ in run_page.images]
     assert {"curves", "confusion", "images", "grad_cam"} <= set(sections)
-    assert "Grad-CAM in the stage block3" in run_page.sections["grad_cam"]
+    assert "Computed in the stage block3" in run_page.sections["grad_cam"]
     versions = json.loads((run / "run.json").read_text())["versions"]
     assert all(f"{name} {version}" in " ".join(run_page.sections.values()) for name, version in versions.items())
 
@@ -87,7 +87,7 @@ def test_a_page_without_validation_images_and_without_its_data(tmp_path: Path, m
     dataset_overrides = ("dataset=folder", f"dataset.root={data}", "dataset.fractions.val=0.0", "dataset.image_size=32")
     assert launch([*dataset_overrides, *SMALL, "strategy=fixed", f"output_dir={tmp_path / 'outputs'}"]) == 0
     run = only_run(tmp_path / "outputs")
-    assert "no validation images to choose an epoch by" in read_page(run / "report.html").sections["results"]
+    assert "nothing to choose an epoch by" in read_page(run / "report.html").sections["results"]
     assert "<td><b></td>" not in (run / "report.html").read_text()
     assert "<b>" in read_page(run / "report.html").sections["classes"]
     shutil.rmtree(data)

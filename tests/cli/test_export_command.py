@@ -38,7 +38,7 @@ def test_a_checkpoint_alone_in_a_folder_is_exported_and_checked(
     monkeypatch.chdir(tmp_path)
     assert thaw(monkeypatch, "export", "best.ckpt", "--format", format_name) == 0
     output = capsys.readouterr().out
-    assert "checked on 20 drawn test images of captcha, in batches of 1 and 7" in output
+    assert "checked on 20 generated test images of captcha, in batches of 1 and 7" in output
     assert re.search(r"the same class for 20 of 20; largest difference \d\.\de[-+]\d+ of probabilities", output)
     assert {argument.name for argument in tmp_path.iterdir()} == {"best.ckpt", f"best{command.SUFFIXES[format_name]}"}
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import click
 import pytest
 
+from thaw.cli.command_words import SplitWords, split_words
 from thaw.cli.grammar import ANY_RECIPE_KEY, Verb, VerbCommand, VerbGroup
 from thaw.cli.main import main, thaw
 from thaw.cli.options import Option, out_option, path_argument
-from thaw.cli.words import SplitWords, split_words
 from thaw.config.catalog import list_group_choices
 from thaw.config.errors import UserError
 

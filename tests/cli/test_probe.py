@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tests.data.official import make_dog_breeds_files, write_files
 from tests.images import image_folder
 from thaw.config.compose import compose_recipe
 from thaw.inference.load import load_checkpoint
-from thaw.training.extraction import extract_features
+from thaw.training.extraction import Extraction, extract_features
 
 SMALL = tuple(override for override in TINY if not override.startswith("trainer.epochs"))
 GRID = ("heads.learning_rates=1e-3,1e-2", "heads.weight_decays=0,0.1", "heads.seeds=2", "heads.epochs=3")
@@ -170,12 +171,12 @@ def test_test_images_do_not_affect_the_choice(
     """With features of the test images that are all wrong, the same is chosen and the same weights are kept."""
     from thaw.probing import probe as probing
 
-    def spoil_test_features(recipe: object) -> object:
-        extraction = extract_features(recipe)  # type: ignore[arg-type]
+    def extract_spoiled_features(*arguments: Any, **options: Any) -> Extraction:
+        extraction = extract_features(*arguments, **options)
         extraction.values[extraction.samples.get_positions("test")] = 1e3
         return extraction
 
-    monkeypatch.setattr(probing, "extract_features", spoil_test_features)
+    monkeypatch.setattr(probing, "extract_features", extract_spoiled_features)
     assert thaw(monkeypatch, "probe", *SMALL, *GRID, f"out={tmp_path / 'run'}") == 0
     runs = (probe_run[0], tmp_path / "run")
     weights, other_weights = (torch.load(run / "checkpoints/best.ckpt")["state_dict"] for run in runs)

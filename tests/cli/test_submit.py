@@ -47,7 +47,7 @@ def test_a_data_set_that_has_moved_is_found_by_its_root(
     dogs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = dogs
-    new_root = write_files(tmp_path / "moved", official.dog_breeds(unlabelled=2))
+    new_root = write_files(tmp_path / "moved", official.make_dog_breeds_files(unlabelled=2))
     assert thaw(monkeypatch, "submit", str(run), f"dataset.root={new_root}", f"out={tmp_path / 'mine.csv'}") == 0
     assert len((tmp_path / "mine.csv").read_text().splitlines()) == 3
 

@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def help_text() -> str:
     command, environment = [sys.executable, "train.py", "--help"], {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert process.returncode == 0, process.stderr
-    return process.stdout
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
 @pytest.mark.parametrize("group", sorted({file.parent.name for file in (ROOT / "conf").glob("*/*.yaml")}))
@@ -28,7 +28,7 @@ def test_help_lists_every_choice_of_the_group(group: str, help_text: str) -> Non
     assert choices == {file.stem for file in (ROOT / "conf" / group).glob("*.yaml")}
 
 
-def test_help_shows_example_commands(help_text: str) -> None:
+def test_help_shows_commands_to_start_from(help_text: str) -> None:
     for command in ("python train.py -m strategy=", "python train.py resume=", "dataset.root=DIR"):
         assert command in help_text
 

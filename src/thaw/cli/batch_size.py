@@ -51,9 +51,10 @@ def batch_size(overrides: Sequence[str], min_batch_size: int, max_batch_size: in
 
 
 def _find_batch_size(recipe: Recipe, min_batch_size: int, max_batch_size: int) -> int:
+    from thaw.system.reporter import ConsoleReporter
     from thaw.training.tuner.batch_size_finder import find_batch_size
 
-    result = find_batch_size(recipe, min_batch_size, max_batch_size)
+    result = find_batch_size(recipe, min_batch_size, max_batch_size, ConsoleReporter())
     inputs = f"random {result.input_kind} on the device, so without loading and augmentation"
     print(f"phase {result.phase_name}; {inputs}\n")
     _print_trials(result)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import types
-import typing
-from collections.abc import Iterator
 
 import click
 from click.shell_completion import (
@@ -20,7 +17,6 @@ from click.shell_completion import (
 
 from thaw.cli.grammar import Verb
 from thaw.cli.options import path_argument
-from thaw.config.catalog import list_group_choices
 from thaw.config.errors import EXIT_SUCCESS
 
 PROGRAM, COMPLETE_VARIABLE = "thaw", "_THAW_COMPLETE"
@@ -121,49 +117,6 @@ def answer_completion(command: click.Command, instruction: str) -> int:
     return shell_complete(command, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
 
 
-def complete_override(incomplete: str) -> list[str]:
-    """Return the overrides that begin with `incomplete`: groups, their choices, and dotted keys of the recipe."""
-    marker = incomplete[: len(incomplete) - len(incomplete.lstrip("+~"))]
-    text = incomplete.removeprefix(marker)
-    groups = list_group_choices()
-    group, separator, _ = text.partition("=")
-    if separator:
-        return [f"{marker}{group}={choice}" for choice in groups.get(group, []) if f"{group}={choice}".startswith(text)]
-    return [f"{marker}{key}" for key in _iter_keys(text, list(groups)) if key.startswith(text)]
-
-
-def _iter_keys(text: str, groups: list[str]) -> Iterator[str]:
-    yield from (f"{group}=" for group in groups)
-    if "." not in text:
-        yield from ("seed=", "output_dir=", "data.", *(f"{group}." for group in groups if group == text))
-        return
-    from thaw.config.schema import Recipe
-
-    parts = text.split(".")
-    for model in _find_models(Recipe, parts[:-1]):
-        for name, field in model.model_fields.items():
-            has_keys = bool(list(_iter_models(field.annotation)))
-            yield ".".join([*parts[:-1], f"{name}{'.' if has_keys else '='}"])
-
-
-def _find_models(model: typing.Any, path: list[str]) -> list[typing.Any]:
-    """Return the models that describe the keys below the dotted `path`: several if the kind decides."""
-    models = [model]
-    for name in path:
-        fields = [candidate.model_fields.get(name) for candidate in models]
-        models = [nested for field in fields if field is not None for nested in _iter_models(field.annotation)]
-    return models
-
-
-def _iter_models(annotation: typing.Any) -> Iterator[typing.Any]:
-    """Models of the schema in `annotation`, which may be optional, a union, or a mapping of names to models."""
-    if hasattr(annotation, "model_fields"):
-        yield annotation
-    elif isinstance(annotation, types.UnionType) or typing.get_origin(annotation) in (typing.Union, typing.Annotated):
-        for argument in typing.get_args(annotation):
-            yield from _iter_models(argument)
-
-
 @Verb(
     "completion",
     summary="print the script that completes words in bash, zsh or fish",
@@ -175,8 +128,6 @@ def _iter_models(annotation: typing.Any) -> Iterator[typing.Any]:
 )
 def completion(shell: str) -> int:
     """Print the completion script of `shell`."""
-    from thaw.cli.main import thaw
-
     classes: dict[str, type[ShellComplete]] = {"bash": BashCompletion, "zsh": ZshCompletion, "fish": FishComplete}
-    click.echo(classes[shell](thaw, {}, PROGRAM, COMPLETE_VARIABLE).source())
+    click.echo(classes[shell](click.get_current_context().find_root().command, {}, PROGRAM, COMPLETE_VARIABLE).source())
     return EXIT_SUCCESS

@@ -108,9 +108,10 @@ def features(
     """
     recipe = compose_recipe(overrides, config_dir)  # before torch is imported
     from thaw.features.export import pool_features
+    from thaw.system.reporter import ConsoleReporter
     from thaw.training.extraction import extract_features, save_embedding_plot, write_features, write_projector
 
-    extraction = extract_features(recipe, stage)
+    extraction = extract_features(recipe, stage, ConsoleReporter())
     if maps and extraction.values.ndim == 2:
         problem = Problem("--maps", f"the stage {extraction.stage}, whose outputs are vectors", fix="leave --maps out")
         raise UserError("nothing was written.", [problem])

@@ -14,8 +14,8 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from thaw.cli.command_words import SplitWords, complete_override, split_words
 from thaw.cli.options import Option, describe_valid_values
-from thaw.cli.words import SplitWords, split_words
 from thaw.config.errors import Problem, UserError
 
 ANY_RECIPE_KEY = ("*",)
@@ -142,8 +142,6 @@ class VerbCommand(click.Command):
         if self.verb.recipe_keys != ANY_RECIPE_KEY:
             keys = [f"{key}=" for key in self.verb.recipe_keys]
         else:
-            from thaw.cli.completion import complete_override
-
             keys = complete_override(incomplete)
         return [CompletionItem(key) for key in keys if key.startswith(incomplete)]
 

@@ -17,7 +17,7 @@ from thaw.config.errors import EXIT_SUCCESS, Problem, UserError, find_closest_na
 VERBS = {
     "train": "train:train",
     "resume": "resume:resume",
-    "list": "listing:list_choices",
+    "list": "list_choices:list_choices",
     "inspect": "inspect:inspect",
     "lr-find": "lr_find:lr_find",
     "batch-size": "batch_size:batch_size",

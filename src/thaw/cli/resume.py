@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from thaw.cli.exit_status import run_command
 from thaw.cli.grammar import Verb
 from thaw.cli.options import FilePath, path_argument
-from thaw.config.errors import EXIT_FAILURE, EXIT_SUCCESS
+from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS
+
+if TYPE_CHECKING:
+    from thaw.system.reporter import Reporter
 
 
 @Verb(
@@ -39,6 +45,7 @@ def resume_directory(directory: Path) -> int:
     """
     from thaw.runs.run import check_resumable
     from thaw.sweeps.record import is_sweep
+    from thaw.system.reporter import ConsoleReporter
 
     set_environment()
     if is_sweep(directory):
@@ -48,10 +55,26 @@ def resume_directory(directory: Path) -> int:
         result = resume_sweep(directory, command_line=get_command_line(), reporter=ConsoleReporter())
         return EXIT_FAILURE if result.unfinished_jobs else EXIT_SUCCESS
     check_resumable(directory)  # before torch is imported
-    from thaw.cli.train import report_training
     from thaw.training.start import resume_run
 
     return report_training(lambda reporter: resume_run(directory, reporter=reporter), directory)
+
+
+def report_training(train: Callable[[Reporter], object], directory: Path) -> int:
+    """Call `train` with a console reporter, print its error, if it raises one, and return the exit status. After an
+    interruption, print how the run in `directory` continues."""
+    from thaw.system.process import Interrupted
+    from thaw.system.reporter import ConsoleReporter
+
+    def report() -> int:
+        try:
+            train(ConsoleReporter())
+        except Interrupted:
+            print(f"\ninterrupted; continue with: python train.py resume={directory}", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        return EXIT_SUCCESS
+
+    return run_command(report)
 
 
 def get_command_line() -> str:

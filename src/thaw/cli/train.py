@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
-from thaw.cli.completion import complete_override
+from thaw.cli.command_words import complete_override
 from thaw.cli.exit_status import run_command
 from thaw.cli.grammar import ANY_RECIPE_KEY, HELP_FLAGS, Verb, VerbCommand
 from thaw.config.catalog import get_config_folder, list_group_choices
@@ -18,7 +18,6 @@ from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, Pro
 
 if TYPE_CHECKING:
     from thaw.config.compose import CheckedCommand, Command
-    from thaw.system.reporter import Reporter
 
 HYDRA_FLAGS = ("--multirun", "--cfg", "--resolve", "--package", "--info", "--config-name", "--config-dir", "--help")
 VERB = Verb(
@@ -116,6 +115,7 @@ def _get_resume_path(command: Command) -> Path | None:
 def _start(command: Command) -> int:
     from thaw.cli.resume import get_command_line, set_environment
     from thaw.config.compose import check_command
+    from thaw.system.reporter import ConsoleReporter
 
     set_environment()
     if command.shows_help:
@@ -142,22 +142,6 @@ def _print_help(arguments: Sequence[str]) -> int:
     return EXIT_SUCCESS
 
 
-def report_training(train: Callable[[Reporter], object], directory: Path) -> int:
-    """Call `train` with a console reporter and return the exit status; say how to continue if it is interrupted."""
-    from thaw.system.process import Interrupted
-    from thaw.system.reporter import ConsoleReporter
-
-    def run() -> int:
-        try:
-            train(ConsoleReporter())
-        except Interrupted:
-            print(f"\ninterrupted; continue with: python train.py resume={directory}", file=sys.stderr)
-            return EXIT_INTERRUPTED
-        return EXIT_SUCCESS
-
-    return run_command(run)
-
-
 def _run(checked_command: CheckedCommand) -> int:
     from hydra._internal.callbacks import Callbacks
     from hydra.core.hydra_config import HydraConfig
@@ -165,15 +149,16 @@ def _run(checked_command: CheckedCommand) -> int:
     from hydra.types import HydraContext
     from omegaconf import DictConfig
 
+    from thaw.cli.resume import get_command_line, report_training
+
     recipe = checked_command.build_recipe()
 
     def start_training(config: DictConfig) -> int:
-        from thaw.cli.resume import get_command_line
         from thaw.training.start import start_run
 
-        directory = Path(HydraConfig.get().runtime.output_dir)
+        directory, command = Path(HydraConfig.get().runtime.output_dir), get_command_line()
         return report_training(
-            lambda reporter: start_run(recipe, directory, command=get_command_line(), reporter=reporter), directory
+            lambda reporter: start_run(recipe, directory, command=command, reporter=reporter), directory
         )
 
     context = HydraContext(config_loader=checked_command.config_loader, callbacks=Callbacks(checked_command.config))

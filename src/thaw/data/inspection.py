@@ -128,11 +128,6 @@ def verify_dataset(samples: Samples, near_duplicates: bool) -> list[DatasetProbl
     return [*build_broken_problems(reasons), *find_problems(usable_samples, sizes, hashes)]
 
 
-def _measure_image(image: Image.Image, near_duplicates: bool) -> tuple[tuple[int, int], np.ndarray | None]:
-    """Height and width, and the hash that near duplicates share."""
-    return (image.height, image.width), compute_difference_hash(crop_elongated(image)) if near_duplicates else None
-
-
 def find_corrupt_archives(
     dataset: CaptchaDatasetConfig | FolderDatasetConfig | CsvDatasetConfig, cache_dir: Path
 ) -> list[DatasetProblem]:

@@ -1,21 +1,36 @@
-"""Splits the words of a command line into options, paths and overrides of recipe keys, with all problems."""
+"""Split the words of a command line into options, paths and overrides of recipe keys, and complete overrides."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import types
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated, Any, Protocol, Union, get_args, get_origin
 
 import click
 
 from thaw.cli.options import Option, format_value
+from thaw.config.catalog import list_group_choices
 from thaw.config.errors import Problem, find_closest_name, format_names
 
-if TYPE_CHECKING:
-    from thaw.cli.grammar import Verb
-
 MULTIRUN_FLAGS = ("-m", "--multirun")
+
+
+class Declaration(Protocol):
+    """The words that a verb takes."""
+
+    @property
+    def options(self) -> Sequence[Option]:
+        """Its options."""
+
+    @property
+    def paths(self) -> Sequence[click.Argument]:
+        """Its paths."""
+
+    @property
+    def recipe_keys(self) -> Sequence[str]:
+        """The keys that it takes as key=value."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,7 @@ class SplitWords:
         return Problem(path, "one argument too many", valid, f"{self.command} {valid_paths}".strip())
 
 
-def split_words(verb: Verb, command: str, arguments: Sequence[str]) -> SplitWords:
+def split_words(verb: Declaration, command: str, arguments: Sequence[str]) -> SplitWords:
     """Split `arguments`, the words after `command`; a lone `-` is a path, and so is every word after `--`."""
     words, remaining = SplitWords(command), list(arguments)
     while remaining:
@@ -78,7 +93,7 @@ def split_words(verb: Verb, command: str, arguments: Sequence[str]) -> SplitWord
     return words
 
 
-def _add_option(verb: Verb, argument: str, remaining: list[str], words: SplitWords) -> None:
+def _add_option(verb: Declaration, argument: str, remaining: list[str], words: SplitWords) -> None:
     name, separator, text = argument.partition("=")
     option = _options_by_name(verb).get(name)
     if option is None or (option.is_flag and separator):
@@ -102,11 +117,11 @@ def _add_value(option: Option, name: str, text: str, argument: str, words: Split
         words.values[option.parameter_name] = OptionValue(name, text, argument)
 
 
-def _options_by_name(verb: Verb) -> dict[str, Option]:
+def _options_by_name(verb: Declaration) -> dict[str, Option]:
     return {name: option for option in verb.options for name in option.opts}
 
 
-def _find_keyword_option(verb: Verb, argument: str) -> Option | None:
+def _find_keyword_option(verb: Declaration, argument: str) -> Option | None:
     """Return the option that NAME=VALUE sets: one may be written so unless a key of the recipe has its name."""
     name, separator, _ = argument.partition("=")
     option = _options_by_name(verb).get(f"--{name.replace('_', '-')}")
@@ -122,7 +137,7 @@ def _list_recipe_fields() -> list[str]:
     return [*Recipe.model_fields, *list_group_choices(), "hydra"]
 
 
-def _is_path(verb: Verb, argument: str, words: SplitWords) -> bool:
+def _is_path(verb: Declaration, argument: str, words: SplitWords) -> bool:
     """A run's folder may have = in its name (0_seed=1)."""
     key, separator, _ = argument.partition("=")
     has_room = any(path.nargs == -1 for path in verb.paths) or len(words.paths) < len(verb.paths)
@@ -131,7 +146,7 @@ def _is_path(verb: Verb, argument: str, words: SplitWords) -> bool:
     return has_room or not verb.recipe_keys
 
 
-def _add_override(verb: Verb, argument: str, words: SplitWords) -> None:
+def _add_override(verb: Declaration, argument: str, words: SplitWords) -> None:
     key, _, text = argument.partition("=")
     if verb.recipe_keys == ("*",):
         problem = _find_misspelt_option(verb, argument)
@@ -147,7 +162,7 @@ def _add_override(verb: Verb, argument: str, words: SplitWords) -> None:
         words.problems.append(Problem(argument, got, format_names(f"{name}=" for name in valid_names), fix))
 
 
-def _find_misspelt_option(verb: Verb, argument: str) -> Problem | None:
+def _find_misspelt_option(verb: Declaration, argument: str) -> Problem | None:
     """Return the problem of a key that no recipe has and that is like the name of an option."""
     key, separator, text = argument.partition("=")
     names = _list_keyword_names(verb)
@@ -158,7 +173,7 @@ def _find_misspelt_option(verb: Verb, argument: str) -> Problem | None:
     return Problem(argument, f"no setting {key}", valid, f"{closest}={text or 'VALUE'}")
 
 
-def _list_keyword_names(verb: Verb) -> list[str]:
+def _list_keyword_names(verb: Declaration) -> list[str]:
     return [name.removeprefix("--").replace("-", "_") for name in _list_value_options(verb.options)]
 
 
@@ -166,7 +181,7 @@ def _list_value_options(options: Iterable[Option]) -> list[str]:
     return [name for option in options if not option.is_flag for name in option.opts]
 
 
-def _build_unknown_option_problem(verb: Verb, argument: str) -> Problem:
+def _build_unknown_option_problem(verb: Declaration, argument: str) -> Problem:
     name, separator, text = argument.partition("=")
     if name in MULTIRUN_FLAGS and verb.recipe_keys:
         return Problem(argument, "no such option: a sweep", "one recipe", "leave it out")
@@ -176,3 +191,46 @@ def _build_unknown_option_problem(verb: Verb, argument: str) -> Problem:
     suffix = f"{separator}{text}" if separator and has_value else " VALUE" if has_value else ""
     fix = f"{closest}{suffix}" if closest else ""
     return Problem(argument, "no such option", format_names(options) or "none", fix)
+
+
+def complete_override(incomplete: str) -> list[str]:
+    """Return the overrides that begin with `incomplete`: groups, their choices, and dotted keys of the recipe."""
+    marker = incomplete[: len(incomplete) - len(incomplete.lstrip("+~"))]
+    text = incomplete.removeprefix(marker)
+    groups = list_group_choices()
+    group, separator, _ = text.partition("=")
+    if separator:
+        return [f"{marker}{group}={choice}" for choice in groups.get(group, []) if f"{group}={choice}".startswith(text)]
+    return [f"{marker}{key}" for key in _iter_keys(text, list(groups)) if key.startswith(text)]
+
+
+def _iter_keys(text: str, groups: list[str]) -> Iterator[str]:
+    yield from (f"{group}=" for group in groups)
+    if "." not in text:
+        yield from ("seed=", "output_dir=", "data.", *(f"{group}." for group in groups if group == text))
+        return
+    from thaw.config.schema import Recipe
+
+    parts = text.split(".")
+    for model in _find_models(Recipe, parts[:-1]):
+        for name, info in model.model_fields.items():
+            has_keys = bool(list(_iter_models(info.annotation)))
+            yield ".".join([*parts[:-1], f"{name}{'.' if has_keys else '='}"])
+
+
+def _find_models(model: Any, path: list[str]) -> list[Any]:
+    """Return the models that describe the keys below the dotted `path`: several if the kind decides."""
+    models = [model]
+    for name in path:
+        fields = [candidate.model_fields.get(name) for candidate in models]
+        models = [nested for field in fields if field is not None for nested in _iter_models(info.annotation)]
+    return models
+
+
+def _iter_models(annotation: Any) -> Iterator[Any]:
+    """Models of the schema in `annotation`, which may be optional, a union, or a mapping of names to models."""
+    if hasattr(annotation, "model_fields"):
+        yield annotation
+    elif isinstance(annotation, types.UnionType) or get_origin(annotation) in (Union, Annotated):
+        for argument in get_args(annotation):
+            yield from _iter_models(argument)
