@@ -195,7 +195,7 @@ def _write_outputs(
 ) -> None:
     import torch
 
-    from thaw.runs.run import write_evaluation
+    from thaw.runs.evaluation import write_evaluation
     from thaw.system.files import write_text
     from thaw.visualization.plots.training import save_confusion_matrix, save_reliability_diagram
 

@@ -101,7 +101,7 @@ def _describe_results(run: Run, test_predictions: TestPredictions) -> Iterator[s
             "of this epoch."
         )
     elif rows:
-        yield "The checkpoint holds the weights of the last epoch: there are no validation images to choose an epoch by."
+        yield "The checkpoint is that of the last epoch: there are no validation images to choose an epoch by."
 
 
 def _describe_test_accuracy(test_metrics: Mapping[str, Any], test_predictions: TestPredictions) -> Iterator[str]:
