@@ -15,6 +15,7 @@ from tests.comparison.records import build_correct, write_run
 from thaw.config.compose import compose_recipe
 from thaw.config.errors import UserError
 from thaw.data.samples import Sample, Samples
+from thaw.runs.evaluation import write_evaluation
 from thaw.runs.run import (
     Run,
     TrialPruned,
@@ -27,7 +28,6 @@ from thaw.runs.run import (
     read_status,
     record_failure,
     record_status,
-    write_evaluation,
 )
 
 PLAN = [

@@ -29,7 +29,7 @@ from thaw.inference.predict import iter_predictions, load_pixels
 from thaw.metrics.calibration import Reliability, compute_ece_interval, compute_reliability
 from thaw.metrics.classification import captions, classification_metrics, confusion_matrix, top_losses
 from thaw.metrics.per_class import ClassMetrics, compute_class_metrics, compute_macro_f1_interval
-from thaw.runs.run import write_evaluation as write_metrics_and_predictions
+from thaw.runs.run import Run
 from thaw.system.files import write_text
 
 ALL_SPLITS = "all"
@@ -179,7 +179,10 @@ def write_evaluation(
     from thaw.visualization.plots.training import save_confusion_matrix, save_reliability_diagram
 
     positions = torch.from_numpy(evaluation.positions)
-    write_metrics_and_predictions(folder, dict(metrics), evaluation.samples, evaluation.logits, positions)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = Run(folder)  # the formats are those of a run
+    files.write_metrics(dict(metrics))
+    files.write_predictions(evaluation.samples, evaluation.logits, positions)
     write_text(folder / "per_class.csv", _format_csv(evaluation.compute_class_metrics()))
     count, error, confusion = len(evaluation.labels), metrics[split]["ece"], evaluation.confusion
     title = f"{confusion.trace()} of {count} {split} images right"

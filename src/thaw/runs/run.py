@@ -93,6 +93,7 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The name of the directory."""
         return self.directory.name
 
     @property
@@ -107,26 +108,32 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
+        """Whether the run is done or pruned."""
         return self.status in FINISHED_STATUSES
 
     @property
     def is_probe(self) -> bool:
+        """Whether classifiers were fitted to frozen features instead of a training."""
         return "probe" in self.record
 
     @property
     def best_checkpoint(self) -> Path:
+        """The weights of the best epoch."""
         return self.directory / files.BEST_CHECKPOINT
 
     @property
     def last_checkpoint(self) -> Path:
+        """The state of the last epoch, which a run resumes from."""
         return self.directory / files.LAST_CHECKPOINT
 
     @property
     def plots_directory(self) -> Path:
+        """The folder of the plots."""
         return self.directory / files.PLOTS_DIRECTORY
 
     @property
     def tensorboard_directory(self) -> Path:
+        """The folder of the event files."""
         return self.directory / files.TENSORBOARD_DIRECTORY
 
     @property
@@ -136,6 +143,7 @@ class Run:
 
     @property
     def report_path(self) -> Path:
+        """The HTML page of the run."""
         return self.directory / files.REPORT_FILE
 
     @property
@@ -255,17 +263,6 @@ class Run:
 
     def _repr_html_(self) -> str:
         return render_run(self.name, self.status, self.metrics, self.plots_directory / "curves.png")
-
-
-def write_evaluation(
-    directory: Path, metrics: dict[str, Any], samples: Samples, logits: Tensor, positions: Tensor
-) -> None:
-    """Write the metrics and predictions of an evaluation into `directory`, in the format of a run. `logits`
-    [n, classes] are those of the samples at `positions` [n]."""
-    directory.mkdir(parents=True, exist_ok=True)
-    evaluation = Run(directory)
-    evaluation.write_metrics(metrics)
-    evaluation.write_predictions(samples, logits, positions)
 
 
 def create_run(recipe: Recipe, directory: Path, command: str = "") -> Run:

@@ -96,11 +96,11 @@ def _describe_results(run: Run, test_predictions: TestPredictions) -> Iterator[s
         best_row = max(rows, key=lambda row: selection_score(float(row["val_accuracy"]), float(row["val_loss"])))
         yield (
             f"Epoch {best_row['epoch']} of {len(rows)} had the best validation accuracy, "
-            f"{float(best_row['val_accuracy']):.1%} of {run.metrics['val']['count']:,} images; the checkpoint holds the "
-            "weights of this epoch."
+            f"{float(best_row['val_accuracy']):.1%} of {run.metrics['val']['count']:,} images; the checkpoint is that "
+            "of this epoch."
         )
     elif rows:
-        yield "The checkpoint holds the weights of the last epoch: there are no validation images to choose an epoch by."
+        yield "The checkpoint is that of the last epoch: there are no validation images to choose an epoch by."
 
 
 def _describe_test_accuracy(test_metrics: Mapping[str, Any], test_predictions: TestPredictions) -> Iterator[str]:
