@@ -152,7 +152,10 @@ def _write_script(file: Path) -> None:
 
 
 FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "weights.pth": (lambda file: torch.save({"fc.weight": torch.zeros(9)}, file), "1 tensors by name, like the files of torchvision"),
+    "weights.pth": (
+        lambda file: torch.save({"fc.weight": torch.zeros(9)}, file),
+        "1 tensors by name, like the files of torchvision",
+    ),
     "nested.pth": (lambda file: torch.save({"model": {"fc.weight": torch.zeros(9)}}, file), "no `thaw` among them"),
     "list.pt": (lambda file: torch.save([1, 2], file), "a list"),
     "module.pt": (lambda file: torch.save(torch.nn.Linear(2, 2), file), r"pickled objects \(torch\.nn"),

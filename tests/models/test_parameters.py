@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import nn
 
-from thaw.models.parameters import convert_to_sync_batchnorm, get_batchnorm_layers
+from thaw.models.network import convert_to_sync_batchnorm, get_batchnorm_layers
 
 
 def test_synchronized_batchnorm_has_the_same_weights_and_outputs() -> None:

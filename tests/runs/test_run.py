@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from tests.comparison.records import build_correct, write_run
 from thaw.config.compose import compose_recipe
 from thaw.config.errors import UserError
-from thaw.data.samples import Sample, Samples
-from thaw.runs.evaluation import write_evaluation
 from thaw.runs.run import (
     Run,
     TrialPruned,
@@ -217,16 +212,6 @@ def test_only_the_first_process_writes(unfinished_run: Run) -> None:
     run.write_report("page")
     assert "note" not in open_run(run.directory).record
     assert (run.metrics, run.read_history(), run.report_path.exists()) == ({}, [], False)
-
-
-def test_an_evaluation_is_written_in_the_format_of_a_run(tmp_path: Path) -> None:
-    rows = (Sample("a.png", 0, "test"), Sample("b.png", 1, "test"))
-    samples = Samples(tmp_path, ("ants", "bees"), rows, (), "fingerprint")
-    write_evaluation(tmp_path / "out", {"test": {"count": 2}}, samples, torch.tensor([[0.0, 9.0]]), torch.tensor([1]))
-    with (tmp_path / "out" / "predictions.csv").open(newline="") as stream:
-        (row,) = csv.DictReader(stream)
-    assert (row["path"], row["label"], row["prediction"]) == ("b.png", "bees", "bees")
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == {"test": {"count": 2}}
 
 
 def test_the_most_confident_images_come_first(run: Run) -> None:

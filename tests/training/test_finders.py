@@ -14,7 +14,7 @@ from thaw.config.compose import compose_recipe
 from thaw.config.errors import UserError
 from thaw.config.schema import Recipe
 from thaw.models.network import Network
-from thaw.system.memory import get_available_in_cgroup, get_available_memory, get_peak_memory, reset_peak_memory
+from thaw.system.process import get_available_in_cgroup, get_available_memory, get_peak_memory, reset_peak_memory
 from thaw.training.module import ClassificationModule
 from thaw.training.tuner import batch_size_finder
 from thaw.training.tuner.batch_size_finder import BatchSizeResult, BatchSizeTrial, find_batch_size

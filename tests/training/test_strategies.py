@@ -19,8 +19,7 @@ from tests.conftest import ROOT, TINY, only_run
 from thaw.cli.train import launch
 from thaw.config.schema import Recipe
 from thaw.models.factory import build_network, load_seeded_pretrained
-from thaw.models.network import Network
-from thaw.models.parameters import select_parameters
+from thaw.models.network import Network, select_parameters
 from thaw.runs.run import Run
 from thaw.system.cache_folder import resolve_cache_dir
 

@@ -223,7 +223,7 @@ def _find_models(model: Any, path: list[str]) -> list[Any]:
     models = [model]
     for name in path:
         fields = [candidate.model_fields.get(name) for candidate in models]
-        models = [nested for field in fields if field is not None for nested in _iter_models(info.annotation)]
+        models = [nested for field in fields if field is not None for nested in _iter_models(field.annotation)]
     return models
 
 

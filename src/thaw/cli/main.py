@@ -9,7 +9,7 @@ from importlib import import_module
 
 import click
 
-from thaw.cli.exit_status import run_command
+from thaw.cli.arguments import run_command
 from thaw.cli.grammar import HELP_WIDTH, VerbGroup
 from thaw.config.errors import EXIT_SUCCESS, Problem, UserError, find_closest_name, format_names
 

@@ -1,4 +1,4 @@
-"""`thaw probe key=value`: fit linear classifiers to a frozen backbone's features; the best becomes a run."""
+"""What a recipe needs for a probe, as far as it is known before the data are read. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,38 @@ import click
 from thaw.cli.arguments import compose_recipe, generate_output_path, run_interruptible
 from thaw.cli.grammar import ANY_RECIPE_KEY, Parameters, Verb
 from thaw.cli.options import NumberList, Option, config_dir_option, out_option
-from thaw.config.errors import EXIT_SUCCESS, Problem
+from thaw.config.errors import EXIT_SUCCESS, Problem, UserError
+from thaw.config.schema import CaptchaDatasetConfig, FolderDatasetConfig, Recipe
 
 if TYPE_CHECKING:
     from thaw.config.schema import Recipe
     from thaw.probing.linear_heads import HeadGrid
     from thaw.probing.record import ProbeResult
     from thaw.probing.trial import ProbeTrial
+
+
+def check_validation_images(recipe: Recipe) -> None:
+    """Check that the recipe has validation images, on which a probe chooses.
+
+    Raises:
+        UserError: if it has none.
+    """
+    if problems := [*_find_validation_problems(recipe)]:
+        raise UserError("a probe chooses on validation images.", problems)
+
+
+def _find_validation_problems(recipe: Recipe) -> Iterator[Problem]:
+    dataset = recipe.dataset
+    if isinstance(dataset, CaptchaDatasetConfig):
+        if dataset.val == 0:
+            yield Problem("dataset.val=0", "no validation images", fix="dataset.val=10")
+    elif dataset.fractions.val == 0 and (
+        dataset.splits.val if isinstance(dataset, FolderDatasetConfig) else dataset.split_column
+    ):
+        return  # the data set has a validation split of its own
+    elif dataset.fractions.val == 0:
+        yield Problem("dataset.fractions.val=0", "no validation images", fix="dataset.fractions.val=0.15")
+
 
 FIXED_OVERRIDES = ("strategy=fixed", "head=linear")
 VALID_OVERRIDES = "keys of data, backbone and hardware, and the options of thaw probe"
@@ -115,7 +140,6 @@ def probe(
     Raises:
         UserError: if the recipe is wrong, there are no validation images, or data and weights are not available.
     """
-    from thaw.probing.requirements import check_validation_images
 
     own_overrides = [override for override in overrides if override not in FIXED_OVERRIDES]
     recipe = compose_recipe([*FIXED_OVERRIDES, *own_overrides], config_dir)  # before torch is imported

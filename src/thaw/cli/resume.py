@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thaw.cli.exit_status import run_command
+from thaw.cli.arguments import run_command
 from thaw.cli.grammar import Verb
 from thaw.cli.options import FilePath, path_argument
 from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS

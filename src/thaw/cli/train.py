@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
+from thaw.cli.arguments import run_command
 from thaw.cli.command_words import complete_override
-from thaw.cli.exit_status import run_command
 from thaw.cli.grammar import ANY_RECIPE_KEY, HELP_FLAGS, Verb, VerbCommand
 from thaw.config.catalog import get_config_folder, list_group_choices
 from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, Problem, UserError

@@ -23,26 +23,19 @@ from thaw.config.schema_dataset import (
     SplitFractions,
     StrictModel,
 )
-from thaw.config.schema_model import (
+from thaw.config.schema_groups import (
     AugmentConfig,
     BackboneConfig,
+    BatchNormMode,
     ColorJitterConfig,
+    ConstantSchedule,
     CosineHeadConfig,
+    CosineSchedule,
     HeadConfig,
     HorizontalFlipConfig,
     LinearHeadConfig,
     MixingConfig,
     MlpHeadConfig,
-    RandomErasingConfig,
-    RandomResizedCropConfig,
-    RotationConfig,
-    SourceRowsHeadConfig,
-    WeightsPackage,
-)
-from thaw.config.schema_strategy import (
-    BatchNormMode,
-    ConstantSchedule,
-    CosineSchedule,
     MultiStepSchedule,
     OneCycleSchedule,
     OptimizerConfig,
@@ -50,9 +43,14 @@ from thaw.config.schema_strategy import (
     PhaseConfig,
     PlateauSchedule,
     PolynomialSchedule,
+    RandomErasingConfig,
+    RandomResizedCropConfig,
+    RotationConfig,
     SchedulerConfig,
+    SourceRowsHeadConfig,
     StepSchedule,
     StrategyConfig,
+    WeightsPackage,
 )
 
 __all__ = [

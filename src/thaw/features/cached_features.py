@@ -15,7 +15,7 @@ from thaw.data.batches import EVALUATION_EPOCH, Batch, EpochBatchSampler, Sequen
 from thaw.features.extract import VALUES_FILE
 from thaw.features.views import EVALUATION_VIEW, Views
 from thaw.system.cache_entries import METADATA_FILE, touch
-from thaw.system.memory import get_available_memory
+from thaw.system.process import get_available_memory
 
 MAX_FREE_MEMORY_FRACTION = 0.5  # of the free memory for features; the network and its gradients need the rest
 NUMPY_STAND_INS = {torch.bfloat16: np.int16}  # NumPy has no bfloat16

@@ -21,8 +21,7 @@ from thaw.data.preprocessing import Preprocessing
 from thaw.features.forward import DOUBLE_PRECISION, autocast
 from thaw.inference.predict import ImageLike, Predictions, predict_images
 from thaw.models.factory import load_seeded_pretrained, uninitialized_network
-from thaw.models.network import Network, Normalize, PixelNetwork
-from thaw.models.parameters import count_parameters
+from thaw.models.network import Network, Normalize, PixelNetwork, count_parameters
 from thaw.models.state_dict import from_library_state_dict
 from thaw.runs.checkpoint import (
     CheckpointMetadata,

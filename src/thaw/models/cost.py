@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from thaw.models.network import HEAD, Network, StageFacts, forward_zeros, visit_parts
-from thaw.models.parameters import get_batchnorm_layers
+from thaw.models.network import HEAD, Network, StageFacts, forward_zeros, get_batchnorm_layers, visit_parts
 
 Result = TypeVar("Result")
 

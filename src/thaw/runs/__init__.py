@@ -1,1 +1,7 @@
-"""The run directory: everything that reads or writes its files."""
+"""The run directory: everything that reads or writes its files, and their names."""
+
+RECORD_FILE, RECIPE_FILE = "run.json", "config.yaml"
+METRICS_FILE, HISTORY_FILE, PREDICTIONS_FILE = "metrics.json", "history.csv", "predictions.csv"
+REPORT_FILE, PROBE_FILE = "report.html", "probe.csv"
+BEST_CHECKPOINT, LAST_CHECKPOINT = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
+PLOTS_DIRECTORY, TENSORBOARD_DIRECTORY = "plots", "tensorboard"

@@ -18,7 +18,7 @@ from torch import Tensor
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.schema import StrictModel
 from thaw.data.preprocessing import INTERPOLATIONS
-from thaw.runs.files import BEST_CHECKPOINT
+from thaw.runs import BEST_CHECKPOINT
 
 EXPECTED_INPUT = f"a run directory, or its {BEST_CHECKPOINT}"
 WEIGHTS_HINT = "python train.py backbone.weights=FILE starts a training from weights alone"

@@ -12,8 +12,7 @@ from torch import nn
 from thaw.config.schema import Recipe
 from thaw.models.cost import LayerInfo, StageCost, compute_stage_costs, list_layers, on_meta_device
 from thaw.models.factory import load_seeded_pretrained, uninitialized_network
-from thaw.models.network import HEAD, Network
-from thaw.models.parameters import count_parameters, get_batchnorm_layers, select_parameters
+from thaw.models.network import HEAD, Network, count_parameters, get_batchnorm_layers, select_parameters
 from thaw.strategy.plan import PartPlan, PhasePlan, Plan, build_plan
 from thaw.strategy.selection import Part
 from thaw.system.cache_folder import resolve_cache_dir

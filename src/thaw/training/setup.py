@@ -26,8 +26,7 @@ from thaw.features.process_group import SINGLE_PROCESS, ProcessGroup
 from thaw.features.views import Views, build_views
 from thaw.models.cost import StageCost, compute_stage_costs
 from thaw.models.factory import build_network, load_seeded_pretrained
-from thaw.models.network import HEAD, Network, StageFacts, pool
-from thaw.models.parameters import convert_to_sync_batchnorm, count_parameters
+from thaw.models.network import HEAD, Network, StageFacts, convert_to_sync_batchnorm, count_parameters, pool
 from thaw.models.pretrained import PretrainedModel
 from thaw.models.source_rows import describe_rows
 from thaw.runs.run import Run

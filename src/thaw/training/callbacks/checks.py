@@ -8,7 +8,7 @@ from torch import Tensor
 
 from thaw.config.errors import format_names
 from thaw.data.batches import Batch
-from thaw.models.parameters import get_batchnorm_layers
+from thaw.models.network import get_batchnorm_layers
 from thaw.training.distributed.collectives import average_statistics, mismatched_tensors
 from thaw.training.distributed.fsdp import replicated
 from thaw.training.module import ClassificationModule

@@ -19,7 +19,7 @@ from thaw.config.errors import Problem, UserError
 from thaw.config.schema import Recipe
 from thaw.data.batches import Batch, EpochBatchSampler
 from thaw.features.forward import evaluation_mode, iter_stage_outputs, memory_format_of
-from thaw.system.memory import get_available_memory, get_peak_memory, reset_peak_memory
+from thaw.system.process import get_available_memory, get_peak_memory, reset_peak_memory
 from thaw.system.reporter import SILENT, Reporter
 from thaw.training.module import ClassificationModule
 from thaw.training.setup import TrainingSetup

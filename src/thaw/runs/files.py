@@ -1,9 +1,0 @@
-"""The names of the files in a run directory. Only this package uses them."""
-
-from __future__ import annotations
-
-RECORD_FILE, RECIPE_FILE = "run.json", "config.yaml"
-METRICS_FILE, HISTORY_FILE, PREDICTIONS_FILE = "metrics.json", "history.csv", "predictions.csv"
-REPORT_FILE, PROBE_FILE = "report.html", "probe.csv"
-BEST_CHECKPOINT, LAST_CHECKPOINT = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
-PLOTS_DIRECTORY, TENSORBOARD_DIRECTORY = "plots", "tensorboard"
