@@ -21,7 +21,7 @@ from unittest import mock
 
 DOCS = Path(__file__).resolve().parent
 MAX_SIGNATURE = 100  # characters in one line
-BLOCK = re.compile(r"<!-- generated: (?P<name>.+?) -->\n(?P<text>.*?)<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- generated: (?P<name>.+?) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,10 +54,7 @@ def _render_block(block: re.Match[str]) -> str:
     if kind == "help":
         return render_options(verb.split())
     renderers = {"renamed keys": render_renamed_keys, "configuration": render_configuration, "api": render_api}
-    try:
-        return renderers[block["name"]]()
-    except ImportError:  # the module that describes it is not there yet
-        return block["text"]
+    return renderers[block["name"]]()
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
