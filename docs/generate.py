@@ -124,8 +124,7 @@ def render_options(verb: Sequence[str]) -> str:
 def render_api() -> str:
     """Return signature and docstring of each public function, then the classes that they return or raise."""
     api = importlib.import_module("thaw.api")
-    thaw = importlib.import_module("thaw")
-    members = {name: getattr(thaw, name) for name in thaw.__all__}
+    members = {name: getattr(api, name) for name in importlib.import_module("thaw").__all__}
     functions = {name: member for name, member in members.items() if inspect.isfunction(member)}
     classes = {name: member for name, member in members.items() if inspect.isclass(member)}
     returned_classes = _find_returned_classes(api, functions.values())
