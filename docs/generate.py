@@ -21,7 +21,7 @@ from unittest import mock
 
 DOCS = Path(__file__).resolve().parent
 MAX_SIGNATURE = 100  # characters in one line
-BLOCK = re.compile(r"<!-- generated: (?P<name>.+?) -->\n(?P<text>.*?)<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- generated: (?P<name>.+?) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,10 +54,7 @@ def _render_block(block: re.Match[str]) -> str:
     if kind == "help":
         return render_options(verb.split())
     renderers = {"renamed keys": render_renamed_keys, "configuration": render_configuration, "api": render_api}
-    try:
-        return renderers[block["name"]]()
-    except ImportError:  # the module that describes it is not there yet
-        return block["text"]
+    return renderers[block["name"]]()
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -127,8 +124,7 @@ def render_options(verb: Sequence[str]) -> str:
 def render_api() -> str:
     """Return signature and docstring of each public function, then the classes that they return or raise."""
     api = importlib.import_module("thaw.api")
-    thaw = importlib.import_module("thaw")
-    members = {name: getattr(thaw, name) for name in thaw.__all__}
+    members = {name: getattr(api, name) for name in importlib.import_module("thaw").__all__}
     functions = {name: member for name, member in members.items() if inspect.isfunction(member)}
     classes = {name: member for name, member in members.items() if inspect.isclass(member)}
     returned_classes = _find_returned_classes(api, functions.values())

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import thaw
 from docs import generate
-from tests.conftest import ROOT, thaw
+from tests.conftest import ROOT
+from tests.conftest import thaw as run_thaw
 from tests.docs.pages import DOCS_PAGES, PAGES, README, find_blocks, find_link_targets, read_page
 
 PAGES_WITH_PYTHON = [page for page in PAGES if find_blocks(page, "python")]
@@ -71,16 +73,12 @@ def test_python_blocks_are_valid(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES_WITH_PYTHON, ids=page_id)
 def test_python_blocks_use_public_names_only(page: Path) -> None:
-    pytest.importorskip("thaw.api")
-    import thaw
-
     names = {name for block in find_blocks(page, "python") for name in re.findall(r"\bthaw\.(\w+)", block)}
     assert sorted(names - set(thaw.__all__)) == []
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_RUNNABLE_PYTHON, ids=page_id)
 def test_python_blocks_marked_to_run_do(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("thaw.api")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
     for block in find_blocks(page, "python", marker="run"):
@@ -90,7 +88,7 @@ def test_python_blocks_marked_to_run_do(page: Path, tmp_path: Path, monkeypatch:
 def test_every_verb_has_a_section_with_two_examples(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "--help") == 0
+    assert run_thaw(monkeypatch, "--help") == 0
     verbs = re.findall(r"^  ([a-z][a-z-]*)  ", capsys.readouterr().out, re.MULTILINE)
     page = ROOT / "docs" / "command_line.md"
     sections = re.findall(r"^### `thaw ([a-z-]+)", read_page(page), re.MULTILINE)
