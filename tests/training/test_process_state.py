@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,7 @@ from thaw.training.start import resume_run, start_run
 
 RECIPE = (*TINY, "trainer.epochs=1")
 DIVERGING = ("optimizer=sgd", "optimizer.learning_rate=1e30", "scheduler=constant")
-# A seed, deterministic mode and a number of threads that differ from torch's defaults.
-UNUSUAL = ("trainer.deterministic=true", "trainer.threads=2", "seed=7", "head.dropout=0.3", "augment=crop_flip")
+UNUSUAL = ("trainer.deterministic=true", "seed=7", "head.dropout=0.3", "augment=crop_flip")
 deterministic_module: Any = torch.utils.deterministic
 STATES: dict[str, Callable[[], Any]] = {
     "threads": torch.get_num_threads,
@@ -83,8 +82,10 @@ def maps_large_blocks() -> bool:
 
 
 @pytest.fixture(autouse=True)
-def fresh_process() -> None:
-    """Other tests of the same process have trained without restoring anything."""
+def fresh_process() -> Iterator[None]:
+    """Reset what other tests of the same process have left; set a number of threads that no training uses."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(3)
     torch.use_deterministic_algorithms(False)
     deterministic_module.fill_uninitialized_memory = True
     torch.backends.cudnn.benchmark = False
@@ -93,6 +94,8 @@ def fresh_process() -> None:
         os.environ.pop(name, None)
     logging.getLogger("pytorch_lightning").setLevel(logging.INFO)
     gc.unfreeze()
+    yield
+    torch.set_num_threads(num_threads)
 
 
 @pytest.mark.parametrize("outcome", ["success", "failure"])

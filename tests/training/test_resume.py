@@ -42,9 +42,9 @@ def read_outcome(run: Path) -> tuple[dict[str, object], list[dict[str, str]]]:
 def test_a_run_killed_in_an_epoch_and_resumed_gives_the_same_bits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert launch([*RECIPE, f"output_dir={tmp_path / 'expected_run'}"]) == 0
+    assert launch([*RECIPE, f"output_dir={tmp_path / 'whole'}"]) == 0
     expected_run = only_run(tmp_path / "whole")
-    kill_in_epoch(3, [*RECIPE, f"output_dir={tmp_path / 'killed_run'}"])
+    kill_in_epoch(3, [*RECIPE, f"output_dir={tmp_path / 'killed'}"])
     killed_run = only_run(tmp_path / "killed")
     assert json.loads((killed_run / "run.json").read_text())["status"] == "running"
     assert not (killed_run / "metrics.json").exists()

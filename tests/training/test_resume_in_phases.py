@@ -39,7 +39,7 @@ def test_a_run_killed_in_every_phase_and_resumed_gives_the_same_bits(
     phase_count: int, overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
     arguments = [*RECIPE, *overrides]
-    assert launch([*arguments, f"output_dir={tmp_path / 'expected_run'}"]) == 0
+    assert launch([*arguments, f"output_dir={tmp_path / 'whole'}"]) == 0
     expected_run = only_run(tmp_path / "whole")
     phases = json.loads((expected_run / "run.json").read_text())["plan"]
     assert len(phases) == phase_count
