@@ -212,7 +212,7 @@ def iter_names(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def iter_public_functions(file: Path) -> Iterator[ast.FunctionDef]:
-    """Yield the public functions at the top level of `file` and the public methods of its classes, without properties."""
+    """Yield the public functions of `file` and the public methods of its classes, without properties."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for scope in (tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))):
         for node in scope.body:

@@ -11,6 +11,7 @@ import pytest
 from tests.comparison.records import build_correct, write_run
 from thaw.config.compose import compose_recipe
 from thaw.config.errors import UserError
+from thaw.runs.environment import lock_run
 from thaw.runs.run import (
     Run,
     TrialPruned,
@@ -18,7 +19,6 @@ from thaw.runs.run import (
     create_run,
     find_runs,
     is_run,
-    lock_run,
     open_run,
     read_status,
     record_failure,

@@ -23,7 +23,8 @@ from thaw.probing.classifiers import (
 from thaw.probing.linear_heads import HeadGrid, fit_linear_heads
 from thaw.probing.record import ProbeResult, write_probe
 from thaw.probing.trial import FeatureSet, LinearModel, ProbeData, ProbeTrial, fit_scaling, select_best
-from thaw.runs.run import Run, create_run, lock_run, record_status
+from thaw.runs.environment import lock_run
+from thaw.runs.run import Run, create_run, record_status
 from thaw.system.devices import resolve_accelerator
 from thaw.system.reporter import SILENT, Reporter
 from thaw.training.evaluation import SplitPredictions, compute_split_metrics

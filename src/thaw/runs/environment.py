@@ -1,13 +1,19 @@
-"""The environment that a run records: versions, commit, time."""
+"""What surrounds a run: its lock, the time, versions and the git revision of thaw."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from thaw.config.errors import Problem, UserError
 
 RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "hydra-core", "numpy", "pillow")
 
@@ -36,3 +42,23 @@ def get_git_revision() -> dict[str, Any] | None:
 def _run_git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@contextmanager
+def lock_run(directory: Path) -> Iterator[None]:
+    """Lock `directory` for this process. The operating system releases the lock however the process ends.
+
+    Raises:
+        UserError: if another process trains in it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    file_descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(file_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(file_descriptor)
+        raise UserError("the run is under way.", [Problem(str(directory), "another process trains in it")]) from error
+    try:
+        yield
+    finally:
+        os.close(file_descriptor)

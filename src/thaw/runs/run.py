@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
 import os
 import traceback
@@ -19,7 +18,19 @@ from thaw.config.errors import Problem, UserError, find_closest_name, format_nam
 from thaw.config.renamed_keys import upgrade_recipe
 from thaw.config.schema import Recipe
 from thaw.config.validation import validate_recipe
-from thaw.runs import files
+from thaw.runs import (
+    BEST_CHECKPOINT,
+    HISTORY_FILE,
+    LAST_CHECKPOINT,
+    METRICS_FILE,
+    PLOTS_DIRECTORY,
+    PREDICTIONS_FILE,
+    PROBE_FILE,
+    RECIPE_FILE,
+    RECORD_FILE,
+    REPORT_FILE,
+    TENSORBOARD_DIRECTORY,
+)
 from thaw.runs.environment import format_current_time, get_git_revision, get_versions
 from thaw.runs.history import format_history, parse_history
 from thaw.runs.notebook import HtmlReport, render_run
@@ -81,7 +92,7 @@ class Run:
             UserError: if it cannot be read.
         """
         try:
-            content: dict[str, Any] = self._read_json(files.RECORD_FILE)
+            content: dict[str, Any] = self._read_json(RECORD_FILE)
         except (OSError, ValueError) as error:
             raise self._build_error("no readable run.json", error) from error
         return content
@@ -89,7 +100,7 @@ class Run:
     @property
     def recipe_text(self) -> str:
         """The recipe as YAML, as it was written."""
-        return (self.directory / files.RECIPE_FILE).read_text(encoding="utf-8", errors="replace")
+        return (self.directory / RECIPE_FILE).read_text(encoding="utf-8", errors="replace")
 
     @property
     def name(self) -> str:
@@ -99,7 +110,7 @@ class Run:
     @property
     def exists(self) -> bool:
         """Whether a run was started in the directory."""
-        return (self.directory / files.RECIPE_FILE).is_file() and (self.directory / files.RECORD_FILE).is_file()
+        return (self.directory / RECIPE_FILE).is_file() and (self.directory / RECORD_FILE).is_file()
 
     @property
     def status(self) -> str:
@@ -119,32 +130,32 @@ class Run:
     @property
     def best_checkpoint(self) -> Path:
         """The weights of the best epoch."""
-        return self.directory / files.BEST_CHECKPOINT
+        return self.directory / BEST_CHECKPOINT
 
     @property
     def last_checkpoint(self) -> Path:
         """The state of the last epoch, which a run resumes from."""
-        return self.directory / files.LAST_CHECKPOINT
+        return self.directory / LAST_CHECKPOINT
 
     @property
     def plots_directory(self) -> Path:
         """The folder of the plots."""
-        return self.directory / files.PLOTS_DIRECTORY
+        return self.directory / PLOTS_DIRECTORY
 
     @property
     def tensorboard_directory(self) -> Path:
         """The folder of the event files."""
-        return self.directory / files.TENSORBOARD_DIRECTORY
+        return self.directory / TENSORBOARD_DIRECTORY
 
     @property
     def probe_trials_path(self) -> Path:
         """The table of all that a probe tried."""
-        return self.directory / files.PROBE_FILE
+        return self.directory / PROBE_FILE
 
     @property
     def report_path(self) -> Path:
         """The HTML page of the run."""
-        return self.directory / files.REPORT_FILE
+        return self.directory / REPORT_FILE
 
     @property
     def report(self) -> HtmlReport:
@@ -155,7 +166,7 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """The content of `metrics.json`: `test` and `val` with accuracy, interval, loss ..., and `timing`. Empty if the
         run has not finished."""
-        return self._read_json(files.METRICS_FILE) if (self.directory / files.METRICS_FILE).is_file() else {}
+        return self._read_json(METRICS_FILE) if (self.directory / METRICS_FILE).is_file() else {}
 
     @property
     def history(self) -> Any:
@@ -183,13 +194,13 @@ class Run:
     def read_recipe_values(self) -> dict[str, Any]:
         """Return the recipe as nested dicts, unchecked, with the keys of version 0.1 renamed; empty if the run failed
         before it had a recipe."""
-        if not (self.directory / files.RECIPE_FILE).is_file():
+        if not (self.directory / RECIPE_FILE).is_file():
             return {}
         return upgrade_recipe(yaml.load(self.recipe_text, YAML_LOADER) or {})
 
     def read_history(self) -> list[dict[str, str]]:
         """Return the rows of `history.csv` as text; an empty list before the first epoch ends."""
-        file = self.directory / files.HISTORY_FILE
+        file = self.directory / HISTORY_FILE
         return parse_history(file.read_text(encoding="utf-8")) if file.is_file() else []
 
     def read_test_predictions(self, classes: Sequence[str]) -> TestPredictions:
@@ -198,16 +209,16 @@ class Run:
 
     def read_prediction_rows(self) -> list[dict[str, str]]:
         """Return the rows of `predictions.csv` as text: path, label, prediction, probability."""
-        return self._read_rows(files.PREDICTIONS_FILE)
+        return self._read_rows(PREDICTIONS_FILE)
 
     def find_missing_files(self, with_checkpoint: bool = True) -> list[str]:
         """Return the names of the files that a finished run has and this directory lacks."""
         names = [
-            files.RECORD_FILE,
-            files.RECIPE_FILE,
-            files.METRICS_FILE,
-            files.PREDICTIONS_FILE,
-            *[files.BEST_CHECKPOINT] * with_checkpoint,
+            RECORD_FILE,
+            RECIPE_FILE,
+            METRICS_FILE,
+            PREDICTIONS_FILE,
+            *[BEST_CHECKPOINT] * with_checkpoint,
         ]
         return [name for name in names if not (self.directory / name).is_file()]
 
@@ -215,28 +226,28 @@ class Run:
         """Add `entries` to `run.json`."""
         self.record.update(entries)
         if self.rank == 0:
-            write_json(self.directory / files.RECORD_FILE, self.record)
+            write_json(self.directory / RECORD_FILE, self.record)
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
         """Replace `history.csv` by `rows`, one an epoch, all with the keys of the last row."""
-        self._write_text(files.HISTORY_FILE, format_history(rows))
+        self._write_text(HISTORY_FILE, format_history(rows))
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write `metrics.json`."""
         if self.rank == 0:
-            write_json(self.directory / files.METRICS_FILE, metrics)
+            write_json(self.directory / METRICS_FILE, metrics)
 
     def write_predictions(self, samples: Samples, logits: Tensor, positions: Tensor) -> None:
         """Write `predictions.csv` from logits [n, classes] of the samples at `positions` [n]."""
-        self._write_text(files.PREDICTIONS_FILE, format_predictions(samples, logits, positions))
+        self._write_text(PREDICTIONS_FILE, format_predictions(samples, logits, positions))
 
     def write_probe_trials(self, text: str) -> None:
         """Write `probe.csv`, all that a probe tried."""
-        self._write_text(files.PROBE_FILE, text)
+        self._write_text(PROBE_FILE, text)
 
     def write_report(self, html: str) -> None:
         """Write `report.html`."""
-        self._write_text(files.REPORT_FILE, html)
+        self._write_text(REPORT_FILE, html)
 
     def _write_text(self, name: str, text: str) -> None:
         if self.rank == 0:
@@ -271,13 +282,13 @@ def create_run(recipe: Recipe, directory: Path, command: str = "") -> Run:
     Raises:
         UserError: if `directory` already holds a run.
     """
-    if (directory / files.RECIPE_FILE).exists():
+    if (directory / RECIPE_FILE).exists():
         fix = f"resume={directory}, or another hydra.run.dir"
         raise UserError("The run directory is taken.", [Problem(str(directory), "it holds a run", fix=fix)])
     run = Run(directory, recipe, {})
     for folder in (run.best_checkpoint.parent, run.plots_directory, run.tensorboard_directory):
         folder.mkdir(parents=True, exist_ok=True)
-    write_text(directory / files.RECIPE_FILE, yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True))
+    write_text(directory / RECIPE_FILE, yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True))
     run.update(
         status="running",
         command=command,
@@ -304,7 +315,7 @@ def open_run(directory: str | os.PathLike[str]) -> Run:
 
 def check_resumable(directory: Path) -> None:
     """Raise UserError if there is no run in `directory`, or it has finished."""
-    if not (directory / files.RECORD_FILE).is_file():
+    if not (directory / RECORD_FILE).is_file():
         problem = _build_missing_run_problem(directory, f"resume={directory}", "resume=")
         raise UserError("no run to resume.", [problem])
     if (status := Run(directory).status) in FINISHED_STATUSES:
@@ -313,11 +324,11 @@ def check_resumable(directory: Path) -> None:
 
 
 def _build_missing_run_problem(directory: Path, subject: str, prefix: str) -> Problem:
-    run_names = sorted(file.parent.name for file in directory.parent.glob(f"*/{files.RECORD_FILE}"))
+    run_names = sorted(file.parent.name for file in directory.parent.glob(f"*/{RECORD_FILE}"))
     closest_name = find_closest_name(directory.name, run_names)
     valid = f"a run directory; in {directory.parent} there is {format_names(run_names[-5:]) or 'none'}"
     fix = f"{prefix}{directory.parent / closest_name}" if closest_name else ""
-    return Problem(subject, f"no {files.RECORD_FILE} in it", valid, fix)
+    return Problem(subject, f"no {RECORD_FILE} in it", valid, fix)
 
 
 def resume_run(directory: Path) -> Run:
@@ -335,14 +346,14 @@ def resume_run(directory: Path) -> Run:
 
 def find_runs(directory: Path) -> list[Run]:
     """Return the run in `directory`, or all runs below it, sorted by path."""
-    if (directory / files.RECORD_FILE).is_file():
+    if (directory / RECORD_FILE).is_file():
         return [Run(directory)]
-    return [Run(file.parent) for file in sorted(directory.rglob(files.RECORD_FILE))]
+    return [Run(file.parent) for file in sorted(directory.rglob(RECORD_FILE))]
 
 
 def is_run(directory: Path) -> bool:
     """Return whether a run has left its record in `directory`, even one that failed before it began."""
-    return (directory / files.RECORD_FILE).is_file()
+    return (directory / RECORD_FILE).is_file()
 
 
 def read_status(directory: Path) -> str | None:
@@ -354,27 +365,7 @@ def read_status(directory: Path) -> str | None:
 def record_failure(directory: Path, error: str) -> None:
     """Record `error` of a run that failed before it began. A run that began records its own."""
     if read_status(directory) is None:
-        write_json(directory / files.RECORD_FILE, {"status": "failed", "ended": format_current_time(), "error": error})
-
-
-@contextmanager
-def lock_run(directory: Path) -> Iterator[None]:
-    """Lock `directory` for this process. The operating system releases the lock however the process ends.
-
-    Raises:
-        UserError: if another process trains in it.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    file_descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(file_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(file_descriptor)
-        raise UserError("the run is under way.", [Problem(str(directory), "another process trains in it")]) from error
-    try:
-        yield
-    finally:
-        os.close(file_descriptor)
+        write_json(directory / RECORD_FILE, {"status": "failed", "ended": format_current_time(), "error": error})
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from thaw.config.compose import CheckedCommand, Command, check_command, parse_command, register_resolvers
 from thaw.config.errors import UserError
 from thaw.config.search_space import is_search
-from thaw.runs.run import lock_run
+from thaw.runs.environment import lock_run
 from thaw.sweeps.job import JobRunner
 from thaw.sweeps.launchers import Task, register_resource_resolvers
 from thaw.sweeps.monitor import monitor_jobs

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from thaw.config.schema import Recipe
-from thaw.runs.run import Run, create_run, lock_run, record_status
+from thaw.runs.environment import lock_run
+from thaw.runs.run import Run, create_run, record_status
 from thaw.runs.run import resume_run as open_resumable_run
 from thaw.system.devices import resolve_accelerator, resolve_process_topology
 from thaw.system.launcher import detect_launcher, is_worker

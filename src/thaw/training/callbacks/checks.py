@@ -10,7 +10,7 @@ from thaw.config.errors import format_names
 from thaw.data.batches import Batch
 from thaw.models.network import get_batchnorm_layers
 from thaw.training.distributed.collectives import average_statistics, mismatched_tensors
-from thaw.training.distributed.fsdp import replicated
+from thaw.training.distributed.fsdp import select_replicated
 from thaw.training.module import ClassificationModule
 
 STEPS_PER_CHECK = 50  # on a GPU, where reading the loss waits for the device, and with several processes
@@ -85,6 +85,6 @@ def synchronize(module: pl.LightningModule) -> None:
     parts = module.plan.get_phase(module.current_epoch).parts
     part_names = [part.name for part in parts if part.batchnorm != "eval"]
     average_statistics([layer for name in part_names for layer in get_batchnorm_layers(module.network.get_part(name))])
-    if mismatched_names := mismatched_tensors(replicated(module.network.state_dict())):
+    if mismatched_names := mismatched_tensors(select_replicated(module.network.state_dict())):
         epoch = module.current_epoch + 1
         raise RuntimeError(f"processes differ after epoch {epoch} in {format_names(mismatched_names, 3)}")

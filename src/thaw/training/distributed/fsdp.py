@@ -100,7 +100,7 @@ def full_tensors(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in values.items()}
 
 
-def replicated(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def select_replicated(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors that are not sharded, of which every process has a copy."""
     return {name: tensor for name, tensor in values.items() if not isinstance(tensor, DTensor)}
 
