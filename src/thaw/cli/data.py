@@ -35,7 +35,7 @@ def fetch(overrides: Sequence[str], config_dir: Path | None) -> int:
     from thaw.visualization.reports.console import print_dataset_summary
 
     recipe = compose_recipe(overrides, config_dir)
-    samples = load_samples(recipe)
+    samples = load_samples(recipe, ConsoleReporter())
     print_dataset_summary(ConsoleReporter(), recipe.dataset.name, samples, {})
     print(f"it is in {samples.root}")
     return EXIT_SUCCESS
@@ -67,8 +67,8 @@ def verify(overrides: Sequence[str], config_dir: Path | None) -> int:
 
     recipe = compose_recipe(overrides, config_dir)
     archive_problems = find_corrupt_archives(recipe.dataset, resolve_cache_dir(recipe.data.cache_dir))
-    samples = load_samples(recipe)
-    problems = [*archive_problems, *verify_dataset(samples, recipe.data.near_duplicates)]
+    samples = load_samples(recipe, ConsoleReporter())
+    problems = [*archive_problems, *verify_dataset(samples, recipe.data.near_duplicates, ConsoleReporter())]
     print_dataset_summary(ConsoleReporter(), recipe.dataset.name, samples, {})
     print_problems(ConsoleReporter(), problems)
     print(f"{len(problems)} kinds of problems" if problems else "every image can be decoded; no problems")
@@ -107,8 +107,10 @@ def _write_report(recipe: Recipe, folder: Path) -> int:
 
     name, max_bytes = recipe.dataset.name, recipe.data.store_gib * 2**30
     preprocessing = IMAGENET_PREPROCESSING.with_size(recipe.dataset.image_size, recipe.dataset.crop)
-    samples, cache_dir = load_samples(recipe), resolve_cache_dir(recipe.data.cache_dir)
-    inspection = inspect_dataset(samples, preprocessing, cache_dir, True, recipe.data.near_duplicates, max_bytes)
+    samples, cache_dir = load_samples(recipe, ConsoleReporter()), resolve_cache_dir(recipe.data.cache_dir)
+    inspection = inspect_dataset(
+        samples, preprocessing, cache_dir, True, recipe.data.near_duplicates, max_bytes, ConsoleReporter()
+    )
     labels, augmentation = inspection.samples.get_labels(), build_augmentation(recipe.augment)
     images = ImageDataset(inspection.store, labels, preprocessing.size, augmentation, recipe.seed)
     print_dataset_summary(ConsoleReporter(), name, inspection.samples, inspection.skipped)

@@ -9,22 +9,19 @@ import http.client
 import importlib
 import io
 import os
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from thaw.config.errors import Problem, UserError
 from thaw.system.cache_folder import cache_write_error
+from thaw.system.reporter import SILENT, Reporter
 
 MAX_ATTEMPTS = 4
 TIMEOUT_S = 20.0
@@ -36,7 +33,7 @@ class DownloadError(Exception):
     """No URL provided the complete file; the message contains the answer of each."""
 
 
-def download(url: str, checksum: str, target: Path, mirror: str | None = None) -> Path:
+def download(url: str, checksum: str, target: Path, mirror: str | None = None, reporter: Reporter = SILENT) -> Path:
     """Download `url` to the file `target`, verify its `checksum` and return `target`.
 
     `checksum` is "ALGORITHM:HEX"; a prefix of the digits is enough. A mirror is tried first, for the file of the same
@@ -50,7 +47,7 @@ def download(url: str, checksum: str, target: Path, mirror: str | None = None) -
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f".{target.name}.lock")):
             if not (target.is_file() and has_checksum(target, checksum)):
-                _download_from_any(list_urls(url, mirror), checksum, target)
+                _download_from_any(list_urls(url, mirror), checksum, target, reporter)
     except OSError as error:
         raise cache_write_error(target, error) from error
     return target
@@ -69,13 +66,13 @@ def has_checksum(file: Path, checksum: str) -> bool:
         return hashlib.file_digest(stream, algorithm).hexdigest().startswith(digits)
 
 
-def _download_from_any(urls: list[str], checksum: str, target: Path) -> None:
+def _download_from_any(urls: list[str], checksum: str, target: Path, reporter: Reporter) -> None:
     partial_file = target.with_name(target.name + ".part")
     failures = []
     for url in urls:
         for attempt in range(MAX_ATTEMPTS):
             try:
-                _resume_download(url, partial_file)
+                _resume_download(url, partial_file, reporter)
             except urllib.error.HTTPError as error:
                 failures.append(f"{url}: {error.code} {error.reason}")
                 if error.code < 500:
@@ -100,7 +97,7 @@ def _is_unreachable(error: Exception) -> bool:
     return isinstance(reason, OSError) and not isinstance(reason, TimeoutError | ConnectionResetError)
 
 
-def _resume_download(url: str, partial_file: Path) -> None:
+def _resume_download(url: str, partial_file: Path, reporter: Reporter) -> None:
     """Append the missing bytes to `partial_file`.
 
     Raises:
@@ -120,8 +117,11 @@ def _resume_download(url: str, partial_file: Path) -> None:
         start = existing_bytes if is_resumed else 0
         with (
             partial_file.open("ab" if is_resumed else "wb") as stream,
-            _show_progress(url, start, start + content_length) as advance,
+            reporter.progress(
+                f"downloading {Path(urlsplit(url).path).name}", start + content_length, unit="B"
+            ) as advance,
         ):
+            advance(start)
             for block in _iter_blocks(response):
                 stream.write(block)
                 advance(len(block))
@@ -137,21 +137,6 @@ def _iter_blocks(response: BinaryIO) -> Iterator[bytes]:
             yield block
     except OSError as error:  # from the network or a mirror; only write errors concern the cache
         raise ConnectionResetError(f"connection lost: {error}") from error
-
-
-@contextmanager
-def _show_progress(url: str, start: int, total: int) -> Iterator[Callable[[int], None]]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, transient=True, console=console, disable=not console.is_terminal) as progress:
-        task_id = progress.add_task(Path(urlsplit(url).path).name, completed=start, total=total or None)
-        yield lambda size: progress.advance(task_id, size)
 
 
 def manual_download_error(
@@ -175,7 +160,7 @@ CREDENTIALS_HELP = (
 )
 
 
-def download_competition(url: str, folder: Path, alternatives: Sequence[str]) -> Path:
+def download_competition(url: str, folder: Path, alternatives: Sequence[str], reporter: Reporter = SILENT) -> Path:
     """Download the zip of the competition `url`, kaggle://competitions/NAME, to `folder` and return its path.
 
     The client resumes an interrupted download. `alternatives` are other ways to get the data, for the error message.
@@ -190,7 +175,7 @@ def download_competition(url: str, folder: Path, alternatives: Sequence[str]) ->
     with FileLock(folder / f".{competition}.lock"):
         try:
             client = _load_client()
-            client.competition_download_files(competition, path=str(folder), quiet=not sys.stderr.isatty())
+            client.competition_download_files(competition, path=str(folder), quiet=not reporter.shows_progress)
         except _ClientError as error:
             raise _competition_error(competition, str(error), alternatives) from error
         except Exception as error:  # those of requests and of the client have no common base class

@@ -14,9 +14,10 @@ from thaw.data.download import KAGGLE_URL_PREFIX, DownloadError, download, downl
 from thaw.data.readers import SPLITS, Columns, read_csv
 from thaw.data.samples import Samples, build_samples, load_folder_samples
 from thaw.system.cache_folder import cache_write_error, compute_cache_key, resolve_cache_dir
+from thaw.system.reporter import SILENT, Reporter
 
 
-def load_samples(recipe: Recipe) -> Samples:
+def load_samples(recipe: Recipe, reporter: Reporter = SILENT) -> Samples:
     """Load the samples of the recipe's data set. `recipe.seed` determines the splits that the data set does not have.
 
     Raises:
@@ -27,7 +28,7 @@ def load_samples(recipe: Recipe) -> Samples:
         counts = {split: getattr(dataset, split) for split in SPLITS}
         root = build_captcha_folder(dataset.characters, counts, dataset.side, dataset.draw_seed, cache_dir)
         return load_folder_samples(root, dict(zip(SPLITS, SPLITS, strict=True)), {}, recipe.seed)
-    root, fractions = _prepare_root(dataset, cache_dir, recipe.data.mirror), dataset.fractions.model_dump()
+    root, fractions = _prepare_root(dataset, cache_dir, recipe.data.mirror, reporter), dataset.fractions.model_dump()
     if isinstance(dataset, CsvDatasetConfig):
         columns = Columns(
             dataset.path_column, dataset.label_column, dataset.split_column, dataset.folder, dataset.suffix
@@ -58,14 +59,16 @@ def _select_archive(dataset: FolderDatasetConfig | CsvDatasetConfig, archives: M
     return archives[(dataset.variant or "") if isinstance(dataset, CsvDatasetConfig) else "archive"]
 
 
-def _prepare_root(dataset: FolderDatasetConfig | CsvDatasetConfig, cache_dir: Path, mirror: str | None) -> Path:
+def _prepare_root(
+    dataset: FolderDatasetConfig | CsvDatasetConfig, cache_dir: Path, mirror: str | None, reporter: Reporter
+) -> Path:
     """Return the folder to read, after downloading or extracting it if necessary."""
     archives = get_archives(dataset)
     if dataset.root is not None:
         return _prepare_copy(dataset, Path(dataset.root).expanduser().absolute(), cache_dir)
     archive = _select_archive(dataset, archives)  # the validation of the recipe requires a root or an archive
     alternatives = [f"dataset.variant={name}" for name in archives if archives[name] is not archive]
-    root = _download_and_extract(dataset.name, archive, alternatives, cache_dir, mirror)
+    root = _download_and_extract(dataset.name, archive, alternatives, cache_dir, mirror, reporter)
     return _resolve_data_folder(root, [archive])
 
 
@@ -90,15 +93,15 @@ def _resolve_data_folder(root: Path, archives: Sequence[Archive]) -> Path:
 
 
 def _download_and_extract(
-    name: str, archive: Archive, alternatives: Sequence[str], cache_dir: Path, mirror: str | None
+    name: str, archive: Archive, alternatives: Sequence[str], cache_dir: Path, mirror: str | None, reporter: Reporter
 ) -> Path:
     target = _get_extraction_folder(name, archive, cache_dir)
     if target.is_dir():
         return target
     if archive.url.startswith(KAGGLE_URL_PREFIX):
-        file = _download_from_kaggle(archive.url, alternatives, cache_dir / "downloads")
+        file = _download_from_kaggle(archive.url, alternatives, cache_dir / "downloads", reporter)
     else:
-        file = _download_from_network(name, archive, cache_dir, mirror)
+        file = _download_from_network(name, archive, cache_dir, mirror, reporter)
     return extract_archive(file, target, archive.inner)
 
 
@@ -114,18 +117,20 @@ def _get_download_path(archive: Archive, cache_dir: Path) -> Path:
     return cache_dir / "downloads" / (f"{name}.zip" if archive.url.startswith(KAGGLE_URL_PREFIX) else name)
 
 
-def _download_from_kaggle(url: str, alternatives: Sequence[str], folder: Path) -> Path:
+def _download_from_kaggle(url: str, alternatives: Sequence[str], folder: Path, reporter: Reporter) -> Path:
     try:
-        return download_competition(url, folder, ["dataset.root=FILE_OR_FOLDER of a copy", *alternatives])
+        return download_competition(url, folder, ["dataset.root=FILE_OR_FOLDER of a copy", *alternatives], reporter)
     except OSError as error:
         raise cache_write_error(folder, error) from error
 
 
-def _download_from_network(name: str, archive: Archive, cache_dir: Path, mirror: str | None) -> Path:
+def _download_from_network(
+    name: str, archive: Archive, cache_dir: Path, mirror: str | None, reporter: Reporter
+) -> Path:
     assert archive.checksum is not None  # the validation of the recipe requires it
     file = _get_download_path(archive, cache_dir)
     try:
-        return download(archive.url, archive.checksum, file, mirror)
+        return download(archive.url, archive.checksum, file, mirror, reporter)
     except DownloadError as error:
         fix = "dataset=captcha, which needs no network, or dataset.root=DIR of a copy"
         raise manual_download_error(

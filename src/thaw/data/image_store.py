@@ -14,8 +14,6 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 from PIL import __version__ as pillow_version
-from rich.console import Console
-from rich.progress import track
 
 from thaw.config.errors import Problem, UserError
 from thaw.data.image import BrokenImageError, decode_image
@@ -24,6 +22,7 @@ from thaw.data.problems import MAX_ASPECT_RATIO
 from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
 from thaw.system.cache_folder import build_folder_once, compute_cache_key
+from thaw.system.reporter import SILENT, Reporter
 
 MAX_LISTED_IMAGES = 20
 CHUNK_SIZE = 256  # images that are decoded before any is used, so that they do not fill the memory
@@ -97,7 +96,11 @@ def estimate_store_bytes(samples: Samples, preprocessing: Preprocessing) -> int:
 
 
 def open_image_store(
-    samples: Samples, preprocessing: Preprocessing, cache_dir: Path, skip_broken: bool = False
+    samples: Samples,
+    preprocessing: Preprocessing,
+    cache_dir: Path,
+    skip_broken: bool = False,
+    reporter: Reporter = SILENT,
 ) -> ImageStore:
     """Open the store of `samples`, after building it if it does not exist.
 
@@ -108,7 +111,7 @@ def open_image_store(
     unique_samples = samples.subset(list(first_positions))
 
     def write_checked(folder: Path) -> None:
-        broken_contents = _write_store(unique_samples, preprocessing, folder)
+        broken_contents = _write_store(unique_samples, preprocessing, folder, reporter)
         check_broken(samples, _map_to_positions(broken_contents, content_indices), skip_broken)
 
     # The key holds no splits: the jobs of a sweep over seeds share the store.
@@ -138,7 +141,7 @@ def _map_to_positions(broken_contents: Mapping[int, str], content_indices: np.nd
     }
 
 
-def _write_store(samples: Samples, preprocessing: Preprocessing, folder: Path) -> dict[int, str]:
+def _write_store(samples: Samples, preprocessing: Preprocessing, folder: Path, reporter: Reporter) -> dict[int, str]:
     """Write pixels and table, and return position -> reason of broken images.
 
     A row of the table is the start of the pixels, their height and width, and the height and width before resizing.
@@ -149,7 +152,7 @@ def _write_store(samples: Samples, preprocessing: Preprocessing, folder: Path) -
 
     rows, broken, start = [], {}, 0
     with (folder / "pixels.bin").open("wb") as stream:
-        for position, image_or_reason in enumerate(iter_decoded(samples, resize)):
+        for position, image_or_reason in enumerate(iter_decoded(samples, resize, reporter)):
             if isinstance(image_or_reason, str):
                 broken[position] = image_or_reason
                 rows.append((start, 0, 0, 0, 0))
@@ -165,20 +168,24 @@ def _write_store(samples: Samples, preprocessing: Preprocessing, folder: Path) -
     return broken
 
 
-def open_lazy_image_store(samples: Samples, preprocessing: Preprocessing, skip_broken: bool) -> LazyImageStore:
+def open_lazy_image_store(
+    samples: Samples, preprocessing: Preprocessing, skip_broken: bool, reporter: Reporter = SILENT
+) -> LazyImageStore:
     """Open a store that decodes at every access, after decoding every image once to find the broken ones.
 
     Raises:
         UserError: if images cannot be decoded (with `skip_broken` only if no other is left).
     """
-    sizes_or_reasons = list(iter_decoded(samples, lambda image: (image.height, image.width)))
+    sizes_or_reasons = list(iter_decoded(samples, lambda image: (image.height, image.width), reporter))
     broken = {position: result for position, result in enumerate(sizes_or_reasons) if isinstance(result, str)}
     check_broken(samples, broken, skip_broken)
     sizes = [(0, 0) if isinstance(result, str) else result for result in sizes_or_reasons]
     return LazyImageStore(samples, preprocessing, np.array(sizes, dtype=np.int64), broken)
 
 
-def iter_decoded(samples: Samples, transform: Callable[[Image.Image], DecodeResult]) -> Iterator[DecodeResult | str]:
+def iter_decoded(
+    samples: Samples, transform: Callable[[Image.Image], DecodeResult], reporter: Reporter = SILENT
+) -> Iterator[DecodeResult | str]:
     """Yield `transform(image)` for each image in order, or the reason why it cannot be decoded.
 
     As many threads as CPU cores decode and transform; Pillow releases Python's lock meanwhile.
@@ -191,15 +198,11 @@ def iter_decoded(samples: Samples, transform: Callable[[Image.Image], DecodeResu
             return escape_path(str(error))
 
     paths = [sample.path for sample in samples.samples]
-    console = Console(stderr=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, reporter.progress("decoding images", len(paths)) as advance:
         for start in range(0, len(paths), CHUNK_SIZE):
-            chunk = paths[start : start + CHUNK_SIZE]
-            label = f"decoding {start + len(chunk)} of {len(paths)} images"
-            results = pool.map(decode_path, chunk)
-            yield from track(
-                results, label, len(chunk), console=console, transient=True, disable=not console.is_terminal
-            )
+            for result in pool.map(decode_path, paths[start : start + CHUNK_SIZE]):
+                yield result
+                advance(1)
 
 
 def crop_elongated(image: Image.Image) -> Image.Image:

@@ -31,6 +31,7 @@ from thaw.data.problems import (
 )
 from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
+from thaw.system.reporter import SILENT, Reporter
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def inspect_dataset(
     skip_broken: bool,
     near_duplicates: bool,
     max_store_bytes: float = float("inf"),
+    reporter: Reporter = SILENT,
 ) -> DatasetInspection:
     """Open the image store of `samples`, drop broken images and find problems.
 
@@ -68,9 +70,9 @@ def inspect_dataset(
     """
     is_stored = estimate_store_bytes(samples, preprocessing) <= max_store_bytes
     full_store = (
-        open_image_store(samples, preprocessing, cache_dir, skip_broken)
+        open_image_store(samples, preprocessing, cache_dir, skip_broken, reporter)
         if is_stored
-        else open_lazy_image_store(samples, preprocessing, skip_broken)
+        else open_lazy_image_store(samples, preprocessing, skip_broken, reporter)
     )
     usable_samples, store, skipped = drop_broken(samples, full_store)
     images = (store[position] for position in range(len(usable_samples.samples)))
@@ -107,7 +109,7 @@ def _check_remaining(samples: Samples) -> None:
         raise UserError("too few images are left without the broken ones.", [problem])
 
 
-def verify_dataset(samples: Samples, near_duplicates: bool) -> list[DatasetProblem]:
+def verify_dataset(samples: Samples, near_duplicates: bool, reporter: Reporter = SILENT) -> list[DatasetProblem]:
     """Decode every file, even if an image store of it exists, and return all problems."""
 
     def measure(image: Image.Image) -> tuple[tuple[int, int], np.ndarray | None]:
@@ -115,7 +117,7 @@ def verify_dataset(samples: Samples, near_duplicates: bool) -> list[DatasetProbl
         image_hash = compute_difference_hash(crop_elongated(image)) if near_duplicates else None
         return (image.height, image.width), image_hash
 
-    results = list(iter_decoded(samples, measure))
+    results = list(iter_decoded(samples, measure, reporter))
     reasons = {
         escape_path(sample.path): result
         for sample, result in zip(samples.samples, results, strict=True)

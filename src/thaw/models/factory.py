@@ -15,6 +15,7 @@ from thaw.models.network import Network, pool
 from thaw.models.pretrained import PretrainedModel, load_pretrained
 from thaw.models.source_rows import check_source_class_names, init_from_rows, match_rows_to_classes
 from thaw.models.stages import BackboneSplit, split_backbone
+from thaw.system.reporter import SILENT, Reporter
 
 
 def build_network(
@@ -67,8 +68,14 @@ def _compute_feature_width(backbone: nn.Module, size: int) -> int:
 
 
 def load_seeded_pretrained(
-    backbone: BackboneConfig, random_init: bool, seed: int, cache_dir: Path, mirror: str | None, size: int | None = None
+    backbone: BackboneConfig,
+    random_init: bool,
+    seed: int,
+    cache_dir: Path,
+    mirror: str | None,
+    size: int | None = None,
+    reporter: Reporter = SILENT,
 ) -> PretrainedModel:
     """Load the pretrained model; `seed` decides its random parts."""
     torch.manual_seed(seed)
-    return load_pretrained(backbone, random_init, cache_dir, mirror, size)
+    return load_pretrained(backbone, random_init, cache_dir, mirror, size, reporter)

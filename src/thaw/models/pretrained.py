@@ -19,6 +19,7 @@ from thaw.config.schema import BackboneConfig
 from thaw.data.download import DownloadError, download, has_checksum, manual_download_error
 from thaw.data.preprocessing import Preprocessing
 from thaw.models.state_dict import match_state_dict, read_state
+from thaw.system.reporter import SILENT, Reporter
 
 ALTERNATIVE_WEIGHTS_FIX = (
     "backbone.weights=FILE (.pth, .safetensors), or backbone=efficientnet_lite0, whose weights are a package"
@@ -42,7 +43,12 @@ class PretrainedModel:
 
 
 def load_pretrained(
-    backbone: BackboneConfig, random_init: bool, cache_dir: Path, mirror: str | None, size: int | None = None
+    backbone: BackboneConfig,
+    random_init: bool,
+    cache_dir: Path,
+    mirror: str | None,
+    size: int | None = None,
+    reporter: Reporter = SILENT,
 ) -> PretrainedModel:
     """Load the classifier that `backbone` names.
 
@@ -56,11 +62,16 @@ def load_pretrained(
     weights = "none" if random_init else backbone.weights
     if backbone.library == "timm":
         return _load_timm(backbone, weights, cache_dir, size)
-    return _load_torchvision(backbone, weights, cache_dir, mirror, size)
+    return _load_torchvision(backbone, weights, cache_dir, mirror, size, reporter)
 
 
 def _load_torchvision(
-    backbone: BackboneConfig, weights: str, cache_dir: Path, mirror: str | None, size: int | None
+    backbone: BackboneConfig,
+    weights: str,
+    cache_dir: Path,
+    mirror: str | None,
+    size: int | None,
+    reporter: Reporter,
 ) -> PretrainedModel:
     from torchvision import models
 
@@ -79,7 +90,9 @@ def _load_torchvision(
         return PretrainedModel(model, preprocessing, _drop_classes_of_random_rows(classes, weights_info), weights_info)
     if published_weights is None:
         raise _build_no_weights_error(backbone)
-    file = _download_weights(published_weights.url, f"{backbone.name} {published_weights.name}", cache_dir, mirror)
+    file = _download_weights(
+        published_weights.url, f"{backbone.name} {published_weights.name}", cache_dir, mirror, reporter
+    )
     model = _build_with_weights(backbone.name, published_weights, file)
     url: str = published_weights.url
     weights_info = {"name": published_weights.name, "url": url, "hash": _parse_hash(url)}
@@ -149,14 +162,14 @@ def _parse_hash(url: str) -> str:
     return Path(url).stem.rsplit("-", 1)[-1]
 
 
-def _download_weights(url: str, description: str, cache_dir: Path, mirror: str | None) -> Path:
+def _download_weights(url: str, description: str, cache_dir: Path, mirror: str | None, reporter: Reporter) -> Path:
     checksum = f"sha256:{_parse_hash(url)}"
     torch_hub_file = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if torch_hub_file.is_file() and has_checksum(torch_hub_file, checksum):
         return torch_hub_file
     file = cache_dir / "weights" / Path(url).name
     try:
-        return download(url, checksum, file, mirror)
+        return download(url, checksum, file, mirror, reporter)
     except DownloadError as error:
         raise manual_download_error(
             f"the weights {description}", url, checksum, f"put the file at {file}", str(error), ALTERNATIVE_WEIGHTS_FIX

@@ -32,8 +32,8 @@ class Reporter:
         yield self
 
     @contextmanager
-    def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a progress bar over `total` steps; yields the function that advances it by so many."""
+    def progress(self, description: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
+        """Show a progress bar over `total` steps (0: unknown) of `unit`; yields the function that advances it."""
         yield lambda _steps: None
 
 
@@ -68,13 +68,15 @@ class ConsoleReporter(Reporter):
             yield ConsoleReporter(stream)
 
     @contextmanager
-    def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+    def progress(self, description: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
         if not self.shows_progress:
             yield lambda _steps: None
             return
         from tqdm.auto import tqdm
 
-        with tqdm(total=total, desc=description, leave=False) as progress_bar:
+        with tqdm(
+            total=total or None, desc=description, leave=False, unit=unit or " images", unit_scale=bool(unit)
+        ) as progress_bar:
 
             def advance(steps: int) -> None:
                 progress_bar.update(steps)

@@ -170,10 +170,10 @@ def build_components(recipe: Recipe, reporter: Reporter = SILENT) -> Components:
     threads = recipe.trainer.threads or max(1, available_cpus() // devices.topology.devices)
     configure_process(recipe.seed, recipe.trainer.deterministic, threads)
     cache_dir, dataset = resolve_cache_dir(recipe.data.cache_dir), recipe.dataset
-    all_samples = load_samples(recipe)
+    all_samples = load_samples(recipe, reporter)
     is_random = recipe.strategy.init == "random"
     pretrained = load_seeded_pretrained(
-        recipe.backbone, is_random, recipe.seed, cache_dir, recipe.data.mirror, dataset.image_size
+        recipe.backbone, is_random, recipe.seed, cache_dir, recipe.data.mirror, dataset.image_size, reporter
     )
     preprocessing = pretrained.preprocessing.with_size(dataset.image_size, dataset.crop)
     data = _build_data(recipe, all_samples, preprocessing, reporter)
@@ -192,6 +192,7 @@ def _build_data(recipe: Recipe, samples: Samples, preprocessing: Preprocessing, 
         settings.broken == "skip",
         settings.near_duplicates,
         settings.store_gib * 2**30,
+        reporter,
     )
     if settings.train_per_class:
         samples = limit_per_class(inspection.samples, settings.train_per_class, recipe.seed)
