@@ -29,13 +29,13 @@ TINY = (
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread_each() -> None:
+def limit_threads() -> None:
     """Tests run side by side, a process a core: torch's threads would wait for each other."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def use_temporary_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Nothing is read from, or left in, the user's cache."""
     cache = tmp_path_factory.mktemp("cache")
     before = os.environ.get("THAW_CACHE")
@@ -47,24 +47,24 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["THAW_CACHE"] = before
 
 
-def command(*arguments: str) -> list[str]:
+def build_train_command(*arguments: str) -> list[str]:
     """`python train.py ARGUMENTS`, with this interpreter."""
     return [sys.executable, str(ROOT / "train.py"), *arguments]
 
 
-def typed(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def run_train_script(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Runs `python train.py ARGUMENTS` in a process of its own."""
-    return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run(build_train_command(*arguments), cwd=cwd, capture_output=True, text=True, check=False)
 
 
-def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+def run_thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run `thaw ARGUMENTS` in this process and return the exit status."""
     from thaw.cli.main import main
 
     return main(arguments)
 
 
-def only_run(outputs: Path) -> Path:
+def get_only_run(outputs: Path) -> Path:
     """The one run directory under `outputs`."""
     (record,) = outputs.rglob("run.json")
     return record.parent
@@ -77,4 +77,4 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     outputs = tmp_path_factory.mktemp("short_run")
     assert launch([*TINY, "trainer.epochs=1", f"output_dir={outputs}"]) == 0
-    return only_run(outputs)
+    return get_only_run(outputs)

@@ -42,7 +42,7 @@ class Page(HTMLParser):
         self.sections[self.section] = " ".join([self.sections.get(self.section, ""), *data.split()])
 
 
-def opened(file: Path, width: int, aside: Path, script: str = "") -> tuple[int, int, int, str]:
+def open_in_browser(file: Path, width: int, aside: Path, script: str = "") -> tuple[int, int, int, str]:
     """Open `file` in Chromium, `width` pixels wide.
 
     Return the width of the content and of the window, the number of images that are not drawn, and the value of

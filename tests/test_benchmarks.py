@@ -11,7 +11,7 @@ from benchmarks import finetune, frozen, heads, reproduce, steps, strategies
 from benchmarks import input as benchmark_input
 from benchmarks import sweep as benchmark_sweep
 from tests.conftest import ROOT, TINY
-from tests.images import image_folder
+from tests.images import write_image_folder
 
 
 @pytest.mark.long
@@ -54,7 +54,7 @@ def test_input_is_timed_beside_a_training_step(
     small = {"SIZE": 32, "BATCH": 4, "EPOCHS": 1, "configure_process": lambda *_: None}
     for name, value in small.items():
         monkeypatch.setattr(benchmark_input, name, value)
-    root = image_folder(tmp_path, {"train": 10}, classes=("ants", "bees")) / "train"
+    root = write_image_folder(tmp_path, {"train": 10}, classes=("ants", "bees")) / "train"
     monkeypatch.setattr("sys.argv", ["input", "--root", str(root)])
     benchmark_input.main()
     assert re.search(r"on real input [\d.]+: [\d.]+ of it", capsys.readouterr().out)
@@ -94,7 +94,7 @@ def test_experiments_that_can_be_run_stand_beside_their_published_numbers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("THAW_CACHE", str(tmp_path / "cache"))
-    root = image_folder(tmp_path / "data", {"train": 6, "val": 3}, classes=("ants", "bees"))
+    root = write_image_folder(tmp_path / "data", {"train": 6, "val": 3}, classes=("ants", "bees"))
     small = ("dataset.image_size=32", "trainer.epochs=1", "trainer.accelerator=cpu", "trainer.threads=1")
     arguments = ["hymenoptera_fixed", "hotdog_fixed", "--lite", "--seeds=0,1", f"--root=hymenoptera={root}", *small]
     assert reproduce.main(arguments) == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.reproduce import LITE, PARTS, Published, header, published_in
-from tests.conftest import ROOT, TINY, only_run
+from tests.conftest import ROOT, TINY, get_only_run
 from tests.data import official
 from tests.data.official import write_files
 from thaw.cli import probe
@@ -22,7 +22,7 @@ from thaw.config.schema import MlpHeadConfig
 FILES = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
 COMMANDS = [(file.stem, line.split("  ")[0]) for file in FILES for line in header(file)["Commands"].splitlines()]
 SMALL = ("trainer.epochs=1", "trainer.batch_size=8", "trainer.accelerator=cpu", "trainer.threads=1")
-HERE = {"captcha": TINY[:6]}  # drawn on the spot
+SMALL_DATA = {"captcha": TINY[:6]}  # drawn on the spot
 every_experiment = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
 
@@ -69,9 +69,9 @@ def test_it_plans_and_trains_on_its_data_sets_layout(
 ) -> None:
     recipe = compose_recipe([f"experiment={file.stem}"])
     name = recipe.dataset.name
-    place = HERE.get(name) or (f"dataset.root={data[name]}", "dataset.image_size=32")
+    place = SMALL_DATA.get(name) or (f"dataset.root={data[name]}", "dataset.image_size=32")
     assert launch([f"experiment={file.stem}", *LITE, *place, *SMALL, f"output_dir={tmp_path}"]) == 0
-    run = only_run(tmp_path)
+    run = get_only_run(tmp_path)
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == "done"
     assert record["plan"]

@@ -10,21 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import only_run, typed
+from tests.conftest import get_only_run, run_train_script
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 def test_the_default_command_learns_the_captcha_characters(tmp_path: Path) -> None:
-    assert typed(f"output_dir={tmp_path}").returncode == 0
+    assert run_train_script(f"output_dir={tmp_path}").returncode == 0
     (accuracy,) = accuracies_below(tmp_path)
     assert accuracy >= 0.92
 
 
 def test_captchas_of_four_characters_are_read(tmp_path: Path) -> None:
     """By a network that learned from single characters, 50 a class."""
-    assert typed(f"output_dir={tmp_path}").returncode == 0
-    run, drawn = only_run(tmp_path), tmp_path / "captchas"
+    assert run_train_script(f"output_dir={tmp_path}").returncode == 0
+    run, drawn = get_only_run(tmp_path), tmp_path / "captchas"
     assert thaw("data", "captchas", f"out={drawn}", "count=200").returncode == 0
     told = thaw("predict", str(run), str(drawn), "--captcha")
     assert told.returncode == 0
@@ -41,7 +41,7 @@ def thaw(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_scratch_is_below_fixed_is_below_finetune(tmp_path: Path) -> None:
-    assert typed("-m", "strategy=scratch,fixed,finetune", f"output_dir={tmp_path}").returncode == 0
+    assert run_train_script("-m", "strategy=scratch,fixed,finetune", f"output_dir={tmp_path}").returncode == 0
     scratch, fixed, finetune = accuracies_below(tmp_path)
     assert scratch < fixed < finetune
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.comparison.records import write_run
-from tests.conftest import ROOT, TINY, only_run, thaw, typed
+from tests.conftest import ROOT, TINY, get_only_run, run_thaw, run_train_script
 from tests.docs.pages import find_blocks, list_commands
-from tests.images import image_folder
+from tests.images import write_image_folder
 from thaw.cli.train import launch
 from thaw.config.compose import check_command, parse_command
 
@@ -107,11 +107,11 @@ def test_an_extra_that_is_installed_exists(line: str) -> None:
 def test_a_training_runs(line: str, tmp_path: Path) -> None:
     skip_if_tested_elsewhere(line)
     words = shlex.split(line)[2:]
-    data = image_folder(tmp_path / "data", {"train": 5, "test": 2}, classes=("ants", "bees"))
+    data = write_image_folder(tmp_path / "data", {"train": 5, "test": 2}, classes=("ants", "bees"))
     write_label_table(data)
     arguments = [word.replace("root=DIR", f"root={data}") for word in words]
     if "dataset=hymenoptera" in words:
-        official_data = image_folder(tmp_path / "official", {"train": 6, "val": 3}, classes=("ants", "bees"))
+        official_data = write_image_folder(tmp_path / "official", {"train": 6, "val": 3}, classes=("ants", "bees"))
         arguments.append(f"dataset.root={official_data}")
     has_dataset = any(word.startswith("dataset=") for word in words)
     small = without_keys_of(SMALL if has_dataset else TINY, words)
@@ -148,7 +148,7 @@ def test_a_training_is_a_valid_command_as_it_is(line: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("line", CONFIG_COMMANDS)
 def test_help_or_a_configuration_is_printed(line: str) -> None:
-    process = typed(*shlex.split(line)[2:])
+    process = run_train_script(*shlex.split(line)[2:])
     assert process.returncode == 0, process.stderr
     assert "seed" in process.stdout or "n_jobs" in process.stdout
 
@@ -157,13 +157,13 @@ def test_help_or_a_configuration_is_printed(line: str) -> None:
 def folder_of_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the commands after a training name: runs, a checkpoint alone, pictures, captchas."""
     folder = tmp_path_factory.mktemp("folder_of_runs")
-    data = image_folder(folder / "DIR", {"train": 5, "val": 2, "test": 3}, classes=("ants", "bees"))
+    data = write_image_folder(folder / "DIR", {"train": 5, "val": 2, "test": 3}, classes=("ants", "bees"))
     image_recipe = ("dataset=folder", f"dataset.root={data}", SMALL_IMAGES, *SMALL)
     for name, recipe in (("of_captchas", TINY), ("of_images", image_recipe)):
         assert launch([*recipe, "strategy=fixed", f"output_dir={folder / name}"]) == 0
     for name in ("RUN", "OTHER"):
-        shutil.copytree(only_run(folder / "of_captchas"), folder / "outputs" / name)
-    shutil.copy(only_run(folder / "of_images") / "checkpoints" / "best.ckpt", folder)
+        shutil.copytree(get_only_run(folder / "of_captchas"), folder / "outputs" / name)
+    shutil.copy(get_only_run(folder / "of_images") / "checkpoints" / "best.ckpt", folder)
     shutil.copytree(data / "test" / "ants", folder / "photos")
     shutil.copy(next((folder / "photos").iterdir()), folder / "IMAGE")
     return folder
@@ -173,9 +173,9 @@ def folder_of_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_verb_after_a_training_runs(line: str, folder_of_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder_of_runs)
     if "--captcha" in line and not (folder_of_runs / "captchas").exists():
-        assert thaw(monkeypatch, "data", "captchas", "--out", "captchas", "--count", "2") == 0
+        assert run_thaw(monkeypatch, "data", "captchas", "--out", "captchas", "--count", "2") == 0
     hardware = ["trainer.accelerator=cpu", "trainer.threads=1"] if " evaluate " in line else []
-    assert thaw(monkeypatch, *shlex.split(line)[1:], *hardware) == 0
+    assert run_thaw(monkeypatch, *shlex.split(line)[1:], *hardware) == 0
 
 
 @pytest.mark.parametrize("line", OTHER_VERBS)
@@ -184,10 +184,10 @@ def test_a_verb_runs(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     for name in ("SWEEP/0", "RUN", "OTHER"):
         write_run(tmp_path / "outputs" / name)
-    image_folder(tmp_path / "DIR", {"train": 5, "val": 2, "test": 3}, classes=("ants", "bees"))
+    write_image_folder(tmp_path / "DIR", {"train": 5, "val": 2, "test": 3}, classes=("ants", "bees"))
     write_presets(tmp_path, tmp_path / "DIR")
     words = [word.replace("hymenoptera", "captcha") for word in shlex.split(line)[1:]]
-    assert thaw(monkeypatch, *words, *make_verb_small(words, tmp_path)) == 0
+    assert run_thaw(monkeypatch, *words, *make_verb_small(words, tmp_path)) == 0
 
 
 def make_verb_small(words: list[str], folder: Path) -> list[str]:
@@ -220,7 +220,7 @@ def write_presets(folder: Path, data: Path) -> list[Path]:
 
 
 def test_presets_of_the_user_are_trained(tmp_path: Path) -> None:
-    data = image_folder(tmp_path / "data", {".": 9}, classes=("ants", "bees"))
+    data = write_image_folder(tmp_path / "data", {".": 9}, classes=("ants", "bees"))
     files = write_presets(tmp_path, data)
     assert {file.parent.name for file in files} == {"dataset", "backbone", "strategy", "head"}
     (line,) = [line for line in TRAIN_COMMANDS if "--config-dir" in line]
@@ -234,14 +234,14 @@ def test_presets_of_the_user_are_trained(tmp_path: Path) -> None:
 def test_the_problems_shown_are_those_that_are_printed() -> None:
     (block,) = find_blocks(ROOT / "docs" / "index.md", "text", marker="output")
     command, _, expected = block.partition("\n")
-    assert typed(*shlex.split(command)[3:]).stderr == expected
+    assert run_train_script(*shlex.split(command)[3:]).stderr == expected
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_printed_for_the_shell(
     shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "completion", shell) == 0
+    assert run_thaw(monkeypatch, "completion", shell) == 0
     script = capsys.readouterr().out
     assert "thaw" in script
     if shutil.which(shell) and shell != "fish":
@@ -250,4 +250,4 @@ def test_completion_is_printed_for_the_shell(
 
 def test_a_run_is_visible_in_tensorboard(tmp_path: Path) -> None:
     assert launch([*TINY, "trainer.epochs=1", f"output_dir={tmp_path}"]) == 0
-    assert list((only_run(tmp_path) / "tensorboard").glob("events.out.tfevents.*"))
+    assert list((get_only_run(tmp_path) / "tensorboard").glob("events.out.tfevents.*"))

@@ -14,8 +14,7 @@ import pytest
 
 import thaw
 from docs import generate
-from tests.conftest import ROOT
-from tests.conftest import thaw as run_thaw
+from tests.conftest import ROOT, run_thaw
 from tests.docs.pages import DOCS_PAGES, PAGES, README, find_blocks, find_link_targets, read_page
 
 PAGES_WITH_PYTHON = [page for page in PAGES if find_blocks(page, "python")]
