@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-VOID = {"meta", "img", "br"}
+VOID_TAGS = {"meta", "img", "br"}
 CHROMIUM = shutil.which("chromium") or ""
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
 
@@ -29,7 +29,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {key: value or "" for key, value in attrs}
-        self.open += [] if tag in VOID else [tag]
+        self.open += [] if tag in VOID_TAGS else [tag]
         self.section = values.get("id", "") if tag == "section" else self.section
         self.references += [values[key] for key in ("src", "href") if key in values]
         if tag == "img":
@@ -68,5 +68,5 @@ def open_in_browser(file: Path, width: int, aside: Path, script: str = "") -> tu
     ]
     command = [CHROMIUM, *options, "--virtual-time-budget=4000", "--dump-dom", outer.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    content, inner, undrawn, *rest = dom.split('data-seen="')[1].split('"')[0].split()
-    return int(content), int(inner), int(undrawn), " ".join(rest)
+    content, inner, num_missing_images, *rest = dom.split('data-seen="')[1].split('"')[0].split()
+    return int(content), int(inner), int(num_missing_images), " ".join(rest)

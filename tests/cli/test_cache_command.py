@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import run_thaw
-from tests.filling import FILLS_FOR_EVER
+from tests.filling import FILL_PROGRAM
 from thaw.system.cache_folder import build_folder_once
 
 DATASET, STORE, FEATURES, FILLED = "bees-0123456789abcdef", "0" * 16, "f" * 16, "a" * 16
@@ -162,7 +162,7 @@ def test_wrong_commands_end_with_2_and_remove_nothing(
 def writing_process(cache: Path) -> Iterator[subprocess.Popen[str]]:
     """A process in the middle of filling a folder."""
     target = cache / "decoded" / FILLED
-    process = subprocess.Popen([sys.executable, "-c", FILLS_FOR_EVER, target], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", FILL_PROGRAM, target], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "filling\n"
     yield process

@@ -1,4 +1,4 @@
-"""Every command on every page does what the page says. Trainings are made small by overrides."""
+"""Every command on every page runs. Overrides make the trainings small."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ SMALL_IMAGES = "dataset.image_size=32"
 
 
 def is_long(line: str) -> bool:
-    """Return whether the command trains a large network, or nine jobs."""
+    """Return whether the command trains a large network or nine jobs."""
     return any(name in line for name in ("resnet50", "vit_", "finetune seed=0,1,2"))
 
 
@@ -66,13 +66,13 @@ def skip_if_tested_elsewhere(line: str) -> None:
             pytest.skip(file)
 
 
-def without_keys_of(overrides: tuple[str, ...], words: list[str]) -> list[str]:
+def remove_given_keys(overrides: tuple[str, ...], words: list[str]) -> list[str]:
     """Return the `overrides` whose keys `words` do not set."""
     given_keys = {word.split("=")[0] for word in words}
     return [override for override in overrides if override.split("=")[0] not in given_keys]
 
 
-def test_every_command_is_of_a_kind_that_is_tested() -> None:
+def test_every_command_is_tested() -> None:
     tools = ("make ", "python -m benchmarks.", "pip install ", "torchrun ", "srun ")
     tested_commands = {*TRAIN_COMMANDS, *VERBS, *SHELL_COMMANDS}
     assert len(TRAININGS) >= 20
@@ -114,11 +114,11 @@ def test_a_training_runs(line: str, tmp_path: Path) -> None:
         official_data = write_image_folder(tmp_path / "official", {"train": 6, "val": 3}, classes=("ants", "bees"))
         arguments.append(f"dataset.root={official_data}")
     has_dataset = any(word.startswith("dataset=") for word in words)
-    small = without_keys_of(SMALL if has_dataset else TINY, words)
+    small_overrides = remove_given_keys(SMALL if has_dataset else TINY, words)
     if any(name in line for name in DOWNLOADED_NETWORKS):  # the same network with random weights
         arguments = [*(word for word in arguments if not word.startswith("strategy=")), "strategy=scratch"]
-        small = [override for override in small if override != SMALL_IMAGES or "vit_" not in line]
-    assert launch([*arguments, *small, *small_sweep(words), f"output_dir={tmp_path / 'outputs'}"]) == 0
+        small_overrides = [override for override in small_overrides if override != SMALL_IMAGES or "vit_" not in line]
+    assert launch([*arguments, *small_overrides, *shorten_sweep(words), f"output_dir={tmp_path / 'outputs'}"]) == 0
 
 
 def write_label_table(data: Path) -> None:
@@ -128,7 +128,7 @@ def write_label_table(data: Path) -> None:
     (data / "labels.csv").write_text("path,label\n" + "".join(rows))
 
 
-def small_sweep(words: list[str]) -> list[str]:
+def shorten_sweep(words: list[str]) -> list[str]:
     """Return overrides that make the sweep of `words` short: later values of a key replace earlier ones."""
     if "-m" not in words:
         return []
@@ -141,13 +141,13 @@ def small_sweep(words: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("line", [line for line in TRAININGS if "resume=" not in line])
-def test_a_training_is_a_valid_command_as_it_is(line: str, tmp_path: Path) -> None:
+def test_a_training_is_a_valid_command_without_changes(line: str, tmp_path: Path) -> None:
     words = [word.replace("root=DIR", f"root={tmp_path}") for word in shlex.split(line)[2:]]
     check_command(parse_command(words))
 
 
 @pytest.mark.parametrize("line", CONFIG_COMMANDS)
-def test_help_or_a_configuration_is_printed(line: str) -> None:
+def test_a_command_prints_help_or_the_configuration(line: str) -> None:
     process = run_train_script(*shlex.split(line)[2:])
     assert process.returncode == 0, process.stderr
     assert "seed" in process.stdout or "n_jobs" in process.stdout
@@ -155,7 +155,7 @@ def test_help_or_a_configuration_is_printed(line: str) -> None:
 
 @pytest.fixture(scope="module")
 def folder_of_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the commands after a training name: runs, a checkpoint alone, pictures, captchas."""
+    """Create the paths that the commands after a training name: runs, a checkpoint, pictures, captchas."""
     folder = tmp_path_factory.mktemp("folder_of_runs")
     data = write_image_folder(folder / "DIR", {"train": 5, "val": 2, "test": 3}, classes=("ants", "bees"))
     image_recipe = ("dataset=folder", f"dataset.root={data}", SMALL_IMAGES, *SMALL)
@@ -187,23 +187,23 @@ def test_a_verb_runs(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     write_image_folder(tmp_path / "DIR", {"train": 5, "val": 2, "test": 3}, classes=("ants", "bees"))
     write_presets(tmp_path, tmp_path / "DIR")
     words = [word.replace("hymenoptera", "captcha") for word in shlex.split(line)[1:]]
-    assert run_thaw(monkeypatch, *words, *make_verb_small(words, tmp_path)) == 0
+    assert run_thaw(monkeypatch, *words, *shorten_verb(words, tmp_path)) == 0
 
 
-def make_verb_small(words: list[str], folder: Path) -> list[str]:
+def shorten_verb(words: list[str], folder: Path) -> list[str]:
     """Return overrides and options that make a verb short; it writes below `folder`."""
     small_data = [override for override in TINY if override.startswith("dataset.")]
     if "dataset=folder" in words:
         small_data = [SMALL_IMAGES]
     output = f"output_dir={folder}"
-    small_by_verb = {
+    overrides_by_verb = {
         "data": [] if "captchas" in words else small_data,
         "features": small_data,
         "probe": [*small_data, *(() if "--out" in words else (output,))],
         "lr-find": [*TINY, output, *(() if "--steps" in words else ("--steps", "30"))],
         "batch-size": [*TINY, output, *(() if "--max-batch-size" in words else ("--max-batch-size", "8"))],
     }
-    return small_by_verb.get(words[0], [])
+    return overrides_by_verb.get(words[0], [])
 
 
 def write_presets(folder: Path, data: Path) -> list[Path]:
@@ -219,7 +219,7 @@ def write_presets(folder: Path, data: Path) -> list[Path]:
     return files
 
 
-def test_presets_of_the_user_are_trained(tmp_path: Path) -> None:
+def test_presets_of_the_configuration_page_are_trained(tmp_path: Path) -> None:
     data = write_image_folder(tmp_path / "data", {".": 9}, classes=("ants", "bees"))
     files = write_presets(tmp_path, data)
     assert {file.parent.name for file in files} == {"dataset", "backbone", "strategy", "head"}
@@ -227,11 +227,11 @@ def test_presets_of_the_user_are_trained(tmp_path: Path) -> None:
     words = [str(tmp_path / "mine") if word == "mine" else word for word in shlex.split(line)[2:]]
     recipe = check_command(parse_command(words)).build_recipe()
     assert (recipe.backbone.library, recipe.head.kind, list(recipe.strategy.phases)) == ("timm", "mlp", ["head", "top"])
-    small = ["backbone=efficientnet_lite0", SMALL_IMAGES, *SMALL, f"output_dir={tmp_path / 'outputs'}"]
-    assert launch([*(word for word in words if word != "backbone=swin"), *small]) == 0
+    overrides = ["backbone=efficientnet_lite0", SMALL_IMAGES, *SMALL, f"output_dir={tmp_path / 'outputs'}"]
+    assert launch([*(word for word in words if word != "backbone=swin"), *overrides]) == 0
 
 
-def test_the_problems_shown_are_those_that_are_printed() -> None:
+def test_the_problems_on_the_page_are_those_that_are_printed() -> None:
     (block,) = find_blocks(ROOT / "docs" / "index.md", "text", marker="output")
     command, _, expected = block.partition("\n")
     assert run_train_script(*shlex.split(command)[3:]).stderr == expected
