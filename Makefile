@@ -1,4 +1,4 @@
-# Each target sets up all it needs: Python 3.11 to 3.13 and make are enough.
+# Each target installs what it needs. Python 3.11 to 3.13 and make are required.
 PYTHON ?= python3
 PIP    := .venv/bin/python -m pip --disable-pip-version-check install --quiet
 
@@ -13,7 +13,7 @@ test: check
 test-long: .venv/installed
 	.venv/bin/python -m pytest -m long
 
-# Runs the published experiments whose data and weights are available, and names what the others lack.
+# Run the published experiments whose data and weights are available; name the missing files of the others.
 reproduce: .venv/installed
 	.venv/bin/python -m benchmarks.reproduce
 
@@ -26,7 +26,7 @@ format: .venv/installed
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-# The documentation as a site in site/. It writes the generated parts of the pages first; commit what changes.
+# Write the generated parts of the pages (commit the changes), and build the documentation in site/.
 docs: .venv/installed
 	.venv/bin/python docs/generate.py
 	.venv/bin/zensical build --strict

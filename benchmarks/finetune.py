@@ -1,11 +1,11 @@
-"""What the framework costs beside a hand-tuned plain loop of the same work.
+"""Compare the throughput of a training run with that of a hand-tuned plain loop that does the same work.
 
     python -m benchmarks.finetune                      captcha characters, EfficientNet-Lite0, 5 epochs each
     python -m benchmarks.finetune trainer.batch_size=64 trainer.epochs=3
 
 Both fine-tune the same network from the same weights on the same decoded images, with the same optimizer, schedule,
-memory layout and allocator settings; both validate and save after each epoch. They take turns, step by step, in one
-process, so that a machine which is slow for a while is slow for both. The first epoch warms up and is not counted.
+memory layout and allocator settings, and both validate and save after each epoch. They take turns, step by step, in one
+process, so that a machine that is slow for a while slows down both. The first epoch warms up and is not counted.
 """
 
 from __future__ import annotations
@@ -37,99 +37,112 @@ def main(overrides: list[str]) -> None:
     silence_lightning()
     with tempfile.TemporaryDirectory() as folder:
         run = create_run(recipe, Path(folder))
-        ours, plain = setup_training(run), setup_training(run)
-        turns = Turns(plain_loop(plain, recipe, Path(folder)))
-        trainer = build_trainer(run, ours, callbacks=[turns])
-        turns.begin()
-        trainer.fit(ours.module, ours.loaders.train, ours.loaders.val)
-    report(turns.epochs, ours.components.data.samples.count_per_split()["train"])
+        thaw_setup, plain_setup = setup_training(run), setup_training(run)
+        callback = TakeTurns(run_plain_loop(plain_setup, recipe, Path(folder)))
+        trainer = build_trainer(run, thaw_setup, callbacks=[callback])
+        callback.start_clock()
+        trainer.fit(thaw_setup.module, thaw_setup.loaders.train, thaw_setup.loaders.val)
+    report(callback.epochs, thaw_setup.components.data.samples.count_per_split()["train"])
 
 
-class Turns(Callback):
-    """Before each step of ours, one of the plain loop. What is not the plain loop's time is ours."""
+class TakeTurns(Callback):
+    """Run a step of the plain loop before each step of the trainer, and time both.
 
-    def __init__(self, plain: Iterator[None]) -> None:
-        self.plain, self.epochs = plain, list[tuple[float, float]]()
+    The time that is not spent in the plain loop counts for the trainer. `epochs` holds the seconds of each epoch:
+    those of the trainer, then those of the plain loop.
+    """
 
-    def begin(self) -> None:
-        self.ours, self.theirs, self.mark = 0.0, 0.0, time.perf_counter()
+    def __init__(self, plain_loop: Iterator[None]) -> None:
+        self.plain_loop, self.epochs = plain_loop, list[tuple[float, float]]()
 
-    def turn(self) -> None:
-        started = time.perf_counter()
-        next(self.plain)
-        ended = time.perf_counter()
-        self.ours, self.theirs, self.mark = self.ours + started - self.mark, self.theirs + ended - started, ended
+    def start_clock(self) -> None:
+        self.thaw_s, self.plain_s, self.last_time = 0.0, 0.0, time.perf_counter()
+
+    def run_plain_step(self) -> None:
+        start = time.perf_counter()
+        next(self.plain_loop)
+        end = time.perf_counter()
+        self.thaw_s += start - self.last_time
+        self.plain_s += end - start
+        self.last_time = end
+
+    def end_epoch(self) -> None:
+        self.run_plain_step()
+        self.epochs.append((self.thaw_s, self.plain_s))
+        self.thaw_s = self.plain_s = 0.0
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self.turn()
+        self.run_plain_step()
 
     def on_validation_batch_start(self, *_: Any) -> None:
-        self.turn()
+        self.run_plain_step()
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        if self.ours:  # an epoch lies behind us, its checkpoints written
-            self.turn()
-            self.epochs.append((self.ours, self.theirs))
-            self.ours = self.theirs = 0.0
+        if self.thaw_s:  # an epoch has ended and its checkpoints are written
+            self.end_epoch()
 
     def on_train_end(self, *_: Any) -> None:
-        self.turn()
-        self.epochs.append((self.ours, self.theirs))
+        self.end_epoch()
 
 
-def plain_loop(parts: TrainingSetup, recipe: Recipe, folder: Path) -> Iterator[None]:
-    """A loop as one would write it by hand for this recipe, knowing all that helps on this machine. Pauses after each
-    step, each validation batch, and each epoch's saving."""
-    learner, feed = parts.module, parts.loaders
-    network = learner.network
-    optimizer = torch.optim.AdamW(groups(learner), betas=tuple(recipe.optimizer.arguments["betas"]), fused=True)
-    epochs, factor = recipe.trainer.epochs, learner.optimization.schedule
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, epochs, ()))
+def run_plain_loop(setup: TrainingSetup, recipe: Recipe, folder: Path) -> Iterator[None]:
+    """Train as a loop written by hand for this recipe and this machine.
 
-    def batch_of(images: Tensor) -> Tensor:
-        return learner.normalize(images).contiguous(memory_format=learner.memory_format)
-
+    Pause after each step, each validation batch, and the checkpoints of each epoch.
+    """
+    module, loaders = setup.module, setup.loaders
+    network = module.network
+    betas = tuple(recipe.optimizer.arguments["betas"])
+    optimizer = torch.optim.AdamW(build_parameter_groups(module), betas=betas, fused=True)
+    epochs, get_factor = recipe.trainer.epochs, module.optimization.schedule
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: get_factor(step, epochs, ()))
     for epoch in range(epochs):
-        feed.train.batch_sampler.set_epoch(epoch)
+        loaders.train.batch_sampler.set_epoch(epoch)
         network.train()
-        for images, labels, *_ in feed.train:
+        for images, labels, *_ in loaders.train:
             optimizer.zero_grad()
-            loss = F.cross_entropy(network(batch_of(images)), labels)
+            loss = F.cross_entropy(network(normalize(module, images)), labels)
             loss.backward()
             optimizer.step()
             schedule.step()
             yield
         network.eval()
-        right = 0
-        for images, labels, *_ in feed.val:
+        correct = 0
+        for images, labels, *_ in loaders.val:
             with torch.no_grad():
-                right += int((network(batch_of(images)).argmax(1) == labels).sum())
+                correct += int((network(normalize(module, images)).argmax(1) == labels).sum())
             yield
         torch.save(network.state_dict(), folder / "plain-best.pt")
-        last = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "right": right}
+        last = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "correct": correct}
         torch.save(last, folder / "plain-last.pt")
         yield
 
 
-def groups(learner: ClassificationModule) -> list[dict[str, Any]]:
-    """The recipe's parameter groups, at the rates of its plan."""
-    planned = {part.name: part for part in learner.plan.get_phase(0).parts}
-    return [_group(group, planned[group["part"]]) for group in parameter_groups(learner.network, False)]
+def normalize(module: ClassificationModule, images: Tensor) -> Tensor:
+    return module.normalize(images).contiguous(memory_format=module.memory_format)
 
 
-def _group(group: dict[str, Any], part: PartPlan) -> dict[str, Any]:
-    decay = part.weight_decay if group["decays"] else 0.0
-    return {"params": group["params"], "lr": part.learning_rate, "weight_decay": decay}
+def build_parameter_groups(module: ClassificationModule) -> list[dict[str, Any]]:
+    """Return the parameter groups of the recipe with the learning rates of its plan."""
+    parts = {part.name: part for part in module.plan.get_phase(0).parts}
+    return [_build_group(group, parts[group["part"]]) for group in parameter_groups(module.network, False)]
 
 
-def report(epochs: list[tuple[float, float]], images: int) -> None:
-    counted = epochs[1:]
+def _build_group(group: dict[str, Any], part: PartPlan) -> dict[str, Any]:
+    weight_decay = part.weight_decay if group["decays"] else 0.0
+    return {"params": group["params"], "lr": part.learning_rate, "weight_decay": weight_decay}
+
+
+def report(epochs: list[tuple[float, float]], num_images: int) -> None:
+    """Print the seconds of each epoch after the first, and the throughput of both loops."""
+    counted_epochs = epochs[1:]
     print("\nepoch   thaw s   plain s   plain / thaw")
-    for number, (ours, plain) in enumerate(counted, start=2):
-        print(f"{number:>5}   {ours:>6.2f}   {plain:>7.2f}   {plain / ours:>12.3f}")
-    ours, plain = (sum(column) for column in zip(*counted, strict=True))
-    speeds = [images * len(counted) / seconds for seconds in (ours, plain)]
-    print(f"\nthaw {speeds[0]:.1f} images/s, plain loop {speeds[1]:.1f} images/s: {plain / ours:.3f} of its throughput")
+    for number, (thaw_s, plain_s) in enumerate(counted_epochs, start=2):
+        print(f"{number:>5}   {thaw_s:>6.2f}   {plain_s:>7.2f}   {plain_s / thaw_s:>12.3f}")
+    thaw_s, plain_s = (sum(column) for column in zip(*counted_epochs, strict=True))
+    thaw_speed, plain_speed = (num_images * len(counted_epochs) / seconds for seconds in (thaw_s, plain_s))
+    ratio = plain_s / thaw_s
+    print(f"\nthaw {thaw_speed:.1f} images/s, plain loop {plain_speed:.1f} images/s: {ratio:.3f} of its throughput")
 
 
 if __name__ == "__main__":

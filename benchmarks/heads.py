@@ -1,11 +1,12 @@
-"""What a hundred linear heads cost beside one, and how good the best of them is.
+"""Compare the cost of a hundred linear heads with that of one head, and report how good the best of them is.
 
     python -m benchmarks.heads dataset=hymenoptera                      real images, EfficientNet-Lite0
     python -m benchmarks.heads                                          captcha characters, 36 classes
 
-From the features to heads that are judged on the validation images: the grid of `thaw probe`, and a grid of one by the
-same function. Both take turns in one process, so that a machine which is slow for a while is slow for both; and with
-them a third, one head on features as wide as they come: the turn onto the axes of the train images is for the many.
+The time runs from the features to heads with their validation accuracies: the grid of `thaw probe`, and a grid of one
+head by the same function. Both take turns in one process, so that a machine that is slow for a while slows down both.
+A third function takes turns with them: one head on the features at their original width. Rotating the features onto
+the axes of the train images pays for many heads only.
 """
 
 from __future__ import annotations
@@ -25,55 +26,61 @@ from thaw.probing.linear_heads import HeadGrid, fit_linear_heads
 from thaw.probing.trial import FeatureSet, ProbeData, ProbeTrial, Scaling, fit_scaling, select_most_accurate
 from thaw.training.extraction import Extraction, extract_features
 
-MANY, ONE = HeadGrid(), HeadGrid(learning_rates=(0.01,), weight_decays=(0.001,), seeds=1)
+FULL_GRID, SINGLE_HEAD = HeadGrid(), HeadGrid(learning_rates=(0.01,), weight_decays=(0.001,), seeds=1)
 ROUNDS = 9
 
 
 def main(overrides: list[str]) -> None:
-    found = extract_features(compose_recipe([*FIXED_OVERRIDES, *overrides]))
-    functions = [lambda: trials(found, ONE), lambda: trials(found, MANY), lambda: trials(found, ONE, turned=False)]
-    report(taken_in_turn(functions))
-    say_best(select_most_accurate(trials(found, MANY)), found)
+    features = extract_features(compose_recipe([*FIXED_OVERRIDES, *overrides]))
+    functions = [
+        lambda: fit_heads(features, SINGLE_HEAD),
+        lambda: fit_heads(features, FULL_GRID),
+        lambda: fit_heads(features, SINGLE_HEAD, rotate=False),
+    ]
+    report(time_in_turns(functions))
+    report_best(select_most_accurate(fit_heads(features, FULL_GRID)), features)
 
 
-def taken_in_turn(functions: Sequence[Callable[[], object]]) -> list[float]:
-    """The median seconds of each; a first round is not counted."""
-    taken: list[list[float]] = [[] for _ in functions]
+def time_in_turns(functions: Sequence[Callable[[], object]]) -> list[float]:
+    """Call the functions in turns and return the median seconds of each. The first round is not counted."""
+    times_by_function: list[list[float]] = [[] for _ in functions]
     for number in range(1 + ROUNDS):
-        for times, function in zip(taken, functions, strict=True):
-            started = time.perf_counter()
+        for times, function in zip(times_by_function, functions, strict=True):
+            start = time.perf_counter()
             function()
             if number:
-                times.append(time.perf_counter() - started)
-    return [statistics.median(times) for times in taken]
+                times.append(time.perf_counter() - start)
+    return [statistics.median(times) for times in times_by_function]
 
 
-def trials(found: Extraction, grid: HeadGrid, turned: bool = True) -> list[ProbeTrial]:
-    scaling = fit_scaling(found.values[found.samples.get_positions("train")], turned)
-    data = ProbeData(vectors(found, scaling, "train"), vectors(found, scaling, "val"), len(found.classes))
-    width, device = found.values.shape[1], torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return fit_linear_heads(data, grid, found.images.seed, width, device)
+def fit_heads(features: Extraction, grid: HeadGrid, rotate: bool = True) -> list[ProbeTrial]:
+    scaling = fit_scaling(features.values[features.samples.get_positions("train")], rotate)
+    train, val = (scale_split(features, scaling, split) for split in ("train", "val"))
+    data = ProbeData(train, val, len(features.classes))
+    width, device = features.values.shape[1], torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return fit_linear_heads(data, grid, features.images.seed, width, device)
 
 
-def vectors(found: Extraction, scaling: Scaling, split: str) -> FeatureSet:
-    places: np.ndarray = found.samples.get_positions(split)
-    return FeatureSet(scaling.transform(found.values[places]), found.samples.get_labels()[places])
+def scale_split(features: Extraction, scaling: Scaling, split: str) -> FeatureSet:
+    positions: np.ndarray = features.samples.get_positions(split)
+    return FeatureSet(scaling.transform(features.values[positions]), features.samples.get_labels()[positions])
 
 
 def report(seconds: list[float]) -> None:
-    one, many, wide = seconds
-    count = len(MANY.list_settings())
-    print(f"1 head {one * 1000:.0f} ms, {count} heads {many * 1000:.0f} ms: {many / one:.2f} x the time of one")
-    print(f"1 head on features as wide as they come {wide * 1000:.0f} ms: {many / wide:.2f} x")
+    """Print the milliseconds of one head, of the grid, and of one head on features at their original width."""
+    single, grid, single_wide = seconds
+    count = len(FULL_GRID.list_settings())
+    print(f"1 head {single * 1000:.0f} ms, {count} heads {grid * 1000:.0f} ms: {grid / single:.2f} x the time of one")
+    print(f"1 head on features as wide as they come {single_wide * 1000:.0f} ms: {grid / single_wide:.2f} x")
 
 
-def say_best(best: ProbeTrial, found: Extraction) -> None:
-    scaling = fit_scaling(found.values[found.samples.get_positions("train")])
-    test = vectors(found, scaling, "test")
+def report_best(best: ProbeTrial, features: Extraction) -> None:
+    """Print the head that is best on the validation images and its test accuracy."""
+    scaling = fit_scaling(features.values[features.samples.get_positions("train")])
+    test = scale_split(features, scaling, "test")
     assert best.linear is not None
-    metrics = classification_metrics(
-        torch.from_numpy(best.linear.compute_logits(test.features)), torch.from_numpy(test.labels)
-    )
+    logits = torch.from_numpy(best.linear.compute_logits(test.features))
+    metrics = classification_metrics(logits, torch.from_numpy(test.labels))
     low, high = metrics["accuracy_ci95"]
     print(f"best on validation: {best.format_setting()}: {best.accuracy:.3f}")
     print(f"its test accuracy {metrics['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}")

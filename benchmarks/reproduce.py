@@ -1,11 +1,12 @@
-"""The experiments of conf/experiment/ whose data and weights are here, ours beside what was published; fetches nothing.
+"""Run the experiments of conf/experiment/ whose data and weights are on this machine; download nothing.
 
 python -m benchmarks.reproduce                                        all of them, seeds 0, 1 and 2; make reproduce
-python -m benchmarks.reproduce hymenoptera_fixed captcha              those named
-python -m benchmarks.reproduce --lite                                 EfficientNet-Lite0 in the place of every backbone
+python -m benchmarks.reproduce hymenoptera_fixed captcha              the named ones
+python -m benchmarks.reproduce --lite                                 EfficientNet-Lite0 instead of every backbone
 python -m benchmarks.reproduce --root hymenoptera=DIR trainer.threads=2    a copy of a data set; settings for every run
 
-Of what is left out it says which file is missing and where it would lie.
+The table compares the results with the published numbers. For an experiment that cannot run, it names the missing files
+and the paths that they should have.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from thaw.system.cache_folder import resolve_cache_dir
 
 LITE = ("backbone=efficientnet_lite0", "backbone.weights=default")
 PARTS = ("Published", "Expect", "Differs")
-PUBLISHED = re.compile(r"(accuracy|loss) ([\d.]+)(?: to ([\d.]+))?\b|nothing: .+")
+PUBLISHED_PATTERN = re.compile(r"(accuracy|loss) ([\d.]+)(?: to ([\d.]+))?\b|nothing: .+")
 
 
 @dataclass(frozen=True)
-class Published:
-    """A test metric between two numbers, which are equal where one was published."""
+class PublishedMetric:
+    """A test metric between two numbers, which are equal if a single number was published."""
 
     metric: str
     low: float
@@ -46,91 +47,91 @@ class Published:
         numbers = dict.fromkeys((f"{self.low:.3f}", f"{self.high:.3f}"))
         return f"{self.metric} {' to '.join(numbers)}"
 
-    def difference(self, ours: float) -> str:
-        """From the nearer end; of a number that lies between them none."""
-        nearest = min(max(ours, self.low), self.high)
-        return f"{ours - nearest:+.3f}" if ours != nearest else "within"
+    def format_difference(self, value: float) -> str:
+        """Return the difference of `value` from the nearer end, or "within" if it is between both ends."""
+        nearest = min(max(value, self.low), self.high)
+        return f"{value - nearest:+.3f}" if value != nearest else "within"
 
 
 def main(arguments: Sequence[str]) -> int:
-    asked = _asked(arguments)
     files = {file.stem: file for file in sorted((get_config_folder() / "experiment").glob("*.yaml"))}
+    options = _parse_arguments(arguments, list(files))
     outputs = Path("outputs") / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_reproduce"
-    table, failed = [["experiment", "published", "ours", "difference", "remark"]], 0
-    for name in asked.names or files:
-        runs, remark = _reproduced(name, asked, outputs / name)
-        failed += remark == "failed"
-        published = published_in(files[name])
-        said = str(published) if published else "-"
-        table.append([f"`{name}`", said, *_ours(published, runs), remark])
-    print("\n" + "\n".join(_markdown(table)))
-    return 1 if failed else 0
+    table, has_failed = [["experiment", "published", "ours", "difference", "remark"]], False
+    for name in options.names or files:
+        runs, remark = _run_experiment(name, options, outputs / name)
+        has_failed |= remark == "failed"
+        published = read_published_metric(files[name])
+        table.append([f"`{name}`", str(published or "-"), *_format_results(published, runs), remark])
+    print("\n" + "\n".join(_format_markdown(table)))
+    return 1 if has_failed else 0
 
 
-def header(file: Path) -> dict[str, str]:
-    """The parts of the comment that an experiment opens with: `Shows`, `Commands` (a line each), and PARTS."""
+def read_header(file: Path) -> dict[str, str]:
+    """Return the parts of the comment at the top of an experiment: `Shows`, `Commands` (one per line), and PARTS."""
     lines = file.read_text(encoding="utf-8").split("\ndefaults:")[0].splitlines()[2:]  # package and schema
-    found: dict[str, list[str]] = {"Shows": [], "Commands": []}
+    parts: dict[str, list[str]] = {"Shows": [], "Commands": []}
     part = "Shows"
-    for line in (one.removeprefix("#") for one in lines):
+    for comment_line in lines:
+        line = comment_line.removeprefix("#")
         label = line.strip().split(":")[0]
         part = label if label in PARTS else part
         text = line.strip().removeprefix(f"{label}:") if label in PARTS else line
-        found.setdefault("Commands" if line.startswith("     ") else part, []).append(text.strip())
-    return {name: ("\n" if name == "Commands" else " ").join(texts).strip() for name, texts in found.items()}
+        parts.setdefault("Commands" if line.startswith("     ") else part, []).append(text.strip())
+    return {name: ("\n" if name == "Commands" else " ").join(texts).strip() for name, texts in parts.items()}
 
 
-def published_in(file: Path) -> Published | None:
-    """What stands behind `Published:`, None where that is nothing. The file is the one place for the number."""
-    found = PUBLISHED.match(header(file)["Published"])
-    assert found is not None, f"{file}: Published: METRIC NUMBER [to NUMBER], or nothing: WHY"
-    metric, low, high = found.groups()
-    return Published(metric, float(low), float(high or low)) if metric else None
+def read_published_metric(file: Path) -> PublishedMetric | None:
+    """Read the number after `Published:`, None if nothing was published. No other file holds the number."""
+    match = PUBLISHED_PATTERN.match(read_header(file)["Published"])
+    assert match is not None, f"{file}: Published: METRIC NUMBER [to NUMBER], or nothing: WHY"
+    metric, low, high = match.groups()
+    return PublishedMetric(metric, float(low), float(high or low)) if metric else None
 
 
-def _asked(arguments: Sequence[str]) -> argparse.Namespace:
+def _parse_arguments(arguments: Sequence[str], known_names: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce", description=__doc__.splitlines()[0])
     parser.add_argument("words", nargs="*", help="names of experiments, and settings key=value for every run")
-    parser.add_argument("--lite", action="store_true", help="EfficientNet-Lite0 in the place of every backbone")
+    parser.add_argument("--lite", action="store_true", help="EfficientNet-Lite0 instead of every backbone")
     parser.add_argument("--root", action="append", default=[], metavar="DATASET=DIR", help="a copy of a data set")
     parser.add_argument("--seeds", default="0,1,2", help="0,1,2")
-    asked = parser.parse_intermixed_args(arguments)
-    asked.names = [one for one in asked.words if "=" not in one]
-    asked.settings = [one for one in asked.words if "=" in one]
-    asked.roots = dict(one.split("=", 1) for one in asked.root)
-    known = {file.stem for file in (get_config_folder() / "experiment").glob("*.yaml")}
-    if unknown := [one for one in asked.names if one not in known]:
-        parser.error(f"no experiment {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-    return asked
+    options = parser.parse_intermixed_args(arguments)
+    options.names = [word for word in options.words if "=" not in word]
+    options.overrides = [word for word in options.words if "=" in word]
+    options.roots = dict(assignment.split("=", 1) for assignment in options.root)
+    if unknown_names := [name for name in options.names if name not in known_names]:
+        parser.error(f"no experiment {', '.join(unknown_names)}; there are {', '.join(known_names)}")
+    return options
 
 
-def _reproduced(name: str, asked: argparse.Namespace, outputs: Path) -> tuple[list[dict[str, Any]], str]:
-    """The metrics of every seed's run, and what is to be said of them."""
-    overrides = [f"experiment={name}", *(LITE if asked.lite else ()), *asked.settings]
-    root = asked.roots.get(compose_recipe(overrides).dataset.name)
+def _run_experiment(name: str, options: argparse.Namespace, outputs: Path) -> tuple[list[dict[str, Any]], str]:
+    """Train the experiment with every seed and return the metrics of the runs and a remark on them."""
+    overrides = [f"experiment={name}", *(LITE if options.lite else ()), *options.overrides]
+    root = options.roots.get(compose_recipe(overrides).dataset.name)
     overrides += [f"dataset.root={root}"] if root else []
     recipe = compose_recipe(overrides)
-    if missing := _missing(recipe):
-        return [], f"needs {missing}"
-    status = launch(["-m", *overrides, f"seed={asked.seeds}", f"output_dir={outputs}"])
+    if missing_files := _describe_missing_files(recipe):
+        return [], f"needs {missing_files}"
+    status = launch(["-m", *overrides, f"seed={options.seeds}", f"output_dir={outputs}"])
     runs = [json.loads(file.read_text()) for file in sorted(outputs.rglob("metrics.json"))]
-    instead = f"{recipe.backbone.name} in its backbone's place; " if asked.lite else ""
-    return runs, "failed" if status else f"{instead}{_seconds(runs):.0f} s a run"
+    if status:
+        return runs, "failed"
+    replacement = f"{recipe.backbone.name} instead of its backbone; " if options.lite else ""
+    seconds = statistics.median(run["timing"]["wall_s"] for run in runs)
+    return runs, f"{replacement}{seconds:.0f} s a run"
 
 
-def _missing(recipe: Recipe) -> str:
+def _describe_missing_files(recipe: Recipe) -> str:
     cache = resolve_cache_dir(recipe.data.cache_dir)
-    weights = describe_missing_weights(recipe.backbone, cache) if recipe.strategy.init == "source" else ""
-    return " and ".join(filter(None, [missing_download(recipe.dataset, cache), weights]))
+    weights = describe_missing_weights(recipe.backbone, cache) if recipe.strategy.init == "pretrained" else ""
+    return " and ".join(filter(None, [missing_download(recipe), weights]))
 
 
-def _seconds(runs: Sequence[dict[str, Any]]) -> float:
-    return statistics.median(run["timing"]["wall_s"] for run in runs)
+def _format_results(published: PublishedMetric | None, runs: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """Format mean and standard deviation over the seeds, and the difference of the mean from the published number.
 
-
-def _ours(published: Published | None, runs: Sequence[dict[str, Any]]) -> tuple[str, str]:
-    """Mean and standard deviation over the seeds; of accuracies also the 95 % interval (Wilson) that the number of test
-    images leaves to the mean."""
+    An accuracy also has the 95 % interval (Wilson) of the mean for the number of test images.
+    """
     if not runs:
         return "-", "-"
     metric = published.metric if published else "accuracy"
@@ -139,12 +140,11 @@ def _ours(published: Published | None, runs: Sequence[dict[str, Any]]) -> tuple[
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     low, high = wilson_interval(round(mean * count), count) if metric == "accuracy" else (0.0, 0.0)
     interval = f", {low:.3f} to {high:.3f} by {count} images" if metric == "accuracy" else ""
-    return f"{metric} {mean:.3f}{spread} ({len(values)} seeds{interval})", published.difference(
-        mean
-    ) if published else "-"
+    difference = published.format_difference(mean) if published else "-"
+    return f"{metric} {mean:.3f}{spread} ({len(values)} seeds{interval})", difference
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+def _format_markdown(rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
 

@@ -1,11 +1,11 @@
-"""What a training step costs under each strategy, beside full fine-tuning.
+"""Compare the cost of a training step under each strategy with that of full fine-tuning.
 
     python -m benchmarks.steps                                  captcha characters, EfficientNet-Lite0
     python -m benchmarks.steps dataset.image_size=224 trainer.batch_size=16
 
-Every strategy trains a network of its own on the same batches, as the last phase of its plan says; they take turns step
-by step in one process, so that a machine which is slow for a while is slow for all. The first steps are not counted.
-Where it says cached, the frozen stages' features were computed before, which takes once what an epoch of them takes.
+Every strategy trains its own network on the same batches, as in the last phase of its plan. They take turns step by
+step in one process, so that a machine that is slow for a while slows down all of them. The first steps are not counted.
+For the rows "cached", the features of the frozen stages are computed before, once, in the time of one epoch of them.
 """
 
 from __future__ import annotations
@@ -39,55 +39,58 @@ STRATEGIES = {
     "fixed": ("strategy=fixed", "feature_cache=off"),
     "fixed, cached": ("strategy=fixed", "feature_cache=require"),
 }
-WARM_UP, STEPS = 3, 15
+WARM_UP_STEPS, STEPS = 3, 15
 
 
 def main(overrides: list[str]) -> None:
     silence_lightning()
     with tempfile.TemporaryDirectory() as folder:
-        strategies = {
-            name: steps(prepared([*overrides, *chosen], Path(folder) / name)) for name, chosen in STRATEGIES.items()
+        loops = {
+            name: run_steps(prepare_training([*overrides, *strategy], Path(folder) / name))
+            for name, strategy in STRATEGIES.items()
         }
         seconds: dict[str, list[float]] = {name: [] for name in STRATEGIES}
-        for number in range(WARM_UP + STEPS):
-            for name, one in strategies.items():
-                started = time.perf_counter()
-                next(one)
-                if number >= WARM_UP:
-                    seconds[name].append(time.perf_counter() - started)
+        for number in range(WARM_UP_STEPS + STEPS):
+            for name, loop in loops.items():
+                start = time.perf_counter()
+                next(loop)
+                if number >= WARM_UP_STEPS:
+                    seconds[name].append(time.perf_counter() - start)
     report({name: statistics.median(times) for name, times in seconds.items()})
 
 
-def prepared(overrides: list[str], folder: Path) -> TrainingSetup:
-    parts = setup_training(create_run(compose_recipe(overrides), folder))
-    parts.batch_source.prepare_phase(parts.module.plan.phases[-1])
-    return parts
+def prepare_training(overrides: list[str], folder: Path) -> TrainingSetup:
+    """Set up a training in the last phase of its plan."""
+    setup = setup_training(create_run(compose_recipe(overrides), folder))
+    setup.batch_source.prepare_phase(setup.module.plan.phases[-1])
+    return setup
 
 
-def steps(parts: TrainingSetup) -> Iterator[None]:
-    """Forward, backward and optimizer step on one batch after another, loading included. Pauses after each."""
-    learner, phase = parts.module.to(device()), parts.module.plan.phases[-1]
-    optimizer = learner.configure_optimizers()
-    apply_phase(learner.network, phase)
+def run_steps(setup: TrainingSetup) -> Iterator[None]:
+    """Load a batch, run forward and backward and the optimizer step, and pause after each step."""
+    module, phase = setup.module.to(choose_device()), setup.module.plan.phases[-1]
+    optimizer = module.configure_optimizers()
+    apply_phase(module.network, phase)
     set_weight_decay(optimizer.param_groups, phase)
-    rates = {part.name: part.learning_rate for part in phase.parts}
+    learning_rates = {part.name: part.learning_rate for part in phase.parts}
     for group in optimizer.param_groups:
-        group["lr"] = rates[group["part"]] * 0.01  # a step costs the same however far it goes
-    for batch in cycle(parts.loaders.train):
+        group["lr"] = learning_rates[group["part"]] * 0.01  # the learning rate does not change the cost of a step
+    for batch in cycle(setup.loaders.train):
         optimizer.zero_grad()
-        loss(learner, Batch(*batch)).backward()
+        compute_loss(module, Batch(*batch)).backward()
         optimizer.step()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         yield
 
 
-def loss(learner: ClassificationModule, batch: Batch) -> torch.Tensor:
-    here = batch._replace(images=batch.images.to(device()), labels=batch.labels.to(device()))
-    return torch.nn.functional.cross_entropy(learner.compute_logits(here), here.labels)
+def compute_loss(module: ClassificationModule, batch: Batch) -> torch.Tensor:
+    device = choose_device()
+    device_batch = batch._replace(images=batch.images.to(device), labels=batch.labels.to(device))
+    return torch.nn.functional.cross_entropy(module.compute_logits(device_batch), device_batch.labels)
 
 
-def device() -> torch.device:
+def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -1,8 +1,8 @@
-"""Every strategy over three seeds, as a table: mean and spread of the test accuracy, and seconds of training.
+"""Train every strategy with three seeds and print a table: mean and spread of the test accuracy, and seconds.
 
-python -m benchmarks.strategies                                   hymenoptera; fetches the images, 30 min on 2 cores
-python -m benchmarks.strategies dataset.root=DIR                  on a copy that is there
-python -m benchmarks.strategies --read outputs/SWEEP              the table of a sweep that has run
+python -m benchmarks.strategies                                   hymenoptera; downloads the images, 30 min on 2 cores
+python -m benchmarks.strategies dataset.root=DIR                  on a copy of the images in DIR
+python -m benchmarks.strategies --read outputs/SWEEP              the table of a finished sweep
 """
 
 from __future__ import annotations
@@ -51,22 +51,25 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def report(sweep: Path) -> None:
-    """Markdown. The spread is the standard deviation over seeds; the seconds are the median of those of all epochs."""
-    by_strategy: dict[str, list[dict[str, Any]]] = {}
+    """Print the runs of `sweep` as a Markdown table, a row for each strategy.
+
+    The spread is the standard deviation over seeds; the seconds are the median over runs of the training time.
+    """
+    runs_by_strategy: dict[str, list[dict[str, Any]]] = {}
     files = [(yaml.safe_load((file.parent / "config.yaml").read_text()), file) for file in sweep.rglob("metrics.json")]
-    for recipe, file in sorted(files, key=lambda one: one[0]["seed"]):
-        by_strategy.setdefault(recipe["strategy"]["name"], []).append(json.loads(file.read_text()))
+    for recipe, file in sorted(files, key=lambda entry: entry[0]["seed"]):
+        runs_by_strategy.setdefault(recipe["strategy"]["name"], []).append(json.loads(file.read_text()))
     print("\n| strategy | test accuracy | seeds | seconds |\n|---|---|---|---|")
-    for name in sorted(by_strategy, key=lambda one: STRATEGIES.index(one)):
-        print(_row(name, by_strategy[name]))
+    for name in sorted(runs_by_strategy, key=STRATEGIES.index):
+        print(_format_row(name, runs_by_strategy[name]))
 
 
-def _row(name: str, runs: Sequence[dict[str, Any]]) -> str:
+def _format_row(name: str, runs: Sequence[dict[str, Any]]) -> str:
     accuracies = [run["test"]["accuracy"] for run in runs]
     seconds = statistics.median(run["timing"]["train_s"] for run in runs)
     spread = f" ± {statistics.stdev(accuracies):.3f}" if len(accuracies) > 1 else ""
-    each = ", ".join(f"{one:.3f}" for one in accuracies)
-    return f"| `{name}` | {statistics.mean(accuracies):.3f}{spread} | {each} | {seconds:.0f} |"
+    accuracy_list = ", ".join(f"{accuracy:.3f}" for accuracy in accuracies)
+    return f"| `{name}` | {statistics.mean(accuracies):.3f}{spread} | {accuracy_list} | {seconds:.0f} |"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What a sweep pays beside its jobs' own time: imports, fetching, decoding and features are to be paid once.
+"""Measure the overhead of a sweep: imports, downloads, decoding and features should be paid for once.
 
     python -m benchmarks.sweep                                    captcha, EfficientNet-Lite0: 3 strategies x 3 seeds
     python -m benchmarks.sweep dataset=hymenoptera trainer.epochs=10
 
-The sweep begins with an empty cache and in a process of its own, so that its wall time counts everything: the start of
-Python, imports, drawing or decoding, features, and the comparison at the end. A job's own time is `timing.wall_s`: from
-what it fetches to what it records.
+The sweep starts with an empty cache and in its own process, so that its wall time counts everything: the start of
+Python, imports, drawing or decoding images, features, and the comparison at the end. A job's own time is
+`timing.wall_s`: from its downloads to its record.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ COMMAND = (sys.executable, "-m", "thaw.cli.main", "train", "-m", "sweep=strategi
 
 def main(overrides: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        places = [f"output_dir={folder}/outputs", f"data.cache_dir={folder}/cache"]
-        began = time.perf_counter()
-        subprocess.run([*COMMAND, *overrides, *places], check=True, stdout=subprocess.DEVNULL)
-        report(time.perf_counter() - began, timings(Path(folder)))
+        directories = [f"output_dir={folder}/outputs", f"data.cache_dir={folder}/cache"]
+        start = time.perf_counter()
+        subprocess.run([*COMMAND, *overrides, *directories], check=True, stdout=subprocess.DEVNULL)
+        report(time.perf_counter() - start, read_timings(Path(folder)))
 
 
-def timings(folder: Path) -> list[dict[str, float]]:
+def read_timings(folder: Path) -> list[dict[str, float]]:
+    """Return the `timing` of every job."""
     return [json.loads(file.read_text())["timing"] for file in sorted(folder.glob("outputs/*/*/metrics.json"))]
 
 
-def report(wall: float, jobs: Sequence[dict[str, float]]) -> None:
-    own, trained = (sum(job[name] for job in jobs) for name in ("wall_s", "train_s"))
-    cached = sum(job["cache_s"] for job in jobs)
-    print(f"{len(jobs)} jobs, from the command to the prompt {wall:.1f} s")
-    print(f"the jobs' own time {own:.1f} s: the sweep takes {wall / own:.3f} times as long")
-    times = wall / (trained + cached)
-    print(f"their epochs alone {trained:.1f} s, features {cached:.1f} s: {times:.3f} times as long")
+def report(sweep_s: float, timings: Sequence[dict[str, float]]) -> None:
+    """Print the seconds of the sweep and of its jobs, and their ratios."""
+    jobs_s, train_s, cache_s = (sum(timing[name] for timing in timings) for name in ("wall_s", "train_s", "cache_s"))
+    print(f"{len(timings)} jobs, from the command to the prompt {sweep_s:.1f} s")
+    print(f"the jobs' own time {jobs_s:.1f} s: the sweep takes {sweep_s / jobs_s:.3f} times as long")
+    ratio = sweep_s / (train_s + cache_s)
+    print(f"their epochs alone {train_s:.1f} s, features {cache_s:.1f} s: {ratio:.3f} times as long")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What all tests share: a cache of their own, small recipes, and the command as a user types it."""
+"""Shared by all tests: a temporary cache, small recipes, and the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A run of a second or two: four classes of drawn characters, a network that is small at 32 pixels.
+# A run of a second or two: four classes of generated characters, and a network that is fast at 32 pixels.
 TINY = (
     "dataset.characters=ABCD",
     "dataset.train=9",
@@ -24,57 +24,57 @@ TINY = (
     "trainer.batch_size=8",
     "trainer.epochs=2",
     "trainer.accelerator=cpu",
-    "trainer.threads=1",  # steps this small only lose by sharing them out
+    "trainer.threads=1",  # steps this small are slower on several threads
 )
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread_each() -> None:
-    """Tests run side by side, a process a core: torch's threads would wait for each other."""
+def limit_threads() -> None:
+    """Limit torch to one thread: tests run in one process per core, and more threads would wait for each other."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Nothing is read from, or left in, the user's cache."""
+def use_temporary_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Replace the user's cache by a temporary one."""
     cache = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("THAW_CACHE")
+    previous = os.environ.get("THAW_CACHE")
     os.environ["THAW_CACHE"] = str(cache)
     yield cache
-    if before is None:
+    if previous is None:
         del os.environ["THAW_CACHE"]
     else:
-        os.environ["THAW_CACHE"] = before
+        os.environ["THAW_CACHE"] = previous
 
 
-def command(*arguments: str) -> list[str]:
-    """`python train.py ARGUMENTS`, with this interpreter."""
+def build_train_command(*arguments: str) -> list[str]:
+    """Return the command `python train.py ARGUMENTS` with this interpreter."""
     return [sys.executable, str(ROOT / "train.py"), *arguments]
 
 
-def typed(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Runs `python train.py ARGUMENTS` in a process of its own."""
-    return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, check=False)
+def run_train_script(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run `python train.py ARGUMENTS` in a new process."""
+    return subprocess.run(build_train_command(*arguments), cwd=cwd, capture_output=True, text=True, check=False)
 
 
-def thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+def run_thaw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run `thaw ARGUMENTS` in this process and return the exit status."""
     from thaw.cli.main import main
 
     return main(arguments)
 
 
-def only_run(outputs: Path) -> Path:
-    """The one run directory under `outputs`."""
+def get_only_run(outputs: Path) -> Path:
+    """Return the only run directory below `outputs`."""
     (record,) = outputs.rglob("run.json")
     return record.parent
 
 
 @pytest.fixture(scope="session")
 def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one epoch, for what comes after a training; no test changes it."""
+    """Train one epoch, for the tests of the commands after a training; no test changes the run."""
     from thaw.cli.train import launch
 
     outputs = tmp_path_factory.mktemp("short_run")
     assert launch([*TINY, "trainer.epochs=1", f"output_dir={outputs}"]) == 0
-    return only_run(outputs)
+    return get_only_run(outputs)

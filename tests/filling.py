@@ -1,6 +1,6 @@
-"""A program that fills a folder of the cache and does not end by itself: `python -c FILLS_FOR_EVER FOLDER`."""
+"""A program that fills a folder of the cache and does not end: `python -c FILL_PROGRAM FOLDER`."""
 
-FILLS_FOR_EVER = """
+FILL_PROGRAM = """
 import sys, time
 from pathlib import Path
 from thaw.system.cache_folder import build_folder_once

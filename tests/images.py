@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 
-def image_folder(root: Path, counts: Mapping[str, int], classes: Sequence[str], side: int = 40) -> Path:
+def write_image_folder(root: Path, counts: Mapping[str, int], classes: Sequence[str], side: int = 40) -> Path:
     """Write `counts[split]` images of each class to `root/SPLIT/CLASS/00.png`: noise around one color per class."""
     rng = np.random.default_rng(0)
     for split, count in counts.items():

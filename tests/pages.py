@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-VOID = {"meta", "img", "br"}
+VOID_TAGS = {"meta", "img", "br"}
 CHROMIUM = shutil.which("chromium") or ""
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
 
@@ -29,7 +29,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {key: value or "" for key, value in attrs}
-        self.open += [] if tag in VOID else [tag]
+        self.open += [] if tag in VOID_TAGS else [tag]
         self.section = values.get("id", "") if tag == "section" else self.section
         self.references += [values[key] for key in ("src", "href") if key in values]
         if tag == "img":
@@ -42,7 +42,7 @@ class Page(HTMLParser):
         self.sections[self.section] = " ".join([self.sections.get(self.section, ""), *data.split()])
 
 
-def opened(file: Path, width: int, aside: Path, script: str = "") -> tuple[int, int, int, str]:
+def open_in_browser(file: Path, width: int, aside: Path, script: str = "") -> tuple[int, int, int, str]:
     """Open `file` in Chromium, `width` pixels wide.
 
     Return the width of the content and of the window, the number of images that are not drawn, and the value of
@@ -68,5 +68,5 @@ def opened(file: Path, width: int, aside: Path, script: str = "") -> tuple[int, 
     ]
     command = [CHROMIUM, *options, "--virtual-time-budget=4000", "--dump-dom", outer.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    content, inner, undrawn, *rest = dom.split('data-seen="')[1].split('"')[0].split()
-    return int(content), int(inner), int(undrawn), " ".join(rest)
+    content, inner, num_missing_images, *rest = dom.split('data-seen="')[1].split('"')[0].split()
+    return int(content), int(inner), int(num_missing_images), " ".join(rest)

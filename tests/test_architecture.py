@@ -16,35 +16,35 @@ PACKAGES += ["training", "probing", "inference", "comparison", "sweeps", "api", 
 MAX_LINES = 400
 
 
-def imported_by(file: Path) -> Iterator[str]:
-    """Full names of the modules that `file` imports anywhere, inside functions too; no relative import has one."""
+def iter_imports(file: Path) -> Iterator[str]:
+    """Yield the full names of the modules that `file` imports, inside functions too; fail on relative imports."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (one.name for one in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: a relative import hides the package it comes from"
-            yield from (f"{node.module}.{one.name}" for one in node.names)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def package_of(file: Path) -> str:
+def get_package(file: Path) -> str:
     return file.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def thaw_packages_imported_by(file: Path) -> set[str]:
-    return {name.split(".")[1] for name in imported_by(file) if name.startswith("thaw.")}
+def find_thaw_imports(file: Path) -> set[str]:
+    return {name.split(".")[1] for name in iter_imports(file) if name.startswith("thaw.")}
 
 
-def libraries_imported_in(package: str) -> set[str]:
-    return {name.split(".")[0] for file in (PACKAGE / package).rglob("*.py") for name in imported_by(file)}
+def find_libraries(package: str) -> set[str]:
+    return {name.split(".")[0] for file in (PACKAGE / package).rglob("*.py") for name in iter_imports(file)}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_a_package_imports_only_from_packages_below_it(file: Path) -> None:
-    if package_of(file) == "__init__":
-        assert thaw_packages_imported_by(file) <= {"api"}  # the Python interface
+    if get_package(file) == "__init__":
+        assert find_thaw_imports(file) <= {"api"}  # the Python API
         return
-    before = set(PACKAGES[: PACKAGES.index(package_of(file)) + 1])
-    assert thaw_packages_imported_by(file) <= before
+    packages_below = set(PACKAGES[: PACKAGES.index(get_package(file)) + 1])
+    assert find_thaw_imports(file) <= packages_below
 
 
 @pytest.mark.parametrize(
@@ -64,20 +64,20 @@ def test_a_package_imports_only_from_packages_below_it(file: Path) -> None:
     ],
 )
 def test_a_package_does_not_import_the_library(package: str, library: str) -> None:
-    assert library not in libraries_imported_in(package)
+    assert library not in find_libraries(package)
 
 
 def test_data_does_not_import_models() -> None:
-    assert not any("models" in thaw_packages_imported_by(file) for file in (PACKAGE / "data").rglob("*.py"))
+    assert not any("models" in find_thaw_imports(file) for file in (PACKAGE / "data").rglob("*.py"))
 
 
 def test_importing_thaw_loads_none_of_its_packages() -> None:
-    asked = "import sys, thaw; print([name for name in sys.modules if name.startswith('thaw.') or name == 'torch'])"
-    assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True).stdout.strip() == "[]"
+    code = "import sys, thaw; print([name for name in sys.modules if name.startswith('thaw.') or name == 'torch'])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-def test_the_test_sees_imports_inside_functions() -> None:
-    assert "training" in thaw_packages_imported_by(PACKAGE / "cli" / "train.py")
+def test_imports_inside_functions_are_checked() -> None:
+    assert "training" in find_thaw_imports(PACKAGE / "cli" / "train.py")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))

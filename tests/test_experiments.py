@@ -1,4 +1,4 @@
-"""Every recipe of conf/experiment/: what it says of itself; it plans and trains on data in its data set's layout."""
+"""Every recipe of conf/experiment/ has a complete comment, and trains on data in the layout of its data set."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reproduce import LITE, PARTS, Published, header, published_in
-from tests.conftest import ROOT, TINY, only_run
+from benchmarks.reproduce import LITE, PARTS, PublishedMetric, read_header, read_published_metric
+from tests.conftest import ROOT, TINY, get_only_run
 from tests.data import official
 from tests.data.official import write_files
 from thaw.cli import probe
@@ -20,19 +20,19 @@ from thaw.config.compose import check_command, compose_recipe, parse_command
 from thaw.config.schema import MlpHeadConfig
 
 FILES = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
-COMMANDS = [(file.stem, line.split("  ")[0]) for file in FILES for line in header(file)["Commands"].splitlines()]
+COMMANDS = [(file.stem, line.split("  ")[0]) for file in FILES for line in read_header(file)["Commands"].splitlines()]
 SMALL = ("trainer.epochs=1", "trainer.batch_size=8", "trainer.accelerator=cpu", "trainer.threads=1")
-HERE = {"captcha": TINY[:6]}  # drawn on the spot
+SMALL_DATA = {"captcha": TINY[:6]}  # created by the run
 every_experiment = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Few images in the official layout of each data set, by its name."""
+    """Write a few images in the official layout of each data set and return the paths by its name."""
     folder = tmp_path_factory.mktemp("official")
-    objects = {"chair": 8, "Faces": 8, "Faces_easy": 8}
+    counts = {"chair": 8, "Faces": 8, "Faces_easy": 8}
     archives = {"hotdog": official.make_hotdog_zip(), "hymenoptera": official.make_hymenoptera_zip()}
-    archives["caltech101"] = official.make_caltech101_zip(objects)
+    archives["caltech101"] = official.make_caltech101_zip(counts)
     write_files(folder, {f"{name}.zip": content for name, content in archives.items()})
     write_files(folder / "dog_breeds", official.make_dog_breeds_files())
     write_files(folder / "cifar10", official.make_cifar_files(each=2))
@@ -42,18 +42,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @every_experiment
-def test_a_file_opens_with_what_it_shows_its_command_and_its_numbers(file: Path) -> None:
-    parts = header(file)
+def test_an_experiment_starts_with_its_purpose_its_commands_and_its_numbers(file: Path) -> None:
+    parts = read_header(file)
     assert set(parts) == {"Shows", "Commands", *PARTS}
     assert all(len(text) > 20 for text in parts.values())
     assert parts["Shows"].endswith(".")
     assert parts["Commands"].splitlines()[0] == f"python train.py experiment={file.stem}"
     assert "not measured" in parts["Expect"] or re.match(r"accuracy [\d.]+ .*interval.* s\b", parts["Expect"])
-    published_in(file)
+    read_published_metric(file)
 
 
 @pytest.mark.parametrize(("name", "line"), COMMANDS)
-def test_the_commands_in_it_are_valid(name: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_an_experiment_are_valid(name: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(line)
     if words[:2] == ["python", "train.py"]:
         check_command(parse_command(words[2:]))
@@ -64,47 +64,47 @@ def test_the_commands_in_it_are_valid(name: str, line: str, monkeypatch: pytest.
 
 
 @every_experiment
-def test_it_plans_and_trains_on_its_data_sets_layout(
+def test_an_experiment_trains_on_the_layout_of_its_data_set(
     file: Path, data: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = compose_recipe([f"experiment={file.stem}"])
     name = recipe.dataset.name
-    place = HERE.get(name) or (f"dataset.root={data[name]}", "dataset.image_size=32")
-    assert launch([f"experiment={file.stem}", *LITE, *place, *SMALL, f"output_dir={tmp_path}"]) == 0
-    run = only_run(tmp_path)
+    data_overrides = SMALL_DATA.get(name) or (f"dataset.root={data[name]}", "dataset.image_size=32")
+    assert launch([f"experiment={file.stem}", *LITE, *data_overrides, *SMALL, f"output_dir={tmp_path}"]) == 0
+    run = get_only_run(tmp_path)
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == "done"
     assert record["plan"]
     assert json.loads((run / "metrics.json").read_text())["test"]["count"] > 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert all(f"note: {note}" in said for note in recipe.notes)
+    output = " ".join(capsys.readouterr().out.split())
+    assert all(f"note: {note}" in output for note in recipe.notes)
     assert record.get("notes", []) == recipe.notes
 
 
 @pytest.mark.parametrize("strategy", ["scratch", "fixed", "finetune"])
-def test_a_number_that_was_chosen_on_test_images_is_said_to_be(strategy: str) -> None:
+def test_a_note_reports_a_number_that_was_chosen_on_the_test_images(strategy: str) -> None:
     (note,) = compose_recipe([f"experiment=hymenoptera_{strategy}"]).notes
     assert "the very images that it is measured on" in note
 
 
 @pytest.mark.parametrize(("name", "rate", "momentum"), [("finetune", 5e-5, 0.0), ("scratch", 5e-4, 0.0)])
-def test_a_mean_takes_the_steps_of_d2ls_sum(name: str, rate: float, momentum: float) -> None:
+def test_learning_rates_for_a_mean_loss_match_the_summed_loss_of_d2l(name: str, rate: float, momentum: float) -> None:
     recipe = compose_recipe([f"experiment=hotdog_{name}"])
     optimizer, batch = recipe.optimizer, recipe.trainer.batch_size
     assert batch == 128
     assert optimizer.learning_rate == pytest.approx(rate * batch)
-    assert optimizer.learning_rate * optimizer.weight_decay == pytest.approx(rate * 1e-3), "decay is not summed"
+    assert optimizer.learning_rate * optimizer.weight_decay == pytest.approx(rate * 1e-3), "no factor for the decay"
     assert optimizer.arguments["momentum"] == momentum
 
 
-def test_the_caltech_head_is_the_tutorials() -> None:
+def test_the_caltech_head_is_that_of_the_tutorial() -> None:
     head = compose_recipe(["experiment=caltech101_vgg16"]).head
     assert isinstance(head, MlpHeadConfig)
     assert (head.hidden, head.activation, head.dropout) == ([256], "relu", 0.4)
     assert 4096 * 256 + 256 + 256 * 100 + 100 == 1_074_532
 
 
-def test_caltechs_faces_are_one_class(data: dict[str, Path], tmp_path: Path) -> None:
+def test_both_face_folders_of_caltech_are_one_class(data: dict[str, Path], tmp_path: Path) -> None:
     from thaw.data.factory import load_samples
 
     recipe = compose_recipe(["experiment=caltech101_vgg16", f"dataset.root={data['caltech101']}"])
@@ -112,6 +112,6 @@ def test_caltechs_faces_are_one_class(data: dict[str, Path], tmp_path: Path) -> 
     assert load_samples(recipe).classes == ("Faces", "chair")
 
 
-@pytest.mark.parametrize(("ours", "said"), [(0.95, "within"), (0.9, "-0.048"), (0.97, "+0.009")])
-def test_a_difference_is_that_from_the_nearer_end(ours: float, said: str) -> None:
-    assert Published("accuracy", 0.948, 0.961).difference(ours) == said
+@pytest.mark.parametrize(("value", "expected"), [(0.95, "within"), (0.9, "-0.048"), (0.97, "+0.009")])
+def test_the_difference_is_measured_from_the_nearer_end(value: float, expected: str) -> None:
+    assert PublishedMetric("accuracy", 0.948, 0.961).format_difference(value) == expected

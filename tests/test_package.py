@@ -1,4 +1,4 @@
-"""What is shipped."""
+"""The wheel and the constraints that belong to a release."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 
-def test_the_wheel_holds_the_package_and_every_config(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True)
+def test_the_wheel_contains_the_package_and_every_config(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True)
     (wheel,) = tmp_path.glob("thaw-*.whl")
-    with zipfile.ZipFile(wheel) as opened:
-        names = set(opened.namelist())
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
     configs = {f"thaw/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
     schemas = {f"thaw/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "schema").glob("*.json")}
     modules = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")}
@@ -25,13 +25,13 @@ def test_the_wheel_holds_the_package_and_every_config(tmp_path: Path) -> None:
 
 
 def test_a_wheel_finds_its_own_configs(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True)
-    help_of = [sys.executable, "-m", "thaw.cli.main", "train", "--help"]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True)
+    help_command = [sys.executable, "-m", "thaw.cli.main", "train", "--help"]
     environment = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    told = subprocess.run(help_of, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stderr
-    assert "strategy: bias_only, discriminative, finetune" in told.stdout
+    process = subprocess.run(help_command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert "strategy: bias_only, discriminative, finetune" in process.stdout
 
 
 def test_the_constraints_are_names_and_versions_only() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import thaw
-from tests.filling import FILLS_FOR_EVER
+from tests.conftest import run_thaw
+from tests.filling import FILL_PROGRAM
 from thaw.system.cache_folder import build_folder_once
 
 DATASET, STORE, FEATURES, FILLED = "bees-0123456789abcdef", "0" * 16, "f" * 16, "a" * 16
@@ -75,7 +75,7 @@ def test_entries_are_listed_with_kind_size_and_content(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.utime(cache / "features" / FEATURES / "meta.json", (0, 86_400 * 366))  # used last in January 1971
-    assert thaw(monkeypatch, "cache", f"data.cache_dir={cache}") == 0
+    assert run_thaw(monkeypatch, "cache", f"data.cache_dir={cache}") == 0
     rows = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()[1:] if len(line.split()) > 2}
     assert {DATASET, STORE, FEATURES, "bees.zip", "wasps.zip.part"} <= set(rows)
     assert rows[FEATURES].split()[0] == "features"
@@ -93,9 +93,9 @@ def test_an_empty_or_missing_cache_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("THAW_CACHE", str(tmp_path / "absent"))
-    assert thaw(monkeypatch, "cache") == 0
+    assert run_thaw(monkeypatch, "cache") == 0
     assert "nothing is in the cache" in capsys.readouterr().out
-    assert thaw(monkeypatch, "cache", "clear") == 0
+    assert run_thaw(monkeypatch, "cache", "clear") == 0
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_only_named_entries_are_removed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert thaw(monkeypatch, "cache", "clear", *arguments, f"data.cache_dir={cache}") == 0
+    assert run_thaw(monkeypatch, "cache", "clear", *arguments, f"data.cache_dir={cache}") == 0
     assert list_keys(cache) == remaining_keys
     assert has_user_files(cache)
     assert f"{5 - len(remaining_keys)} of 5 entries removed" in capsys.readouterr().out
@@ -123,12 +123,12 @@ def test_only_named_entries_are_removed(
 def test_the_freed_space_is_printed(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "cache", "clear", "downloads", f"data.cache_dir={cache}") == 0
+    assert run_thaw(monkeypatch, "cache", "clear", "downloads", f"data.cache_dir={cache}") == 0
     assert "3.9 KiB freed" in capsys.readouterr().out
 
 
 def test_a_removed_entry_can_be_built_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert thaw(monkeypatch, "cache", "clear", f"data.cache_dir={cache}") == 0
+    assert run_thaw(monkeypatch, "cache", "clear", f"data.cache_dir={cache}") == 0
     assert (build_folder_once(cache / "datasets" / DATASET, fill_dataset) / "train" / "bee.png").is_file()
 
 
@@ -153,7 +153,7 @@ def test_wrong_commands_end_with_2_and_remove_nothing(
 ) -> None:
     monkeypatch.setenv("THAW_CACHE", str(cache))
     before = list_keys(cache)
-    assert thaw(monkeypatch, "cache", *arguments) == 2
+    assert run_thaw(monkeypatch, "cache", *arguments) == 2
     assert message in capsys.readouterr().err
     assert list_keys(cache) == before
 
@@ -162,7 +162,7 @@ def test_wrong_commands_end_with_2_and_remove_nothing(
 def writing_process(cache: Path) -> Iterator[subprocess.Popen[str]]:
     """A process in the middle of filling a folder."""
     target = cache / "decoded" / FILLED
-    process = subprocess.Popen([sys.executable, "-c", FILLS_FOR_EVER, target], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", FILL_PROGRAM, target], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "filling\n"
     yield process
@@ -177,9 +177,9 @@ def test_an_entry_that_a_process_is_writing_stays(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert thaw(monkeypatch, "cache", f"data.cache_dir={cache}") == 0
+    assert run_thaw(monkeypatch, "cache", f"data.cache_dir={cache}") == 0
     assert "being written" in capsys.readouterr().out
-    assert thaw(monkeypatch, "cache", "clear", f"data.cache_dir={cache}") == 1
+    assert run_thaw(monkeypatch, "cache", "clear", f"data.cache_dir={cache}") == 1
     captured = capsys.readouterr()
     assert "5 of 6 entries removed" in captured.out
     assert "a process is writing it" in captured.err
@@ -195,15 +195,15 @@ def test_the_incomplete_entry_of_a_killed_process_is_removed(
 ) -> None:
     writing_process.kill()
     writing_process.wait()
-    assert thaw(monkeypatch, "cache", f"data.cache_dir={cache}") == 0
+    assert run_thaw(monkeypatch, "cache", f"data.cache_dir={cache}") == 0
     assert "abandoned, incomplete" in capsys.readouterr().out
-    assert thaw(monkeypatch, "cache", "clear", "decoded", f"data.cache_dir={cache}") == 0
+    assert run_thaw(monkeypatch, "cache", "clear", "decoded", f"data.cache_dir={cache}") == 0
     assert list_keys(cache) == {DATASET, FEATURES, "bees.zip", "wasps.zip.part"}
 
 
 def test_a_process_continues_to_read_a_file_that_it_has_opened(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.memmap(cache / "decoded" / STORE / "pixels.bin", np.uint8, "r")
-    assert thaw(monkeypatch, "cache", "clear", "decoded", f"data.cache_dir={cache}") == 0
+    assert run_thaw(monkeypatch, "cache", "clear", "decoded", f"data.cache_dir={cache}") == 0
     assert (pixels == ord("0")).all()
 
 
@@ -215,9 +215,9 @@ def test_a_repository_of_timm_is_one_entry(
     (hub / "blobs" / "abc").write_bytes(b"0" * 5000)
     (hub / "snapshots").mkdir()
     (hub / "snapshots" / "model.safetensors").symlink_to(hub / "blobs" / "abc")
-    assert thaw(monkeypatch, "cache", f"data.cache_dir={cache}") == 0
+    assert run_thaw(monkeypatch, "cache", f"data.cache_dir={cache}") == 0
     assert "4.9 KiB" in next(line for line in capsys.readouterr().out.splitlines() if hub.name in line)
-    assert thaw(monkeypatch, "cache", "clear", hub.name, f"data.cache_dir={cache}") == 0
+    assert run_thaw(monkeypatch, "cache", "clear", hub.name, f"data.cache_dir={cache}") == 0
     assert not hub.exists()
     assert list((cache / "weights" / "timm").iterdir()) == []
 

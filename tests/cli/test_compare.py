@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY, thaw
+from tests.conftest import TINY, run_thaw
 from thaw.cli.train import launch
 
 SWEEP = (*TINY, "trainer.epochs=2", "strategy=fixed")
@@ -28,7 +28,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_sweep_is_compared_in_its_own_folder(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "compare", str(sweep)) == 0
+    assert run_thaw(monkeypatch, "compare", str(sweep)) == 0
     output = capsys.readouterr().out
     assert f"everything is in {sweep / 'comparison.html'}" in output
     assert output.count("failed: ") == 1
@@ -45,8 +45,8 @@ def test_runs_are_compared_in_a_new_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     runs = sorted(str(path.parent) for path in sweep.glob("*/metrics.json"))
-    assert thaw(monkeypatch, "compare", *runs) == 0
-    assert thaw(monkeypatch, "compare", *runs, "out=here") == 0
+    assert run_thaw(monkeypatch, "compare", *runs) == 0
+    assert run_thaw(monkeypatch, "compare", *runs, "out=here") == 0
     (page,) = (tmp_path / "outputs").glob("comparison_*/comparison.html")
     assert (tmp_path / "here" / "comparison.md").is_file()
     assert str(page.relative_to(tmp_path)) in capsys.readouterr().out
@@ -72,14 +72,14 @@ def test_wrong_commands_end_with_2_and_show_the_problem(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs").mkdir()
-    assert thaw(monkeypatch, "compare", *arguments) == 2
+    assert run_thaw(monkeypatch, "compare", *arguments) == 2
     output = capsys.readouterr().err
     assert [message for message in messages if message not in output] == []
     assert list((tmp_path / "outputs").iterdir()) == []
 
 
 def test_comparing_imports_no_torch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert thaw(monkeypatch, "compare", "--help") == 0
+    assert run_thaw(monkeypatch, "compare", "--help") == 0
     assert "thaw compare DIR" in capsys.readouterr().out
     code = "import sys, thaw.cli.compare, thaw.comparison.comparison; print(*sys.modules)"
     loaded_modules = subprocess.run(

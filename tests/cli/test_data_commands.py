@@ -11,16 +11,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import thaw
+from tests.conftest import run_thaw
 from tests.data.hostile import write_hostile_folder
-from tests.images import image_folder
-from tests.pages import Page, needs_browser
-from tests.pages import opened as open_in_browser
+from tests.images import write_image_folder
+from tests.pages import Page, needs_browser, open_in_browser
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return image_folder(tmp_path / "data", {"train": 6, "val": 2, "test": 3}, classes=("ants", "bees"))
+    return write_image_folder(tmp_path / "data", {"train": 6, "val": 2, "test": 3}, classes=("ants", "bees"))
 
 
 def dataset_overrides(data: Path) -> tuple[str, str]:
@@ -49,19 +48,19 @@ def test_help_lists_the_verbs_and_imports_no_torch() -> None:
 def test_wrong_commands_end_with_2_and_show_the_fix(
     arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, *arguments) == 2
+    assert run_thaw(monkeypatch, *arguments) == 2
     assert message in capsys.readouterr().err
 
 
 def test_fetch_prints_what_the_data_set_holds_and_where_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = image_folder(tmp_path / "official", {"train": 6, "val": 3}, classes=("ants", "bees"))
+    folder = write_image_folder(tmp_path / "official", {"train": 6, "val": 3}, classes=("ants", "bees"))
     with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
         for file in folder.rglob("*.png"):
             archive.write(file, f"hymenoptera_data/{file.relative_to(folder)}")
     root_override = f"dataset.root={tmp_path / 'pictures.zip'}"
-    assert thaw(monkeypatch, "data", "fetch", "dataset=hymenoptera", root_override) == 0
+    assert run_thaw(monkeypatch, "data", "fetch", "dataset=hymenoptera", root_override) == 0
     output = capsys.readouterr().out
     assert "10 train, 2 val, 6 test images of 2 classes" in output
     root = Path(output.splitlines()[-1].removeprefix("it is in "))
@@ -71,7 +70,7 @@ def test_fetch_prints_what_the_data_set_holds_and_where_it_is(
 def test_verify_ends_with_0_if_there_is_no_problem(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "data", "verify", *dataset_overrides(data)) == 0
+    assert run_thaw(monkeypatch, "data", "verify", *dataset_overrides(data)) == 0
     assert "every image can be decoded; no problems" in capsys.readouterr().out
 
 
@@ -80,7 +79,7 @@ def test_verify_ends_with_1_and_names_the_problems(
 ) -> None:
     (data / "val" / "ants" / "00.png").write_bytes(b"")
     shutil.copy(data / "train" / "ants" / "00.png", data / "test" / "ants" / "copy.png")
-    assert thaw(monkeypatch, "data", "verify", *dataset_overrides(data)) == 1
+    assert run_thaw(monkeypatch, "data", "verify", *dataset_overrides(data)) == 1
     output = capsys.readouterr().out
     assert "warning: images that cannot be decoded: 1 (val/ants/00.png (the file is empty))" in output
     assert "train/ants/00.png = test/ants/copy.png" in output
@@ -89,17 +88,17 @@ def test_verify_ends_with_1_and_names_the_problems(
 def test_verify_checks_the_archive_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = image_folder(tmp_path / "official", {"train": 6, "val": 3}, classes=("ants", "bees"))
+    folder = write_image_folder(tmp_path / "official", {"train": 6, "val": 3}, classes=("ants", "bees"))
     (tmp_path / "cache" / "downloads").mkdir(parents=True)
     (tmp_path / "cache" / "downloads" / "hymenoptera_data.zip").write_bytes(b"rotten")
     overrides = ("dataset=hymenoptera", f"dataset.root={folder}", f"data.cache_dir={tmp_path / 'cache'}")
-    assert thaw(monkeypatch, "data", "verify", *overrides) == 1
+    assert run_thaw(monkeypatch, "data", "verify", *overrides) == 1
     assert "another checksum" in capsys.readouterr().out
 
 
 def test_verify_ends_with_2_without_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
-    assert thaw(monkeypatch, "data", "verify", *dataset_overrides(tmp_path / "empty")) == 2
+    assert run_thaw(monkeypatch, "data", "verify", *dataset_overrides(tmp_path / "empty")) == 2
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +110,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (data / "train" / "ants" / "<b>.txt").write_text("no image")
     with pytest.MonkeyPatch.context() as patch:
         settings = ("dataset.image_size=64", "augment=crop_flip", f"out={folder / 'out'}")
-        assert thaw(patch, "data", "report", *dataset_overrides(data), *settings) == 0
+        assert run_thaw(patch, "data", "report", *dataset_overrides(data), *settings) == 0
     return folder / "out"
 
 
@@ -166,7 +165,8 @@ def test_a_report_without_out_gets_a_new_folder_in_the_outputs(
     for _ in range(2):
         output_override = f"output_dir={tmp_path / 'outputs'}"
         assert (
-            thaw(monkeypatch, "data", "report", *dataset_overrides(data), "dataset.image_size=32", output_override) == 0
+            run_thaw(monkeypatch, "data", "report", *dataset_overrides(data), "dataset.image_size=32", output_override)
+            == 0
         )
     pages = list((tmp_path / "outputs").glob("report_folder_*/report.html"))
     assert len(pages) == 2
@@ -174,11 +174,11 @@ def test_a_report_without_out_gets_a_new_folder_in_the_outputs(
 
 
 def test_a_report_of_many_classes_states_how_many_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = image_folder(
+    data = write_image_folder(
         tmp_path / "data", {"train": 2, "test": 1}, classes=[f"class{number:02}" for number in range(50)]
     )
     out = (f"out={tmp_path / 'out'}", "dataset.image_size=32", "dataset.fractions.val=0.0")
-    assert thaw(monkeypatch, "data", "report", *dataset_overrides(data), *out) == 0
+    assert run_thaw(monkeypatch, "data", "report", *dataset_overrides(data), *out) == 0
     page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert "24 of 50 classes" in page.sections["samples"]
     assert "class49" in page.sections["classes"]

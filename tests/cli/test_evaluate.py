@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
-from tests.conftest import TINY, only_run, thaw
-from tests.images import image_folder
+from tests.conftest import TINY, get_only_run, run_thaw
+from tests.images import write_image_folder
 from thaw.cli.train import launch
 
 FILES = ["confusion_matrix.png", "metrics.json", "per_class.csv", "predictions.csv", "reliability.png", "worst.jpg"]
@@ -30,7 +30,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     outputs = {name: tmp_path_factory.mktemp(name) for name in recipes}
     for name, folder in outputs.items():
         assert launch([*TINY, *recipes[name], f"output_dir={folder}"]) == 0
-    return {name: only_run(folder) for name, folder in outputs.items()}
+    return {name: get_only_run(folder) for name, folder in outputs.items()}
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def test_a_checkpoint_alone_gives_exactly_the_numbers_of_its_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(runs[name] / "checkpoints" / "best.ckpt", "best.ckpt")
-    assert thaw(monkeypatch, "evaluate", "best.ckpt", "out=evaluation") == 0
+    assert run_thaw(monkeypatch, "evaluate", "best.ckpt", "out=evaluation") == 0
     recorded_metrics, metrics = read_metrics(runs[name]), read_metrics(tmp_path / "evaluation")
     for split in ("val", "test"):
         assert {key: metrics[split][key] for key in recorded_metrics[split]} == recorded_metrics[split]
@@ -57,7 +57,9 @@ def test_without_cached_features_the_numbers_differ_only_by_rounding(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (
-        thaw(monkeypatch, "evaluate", str(runs["fixed"]), "feature_cache.mode=off", f"out={tmp_path / 'evaluation'}")
+        run_thaw(
+            monkeypatch, "evaluate", str(runs["fixed"]), "feature_cache.mode=off", f"out={tmp_path / 'evaluation'}"
+        )
         == 0
     )
     recorded_metrics, metrics = read_metrics(runs["fixed"])["test"], read_metrics(tmp_path / "evaluation")["test"]
@@ -68,7 +70,7 @@ def test_without_cached_features_the_numbers_differ_only_by_rounding(
 def test_written_metrics_agree_with_scikit_learn_and_with_the_run(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "evaluate", str(runs["finetune"]), f"out={tmp_path}") == 0
+    assert run_thaw(monkeypatch, "evaluate", str(runs["finetune"]), f"out={tmp_path}") == 0
     output = capsys.readouterr().out
     assert "compared with the run's own metrics.json: the same numbers" in output
     assert "test: most confused" in output
@@ -90,29 +92,29 @@ def test_written_metrics_agree_with_scikit_learn_and_with_the_run(
 def test_another_data_set_of_the_same_classes_is_evaluated(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = image_folder(tmp_path / "own", {"train": 2, "test": 1}, classes=tuple("ABCD"))
+    root = write_image_folder(tmp_path / "own", {"train": 2, "test": 1}, classes=tuple("ABCD"))
     overrides = ["dataset=folder", f"dataset.root={root}", "split=all"]
-    assert thaw(monkeypatch, "evaluate", str(runs["finetune"]), *overrides) == 0
+    assert run_thaw(monkeypatch, "evaluate", str(runs["finetune"]), *overrides) == 0
     assert "all, 12 images" in capsys.readouterr().out
 
 
 def test_a_preset_of_the_user_names_the_data(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = image_folder(tmp_path / "own", {"train": 2, "test": 1}, classes=tuple("ABCD"))
+    root = write_image_folder(tmp_path / "own", {"train": 2, "test": 1}, classes=tuple("ABCD"))
     (tmp_path / "mine" / "dataset").mkdir(parents=True)
     preset = f"defaults: [folder]\nname: own\nroot: {root}\n"
     (tmp_path / "mine" / "dataset" / "own.yaml").write_text(preset)
     arguments = ["dataset=own", "split=all", "--config-dir", str(tmp_path / "mine")]
-    assert thaw(monkeypatch, "evaluate", str(runs["finetune"]), *arguments) == 0
+    assert run_thaw(monkeypatch, "evaluate", str(runs["finetune"]), *arguments) == 0
     assert "all, 12 images" in capsys.readouterr().out
 
 
 def test_data_of_other_classes_are_rejected_with_both_lists(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = image_folder(tmp_path / "own", {"train": 2, "test": 1}, classes=("A", "bees"))
-    assert thaw(monkeypatch, "evaluate", str(runs["finetune"]), "dataset=folder", f"dataset.root={root}") == 2
+    root = write_image_folder(tmp_path / "own", {"train": 2, "test": 1}, classes=("A", "bees"))
+    assert run_thaw(monkeypatch, "evaluate", str(runs["finetune"]), "dataset=folder", f"dataset.root={root}") == 2
     message = capsys.readouterr().err
     assert "unknown to the network: bees" in message
     assert "not in the data set: B, C, D" in message
@@ -138,5 +140,5 @@ def test_wrong_overrides_end_with_2_and_show_the_fix(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert thaw(monkeypatch, "evaluate", str(runs["finetune"]), override) == 2
+    assert run_thaw(monkeypatch, "evaluate", str(runs["finetune"]), override) == 2
     assert message in capsys.readouterr().err

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import TINY, only_run, thaw
-from tests.images import image_folder
-from tests.pages import Page, needs_browser
-from tests.pages import opened as open_in_browser
+from tests.conftest import TINY, get_only_run, run_thaw
+from tests.images import write_image_folder
+from tests.pages import Page, needs_browser, open_in_browser
 from thaw.cli.train import launch
 
 SMALL = ("trainer.batch_size=8", "trainer.epochs=1", "trainer.accelerator=cpu", "trainer.threads=1")
@@ -30,7 +29,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(outputs: Path) -> Path:
-    return only_run(outputs)
+    return get_only_run(outputs)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def explained_checkpoint(run: Path, tmp_path_factory: pytest.TempPathFactory) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         arguments = ("explain", "best.ckpt", "a picture.png", "--dream", "block2", "steps=2", "octaves=2", "out=seen")
-        assert thaw(patch, *arguments) == 0
+        assert run_thaw(patch, *arguments) == 0
     return folder
 
 
@@ -75,7 +74,7 @@ def test_the_page_shows_the_content_of_the_run_directory(run: Path) -> None:
 
 def test_the_page_written_again_shows_the_same(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, numbers = read_page(run / "report.html"), (run / "metrics.json").read_bytes()
-    assert thaw(monkeypatch, "report", str(run)) == 0
+    assert run_thaw(monkeypatch, "report", str(run)) == 0
     after = read_page(run / "report.html")
     assert after.sections == before.sections
     assert [section for section, _ in after.images] == [section for section, _ in before.images]
@@ -83,16 +82,16 @@ def test_the_page_written_again_shows_the_same(run: Path, monkeypatch: pytest.Mo
 
 
 def test_a_page_without_validation_images_and_without_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = image_folder(tmp_path / "data", {"train": 4, "test": 3}, classes=("<b>", "bees"))
+    data = write_image_folder(tmp_path / "data", {"train": 4, "test": 3}, classes=("<b>", "bees"))
     dataset_overrides = ("dataset=folder", f"dataset.root={data}", "dataset.fractions.val=0.0", "dataset.image_size=32")
     assert launch([*dataset_overrides, *SMALL, "strategy=fixed", f"output_dir={tmp_path / 'outputs'}"]) == 0
-    run = only_run(tmp_path / "outputs")
+    run = get_only_run(tmp_path / "outputs")
     assert "nothing to choose an epoch by" in read_page(run / "report.html").sections["results"]
     assert "<td><b></td>" not in (run / "report.html").read_text()
     assert "<b>" in read_page(run / "report.html").sections["classes"]
     shutil.rmtree(data)
     data.mkdir()
-    assert thaw(monkeypatch, "report", str(run)) == 0
+    assert run_thaw(monkeypatch, "report", str(run)) == 0
     run_page = read_page(run / "report.html")
     assert "They are not available" in run_page.sections["images"]
     assert "confusion" in {section for section, _ in run_page.images}
@@ -101,7 +100,7 @@ def test_a_page_without_validation_images_and_without_its_data(tmp_path: Path, m
 def test_a_probe_writes_a_page_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset_overrides = [override for override in TINY if not override.startswith("trainer.epochs")]
     assert (
-        thaw(monkeypatch, "probe", *dataset_overrides, "heads.seeds=1", "heads.epochs=2", f"out={tmp_path / 'run'}")
+        run_thaw(monkeypatch, "probe", *dataset_overrides, "heads.seeds=1", "heads.epochs=2", f"out={tmp_path / 'run'}")
         == 0
     )
     run_page = read_page(tmp_path / "run" / "report.html")
@@ -154,7 +153,7 @@ def test_a_dream_depends_only_on_its_seed(explained_checkpoint: Path, monkeypatc
     dreams = []
     for seed in ("0", "1"):
         arguments = ("--dream=block2", "steps=2", "octaves=2", f"seed={seed}", f"out=dreams{seed}")
-        assert thaw(monkeypatch, "explain", "best.ckpt", "a picture.png", *arguments) == 0
+        assert run_thaw(monkeypatch, "explain", "best.ckpt", "a picture.png", *arguments) == 0
         dreams.append((explained_checkpoint / f"dreams{seed}" / "dream_block2.png").read_bytes())
     assert dreams[0] == (explained_checkpoint / "seen" / "dream_block2.png").read_bytes() != dreams[1]
 
@@ -172,7 +171,7 @@ def test_without_out_a_new_folder_is_created(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert (
-        thaw(
+        run_thaw(
             monkeypatch, "explain", str(explained_checkpoint / "best.ckpt"), str(explained_checkpoint / "a picture.png")
         )
         == 0
@@ -205,14 +204,14 @@ def test_wrong_commands_end_with_2_and_show_the_fix(
 ) -> None:
     monkeypatch.chdir(explained_checkpoint)
     (explained_checkpoint / "broken.png").write_bytes(b"")
-    assert thaw(monkeypatch, "explain", *arguments) == 2
+    assert run_thaw(monkeypatch, "explain", *arguments) == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run_has_no_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "report", str(tmp_path)) == 2
+    assert run_thaw(monkeypatch, "report", str(tmp_path)) == 2
     assert "no run.json" in capsys.readouterr().err
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import TINY, thaw
+from tests.conftest import TINY, run_thaw
 from thaw.cli import features as command
 
 SMALL = (*TINY, "backbone=resnet18", "strategy=scratch")  # random weights: nothing to fetch
@@ -53,14 +53,14 @@ def test_wrong_commands_end_with_2_and_show_the_fix(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "folder.npz").mkdir()
-    assert thaw(monkeypatch, "features", *arguments) == 2
+    assert run_thaw(monkeypatch, "features", *arguments) == 2
     assert message in capsys.readouterr().err
 
 
 def test_all_problems_of_the_options_are_reported_together(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "features", "--out", "f.npzz", "--map", "nowhere/f.jpg") == 2
+    assert run_thaw(monkeypatch, "features", "--out", "f.npzz", "--map", "nowhere/f.jpg") == 2
     output = capsys.readouterr().err
     assert "the suffix .npzz" in output
     assert "the suffix .jpg" in output
@@ -72,7 +72,7 @@ def test_parquet_without_pyarrow_shows_how_to_install_it(
 ) -> None:
     extraction = importlib.util.find_spec
     monkeypatch.setattr(command, "find_spec", lambda name: None if name == "pyarrow" else extraction(name))
-    assert thaw(monkeypatch, "features", "--out", str(tmp_path / "f.parquet")) == 2
+    assert run_thaw(monkeypatch, "features", "--out", str(tmp_path / "f.parquet")) == 2
     assert 'pip install "thaw[features]"' in capsys.readouterr().err
 
 
@@ -83,13 +83,13 @@ def test_a_wrong_suffix_is_reported_before_torch_is_imported() -> None:
 
 
 def run_features(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    assert thaw(monkeypatch, "features", *SMALL, *arguments) == 0
+    assert run_thaw(monkeypatch, "features", *SMALL, *arguments) == 0
 
 
 def test_a_wrong_stage_is_answered_with_the_nearest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "features", *SMALL, "--stage", "layr3", "--out", str(tmp_path / "f.npz")) == 2
+    assert run_thaw(monkeypatch, "features", *SMALL, "--stage", "layr3", "--out", str(tmp_path / "f.npz")) == 2
     output = capsys.readouterr().err
     assert "--stage layer3" in output
     assert "layer1, layer2, layer3, layer4" in output
@@ -143,7 +143,7 @@ def test_a_stage_of_vectors_has_no_maps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "f.npz")
-    assert thaw(monkeypatch, "features", *SMALL, "--stage", "layer4", "--maps", "--out", out) == 2
+    assert run_thaw(monkeypatch, "features", *SMALL, "--stage", "layer4", "--maps", "--out", out) == 2
     assert "leave --maps out" in capsys.readouterr().err
     assert not Path(out).exists()
 
@@ -170,6 +170,6 @@ def test_a_file_that_cannot_be_written_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "f.npz.partial").symlink_to("/dev/full")
-    assert thaw(monkeypatch, "features", *SMALL, "--out", str(tmp_path / "f.npz")) == 2
+    assert run_thaw(monkeypatch, "features", *SMALL, "--out", str(tmp_path / "f.npz")) == 2
     assert "No space left" in capsys.readouterr().err
     assert not (tmp_path / "f.npz").exists()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import thaw
+from tests.conftest import run_thaw
 from thaw.config.compose import check_command, parse_command
 from thaw.config.errors import UserError
 
@@ -22,7 +22,7 @@ def run_inspect(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     def read_lines(*arguments: str) -> list[str]:
         monkeypatch.setattr(socket.socket, "connect", unreachable)
         monkeypatch.setattr(socket, "getaddrinfo", unreachable)
-        assert thaw(monkeypatch, "inspect", *arguments) == 0
+        assert run_thaw(monkeypatch, "inspect", *arguments) == 0
         return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
     return read_lines
@@ -99,5 +99,5 @@ def test_the_plan_of_a_strategy_is_shown(run_inspect: Any) -> None:
 def test_wrong_commands_end_with_2_and_show_the_fix(
     arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "inspect", *arguments) == 2
+    assert run_thaw(monkeypatch, "inspect", *arguments) == 2
     assert message in capsys.readouterr().err

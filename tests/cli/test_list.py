@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import thaw
+from tests.conftest import run_thaw
 from thaw.config.catalog import list_backbones, read_description
 from thaw.config.compose import check_command, parse_command
 
@@ -30,7 +30,7 @@ def read_rows(text: str) -> list[dict[str, str]]:
 @pytest.fixture
 def backbones(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> ListBackbones:
     def names(pattern: str) -> dict[str, dict[str, str]]:
-        assert thaw(monkeypatch, "list", "backbones", pattern, "--csv") == 0
+        assert run_thaw(monkeypatch, "list", "backbones", pattern, "--csv") == 0
         return {row["overrides"]: row for row in read_rows(capsys.readouterr().out)}
 
     return names
@@ -40,11 +40,11 @@ def backbones(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 def test_every_choice_of_the_group_is_listed(
     group: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "list", "--csv") == 0
+    assert run_thaw(monkeypatch, "list", "--csv") == 0
     (row,) = [row for row in read_rows(capsys.readouterr().out) if row["in a recipe"] == f"{group}=NAME"]
     assert set(row["choices"].split(", ")) == {file.stem for file in (CONF / group).glob("*.yaml")}
     if group != "backbone":
-        assert thaw(monkeypatch, "list", row["kind"], "--csv") == 0
+        assert run_thaw(monkeypatch, "list", row["kind"], "--csv") == 0
         assert [row["name"] for row in read_rows(capsys.readouterr().out)] == sorted(row["choices"].split(", "))
 
 
@@ -68,7 +68,7 @@ def test_a_description_is_the_first_sentence_of_the_first_comment(tmp_path: Path
 def test_strategies_are_listed_with_the_descriptions_in_their_files(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "list", "strategy", "f*d") == 0
+    assert run_thaw(monkeypatch, "list", "strategy", "f*d") == 0
     (_, line) = capsys.readouterr().out.splitlines()
     assert line.strip() == "fixed  Frozen features: the source's stages stay as they are, and only the head is trained"
 
@@ -92,7 +92,7 @@ def test_a_wrong_name_is_answered_with_the_nearest(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert thaw(monkeypatch, "list", *arguments) == 2
+    assert run_thaw(monkeypatch, "list", *arguments) == 2
     assert message in capsys.readouterr().err
 
 
@@ -116,7 +116,7 @@ def test_listed_overrides_are_valid(backbones: ListBackbones) -> None:
 
 
 def test_the_csv_has_every_backbone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert thaw(monkeypatch, "list", "backbones", "--csv") == 0
+    assert run_thaw(monkeypatch, "list", "backbones", "--csv") == 0
     rows = read_rows(capsys.readouterr().out)
     for library in ("torchvision", "timm"):
         names = [row["name"] for row in rows if row["overrides"].startswith(f"backbone={library} ")]
@@ -128,7 +128,7 @@ def test_the_csv_has_every_backbone(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_without_a_pattern_timm_is_counted_not_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "list", "backbones") == 0
+    assert run_thaw(monkeypatch, "list", "backbones") == 0
     output = capsys.readouterr().out
     assert "efficientnet_lite0" in output
     assert "wide_resnet101_2" in output
@@ -140,14 +140,14 @@ def test_without_a_pattern_timm_is_counted_not_listed(
 def test_a_broad_pattern_is_answered_with_how_to_narrow_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "list", "backbones", "vit_*") == 0
+    assert run_thaw(monkeypatch, "list", "backbones", "vit_*") == 0
     assert "narrow the pattern" in capsys.readouterr().out
 
 
 def test_networks_that_cannot_be_counted_are_mentioned(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "list", "backbones", "pit_s_224") == 0
+    assert run_thaw(monkeypatch, "list", "backbones", "pit_s_224") == 0
     output = capsys.readouterr().out.splitlines()
     assert output[2].split() == ["pit_s_224", "-", "-", "-", "224", "-"]
     assert any(line.startswith("not counted") for line in output)
@@ -190,7 +190,7 @@ def test_no_name_is_truncated_on_a_narrow_terminal(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", width)
-    assert thaw(monkeypatch, "list", "backbones", "vit_base_patch16_rpn_224") == 0
+    assert run_thaw(monkeypatch, "list", "backbones", "vit_base_patch16_rpn_224") == 0
     output = capsys.readouterr().out
     assert "…" not in output
     assert "vit_base_patch16_rpn_224" in output.replace("\n", "")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import thaw
+from tests.conftest import run_thaw
 from thaw.data.factory import load_samples
 from thaw.inference.captcha import CaptchaReading, crop_characters, score_readings
 from thaw.inference.load import load
@@ -39,7 +39,7 @@ def test_a_checkpoint_alone_gives_the_predictions_of_its_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(short_run / "checkpoints" / "best.ckpt", "best.ckpt")
-    assert thaw(monkeypatch, "predict", "best.ckpt", "photos", "--json", "--top", "2", "--grid", "seen.png") == 0
+    assert run_thaw(monkeypatch, "predict", "best.ckpt", "photos", "--json", "--top", "2", "--grid", "seen.png") == 0
     rows = json.loads(capsys.readouterr().out)
     expected = read_predictions(short_run)
     assert [Path(row["path"]).relative_to("photos").as_posix() for row in rows] == sorted(expected)
@@ -58,7 +58,7 @@ def test_patterns_files_and_a_list_on_standard_input_lead_to_the_same_images(
     outputs = []
     for arguments in ([str(photos / "A")], files, [str(photos / "**" / "A" / "*.png")], ["-"]):
         monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join([*files, ""])))
-        assert thaw(monkeypatch, "predict", str(short_run), *arguments, "--csv") == 0
+        assert run_thaw(monkeypatch, "predict", str(short_run), *arguments, "--csv") == 0
         outputs.append(capsys.readouterr().out)
     header, *rows = outputs[0].splitlines()
     assert header == "path,label,probability,label_2,probability_2,label_3,probability_3"
@@ -71,7 +71,7 @@ def test_a_broken_image_is_named_and_the_others_are_predicted(
     style: list[str], short_run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (photos / "A" / "0002.png").write_bytes(b"")
-    assert thaw(monkeypatch, "predict", str(short_run), str(photos / "A"), *style) == 1
+    assert run_thaw(monkeypatch, "predict", str(short_run), str(photos / "A"), *style) == 1
     captured = capsys.readouterr()
     assert "0002.png: the file is empty" in captured.err
     assert "1 of 5 images cannot be decoded" in captured.err
@@ -111,7 +111,7 @@ def test_wrong_commands_end_with_2_and_show_the_fix(
     Path("photos/A").mkdir(parents=True)
     Image.new("RGB", (9, 9)).save("photos/A/0000.png")
     Path("run").symlink_to(short_run)
-    assert thaw(monkeypatch, "predict", str(short_run), *arguments) == 2
+    assert run_thaw(monkeypatch, "predict", str(short_run), *arguments) == 2
     assert message in capsys.readouterr().err
 
 
@@ -120,21 +120,24 @@ def test_drawn_captchas_are_read_and_scored(
 ) -> None:
     folder = tmp_path / "captchas"
     overrides = ["dataset.characters=ABCD", "dataset.side=32"]
-    assert thaw(monkeypatch, "data", "captchas", f"out={folder}", "count=9", "length=3", *overrides) == 0
+    assert run_thaw(monkeypatch, "data", "captchas", f"out={folder}", "count=9", "length=3", *overrides) == 0
     with (folder / "labels.csv").open(newline="") as stream:
         labels = {row["file"]: row["text"] for row in csv.DictReader(stream)}
     assert len(labels) == 9
     assert Image.open(folder / "0000.png").size == (96, 32)
     capsys.readouterr()
-    assert thaw(monkeypatch, "predict", str(short_run), str(folder), "--captcha", "--json") == 0
+    assert run_thaw(monkeypatch, "predict", str(short_run), str(folder), "--captcha", "--json") == 0
     captured = capsys.readouterr()
     rows = json.loads(captured.out)
     hits = sum(row["text"] == labels[Path(row["path"]).name] for row in rows)
     assert f"entirely right: {hits / 9:.3f} of 9" in captured.err
     assert all(len(row["text"]) == 3 for row in rows)
-    assert thaw(monkeypatch, "predict", str(short_run), str(folder / "0000.png"), "--captcha", "--characters", "2") == 0
+    assert (
+        run_thaw(monkeypatch, "predict", str(short_run), str(folder / "0000.png"), "--captcha", "--characters", "2")
+        == 0
+    )
     assert len(capsys.readouterr().out.splitlines()[0].split()[1]) == 2
-    assert thaw(monkeypatch, "data", "captchas", f"out={folder}", "count=9") == 2
+    assert run_thaw(monkeypatch, "data", "captchas", f"out={folder}", "count=9") == 2
     assert "a folder that is not empty" in capsys.readouterr().err
 
 
@@ -169,5 +172,5 @@ def test_a_network_of_other_classes_reads_no_captchas(
     content["thaw"]["classes"][0] = "ants"
     torch.save(content, tmp_path / "ants.ckpt")
     Image.new("RGB", (40, 10)).save(tmp_path / "a.png")
-    assert thaw(monkeypatch, "predict", str(tmp_path / "ants.ckpt"), str(tmp_path / "a.png"), "--captcha") == 2
+    assert run_thaw(monkeypatch, "predict", str(tmp_path / "ants.ckpt"), str(tmp_path / "a.png"), "--captcha") == 2
     assert "4 classes: ants" in capsys.readouterr().err

@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import TINY, thaw
+from tests.conftest import TINY, run_thaw
 from tests.data.official import make_dog_breeds_files, write_files
-from tests.images import image_folder
+from tests.images import write_image_folder
 from thaw.config.compose import compose_recipe
 from thaw.inference.load import load_checkpoint
 from thaw.training.extraction import Extraction, extract_features
@@ -38,7 +38,7 @@ def probe_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     run = tmp_path_factory.mktemp("outputs") / "run"
     with pytest.MonkeyPatch.context() as patch, (run.parent / "said").open("w") as output:
         patch.setattr(sys, "stdout", output)
-        assert thaw(patch, "probe", *SMALL, *GRID, f"out={run}") == 0
+        assert run_thaw(patch, "probe", *SMALL, *GRID, f"out={run}") == 0
     return run, (run.parent / "said").read_text()
 
 
@@ -79,7 +79,7 @@ def test_wrong_commands_end_with_2_and_show_the_fix(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert thaw(monkeypatch, "probe", *arguments) == 2
+    assert run_thaw(monkeypatch, "probe", *arguments) == 2
     output = capsys.readouterr().err
     assert [text for text in messages if text not in output] == []
 
@@ -87,9 +87,9 @@ def test_wrong_commands_end_with_2_and_show_the_fix(
 def test_missing_validation_folders_are_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = image_folder(tmp_path / "data", {"train": 3, "test": 2}, ("ants", "bees"))
+    root = write_image_folder(tmp_path / "data", {"train": 3, "test": 2}, ("ants", "bees"))
     overrides = ("dataset.splits.val=val", "dataset.fractions.val=0", f"output_dir={tmp_path}")
-    assert thaw(monkeypatch, "probe", *FOLDER, f"dataset.root={root}", *overrides) == 2
+    assert run_thaw(monkeypatch, "probe", *FOLDER, f"dataset.root={root}", *overrides) == 2
     output = capsys.readouterr().err
     assert "6 train, 0 val, 4 test" in output
     assert "dataset.fractions.val=0.15" in output
@@ -177,7 +177,7 @@ def test_test_images_do_not_affect_the_choice(
         return extraction
 
     monkeypatch.setattr(probing, "extract_features", extract_spoiled_features)
-    assert thaw(monkeypatch, "probe", *SMALL, *GRID, f"out={tmp_path / 'run'}") == 0
+    assert run_thaw(monkeypatch, "probe", *SMALL, *GRID, f"out={tmp_path / 'run'}") == 0
     runs = (probe_run[0], tmp_path / "run")
     weights, other_weights = (torch.load(run / "checkpoints/best.ckpt")["state_dict"] for run in runs)
     assert all(torch.equal(value, other_weights[name]) for name, value in weights.items())
@@ -188,7 +188,7 @@ def test_an_existing_run_is_not_overwritten(
 ) -> None:
     run, _ = probe_run
     before = (run / "run.json").read_text()
-    assert thaw(monkeypatch, "probe", *SMALL, *GRID, f"out={run}") == 2
+    assert run_thaw(monkeypatch, "probe", *SMALL, *GRID, f"out={run}") == 2
     assert "run directory is taken" in capsys.readouterr().err
     assert (run / "run.json").read_text() == before
 
@@ -196,8 +196,8 @@ def test_an_existing_run_is_not_overwritten(
 def test_a_probe_of_dog_breeds_can_be_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_files(tmp_path / "dogs", make_dog_breeds_files(unlabelled=3))
     overrides = ("dataset=dog_breeds", f"dataset.root={root}", "dataset.image_size=32", *SMALL[6:], *GRID)
-    assert thaw(monkeypatch, "probe", *overrides, f"out={tmp_path / 'run'}") == 0
-    assert thaw(monkeypatch, "submit", str(tmp_path / "run"), f"out={tmp_path / 'mine.csv'}") == 0
+    assert run_thaw(monkeypatch, "probe", *overrides, f"out={tmp_path / 'run'}") == 0
+    assert run_thaw(monkeypatch, "submit", str(tmp_path / "run"), f"out={tmp_path / 'mine.csv'}") == 0
     rows = read_rows(tmp_path / "mine.csv")
     assert len(rows) == 3
     assert np.allclose([sum(float(value) for key, value in row.items() if key != "id") for row in rows], 1, atol=1e-4)

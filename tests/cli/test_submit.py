@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import TINY, only_run, thaw
+from tests.conftest import TINY, get_only_run, run_thaw
 from tests.data import official
 from tests.data.official import write_files
 from thaw.cli.train import launch
@@ -24,14 +24,14 @@ def dogs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root, outputs = tmp_path_factory.mktemp("dogs"), tmp_path_factory.mktemp("outputs")
     write_files(root, official.make_dog_breeds_files(unlabelled=5))
     assert launch(["dataset=dog_breeds", f"dataset.root={root}", *SMALL, f"output_dir={outputs}"]) == 0
-    return only_run(outputs), root
+    return get_only_run(outputs), root
 
 
 def test_each_unlabelled_image_gets_a_row_as_in_kaggles_sample(
     dogs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, root = dogs
-    assert thaw(monkeypatch, "submit", str(run), f"out={tmp_path / 'mine.csv'}") == 0
+    assert run_thaw(monkeypatch, "submit", str(run), f"out={tmp_path / 'mine.csv'}") == 0
     with (
         (tmp_path / "mine.csv").open(newline="") as stream,
         (root / "sample_submission.csv").open(newline="") as sample,
@@ -48,7 +48,7 @@ def test_a_data_set_that_has_moved_is_found_by_its_root(
 ) -> None:
     run, _ = dogs
     new_root = write_files(tmp_path / "moved", official.make_dog_breeds_files(unlabelled=2))
-    assert thaw(monkeypatch, "submit", str(run), f"dataset.root={new_root}", f"out={tmp_path / 'mine.csv'}") == 0
+    assert run_thaw(monkeypatch, "submit", str(run), f"dataset.root={new_root}", f"out={tmp_path / 'mine.csv'}") == 0
     assert len((tmp_path / "mine.csv").read_text().splitlines()) == 3
 
 
@@ -75,7 +75,7 @@ def test_a_run_without_unlabelled_images_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert launch([*TINY, "trainer.epochs=1", f"output_dir={tmp_path}"]) == 0
-    assert thaw(monkeypatch, "submit", str(only_run(tmp_path))) == 2
+    assert run_thaw(monkeypatch, "submit", str(get_only_run(tmp_path))) == 2
     assert "dataset=captcha" in capsys.readouterr().err
 
 
@@ -88,7 +88,7 @@ def test_a_file_that_is_no_checkpoint_is_a_problem(
         torch.save({"state_dict": {"weight": torch.zeros(1000)}}, file)
     if kind == "truncated":
         file.write_bytes(file.read_bytes()[:1000])
-    assert thaw(monkeypatch, "submit", str(file)) == 2
+    assert run_thaw(monkeypatch, "submit", str(file)) == 2
     output = capsys.readouterr().err
     assert "the checkpoint cannot be used" in output
     assert json.dumps(str(file))[1:-1] in output

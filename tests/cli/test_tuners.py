@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import TINY, thaw
+from tests.conftest import TINY, run_thaw
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ from tests.conftest import TINY, thaw
 def test_wrong_commands_end_with_2_and_show_the_fix(
     arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, *arguments) == 2
+    assert run_thaw(monkeypatch, *arguments) == 2
     assert message in capsys.readouterr().err
 
 
 def test_all_problems_of_the_options_are_reported_together(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "lr-find", "steps=1", "min_lr=x", "mx_lr=3") == 2
+    assert run_thaw(monkeypatch, "lr-find", "steps=1", "min_lr=x", "mx_lr=3") == 2
     error = capsys.readouterr().err
     assert all(f"  {subject}" in error for subject in ("steps=1", "min_lr=x", "mx_lr=3"))
 
@@ -60,7 +60,7 @@ def test_all_problems_of_the_options_are_reported_together(
 def test_the_old_verb_find_is_answered_with_the_new_command(
     arguments: str, fix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "find", *arguments.split()) == 2
+    assert run_thaw(monkeypatch, "find", *arguments.split()) == 2
     assert f"fix:   {fix}\n" in capsys.readouterr().err
 
 
@@ -68,7 +68,7 @@ def test_a_rate_is_suggested_and_the_losses_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = ("steps=40", "min_lr=1e-5", "--max-lr=1e-2", f"output_dir={tmp_path}")
-    assert thaw(monkeypatch, "lr-find", *TINY, "strategy=fixed", *settings) == 0
+    assert run_thaw(monkeypatch, "lr-find", *TINY, "strategy=fixed", *settings) == 0
     output = capsys.readouterr().out
     suggested_rate = float(output.splitlines()[-1].removeprefix("optimizer.learning_rate="))
     assert 1e-5 < suggested_rate < 1e-2
@@ -90,7 +90,7 @@ def test_no_rate_is_suggested_if_the_loss_does_not_fall(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = ("steps=25", "min_lr=1e-12", "max_lr=1e-11", f"out={tmp_path / 'out'}", f"output_dir={tmp_path}")
-    assert thaw(monkeypatch, "lr-find", *TINY, *settings) == 1
+    assert run_thaw(monkeypatch, "lr-find", *TINY, *settings) == 1
     assert "no rate is suggested" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
@@ -111,7 +111,7 @@ def test_a_batch_size_is_suggested_with_advice_on_the_rate(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = ("min_batch_size=8", "max_batch_size=8", "trainer.batch_size=2", f"output_dir={tmp_path}")
-    assert thaw(monkeypatch, "batch-size", *TINY, *optimizer, *settings) == 0
+    assert run_thaw(monkeypatch, "batch-size", *TINY, *optimizer, *settings) == 0
     output = capsys.readouterr().out
     assert "trainer.batch_size=8" in output.splitlines()
     assert advice in output

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import typed
+from tests.conftest import run_train_script
 from thaw.config.catalog import list_group_choices
 from thaw.config.compose import check_command, parse_command
 from thaw.config.errors import Problem, UserError
@@ -110,7 +110,7 @@ def test_an_unknown_data_set_is_answered_with_the_presets_and_the_way_to_a_folde
 
 
 def test_the_message_of_a_guess_is_complete() -> None:
-    process = typed("lr=0.1")
+    process = run_train_script("lr=0.1")
     assert process.returncode == 2
     assert process.stderr.splitlines() == [
         "thaw: 1 problem in the command. Nothing was started.",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import typed
+from tests.conftest import run_train_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,7 +38,7 @@ def test_help_has_no_placeholder_left(help_text: str) -> None:
 
 
 def test_help_is_the_text_that_hydra_prints(help_text: str) -> None:
-    assert typed("--help", "seed=1").stdout == help_text
+    assert run_train_script("--help", "seed=1").stdout == help_text
 
 
 @pytest.mark.parametrize("command", [["train.py", "--help"], ["-m", "thaw", "--help"], ["-m", "thaw", "train", "-h"]])
@@ -55,7 +55,7 @@ def test_help_takes_less_than_a_second_and_imports_no_slow_library(command: list
 
 
 def test_a_config_is_printed_with_keys_that_its_file_leaves_out_and_before_it_is_complete() -> None:
-    run = typed("--cfg", "job", "head.rows.A=ant", "dataset=folder")
+    run = run_train_script("--cfg", "job", "head.rows.A=ant", "dataset=folder")
     assert run.returncode == 0, run.stderr
     assert "A: ant" in run.stdout
     assert "root: ???" in run.stdout

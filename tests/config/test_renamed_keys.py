@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import typed
+from tests.conftest import run_train_script
 from thaw.config.compose import check_command, compose_recipe, parse_command
 from thaw.config.errors import Problem, UserError
 from thaw.config.recipe_overrides import with_overrides
@@ -80,7 +80,7 @@ def test_every_form_of_an_override_keeps_its_form(arguments: list[str], fix: str
 
 
 def test_train_py_exits_with_status_2() -> None:
-    process = typed("trainer.accumulate=4")
+    process = run_train_script("trainer.accumulate=4")
     assert process.returncode == 2
     assert "fix:   trainer.accumulate_grad_batches=4" in process.stderr
 

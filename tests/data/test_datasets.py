@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import only_run
+from tests.conftest import get_only_run
 from tests.data import official
 from tests.data.official import BREEDS, CIFAR_CLASSES, write_files
 from tests.data.server import Server
@@ -75,7 +75,7 @@ def test_a_data_set_trains_from_its_official_archive(choice: str, serve_archive:
     recipe = make_override_functions(serve_archive)[choice]()
     folders = [f"data.cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path / 'outputs'}"]
     assert launch([*recipe, *SMALL_TRAINING, *folders]) == 0
-    metrics = json.loads((only_run(tmp_path / "outputs") / "metrics.json").read_text())
+    metrics = json.loads((get_only_run(tmp_path / "outputs") / "metrics.json").read_text())
     assert metrics["test"]["count"] > 0
 
 

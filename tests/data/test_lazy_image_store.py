@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.images import image_folder
+from tests.images import write_image_folder
 from thaw.config.errors import UserError
 from thaw.data.image_store import LazyImageStore, open_image_store, open_lazy_image_store
 from thaw.data.inspection import inspect_dataset
@@ -18,7 +18,7 @@ PREPROCESSING = Preprocessing(24, 28, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5
 
 
 def write_samples(folder: Path) -> Samples:
-    image_folder(folder, {"train": 4, "test": 2}, classes=("ants", "bees"))
+    write_image_folder(folder, {"train": 4, "test": 2}, classes=("ants", "bees"))
     return load_folder_samples(folder, {"train": "train", "val": None, "test": "test"}, {"val": 0.0, "test": 0.0}, 0)
 
 

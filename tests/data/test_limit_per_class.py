@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from tests.conftest import TINY
-from tests.images import image_folder
+from tests.images import write_image_folder
 from thaw.cli.train import launch
 from thaw.data.samples import UNUSED_SPLIT, Samples, limit_per_class, load_folder_samples
 
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
-    root = image_folder(tmp_path_factory.mktemp("data"), {"train": 7, "val": 2, "test": 3}, classes=("ants", "bees"))
+    root = write_image_folder(
+        tmp_path_factory.mktemp("data"), {"train": 7, "val": 2, "test": 3}, classes=("ants", "bees")
+    )
     return load_folder_samples(root, {"train": "train", "val": "val", "test": "test"}, {}, 0)
 
 

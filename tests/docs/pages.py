@@ -1,4 +1,4 @@
-"""The pages that a person reads, and the code blocks in them."""
+"""Find the pages of the documentation, and their code blocks and links."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def read_yaml(file: Path) -> Any:
 
 
 @pytest.mark.parametrize("file", YAML_FILES, ids=lambda file: file.name)
-def test_a_yaml_file_holds_a_mapping(file: Path) -> None:
+def test_a_yaml_file_contains_a_mapping(file: Path) -> None:
     assert isinstance(read_yaml(file), dict)
 
 
@@ -70,16 +70,16 @@ def test_pre_commit_uses_the_pinned_ruff() -> None:
     assert versions <= set(pins)
 
 
-def test_the_changelog_has_the_current_version_and_what_is_unreleased() -> None:
+def test_the_changelog_has_the_current_version_and_an_unreleased_part() -> None:
     versions = re.findall(r"^## \[(.+?)\]", CHANGELOG, re.MULTILINE)
     assert versions[0] == "Unreleased"
     assert PROJECT["version"] in versions
     assert set(re.findall(r"^### (.+)$", CHANGELOG, re.MULTILINE)) <= CHANGE_KINDS
 
 
-def test_the_citation_fits_the_project() -> None:
+def test_the_citation_matches_the_project() -> None:
     citation = read_yaml(ROOT / "CITATION.cff")
-    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # what the format requires
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # required by the format
     assert citation["cff-version"] == "1.2.0"
     assert (citation["title"], citation["version"], citation["license"]) == (
         PROJECT["name"],

@@ -20,16 +20,16 @@ def test_a_command_of_the_page_is_valid(line: str) -> None:
     check_command(parse_command(words[words.index("train.py") + 1 :]))
 
 
-def test_torchrun_takes_what_the_page_gives_it() -> None:
+def test_torchrun_accepts_the_arguments_on_the_page() -> None:
     from torch.distributed.run import parse_args
 
-    lines = [shlex.split(line) for line in COMMANDS if line.startswith("torchrun")]
-    for words in lines:
+    commands = [shlex.split(line) for line in COMMANDS if line.startswith("torchrun")]
+    for words in commands:
         assert parse_args(words[1:]).training_script == "train.py"
-    assert len(lines) == 2
+    assert len(commands) == 2
 
 
 @pytest.mark.parametrize("headline", re.findall(r"^- \*(\w.+?)\*: ", PAGE, re.MULTILINE)[:4])
-def test_what_the_page_quotes_is_said_somewhere(headline: str) -> None:
-    said = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
-    assert headline.replace("device 1", "device {failed_ranks[0]}") in said
+def test_the_headlines_on_the_page_are_in_the_source(headline: str) -> None:
+    source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
+    assert headline.replace("device 1", "device {failed_ranks[0]}") in source

@@ -1,4 +1,4 @@
-"""Every command on every page does what the page says. Trainings are made small by overrides."""
+"""Every command on every page runs. Overrides make the trainings small."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.comparison.records import write_run
-from tests.conftest import ROOT, TINY, only_run, thaw, typed
+from tests.conftest import ROOT, TINY, get_only_run, run_thaw, run_train_script
 from tests.docs.pages import find_blocks, list_commands
-from tests.images import image_folder
+from tests.images import write_image_folder
 from thaw.cli.train import launch
 from thaw.config.compose import check_command, parse_command
 
@@ -56,7 +56,7 @@ SMALL_IMAGES = "dataset.image_size=32"
 
 
 def is_long(line: str) -> bool:
-    """Return whether the command trains a large network, or nine jobs."""
+    """Return whether the command trains a large network or nine jobs."""
     return any(name in line for name in ("resnet50", "vit_", "finetune seed=0,1,2"))
 
 
@@ -66,13 +66,13 @@ def skip_if_tested_elsewhere(line: str) -> None:
             pytest.skip(file)
 
 
-def without_keys_of(overrides: tuple[str, ...], words: list[str]) -> list[str]:
+def remove_given_keys(overrides: tuple[str, ...], words: list[str]) -> list[str]:
     """Return the `overrides` whose keys `words` do not set."""
     given_keys = {word.split("=")[0] for word in words}
     return [override for override in overrides if override.split("=")[0] not in given_keys]
 
 
-def test_every_command_is_of_a_kind_that_is_tested() -> None:
+def test_every_command_is_tested() -> None:
     tools = ("make ", "python -m benchmarks.", "pip install ", "torchrun ", "srun ")
     tested_commands = {*TRAIN_COMMANDS, *VERBS, *SHELL_COMMANDS}
     assert len(TRAININGS) >= 20
@@ -107,18 +107,18 @@ def test_an_extra_that_is_installed_exists(line: str) -> None:
 def test_a_training_runs(line: str, tmp_path: Path) -> None:
     skip_if_tested_elsewhere(line)
     words = shlex.split(line)[2:]
-    data = image_folder(tmp_path / "data", {"train": 5, "test": 2}, classes=("ants", "bees"))
+    data = write_image_folder(tmp_path / "data", {"train": 5, "test": 2}, classes=("ants", "bees"))
     write_label_table(data)
     arguments = [word.replace("root=DIR", f"root={data}") for word in words]
     if "dataset=hymenoptera" in words:
-        official_data = image_folder(tmp_path / "official", {"train": 6, "val": 3}, classes=("ants", "bees"))
+        official_data = write_image_folder(tmp_path / "official", {"train": 6, "val": 3}, classes=("ants", "bees"))
         arguments.append(f"dataset.root={official_data}")
     has_dataset = any(word.startswith("dataset=") for word in words)
-    small = without_keys_of(SMALL if has_dataset else TINY, words)
+    small_overrides = remove_given_keys(SMALL if has_dataset else TINY, words)
     if any(name in line for name in DOWNLOADED_NETWORKS):  # the same network with random weights
         arguments = [*(word for word in arguments if not word.startswith("strategy=")), "strategy=scratch"]
-        small = [override for override in small if override != SMALL_IMAGES or "vit_" not in line]
-    assert launch([*arguments, *small, *small_sweep(words), f"output_dir={tmp_path / 'outputs'}"]) == 0
+        small_overrides = [override for override in small_overrides if override != SMALL_IMAGES or "vit_" not in line]
+    assert launch([*arguments, *small_overrides, *shorten_sweep(words), f"output_dir={tmp_path / 'outputs'}"]) == 0
 
 
 def write_label_table(data: Path) -> None:
@@ -128,7 +128,7 @@ def write_label_table(data: Path) -> None:
     (data / "labels.csv").write_text("path,label\n" + "".join(rows))
 
 
-def small_sweep(words: list[str]) -> list[str]:
+def shorten_sweep(words: list[str]) -> list[str]:
     """Return overrides that make the sweep of `words` short: later values of a key replace earlier ones."""
     if "-m" not in words:
         return []
@@ -141,29 +141,29 @@ def small_sweep(words: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("line", [line for line in TRAININGS if "resume=" not in line])
-def test_a_training_is_a_valid_command_as_it_is(line: str, tmp_path: Path) -> None:
+def test_a_training_is_a_valid_command_without_changes(line: str, tmp_path: Path) -> None:
     words = [word.replace("root=DIR", f"root={tmp_path}") for word in shlex.split(line)[2:]]
     check_command(parse_command(words))
 
 
 @pytest.mark.parametrize("line", CONFIG_COMMANDS)
-def test_help_or_a_configuration_is_printed(line: str) -> None:
-    process = typed(*shlex.split(line)[2:])
+def test_a_command_prints_help_or_the_configuration(line: str) -> None:
+    process = run_train_script(*shlex.split(line)[2:])
     assert process.returncode == 0, process.stderr
     assert "seed" in process.stdout or "n_jobs" in process.stdout
 
 
 @pytest.fixture(scope="module")
 def folder_of_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the commands after a training name: runs, a checkpoint alone, pictures, captchas."""
+    """Create the paths that the commands after a training name: runs, a checkpoint, pictures, captchas."""
     folder = tmp_path_factory.mktemp("folder_of_runs")
-    data = image_folder(folder / "DIR", {"train": 5, "val": 2, "test": 3}, classes=("ants", "bees"))
+    data = write_image_folder(folder / "DIR", {"train": 5, "val": 2, "test": 3}, classes=("ants", "bees"))
     image_recipe = ("dataset=folder", f"dataset.root={data}", SMALL_IMAGES, *SMALL)
     for name, recipe in (("of_captchas", TINY), ("of_images", image_recipe)):
         assert launch([*recipe, "strategy=fixed", f"output_dir={folder / name}"]) == 0
     for name in ("RUN", "OTHER"):
-        shutil.copytree(only_run(folder / "of_captchas"), folder / "outputs" / name)
-    shutil.copy(only_run(folder / "of_images") / "checkpoints" / "best.ckpt", folder)
+        shutil.copytree(get_only_run(folder / "of_captchas"), folder / "outputs" / name)
+    shutil.copy(get_only_run(folder / "of_images") / "checkpoints" / "best.ckpt", folder)
     shutil.copytree(data / "test" / "ants", folder / "photos")
     shutil.copy(next((folder / "photos").iterdir()), folder / "IMAGE")
     return folder
@@ -173,9 +173,9 @@ def folder_of_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_verb_after_a_training_runs(line: str, folder_of_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder_of_runs)
     if "--captcha" in line and not (folder_of_runs / "captchas").exists():
-        assert thaw(monkeypatch, "data", "captchas", "--out", "captchas", "--count", "2") == 0
+        assert run_thaw(monkeypatch, "data", "captchas", "--out", "captchas", "--count", "2") == 0
     hardware = ["trainer.accelerator=cpu", "trainer.threads=1"] if " evaluate " in line else []
-    assert thaw(monkeypatch, *shlex.split(line)[1:], *hardware) == 0
+    assert run_thaw(monkeypatch, *shlex.split(line)[1:], *hardware) == 0
 
 
 @pytest.mark.parametrize("line", OTHER_VERBS)
@@ -184,26 +184,26 @@ def test_a_verb_runs(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     for name in ("SWEEP/0", "RUN", "OTHER"):
         write_run(tmp_path / "outputs" / name)
-    image_folder(tmp_path / "DIR", {"train": 5, "val": 2, "test": 3}, classes=("ants", "bees"))
+    write_image_folder(tmp_path / "DIR", {"train": 5, "val": 2, "test": 3}, classes=("ants", "bees"))
     write_presets(tmp_path, tmp_path / "DIR")
     words = [word.replace("hymenoptera", "captcha") for word in shlex.split(line)[1:]]
-    assert thaw(monkeypatch, *words, *make_verb_small(words, tmp_path)) == 0
+    assert run_thaw(monkeypatch, *words, *shorten_verb(words, tmp_path)) == 0
 
 
-def make_verb_small(words: list[str], folder: Path) -> list[str]:
+def shorten_verb(words: list[str], folder: Path) -> list[str]:
     """Return overrides and options that make a verb short; it writes below `folder`."""
     small_data = [override for override in TINY if override.startswith("dataset.")]
     if "dataset=folder" in words:
         small_data = [SMALL_IMAGES]
     output = f"output_dir={folder}"
-    small_by_verb = {
+    overrides_by_verb = {
         "data": [] if "captchas" in words else small_data,
         "features": small_data,
         "probe": [*small_data, *(() if "--out" in words else (output,))],
         "lr-find": [*TINY, output, *(() if "--steps" in words else ("--steps", "30"))],
         "batch-size": [*TINY, output, *(() if "--max-batch-size" in words else ("--max-batch-size", "8"))],
     }
-    return small_by_verb.get(words[0], [])
+    return overrides_by_verb.get(words[0], [])
 
 
 def write_presets(folder: Path, data: Path) -> list[Path]:
@@ -219,29 +219,29 @@ def write_presets(folder: Path, data: Path) -> list[Path]:
     return files
 
 
-def test_presets_of_the_user_are_trained(tmp_path: Path) -> None:
-    data = image_folder(tmp_path / "data", {".": 9}, classes=("ants", "bees"))
+def test_presets_of_the_configuration_page_are_trained(tmp_path: Path) -> None:
+    data = write_image_folder(tmp_path / "data", {".": 9}, classes=("ants", "bees"))
     files = write_presets(tmp_path, data)
     assert {file.parent.name for file in files} == {"dataset", "backbone", "strategy", "head"}
     (line,) = [line for line in TRAIN_COMMANDS if "--config-dir" in line]
     words = [str(tmp_path / "mine") if word == "mine" else word for word in shlex.split(line)[2:]]
     recipe = check_command(parse_command(words)).build_recipe()
     assert (recipe.backbone.library, recipe.head.kind, list(recipe.strategy.phases)) == ("timm", "mlp", ["head", "top"])
-    small = ["backbone=efficientnet_lite0", SMALL_IMAGES, *SMALL, f"output_dir={tmp_path / 'outputs'}"]
-    assert launch([*(word for word in words if word != "backbone=swin"), *small]) == 0
+    overrides = ["backbone=efficientnet_lite0", SMALL_IMAGES, *SMALL, f"output_dir={tmp_path / 'outputs'}"]
+    assert launch([*(word for word in words if word != "backbone=swin"), *overrides]) == 0
 
 
-def test_the_problems_shown_are_those_that_are_printed() -> None:
+def test_the_problems_on_the_page_are_those_that_are_printed() -> None:
     (block,) = find_blocks(ROOT / "docs" / "index.md", "text", marker="output")
     command, _, expected = block.partition("\n")
-    assert typed(*shlex.split(command)[3:]).stderr == expected
+    assert run_train_script(*shlex.split(command)[3:]).stderr == expected
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_printed_for_the_shell(
     shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "completion", shell) == 0
+    assert run_thaw(monkeypatch, "completion", shell) == 0
     script = capsys.readouterr().out
     assert "thaw" in script
     if shutil.which(shell) and shell != "fish":
@@ -250,4 +250,4 @@ def test_completion_is_printed_for_the_shell(
 
 def test_a_run_is_visible_in_tensorboard(tmp_path: Path) -> None:
     assert launch([*TINY, "trainer.epochs=1", f"output_dir={tmp_path}"]) == 0
-    assert list((only_run(tmp_path) / "tensorboard").glob("events.out.tfevents.*"))
+    assert list((get_only_run(tmp_path) / "tensorboard").glob("events.out.tfevents.*"))

@@ -9,7 +9,7 @@ import pytest
 
 import thaw.features.cache
 import thaw.inference.evaluate
-from tests.conftest import TINY, only_run
+from tests.conftest import TINY, get_only_run
 from thaw.cli.train import launch
 from thaw.config.compose import compose_recipe
 from thaw.config.schema import Recipe
@@ -57,7 +57,7 @@ def test_an_extraction_finds_the_features_of_a_training(trained_recipe: Recipe) 
 
 def test_evaluation_finds_the_features_of_a_training(trained_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thaw.inference.evaluate, "iter_predictions", lambda *_: pytest.fail("images were decoded"))
-    run_directory = only_run(Path(trained_recipe.output_dir))
+    run_directory = get_only_run(Path(trained_recipe.output_dir))
     evaluation = evaluate_splits(load_checkpoint(run_directory), trained_recipe, ["test"])["test"]
     assert evaluation.compute_metrics()["accuracy"] == open_run(run_directory).metrics["test"]["accuracy"]
 
@@ -82,7 +82,7 @@ def test_evaluation_decodes_images_if_the_recipe_needs_other_features(
         return iter_predictions(classifier, paths, batch_size)
 
     monkeypatch.setattr(thaw.inference.evaluate, "iter_predictions", record_paths)
-    run_directory = only_run(Path(trained_recipe.output_dir))
+    run_directory = get_only_run(Path(trained_recipe.output_dir))
     overrides = [*TINY, "strategy=fixed", f"data.cache_dir={trained_recipe.data.cache_dir}", change]
     recipe = compose_recipe(overrides)
     classifier = load_checkpoint(run_directory).on_hardware(recipe.trainer)

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.images import image_folder
+from tests.images import write_image_folder
 from thaw.cli.export import SUFFIXES
 from thaw.config.compose import compose_recipe
 from thaw.config.errors import UserError
@@ -230,7 +230,7 @@ def test_a_network_that_is_too_large_for_onnx_is_an_error(
 
 
 def test_check_images_are_the_runs_test_images_if_available_and_else_noise(tmp_path: Path) -> None:
-    root = image_folder(tmp_path / "data", {"train": 1, "val": 60}, classes=("ants", "bees"))
+    root = write_image_folder(tmp_path / "data", {"train": 1, "val": 60}, classes=("ants", "bees"))
     original = build_classifier("resnet18")
     recipe = compose_recipe(["dataset=hymenoptera", "strategy=scratch"])
     classifier = Classifier(original.network, original.classes, original.preprocessing, recipe)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
-from tests.conftest import ROOT, TINY, only_run
+from tests.conftest import ROOT, TINY, get_only_run
 from thaw.cli.train import launch
 from thaw.config.errors import UserError
 from thaw.config.schema import Activation, BackboneConfig, HeadConfig
@@ -298,7 +298,7 @@ def test_a_run_with_each_head_is_loaded_and_gives_its_recorded_predictions(
     assert launch([*TINY, f"head={name}", *overrides, "trainer.epochs=1", f"output_dir={tmp_path}"]) == 0
     if overrides:
         assert "2 of 4 classes start from rows of the source: A <- 'ant, emmet, pismire'" in capsys.readouterr().out
-    run = only_run(tmp_path)
+    run = get_only_run(tmp_path)
     classifier = load_checkpoint(run)
     with (run / "predictions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import thaw
+from tests.conftest import run_thaw
 from thaw.comparison.comparison import build_comparison
 from thaw.config.schema import Recipe
 from thaw.data.factory import load_samples
@@ -64,7 +64,7 @@ def test_it_is_the_same_configuration_as_a_new_run(run: Run, tmp_path: Path) -> 
 def test_evaluate_repeats_its_numbers(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert thaw(monkeypatch, "evaluate", str(run.directory)) == 0
+    assert run_thaw(monkeypatch, "evaluate", str(run.directory)) == 0
     assert "the same numbers" in capsys.readouterr().out
 
 
@@ -76,12 +76,12 @@ def test_predict_repeats_its_predictions(run: Run) -> None:
 
 
 def test_report_writes_its_page(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert thaw(monkeypatch, "report", str(run.directory)) == 0
+    assert run_thaw(monkeypatch, "report", str(run.directory)) == 0
     assert "test accuracy" in run.report_path.read_text(encoding="utf-8")
 
 
 def test_compare_writes_its_page(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert thaw(monkeypatch, "compare", str(run.directory), f"out={tmp_path / 'comparison'}") == 0
+    assert run_thaw(monkeypatch, "compare", str(run.directory), f"out={tmp_path / 'comparison'}") == 0
     with (tmp_path / "comparison" / "comparison.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)
     assert float(row["test_accuracy"]) == 0.25

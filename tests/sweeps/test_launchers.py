@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, command, typed
+from tests.conftest import ROOT, build_train_command, run_train_script
 from tests.sweeps.runs import SMALL, are_equal, find_jobs, find_sweep
 from thaw.config.compose import check_command, parse_command
 from thaw.config.errors import UserError
@@ -40,7 +40,11 @@ def skip_without(extra: str) -> pytest.MarkDecorator:
 
 def start_sweep(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command("-m", *SMALL, *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        build_train_command("-m", *SMALL, *arguments),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -88,7 +92,7 @@ def test_nine_parallel_jobs_equal_their_solo_runs_though_one_is_killed(
     assert "job 2 running: strategy=lp_ft,seed=0" in log
     assert f"{len(unfinished)} of 9 jobs are not done. To run these alone: thaw resume {directory}" in log
 
-    resumed = typed(f"resume={directory}")
+    resumed = run_train_script(f"resume={directory}")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads((directory / "1_strategy=lp_ft,seed=0" / "run.json").read_text())["resumed"]
     assert [job.status for job in read_jobs(directory)] == ["done"] * 9
@@ -127,7 +131,7 @@ def test_jobs_in_other_processes_equal_their_solo_runs(
     launcher: list[str], solo_runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else it writes a token into the user's home
-    process = typed("-m", *SMALL, *launcher, "strategy=fixed,scratch", f"output_dir={tmp_path}")
+    process = run_train_script("-m", *SMALL, *launcher, "strategy=fixed,scratch", f"output_dir={tmp_path}")
     assert process.returncode == 0, process.stderr
     directory = find_sweep(tmp_path)
     assert [job.status for job in read_jobs(directory)] == ["done"] * 2
@@ -147,7 +151,7 @@ def test_each_of_nine_jobs_equals_its_solo_run_to_the_last_bit(
     launcher: list[str], solo_runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    process = typed("-m", *SMALL, *launcher, *NINE_JOBS, f"output_dir={tmp_path}")
+    process = run_train_script("-m", *SMALL, *launcher, *NINE_JOBS, f"output_dir={tmp_path}")
     assert process.returncode == 0, process.stderr
     assert set(find_jobs(find_sweep(tmp_path))) == set(solo_runs)
     assert find_differing_jobs(find_sweep(tmp_path), solo_runs) == []

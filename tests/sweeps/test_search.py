@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tests.conftest import TINY, only_run
+from tests.conftest import TINY, get_only_run
 from tests.training.killed import kill_in_epoch
 from thaw.cli.train import launch
 from thaw.config.compose import check_command, parse_command
@@ -73,7 +73,7 @@ def test_the_best_trial_is_a_command_that_trains_it_again(uninterrupted_search: 
     _, script, *arguments = best["command"].split()
     assert script == "train.py"
     assert launch([*arguments, f"output_dir={tmp_path}"]) == 0
-    directories = (only_run(tmp_path), uninterrupted_search / best["run"])
+    directories = (get_only_run(tmp_path), uninterrupted_search / best["run"])
     predictions, expected = ((directory / "predictions.csv").read_bytes() for directory in directories)
     assert predictions == expected
 

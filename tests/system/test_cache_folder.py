@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.filling import FILLS_FOR_EVER
+from tests.filling import FILL_PROGRAM
 from thaw.config.errors import UserError
 from thaw.system.cache_folder import build_folder_once, compute_cache_key, resolve_cache_dir
 
@@ -38,7 +38,7 @@ def list_partial_folders(parent: Path) -> list[Path]:
 
 
 def kill_while_filling(target: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", FILLS_FOR_EVER, target], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", FILL_PROGRAM, target], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "filling\n"
     process.kill()

@@ -16,7 +16,7 @@ import torch
 
 import thaw.features.cache
 import thaw.features.extract
-from tests.conftest import TINY, only_run
+from tests.conftest import TINY, get_only_run
 from tests.training.killed import PROCESSES
 from thaw.cli.train import launch
 from thaw.config.compose import compose_recipe
@@ -45,7 +45,7 @@ TRAINED_ON_IMAGES = "an image went through the whole network"
 
 def train(outputs: Path, *overrides: str) -> Path:
     assert launch([*RECIPE, *overrides, f"output_dir={outputs}"]) == 0
-    return only_run(outputs)
+    return get_only_run(outputs)
 
 
 def read_weights(run_directory: Path) -> dict[str, torch.Tensor]:
@@ -203,11 +203,11 @@ def test_a_run_killed_while_computing_leaves_no_features_that_look_complete(
     (partial_folder,) = [path for path in features_folder.iterdir() if ".partial-" in path.name]
     assert [path.name for path in partial_folder.iterdir()] == ["values.bin"]
 
-    assert launch([f"resume={only_run(tmp_path / 'killed')}"]) == 0
+    assert launch([f"resume={get_only_run(tmp_path / 'killed')}"]) == 0
     assert "images computed in" in capsys.readouterr().out
     assert not partial_folder.exists()
     expected_run = train(tmp_path / "whole", "strategy=fixed", "feature_cache=off")
-    assert_same_training(only_run(tmp_path / "killed"), expected_run)
+    assert_same_training(get_only_run(tmp_path / "killed"), expected_run)
 
 
 def _run_and_die(folder: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import TINY, only_run
+from tests.conftest import TINY, get_only_run
 from thaw.cli.train import launch
 from thaw.data.augmentation import Augmentation
 from thaw.data.batches import EpochBatchSampler, ImageDataset, class_weights
@@ -83,7 +83,7 @@ def test_rare_classes_are_recognized_more_often(tmp_path: Path) -> None:
     for balance in ("none", "weights", "sampling"):
         outputs = tmp_path / balance
         assert launch([*recipe, f"trainer.class_balance={balance}", f"output_dir={outputs}"]) == 0
-        with (only_run(outputs) / "predictions.csv").open(newline="") as stream:
+        with (get_only_run(outputs) / "predictions.csv").open(newline="") as stream:
             rare = [row["prediction"] for row in csv.DictReader(stream) if row["label"] == "b"]
         recall[balance] = rare.count("b") / len(rare)
     assert recall["none"] < 0.1

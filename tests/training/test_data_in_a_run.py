@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import TINY, only_run
-from tests.images import image_folder
+from tests.conftest import TINY, get_only_run
+from tests.images import write_image_folder
 from thaw.cli.train import launch
 from thaw.training.tensorboard import tile_images
 
@@ -22,7 +22,7 @@ from thaw.training.tensorboard import tile_images
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run on images of which some are broken and some equal, and its output."""
     folder = tmp_path_factory.mktemp("run")
-    data = image_folder(folder / "data", {"train": 12, "val": 2, "test": 3}, classes=("ants", "bees"))
+    data = write_image_folder(folder / "data", {"train": 12, "val": 2, "test": 3}, classes=("ants", "bees"))
     (data / "train" / "ants" / "03.png").write_bytes(b"")
     (data / "test" / "bees" / "01.png").write_text("no image")
     shutil.copy(data / "train" / "ants" / "00.png", data / "test" / "ants" / "copy.png")
@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         stream = io.StringIO()
         patch.setattr("sys.stdout", stream)
         assert launch([*recipe, "augment=crop_flip", "data.broken=skip", f"output_dir={folder / 'outputs'}"]) == 0
-    return only_run(folder / "outputs"), stream.getvalue()
+    return get_only_run(folder / "outputs"), stream.getvalue()
 
 
 def test_skipped_images_are_counted_and_named_on_screen_and_in_the_record(run: tuple[Path, str]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import ROOT, TINY, command, only_run, typed
+from tests.conftest import ROOT, TINY, build_train_command, get_only_run, run_train_script
 from tests.training.killed import kill_in_epoch
 from thaw.cli.train import launch
 from thaw.data.batches import EpochBatchSampler, SequentialBatchSampler
@@ -91,17 +91,17 @@ def assert_same_training(expected_run: Path, run: Path) -> None:
 def test_two_processes_train_as_one_with_the_same_global_batch(references: dict[int, Path], tmp_path: Path) -> None:
     overrides = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.batch_size=4")
     outputs = ("feature_cache=require", f"output_dir={tmp_path}")  # each process computes half of the features
-    result = typed(*GRADUAL, *overrides, *outputs)
+    result = run_train_script(*GRADUAL, *overrides, *outputs)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert "2 processes on this machine, DDP: batches of 2 x 4 = 8 images" in result.stdout
-    assert_same_training(references[0], only_run(tmp_path))
+    assert_same_training(references[0], get_only_run(tmp_path))
 
 
 @pytest.mark.long
 def test_two_processes_train_each_job_of_a_sweep(references: dict[int, Path], tmp_path: Path) -> None:
     overrides = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.batch_size=4")
-    result = typed("-m", *GRADUAL, *overrides, "seed=0,1", f"output_dir={tmp_path}")
+    result = run_train_script("-m", *GRADUAL, *overrides, "seed=0,1", f"output_dir={tmp_path}")
     assert result.returncode == 0, result.stderr
     assert find_runs_by_seed(tmp_path).keys() == {0, 1}
     for seed, run in find_runs_by_seed(tmp_path).items():
@@ -120,7 +120,7 @@ def test_two_nodes_under_torchrun_train_each_job_of_a_sweep(references: dict[int
         line = [
             *torchrun,
             f"--node_rank={node}",
-            *command(*arguments, f"output_dir={tmp_path / f'node{node}'}")[1:],
+            *build_train_command(*arguments, f"output_dir={tmp_path / f'node{node}'}")[1:],
         ]
         cache = {"THAW_CACHE": str(tmp_path / f"cache{node}")}
         nodes.append(subprocess.Popen(line, cwd=ROOT, env={**os.environ, **cache}, stderr=subprocess.PIPE, text=True))
@@ -139,7 +139,7 @@ def test_two_nodes_under_torchrun_train_each_job_of_a_sweep(references: dict[int
 def test_a_failed_job_under_srun_does_not_affect_the_next(references: dict[int, Path], tmp_path: Path) -> None:
     """Two tasks on one node, with the variables of SLURM and without SLURM."""
     recipe = (*GRADUAL, "trainer=ddp", "trainer.accelerator=cpu", "trainer.batch_size=4", f"output_dir={tmp_path}")
-    job_command = command("-m", *recipe, "optimizer.learning_rate=1e30,0.01")
+    job_command = build_train_command("-m", *recipe, "optimizer.learning_rate=1e30,0.01")
     step = {
         "SLURM_STEP_NUM_TASKS": "2",
         "SLURM_STEP_NUM_NODES": "1",
@@ -168,9 +168,9 @@ def test_sharded_weights_train_as_full_ones_and_resume_after_a_kill(
     """Killing the first process ends the other too."""
     overrides = ("trainer=fsdp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.batch_size=4")
     kill_in_epoch(3, [*GRADUAL, *overrides, f"output_dir={tmp_path}"])
-    run = only_run(tmp_path)
+    run = get_only_run(tmp_path)
     _wait_until(lambda: not _find_workers(run))
-    result = typed(f"resume={run}")
+    result = run_train_script(f"resume={run}")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert_same_training(references[0], run)
@@ -187,10 +187,12 @@ def test_two_gpus_train_as_two_processes_on_the_cpu(kind: str, references: dict[
     batchnorm_overrides = (
         () if kind == "fsdp" else ("trainer.sync_batchnorm=true",)
     )  # no effect here: BatchNorm is in evaluation mode
-    result = typed(*GRADUAL, *overrides, *batchnorm_overrides, "trainer.accelerator=gpu", f"output_dir={tmp_path}")
+    result = run_train_script(
+        *GRADUAL, *overrides, *batchnorm_overrides, "trainer.accelerator=gpu", f"output_dir={tmp_path}"
+    )
     assert result.returncode == 0, result.stderr
     expected_metrics, metrics = (
-        json.loads((run / "metrics.json").read_text()) for run in (references[0], only_run(tmp_path))
+        json.loads((run / "metrics.json").read_text()) for run in (references[0], get_only_run(tmp_path))
     )
     assert metrics["test"]["count"] == 153
     assert metrics["test"]["loss"] == pytest.approx(expected_metrics["test"]["loss"], rel=1e-2)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY, only_run
-from tests.images import image_folder
+from tests.conftest import TINY, get_only_run
+from tests.images import write_image_folder
 from thaw.cli.train import launch
 
 
@@ -22,13 +22,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_epoch_rates_and_fixes(
     assert "epoch 1, step" in errors
     assert "head 1e+31" in errors
     assert "optimizer.learning_rate=1e+29" in errors
-    record = json.loads((only_run(tmp_path) / "run.json").read_text())
+    record = json.loads((get_only_run(tmp_path) / "run.json").read_text())
     assert record["status"] == "failed"
     assert "not finite" in record["error"]
 
 
 def test_images_that_cannot_be_decoded_are_all_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = image_folder(tmp_path / "data", {"train": 4, "test": 2}, classes=("ants", "bees"))
+    data = write_image_folder(tmp_path / "data", {"train": 4, "test": 2}, classes=("ants", "bees"))
     (data / "train" / "ants" / "00.png").write_bytes(b"")
     content = (data / "test" / "bees" / "01.png").read_bytes()
     (data / "test" / "bees" / "01.png").write_bytes(content[: len(content) // 2])
@@ -62,14 +62,14 @@ def test_a_bug_leaves_its_traceback_in_the_record(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("thaw.training.train.predict_splits", fail)
     assert launch([*TINY, "trainer.epochs=1", f"output_dir={tmp_path}"]) == 1
-    record = json.loads((only_run(tmp_path) / "run.json").read_text())
+    record = json.loads((get_only_run(tmp_path) / "run.json").read_text())
     assert record["status"] == "failed"
     assert "ZeroDivisionError: raised by the test" in record["error"]
 
 
 def test_without_validation_images_the_last_epoch_is_the_best(tmp_path: Path) -> None:
     assert launch([*TINY, "dataset.val=0", f"output_dir={tmp_path}"]) == 0
-    run = only_run(tmp_path)
+    run = get_only_run(tmp_path)
     assert "val" not in json.loads((run / "metrics.json").read_text())
     assert (run / "checkpoints" / "best.ckpt").is_file()
 
@@ -77,5 +77,5 @@ def test_without_validation_images_the_last_epoch_is_the_best(tmp_path: Path) ->
 def test_early_stopping_ends_a_run_that_does_not_improve(tmp_path: Path) -> None:
     overrides = ("strategy=fixed", "optimizer.learning_rate=1e-12", "trainer.early_stopping.patience=1")
     assert launch([*TINY, *overrides, "trainer.epochs=9", f"output_dir={tmp_path}"]) == 0
-    rows = (only_run(tmp_path) / "history.csv").read_text().splitlines()
+    rows = (get_only_run(tmp_path) / "history.csv").read_text().splitlines()
     assert len(rows) == 1 + 2

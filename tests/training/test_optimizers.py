@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import TINY, only_run
+from tests.conftest import TINY, get_only_run
 from thaw.cli.train import launch
 from thaw.config.catalog import list_optimizer_files, read_optimizer_arguments
 from thaw.config.errors import UserError
@@ -151,7 +151,7 @@ def test_a_class_in_the_working_directory_trains(tmp_path: Path, monkeypatch: py
     write_user_modules(tmp_path, monkeypatch)
     overrides = ("optimizer=torch", "optimizer.name=user_module.Signs", "optimizer.arguments={strength: 0.5}")
     assert launch([*TINY, *overrides, "trainer.epochs=1", "output_dir=outputs"]) == 0
-    checkpoint = torch.load(only_run(tmp_path / "outputs") / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint = torch.load(get_only_run(tmp_path / "outputs") / "checkpoints" / "last.ckpt", weights_only=True)
     assert {group["strength"] for group in checkpoint["optimizer_states"][0]["param_groups"]} == {0.5}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import TINY, command, only_run
+from tests.conftest import TINY, build_train_command, get_only_run
 from tests.training.killed import kill_in_epoch
 from thaw.cli.train import launch
 
@@ -43,9 +43,9 @@ def test_a_run_killed_in_an_epoch_and_resumed_gives_the_same_bits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert launch([*RECIPE, f"output_dir={tmp_path / 'whole'}"]) == 0
-    expected_run = only_run(tmp_path / "whole")
+    expected_run = get_only_run(tmp_path / "whole")
     kill_in_epoch(3, [*RECIPE, f"output_dir={tmp_path / 'killed'}"])
-    killed_run = only_run(tmp_path / "killed")
+    killed_run = get_only_run(tmp_path / "killed")
     assert json.loads((killed_run / "run.json").read_text())["status"] == "running"
     assert not (killed_run / "metrics.json").exists()
 
@@ -60,7 +60,7 @@ def test_a_run_killed_in_an_epoch_and_resumed_gives_the_same_bits(
 
 def test_ctrl_c_is_recorded_and_the_message_says_how_to_continue(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        command(*RECIPE, "trainer.epochs=200", f"output_dir={tmp_path}"),
+        build_train_command(*RECIPE, "trainer.epochs=200", f"output_dir={tmp_path}"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -74,7 +74,7 @@ def test_ctrl_c_is_recorded_and_the_message_says_how_to_continue(tmp_path: Path)
     process.stdout.read()
     errors = process.stderr.read()
     assert process.wait() == 130
-    run = only_run(tmp_path)
+    run = get_only_run(tmp_path)
     assert f"resume={run}" in errors
     assert "Traceback" not in errors
     assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
@@ -83,7 +83,7 @@ def test_ctrl_c_is_recorded_and_the_message_says_how_to_continue(tmp_path: Path)
 
 def test_a_finished_run_cannot_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert launch([*TINY, "trainer.epochs=1", f"output_dir={tmp_path}"]) == 0
-    assert launch([f"resume={only_run(tmp_path)}"]) == 2
+    assert launch([f"resume={get_only_run(tmp_path)}"]) == 2
     assert "this run is done" in capsys.readouterr().err
 
 
@@ -91,7 +91,7 @@ def test_a_run_in_progress_cannot_be_resumed(tmp_path: Path, capsys: pytest.Capt
     import fcntl
 
     kill_in_epoch(2, [*RECIPE, f"output_dir={tmp_path}"])
-    run = only_run(tmp_path)
+    run = get_only_run(tmp_path)
     handle = os.open(run, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     try:
@@ -102,12 +102,12 @@ def test_a_run_in_progress_cannot_be_resumed(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_changed_images_prevent_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from tests.images import image_folder
+    from tests.images import write_image_folder
 
-    data = image_folder(tmp_path / "data", {"train": 6, "test": 3}, classes=("ants", "bees"))
+    data = write_image_folder(tmp_path / "data", {"train": 6, "test": 3}, classes=("ants", "bees"))
     recipe = ("dataset=folder", f"dataset.root={data}", "dataset.image_size=32", *TINY[6:])
     kill_in_epoch(2, [*recipe, f"output_dir={tmp_path / 'outputs'}"])
-    run = only_run(tmp_path / "outputs")
+    run = get_only_run(tmp_path / "outputs")
     image = next((data / "train" / "ants").iterdir())
     image.write_bytes(next((data / "train" / "bees").iterdir()).read_bytes())
     assert launch([f"resume={run}"]) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import TINY, only_run
+from tests.conftest import TINY, get_only_run
 from tests.training.killed import kill_in_epoch
 from thaw.cli.train import launch
 from thaw.runs.run import Run
@@ -40,7 +40,7 @@ def test_a_run_killed_in_every_phase_and_resumed_gives_the_same_bits(
 ) -> None:
     arguments = [*RECIPE, *overrides]
     assert launch([*arguments, f"output_dir={tmp_path / 'whole'}"]) == 0
-    expected_run = only_run(tmp_path / "whole")
+    expected_run = get_only_run(tmp_path / "whole")
     phases = json.loads((expected_run / "run.json").read_text())["plan"]
     assert len(phases) == phase_count
 
@@ -49,12 +49,12 @@ def test_a_run_killed_in_every_phase_and_resumed_gives_the_same_bits(
     for phase in phases:
         kill_in_epoch(phase["start"] + 1, command)
         assert count_complete_epochs(outputs) == phase["start"]
-        command = [f"resume={only_run(outputs)}"]
+        command = [f"resume={get_only_run(outputs)}"]
     assert launch(command) == 0
 
-    assert len(json.loads((only_run(outputs) / "run.json").read_text())["resumed"]) == len(phases)
-    assert read_history(only_run(outputs)) == read_history(expected_run)
-    state = read_weights(only_run(outputs))
+    assert len(json.loads((get_only_run(outputs) / "run.json").read_text())["resumed"]) == len(phases)
+    assert read_history(get_only_run(outputs)) == read_history(expected_run)
+    state = read_weights(get_only_run(outputs))
     assert all(torch.equal(state[name], value) for name, value in read_weights(expected_run).items())
 
 

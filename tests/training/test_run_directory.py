@@ -12,7 +12,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
-from tests.conftest import TINY, only_run
+from tests.conftest import TINY, get_only_run
 from thaw.cli.train import launch
 from thaw.config.schema import Recipe
 
@@ -21,7 +21,7 @@ from thaw.config.schema import Recipe
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs = tmp_path_factory.mktemp("outputs")
     assert launch([*TINY, f"output_dir={outputs}"]) == 0
-    return only_run(outputs)
+    return get_only_run(outputs)
 
 
 def test_the_directory_has_the_documented_files(run: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conftest import ROOT, TINY, only_run
+from tests.conftest import ROOT, TINY, get_only_run
 from thaw.cli.train import launch
 from thaw.config.schema import Recipe
 from thaw.models.factory import build_network, load_seeded_pretrained
@@ -43,7 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         recipe = [*RECIPE, f"strategy={strategy}", f"optimizer.weight_decay={DECAY}"]
         with redirect_stdout(stream):
             assert launch([*recipe, f"output_dir={outputs}"]) == 0
-        return only_run(outputs), stream.getvalue()
+        return get_only_run(outputs), stream.getvalue()
 
     return train
 
@@ -120,7 +120,7 @@ def test_batchnorm_of_a_frozen_stage_follows_its_policy(policy: str, tmp_path: P
     policy_override = f"strategy.phases.head.batchnorm={{block7: {policy}}}"
     rate_override = "strategy.phases.head.learning_rate={all: 1.0}"
     assert launch([*TINY, "strategy=fixed", policy_override, rate_override, f"output_dir={tmp_path}"]) == 0
-    run = only_run(tmp_path)
+    run = get_only_run(tmp_path)
     before = build_initial_network(run).stages["block7"]
     after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     norms = {id(value) for value in select_parameters(before, "norms")}
@@ -133,7 +133,7 @@ def test_batchnorm_of_a_frozen_stage_follows_its_policy(policy: str, tmp_path: P
 
 def test_batchnorm_of_a_trained_stage_can_keep_the_pretrained_statistics(tmp_path: Path) -> None:
     assert launch([*TINY, "strategy.phases.all.batchnorm={all: eval}", f"output_dir={tmp_path}"]) == 0
-    run = only_run(tmp_path)
+    run = get_only_run(tmp_path)
     before = build_initial_network(run)
     after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(value, after[f"network.{name}"]) for name, value in select_statistics(before).items())
@@ -145,7 +145,7 @@ def test_l2_sp_keeps_weights_closer_to_the_pretrained_ones(tmp_path: Path) -> No
         outputs = tmp_path / str(strength)
         recipe = [*RECIPE, "strategy=l2_sp", f"strategy.l2_sp={strength}", "optimizer=sgd"]
         assert launch([*recipe, f"output_dir={outputs}"]) == 0
-        run = only_run(outputs)
+        run = get_only_run(outputs)
         after = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         backbone = build_initial_network(run).stages
         distances = [(after[f"network.stages.{name}"] - value).norm() for name, value in backbone.named_parameters()]
@@ -175,7 +175,7 @@ def test_a_restarted_optimizer_forgets_the_phase_before(tmp_path: Path) -> None:
     """Adam counts the steps of each parameter: after the restart, only those of the last phase."""
     recipe = [*RECIPE, "strategy=lp_ft", "strategy.phases.probe.fraction=0.34"]
     assert launch([*recipe, f"output_dir={tmp_path}"]) == 0
-    state = torch.load(only_run(tmp_path) / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0][
+    state = torch.load(get_only_run(tmp_path) / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0][
         "state"
     ]
     per_epoch = 36 // 8 + 1

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from tests.conftest import TINY, only_run
+from tests.conftest import TINY, get_only_run
 from thaw.cli.train import launch
 from thaw.data.augmentation import average_over_views, build_views
 from thaw.data.factory import load_samples
@@ -47,7 +47,7 @@ def test_the_softmax_of_the_average_is_the_mean_softmax_of_the_views() -> None:
 def test_predictions_are_the_mean_over_views_and_validation_uses_one_view(tmp_path: Path) -> None:
     assert launch([*CROPPED, f"output_dir={tmp_path / 'plain'}"]) == 0
     assert launch([*CROPPED, "trainer.test_time_augmentation=ten_crop", f"output_dir={tmp_path / 'views'}"]) == 0
-    plain_run, views_run = only_run(tmp_path / "plain"), only_run(tmp_path / "views")
+    plain_run, views_run = get_only_run(tmp_path / "plain"), get_only_run(tmp_path / "views")
     assert read_val_losses(plain_run) == read_val_losses(views_run)
     with (views_run / "predictions.csv").open(newline="") as stream:
         probabilities = {row["path"]: float(row["probability"]) for row in csv.DictReader(stream)}

@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 import thaw.training.train
-from tests.conftest import TINY, only_run
+from tests.conftest import TINY, get_only_run
 from thaw.cli.train import launch
 from thaw.data.batches import Batch
 from thaw.system.process import Interrupted
@@ -63,7 +63,7 @@ def train_and_record(recipe: tuple[str, ...], outputs: Path, monkeypatch: pytest
         thaw.training.train, "build_trainer", lambda *arguments: original(*arguments, callbacks=[recorder])
     )
     assert launch([*recipe, f"output_dir={outputs}"]) == 0
-    return recorder, only_run(outputs)
+    return recorder, get_only_run(outputs)
 
 
 def read_checkpoint(run: Path, name: str) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def test_swa_is_the_mean_over_the_last_epochs(tmp_path: Path, monkeypatch: pytes
 
 def test_weights_that_never_train_are_not_averaged(tmp_path: Path) -> None:
     assert launch([*SMALL, EMA, "strategy=fixed", "trainer.epochs=1", f"output_dir={tmp_path}"]) == 0
-    trained = read_checkpoint(only_run(tmp_path), "last")["trained"]
+    trained = read_checkpoint(get_only_run(tmp_path), "last")["trained"]
     assert sorted(name.split(".")[0] for name in trained) == ["head", "head"], "weight and bias"
 
 
@@ -142,7 +142,7 @@ def expected_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     outputs = {averaging: tmp_path_factory.mktemp("whole") for averaging in (EMA, SWA)}
     for averaging, folder in outputs.items():
         assert launch([*PHASED, averaging, f"output_dir={folder}"]) == 0
-    return {averaging: only_run(folder) for averaging, folder in outputs.items()}
+    return {averaging: get_only_run(folder) for averaging, folder in outputs.items()}
 
 
 @pytest.mark.parametrize(("averaging", "epoch"), [(EMA, 2), (SWA, 1), (SWA, 3)], ids=["ema", "before_swa", "in_swa"])
@@ -152,7 +152,7 @@ def test_a_run_interrupted_in_an_epoch_and_resumed_gives_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(ClassificationModule, "training_step", interrupt_in(epoch, ClassificationModule.training_step))
         assert launch([*PHASED, averaging, f"output_dir={tmp_path}"]) == 130
-    expected_run, run = expected_runs[averaging], only_run(tmp_path)
+    expected_run, run = expected_runs[averaging], get_only_run(tmp_path)
 
     assert launch([f"resume={run}"]) == 0
 
