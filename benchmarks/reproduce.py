@@ -26,7 +26,7 @@ from thaw.cli.train import launch
 from thaw.config.compose import compose_recipe, get_config_folder
 from thaw.config.schema import Recipe
 from thaw.data.factory import missing_download
-from thaw.metrics.classification import wilson_interval
+from thaw.metrics.per_class import wilson_interval
 from thaw.models.catalog import describe_missing_weights
 from thaw.system.cache_folder import resolve_cache_dir
 

@@ -84,7 +84,7 @@ def test_an_experiment_trains_on_the_layout_of_its_data_set(
 @pytest.mark.parametrize("strategy", ["scratch", "fixed", "finetune"])
 def test_a_note_reports_a_number_that_was_chosen_on_the_test_images(strategy: str) -> None:
     (note,) = compose_recipe([f"experiment=hymenoptera_{strategy}"]).notes
-    assert "the very images that it is measured on" in note
+    assert "the same images that it is measured on" in note
 
 
 @pytest.mark.parametrize(("name", "rate", "momentum"), [("finetune", 5e-5, 0.0), ("scratch", 5e-4, 0.0)])

@@ -86,7 +86,7 @@ def test_a_page_without_validation_images_and_without_its_data(tmp_path: Path, m
     dataset_overrides = ("dataset=folder", f"dataset.root={data}", "dataset.fractions.val=0.0", "dataset.image_size=32")
     assert launch([*dataset_overrides, *SMALL, "strategy=fixed", f"output_dir={tmp_path / 'outputs'}"]) == 0
     run = get_only_run(tmp_path / "outputs")
-    assert "nothing to choose an epoch by" in read_page(run / "report.html").sections["results"]
+    assert "no validation images to choose an epoch by" in read_page(run / "report.html").sections["results"]
     assert "<td><b></td>" not in (run / "report.html").read_text()
     assert "<b>" in read_page(run / "report.html").sections["classes"]
     shutil.rmtree(data)

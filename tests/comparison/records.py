@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from thaw.config.compose import compose_recipe
-from thaw.metrics.classification import wilson_interval
+from thaw.metrics.per_class import wilson_interval
 
 CLASSES = ("ants", "bees")
 HARDWARE = {"cpu": "one", "cores": 2, "gpus": [], "platform": "Linux"}

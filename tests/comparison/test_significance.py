@@ -17,7 +17,7 @@ from thaw.comparison.significance import (
     estimate_mean,
     holm,
 )
-from thaw.metrics.classification import wilson_interval
+from thaw.metrics.per_class import wilson_interval
 
 ACCURACIES, REFERENCE_ACCURACIES = [0.91, 0.94, 0.92, 0.95], [0.90, 0.91, 0.93, 0.91]
 

@@ -9,13 +9,15 @@ import torch
 import torchvision
 
 from thaw.config.catalog import (
+    describe_argument_type,
     is_module_importable,
+    is_valid_value,
     list_backbones,
     list_optimizer_files,
+    parse_constructor_arguments,
     read_optimizer_arguments,
     resolve_torch_optimizer,
 )
-from thaw.config.optimizer_rules import describe_argument_type, is_valid_value, parse_constructor_arguments
 
 OPTIMIZERS = sorted(list_optimizer_files())
 

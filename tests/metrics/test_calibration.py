@@ -11,8 +11,13 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from thaw.metrics.calibration import compute_ece_interval, compute_reliability
-from thaw.metrics.classification import captions, classification_metrics, top_losses, wilson_interval
-from thaw.metrics.per_class import compute_class_metrics, compute_macro_f1_interval, find_confused_pairs
+from thaw.metrics.classification import captions, classification_metrics, top_losses
+from thaw.metrics.per_class import (
+    compute_class_metrics,
+    compute_macro_f1_interval,
+    find_confused_pairs,
+    wilson_interval,
+)
 from thaw.visualization.plots.training import save_reliability_diagram
 
 

@@ -7,7 +7,8 @@ from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 from torch import Tensor
 
-from thaw.metrics.classification import classification_metrics, confusion_matrix, wilson_interval
+from thaw.metrics.classification import classification_metrics, confusion_matrix
+from thaw.metrics.per_class import wilson_interval
 
 
 def sample_logits(classes: int, absent: tuple[int, ...] = (), count: int = 500) -> tuple[Tensor, Tensor]:

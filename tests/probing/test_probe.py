@@ -58,10 +58,11 @@ def test_the_result_belongs_to_a_finished_run(result: ProbeResult) -> None:
 def test_the_reporter_hears_of_the_features_and_of_each_method(
     result: ProbeResult, reporter: RecordingReporter
 ) -> None:
-    assert reporter.lines[0].startswith("1280 features an image, ")
-    methods = [line.split(":")[0] for line in reporter.lines[1:]]
+    (start,) = [index for index, line in enumerate(reporter.lines) if line.startswith("1280 features an image, ")]
+    method_lines = reporter.lines[start + 1 :]
+    methods = [line.split(":")[0] for line in method_lines]
     assert methods == ["nearest centroid", "k-NN", "logistic regression", "linear SVM", "linear heads"]
-    assert sum(int(line.split()[-5]) for line in reporter.lines[1:]) == len(result.trials)
+    assert sum(int(line.split()[-5]) for line in method_lines) == len(result.trials)
 
 
 def test_the_frame_has_all_trials_as_probe_csv_has_them(result: ProbeResult) -> None:

@@ -18,7 +18,6 @@ from thaw.inference.load import load
 from thaw.runs.run import Run, open_run
 from thaw.runs.search import SearchTrial, read_search
 from thaw.sweeps.record import read_sweep, upgrade_job_directories, upgrade_override
-from thaw.system.cache_folder import resolve_cache_dir
 
 RUN = Path(__file__).parent / "version_0_1"
 
@@ -69,7 +68,7 @@ def test_evaluate_repeats_its_numbers(
 
 
 def test_predict_repeats_its_predictions(run: Run) -> None:
-    root = load_samples(run.recipe.dataset, run.recipe.seed, resolve_cache_dir(None), None).root
+    root = load_samples(run.recipe).root
     rows = run.read_prediction_rows()
     predictions = load(run.directory).predict([root / row["path"] for row in rows], top=1)
     assert [prediction.label for prediction in predictions] == [row["prediction"] for row in rows]

@@ -238,7 +238,7 @@ def test_every_image_counts_the_same_in_every_share(count: int) -> None:
             assert weight == pytest.approx(1 / sum(len(share) for share in shares))
 
 
-@pytest.mark.parametrize(("count", "world"), [(153, 1), (153, 2), (153, 3), (33, 2), (65, 2), (4, 2)])
+@pytest.mark.parametrize(("count", "world_size"), [(153, 1), (153, 2), (153, 3), (33, 2), (65, 2), (4, 2)])
 def test_evaluation_uses_every_image_once(count: int, world_size: int) -> None:
     parts = [SequentialBatchSampler(np.arange(count), 16, rank, world_size) for rank in range(world_size)]
     evaluated_positions = [position for part in parts for batch in part for _, position in batch]

@@ -1,4 +1,4 @@
-"""Helpers that several verbs share: recipes, names of new folders, and interruption."""
+"""Helpers that several verbs share: recipes, names of new folders, interruption, and exit statuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resolves the paths of a command line to image files."""
+"""`thaw predict CHECKPOINT PATH...`: predict images, or read captchas."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 MAX_PROBLEMS = 20
 STDIN, GLOB_CHARACTERS = "-", re.compile(r"[*?\[]")
+Item = TypeVar("Item")
+Row = dict[str, Any]
+RowWriter = Callable[[Iterable[Row]], None]
+DEFAULT_TOP, MAX_GRID_IMAGES = 3, 64
 
 
 def resolve_image_paths(arguments: Sequence[str]) -> list[Path]:
@@ -105,13 +109,6 @@ def _build_no_images_problem(folder: Path) -> Problem:
     actual = "a checkpoint, and no images" if has_checkpoint else "no images in it"
     fix = "the checkpoint first, then images" if has_checkpoint else ""
     return Problem(str(folder), actual, f"images {', '.join(SUFFIXES)}", fix)
-
-
-Item = TypeVar("Item")
-Row = dict[str, Any]
-RowWriter = Callable[[Iterable[Row]], None]
-
-DEFAULT_TOP, MAX_GRID_IMAGES = 3, 64
 
 
 def _find_problems(parameters: Parameters) -> Iterator[Problem]:

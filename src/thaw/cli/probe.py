@@ -1,4 +1,4 @@
-"""What a recipe needs for a probe, as far as it is known before the data are read. Imports no torch."""
+"""`thaw probe key=value`: fit linear classifiers and k-NN to a backbone's frozen features."""
 
 from __future__ import annotations
 
@@ -12,36 +12,12 @@ from thaw.cli.arguments import compose_recipe, generate_output_path, run_interru
 from thaw.cli.grammar import ANY_RECIPE_KEY, Parameters, Verb
 from thaw.cli.options import NumberList, Option, config_dir_option, out_option
 from thaw.config.errors import EXIT_SUCCESS, Problem, UserError
-from thaw.config.schema import CaptchaDatasetConfig, FolderDatasetConfig, Recipe
 
 if TYPE_CHECKING:
     from thaw.config.schema import Recipe
     from thaw.probing.linear_heads import HeadGrid
     from thaw.probing.record import ProbeResult
     from thaw.probing.trial import ProbeTrial
-
-
-def check_validation_images(recipe: Recipe) -> None:
-    """Check that the recipe has validation images, on which a probe chooses.
-
-    Raises:
-        UserError: if it has none.
-    """
-    if problems := [*_find_validation_problems(recipe)]:
-        raise UserError("a probe chooses on validation images.", problems)
-
-
-def _find_validation_problems(recipe: Recipe) -> Iterator[Problem]:
-    dataset = recipe.dataset
-    if isinstance(dataset, CaptchaDatasetConfig):
-        if dataset.val == 0:
-            yield Problem("dataset.val=0", "no validation images", fix="dataset.val=10")
-    elif dataset.fractions.val == 0 and (
-        dataset.splits.val if isinstance(dataset, FolderDatasetConfig) else dataset.split_column
-    ):
-        return  # the data set has a validation split of its own
-    elif dataset.fractions.val == 0:
-        yield Problem("dataset.fractions.val=0", "no validation images", fix="dataset.fractions.val=0.15")
 
 
 FIXED_OVERRIDES = ("strategy=fixed", "head=linear")
@@ -191,3 +167,28 @@ def _iter_rows(result: ProbeResult) -> Iterator[list[str]]:
 
 def _format_trial(trial: ProbeTrial) -> str:
     return f"{trial.method}, {trial.format_setting()}" if trial.setting else trial.method
+
+
+def check_validation_images(recipe: Recipe) -> None:
+    """Check that the recipe has validation images, on which a probe chooses.
+
+    Raises:
+        UserError: if it has none.
+    """
+    if problems := [*_find_validation_problems(recipe)]:
+        raise UserError("a probe chooses on validation images.", problems)
+
+
+def _find_validation_problems(recipe: Recipe) -> Iterator[Problem]:
+    from thaw.config.schema import CaptchaDatasetConfig, FolderDatasetConfig
+
+    dataset = recipe.dataset
+    if isinstance(dataset, CaptchaDatasetConfig):
+        if dataset.val == 0:
+            yield Problem("dataset.val=0", "no validation images", fix="dataset.val=10")
+    elif dataset.fractions.val == 0 and (
+        dataset.splits.val if isinstance(dataset, FolderDatasetConfig) else dataset.split_column
+    ):
+        return  # the data set has a validation split of its own
+    elif dataset.fractions.val == 0:
+        yield Problem("dataset.fractions.val=0", "no validation images", fix="dataset.fractions.val=0.15")

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 PIPED_WIDTH = 160  # columns if there is no terminal: enough for timm's longest names
+Rows = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,6 @@ class Column:
     heading: str
     is_numeric: bool = False
     no_wrap: bool = False
-
-
-Rows = Sequence[Sequence[str]]
 
 
 def build_console() -> Console:

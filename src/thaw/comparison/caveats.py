@@ -16,6 +16,15 @@ from thaw.config.errors import format_names
 
 MAX_LISTED = 4
 KeyFunction = Callable[[RunResults], Hashable]
+INTERVAL_METHODS = {
+    "seeds": "Student's t over seeds: what other seeds would give on these test images",
+    "images": "Wilson's over test images, marked *: what this network would give on other images of the same kind",
+}
+TEST_METHODS = {
+    "seeds": "paired t-test over the shared seeds",
+    "images": "exact McNemar (sign) test over the test images, marked *, if fewer than 3 seeds are shared or all "
+    "differ by the same amount",
+}
 
 
 def find_caveats(
@@ -174,17 +183,6 @@ def _describe_differing_versions(runs: Sequence[RunResults]) -> str:
         f"{name} {', '.join(sorted(versions))}" for name, versions in versions_by_name.items() if len(versions) > 1
     ]
     return "; ".join(descriptions) or "thaw with and without changes since its commit"
-
-
-INTERVAL_METHODS = {
-    "seeds": "Student's t over seeds: what other seeds would give on these test images",
-    "images": "Wilson's over test images, marked *: what this network would give on other images of the same kind",
-}
-TEST_METHODS = {
-    "seeds": "paired t-test over the shared seeds",
-    "images": "exact McNemar (sign) test over the test images, marked *, if fewer than 3 seeds are shared or all "
-    "differ by the same amount",
-}
 
 
 def build_notes(configurations: Sequence[Configuration], selection_split: str) -> Iterator[str]:

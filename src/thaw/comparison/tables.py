@@ -19,6 +19,9 @@ from thaw.comparison.settings import shorten_keys
 from thaw.comparison.significance import SamplingUnit
 from thaw.system.reporter import Reporter
 
+DEFAULT_WIDTH = 160  # columns if there is no terminal
+OPTIONAL_COLUMNS = ("images/s", "trainable", "seconds", "val accuracy", "95 % interval")  # dropped if it is narrow
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -211,10 +214,6 @@ def _format_table_row(texts: Sequence[str]) -> str:
 
 def _escape_markdown(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
-
-
-DEFAULT_WIDTH = 160  # columns if there is no terminal
-OPTIONAL_COLUMNS = ("images/s", "trainable", "seconds", "val accuracy", "95 % interval")  # dropped if it is narrow
 
 
 def report_comparison(comparison: ComparisonResults, page_path: Path, reporter: Reporter) -> None:

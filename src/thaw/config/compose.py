@@ -31,6 +31,8 @@ from thaw.config.overrides import GroupChoices, find_unused_launchers, parse_ove
 if TYPE_CHECKING:  # pydantic takes 0.1 s, and a wrong choice or an unknown group is reported without it
     from thaw.config.schema import Recipe
 
+MAX_JOB_NAME_LENGTH = 100
+
 
 def register_resolvers(command_line: Sequence[str]) -> None:
     """Register the interpolations of `conf/config.yaml` that name run directories. A job of a sweep may be named in
@@ -151,9 +153,6 @@ def _open_composer(command: Command) -> Iterator[Composer]:
     with initialize_config_dir(str(get_config_folder()), version_base="1.3", job_name=CONFIG_NAME):
         config_loader = GlobalHydra.instance().config_loader()
         yield Composer(command, config_loader, GroupChoices(config_loader))
-
-
-MAX_JOB_NAME_LENGTH = 100
 
 
 def build_job_name(overrides: Iterable[str], command_line: Collection[str]) -> str:

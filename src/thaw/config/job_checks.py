@@ -1,4 +1,4 @@
-"""Compose the jobs of a command with Hydra."""
+"""Compose every job of a command with Hydra, and find the problems of each before any starts."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from thaw.config.search_space import check_search_validation, extreme_points, fi
 from thaw.config.validation import find_problems
 
 CONFIG_NAME = "config"
+MAX_CHECKED_JOBS = 9  # before the first starts; composing a job takes about 0.1 s
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,6 @@ def resolve_values(config: DictConfig) -> dict[str, Any]:
     values = OmegaConf.to_container(recipe_config, resolve=True, throw_on_missing=False)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
-
-
-MAX_CHECKED_JOBS = 9  # before the first starts; composing a job takes about 0.1 s
 
 
 def find_problems_in_jobs(overrides: Sequence[Override], composer: Composer) -> Iterator[Problem]:

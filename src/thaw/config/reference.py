@@ -1,7 +1,5 @@
-"""Describe every key of the recipe: its type, default, range and meaning, read from the schema and from `conf/`.
-
-The configuration reference of the documentation, the JSON schema and error messages use it.
-"""
+"""Describe every key of the recipe (type, default, range, meaning), read from the schema and from `conf/`; build the
+JSON schema of the recipe."""
 
 from __future__ import annotations
 
@@ -26,6 +24,29 @@ from thaw.config.search_space import SearchSettings
 DICT_KEY = "NAME"  # stands for any key of a mapping: strategy.phases.NAME.train
 DISCRIMINATORS = ("kind", "name")  # fields that tell the models of a union apart
 NOT_SET = "none: must be set"
+MAX_INLINE_CHOICES = 2  # a type with more fixed values is a `choice`, and its range lists them
+TYPE_NAMES = {int: "integer", float: "number", bool: "boolean", str: "text", NoneType: "null", Any: "any value"}
+LIMIT_WORDS = {"gt": "greater than {}", "ge": "at least {}", "lt": "less than {}", "le": "at most {}"}
+DIALECT = "http://json-schema.org/draft-07/schema#"  # the one that yaml-language-server supports best
+SCHEMA_FOLDER = "schema"  # next to conf/; generated: python -m thaw.config.reference
+SWEEPER_GROUP = "sweeper"
+# Groups whose presets set one section of the recipe; a preset of any other group sets keys of the whole recipe.
+SECTION_GROUPS = (
+    "dataset",
+    "backbone",
+    "head",
+    "strategy",
+    "optimizer",
+    "scheduler",
+    "augment",
+    "trainer",
+    "feature_cache",
+)
+DEFAULTS_LIST = {
+    "type": "array",
+    "description": "Presets that this file extends, and choices of groups: - override /backbone: resnet18",
+}
+HYDRA_SECTION = {"type": "object", "description": "Settings of Hydra: run directories, launcher, sweeper."}
 
 
 @dataclass(frozen=True)
@@ -157,10 +178,6 @@ def find_fields(key: str) -> list[FieldInfo]:
     return [] if is_mapping_key else [model.model_fields[name] for model in models if name in model.model_fields]
 
 
-MAX_INLINE_CHOICES = 2  # a type with more fixed values is a `choice`, and its range lists them
-TYPE_NAMES = {int: "integer", float: "number", bool: "boolean", str: "text", NoneType: "null", Any: "any value"}
-
-
 def describe_type(annotation: Any) -> str:
     """Return the type in words: `integer`, `number or null`, `list of text`, `mapping`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -192,9 +209,6 @@ def _describe_limits(annotation: Any) -> Iterator[str]:
         for nested_annotation in get_args(annotation):
             if nested_annotation not in getattr(annotation, "__metadata__", ()):
                 yield from _describe_limits(nested_annotation)
-
-
-LIMIT_WORDS = {"gt": "greater than {}", "ge": "at least {}", "lt": "less than {}", "le": "at most {}"}
 
 
 def _describe_metadata(metadata: Sequence[Any]) -> Iterator[str]:
@@ -244,28 +258,6 @@ def _iter_docs_of_class(class_node: ast.ClassDef) -> Iterator[tuple[str, str]]:
         match node, following:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                 yield name, " ".join(text.split())
-
-
-DIALECT = "http://json-schema.org/draft-07/schema#"  # the one that yaml-language-server supports best
-SCHEMA_FOLDER = "schema"  # next to conf/; generated: python -m thaw.config.reference
-SWEEPER_GROUP = "sweeper"
-# Groups whose presets set one section of the recipe; a preset of any other group sets keys of the whole recipe.
-SECTION_GROUPS = (
-    "dataset",
-    "backbone",
-    "head",
-    "strategy",
-    "optimizer",
-    "scheduler",
-    "augment",
-    "trainer",
-    "feature_cache",
-)
-DEFAULTS_LIST = {
-    "type": "array",
-    "description": "Presets that this file extends, and choices of groups: - override /backbone: resnet18",
-}
-HYDRA_SECTION = {"type": "object", "description": "Settings of Hydra: run directories, launcher, sweeper."}
 
 
 def build_json_schema(group: str | None = None) -> dict[str, Any]:

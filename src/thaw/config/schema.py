@@ -102,6 +102,7 @@ __all__ = [
     "TrainerConfig",
     "WeightsPackage",
 ]
+TestTimeAugmentation = Literal["none", "flip", "five_crop", "ten_crop"]
 
 
 class DataConfig(StrictModel):
@@ -165,7 +166,6 @@ class SWAConfig(StrictModel):
 
 
 AveragingConfig = Annotated[EMAConfig | SWAConfig, Field(discriminator="kind")]
-TestTimeAugmentation = Literal["none", "flip", "five_crop", "ten_crop"]
 
 
 class TrainerConfig(StrictModel):

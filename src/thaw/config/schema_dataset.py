@@ -1,4 +1,4 @@
-"""The base class of the schema and the types that its modules share."""
+"""The base class and shared types of the schema, and the schema of the group `dataset`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema of the groups `backbone` and `head`."""
+"""The schema of the groups `backbone`, `head`, `augment`, `strategy`, `optimizer` and `scheduler`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from thaw.config.schema_dataset import (
     ReplacedLayers,
     StrictModel,
 )
+
+ParameterKind = Literal["all", "norms", "biases"]
+BatchNormMode = Literal["eval", "statistics", "train"]
+Factor = Annotated[float, Field(gt=0, le=1)]
 
 
 class WeightsPackage(StrictModel):
@@ -191,11 +195,6 @@ class AugmentConfig(StrictModel):
     """Mixup (Zhang et al. 2018): a weighted mean of two images and their labels."""
     cutmix: MixingConfig | None = None
     """CutMix (Yun et al. 2019): a rectangle of another image. With `mixup` one of the two is drawn for each batch."""
-
-
-ParameterKind = Literal["all", "norms", "biases"]
-BatchNormMode = Literal["eval", "statistics", "train"]
-Factor = Annotated[float, Field(gt=0, le=1)]
 
 
 class PhaseConfig(StrictModel):

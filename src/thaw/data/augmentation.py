@@ -1,7 +1,5 @@
-"""Augment training images: sample the parameters of each image here, apply them to batches in `transforms`.
-
-Parameters are sampled where batches are loaded; `transforms.apply_augmentation` runs on whole batches, on the device.
-"""
+"""Augment training images: sample the parameters of each image here, apply them to batches in `transforms`. Views of an
+image for test-time augmentation."""
 
 from __future__ import annotations
 
@@ -26,6 +24,8 @@ ERASE, ERASED_AREA, ERASED_ASPECT, ERASED_TOP, ERASED_LEFT = range(HUE + 1, HUE 
 NUM_COLUMNS = ERASED_LEFT + 1  # each transformation has its own columns: adding one does not change the others
 POLICY, VIEW = NUM_COLUMNS, NUM_COLUMNS + 1
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)  # of SplitMix64
+CROP_KINDS = ("five_crop", "ten_crop")
+FLIP_KINDS = ("flip", "ten_crop")
 
 
 @dataclass(frozen=True)
@@ -245,10 +245,6 @@ def _mix64(state: np.ndarray) -> np.ndarray:
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(state ^ (state >> np.uint64(31)))
-
-
-CROP_KINDS = ("five_crop", "ten_crop")
-FLIP_KINDS = ("flip", "ten_crop")
 
 
 def build_views(image: Tensor, size: int, kind: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Compensate for classes of unequal size: by a weight per class, or by drawing every class equally often."""
+"""Draw batches of images in an order that depends on seed and epoch alone, with classes balanced if wanted."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from thaw.data.augmentation import Augmentation, apply_policy, build_views, center_crop
 from thaw.data.image_store import ImageStore, LazyImageStore
+
+EVALUATION_EPOCH = -1  # the epoch number of images that are not augmented
 
 
 def class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -46,9 +48,6 @@ def balanced_sample(positions: np.ndarray, labels: np.ndarray, rng: np.random.Ge
 def _repeat_shuffled(members: np.ndarray, count: int, num_samples: int, rng: np.random.Generator) -> np.ndarray:
     permutations = [rng.permutation(members) + copy * num_samples for copy in range(-(-count // len(members)))]
     return np.concatenate(permutations)[:count] if permutations else members[:0]
-
-
-EVALUATION_EPOCH = -1  # the epoch number of images that are not augmented
 
 
 class Batch(NamedTuple):

@@ -1,4 +1,4 @@
-"""Download files from the network, a mirror or a folder: verified, resumable, and once for all processes."""
+"""Download files from the network, a mirror, a folder or Kaggle: verified, resumable, and once for all processes."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ MAX_ATTEMPTS = 4
 TIMEOUT_S = 20.0
 BLOCK_BYTES = 1 << 20
 NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, EOFError)
+KAGGLE_URL_PREFIX = "kaggle://competitions/"
+DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+CREDENTIALS_HELP = (
+    "credentials: `kaggle auth login`; or a token in KAGGLE_API_TOKEN or ~/.kaggle/access_token; or KAGGLE_USERNAME "
+    "and KAGGLE_KEY; or ~/.kaggle/kaggle.json"
+)
 
 
 class DownloadError(Exception):
@@ -150,14 +156,6 @@ def manual_download_error(
         f"{instruction}; or data.mirror=URL; or {alternative}",
     )
     return UserError(f"{description} could not be downloaded.", [problem])
-
-
-KAGGLE_URL_PREFIX = "kaggle://competitions/"
-DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-CREDENTIALS_HELP = (
-    "credentials: `kaggle auth login`; or a token in KAGGLE_API_TOKEN or ~/.kaggle/access_token; or KAGGLE_USERNAME "
-    "and KAGGLE_KEY; or ~/.kaggle/kaggle.json"
-)
 
 
 def download_competition(url: str, folder: Path, alternatives: Sequence[str], reporter: Reporter = SILENT) -> Path:

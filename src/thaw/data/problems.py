@@ -1,8 +1,4 @@
-"""Find images that look alike although their bytes differ: resized, recompressed or slightly edited copies.
-
-Images are compared by a difference hash (dHash, Krawetz 2013). The ImageHash package has it too, but depends on SciPy
-and PyWavelets for its other hashes.
-"""
+"""Find problems of a data set: duplicates, images that look alike across splits, small or unequal classes."""
 
 from __future__ import annotations
 
@@ -23,6 +19,11 @@ MAX_HASH_DISTANCE = 10  # of 128 bits: JPEG of quality 30 at half the size chang
 MIN_CONTRAST = 12  # gray levels between the darkest and the brightest cell; below it the bits are noise
 CHUNK_SIZE = 1024
 FLAT_IMAGE_HASH = np.zeros(2, dtype=np.uint64)
+MIN_TRAIN_IMAGES = 2  # one image does not show what its class has in common
+MAX_SIDE = 10_000  # pixels
+MAX_ASPECT_RATIO = 8  # longer side to shorter
+MAX_NAMES_ON_SCREEN, MAX_NAMES_PER_GROUP, MAX_NAMES_IN_RECORDS = 3, 4, 100
+GROUP_SEPARATOR = " = "
 
 
 def compute_difference_hash(image: Image.Image) -> np.ndarray:
@@ -67,13 +68,6 @@ def _find_similar_pairs(
         distances = np.bitwise_count(hashes[chunk][:, None] ^ hashes[second_positions][None]).sum(axis=2)
         for row, column in np.argwhere(distances <= MAX_HASH_DISTANCE):
             yield int(chunk[row]), int(second_positions[column])
-
-
-MIN_TRAIN_IMAGES = 2  # one image does not show what its class has in common
-MAX_SIDE = 10_000  # pixels
-MAX_ASPECT_RATIO = 8  # longer side to shorter
-MAX_NAMES_ON_SCREEN, MAX_NAMES_PER_GROUP, MAX_NAMES_IN_RECORDS = 3, 4, 100
-GROUP_SEPARATOR = " = "
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Create the splits that a data set does not have, from its train images, class by class and by seed."""
+"""The table of samples of a data set: its splits, drawn where they are missing, and its fingerprint."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ import numpy as np
 from thaw.config.errors import Problem, UserError, format_names
 from thaw.data.readers import SPLITS as SPLITS
 from thaw.data.readers import ReaderResult, Row, escape_path, escape_paths, read_image_folder
+
+UNUSED_SPLIT = (
+    "unused"  # the split of train images that are not used; they stay in the table, so that caches are shared
+)
 
 
 def split_stratified(rows: Iterable[Row], fractions: Mapping[str, float], seed: int) -> list[Row]:
@@ -71,11 +75,6 @@ def _assign_per_class(rows: Iterable[Row], assign_splits: Callable[[Sequence[Row
         order = np.random.default_rng((seed, label)).permutation(len(members))
         result += assign_splits([members[position] for position in order]) if members else []
     return result
-
-
-UNUSED_SPLIT = (
-    "unused"  # the split of train images that are not used; they stay in the table, so that caches are shared
-)
 
 
 @dataclass(frozen=True)

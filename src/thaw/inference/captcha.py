@@ -13,7 +13,7 @@ from PIL import Image
 
 from thaw.config.errors import Problem, UserError, format_names
 from thaw.inference.predict import Predictor, RawPrediction, iter_predictions
-from thaw.metrics.classification import wilson_interval
+from thaw.metrics.per_class import wilson_interval
 
 LABELS_FILE = "labels.csv"  # columns file and text, in the folder of the captchas
 Interval = tuple[float, float]

@@ -1,4 +1,5 @@
-"""Evaluate a trained network on labeled images: the metrics of its run, with intervals, per class and per bin."""
+"""Evaluate a trained network on labeled images, write the result as files, and predict a data set's unlabeled
+images."""
 
 from __future__ import annotations
 
@@ -33,6 +34,7 @@ from thaw.runs.run import Run
 from thaw.system.files import write_text
 
 ALL_SPLITS = "all"
+MAX_SHOWN_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -166,9 +168,6 @@ def _compute_cached_logits(
     return torch.cat(
         [classifier.compute_logits(features.get_evaluation_features(batch), features.depth) for batch in batches]
     )
-
-
-MAX_SHOWN_IMAGES = 32
 
 
 def write_evaluation(

@@ -1,4 +1,4 @@
-"""Explain what a trained network sees in an image, beside its prediction: pages and PNG files in a folder."""
+"""Explain what a trained network sees in an image, as pages and PNG files; write the report of a finished run again."""
 
 from __future__ import annotations
 

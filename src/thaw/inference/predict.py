@@ -27,6 +27,7 @@ from thaw.system.tables import build_data_frame, render_html_table, render_text_
 DEFAULT_BATCH_SIZE = 32
 MAX_SHOWN_ROWS = 20
 ImageLike = str | Path | Image.Image | np.ndarray
+PixelsOrError = tuple[Tensor | None, str]
 
 
 class Predictor(Protocol):
@@ -131,9 +132,6 @@ class RawPrediction:
     pixels: Tensor | None
     logits: Tensor | None
     error: str = ""
-
-
-PixelsOrError = tuple[Tensor | None, str]
 
 
 def predict_images(classifier: Predictor, images: Sequence[ImageLike], top: int) -> Iterator[Prediction]:

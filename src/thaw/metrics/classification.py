@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thaw.metrics.calibration import compute_reliability
-
-Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
+from thaw.metrics.per_class import wilson_interval
 
 
 def classification_metrics(logits: Tensor, labels: Tensor) -> dict[str, Any]:
@@ -40,17 +38,6 @@ def classification_metrics(logits: Tensor, labels: Tensor) -> dict[str, Any]:
         "ece": compute_reliability(probabilities.numpy(), (predictions == labels).numpy()).ece,
         "count": len(labels),
     }
-
-
-def wilson_interval(successes: float, count: float) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a proportion (Wilson 1927).
-
-    Unlike the normal approximation it stays within 0..1 and keeps its level near 1, where good classifiers are.
-    """
-    proportion, z2 = successes / count, Z95**2
-    center = (proportion + z2 / (2 * count)) / (1 + z2 / count)
-    half_width = Z95 / (1 + z2 / count) * math.sqrt(proportion * (1 - proportion) / count + z2 / (4 * count**2))
-    return max(0.0, center - half_width), min(1.0, center + half_width)
 
 
 def _compute_macro_interval(proportion: float, counts: Tensor) -> tuple[float, float]:

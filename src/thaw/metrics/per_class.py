@@ -1,16 +1,16 @@
-"""Compute metrics of each class, and the most confused pairs of classes, from a confusion matrix."""
+"""Metrics of each class and the most confused pairs of classes, from a confusion matrix; Wilson intervals."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from thaw.metrics.classification import wilson_interval
-
 NUM_RESAMPLES = 1000
 Interval = tuple[float, float]
+Z95 = 1.959963984540054  # two-sided 95 % of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -98,3 +98,14 @@ def _estimate_proportion(successes: int, count: int) -> tuple[float, Interval]:
 def _compute_percentile_interval(resampled: np.ndarray) -> Interval:
     low, high = np.quantile(resampled, (0.025, 0.975))
     return float(low), float(high)
+
+
+def wilson_interval(successes: float, count: float) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a proportion (Wilson 1927).
+
+    Unlike the normal approximation it stays within 0..1 and keeps its level near 1, where good classifiers are.
+    """
+    proportion, z2 = successes / count, Z95**2
+    center = (proportion + z2 / (2 * count)) / (1 + z2 / count)
+    half_width = Z95 / (1 + z2 / count) * math.sqrt(proportion * (1 - proportion) / count + z2 / (4 * count**2))
+    return max(0.0, center - half_width), min(1.0, center + half_width)

@@ -1,4 +1,4 @@
-"""Facts about a classifier before its weights are downloaded: published figures, cost, weights on this machine."""
+"""List the classifiers that fit a pattern, with facts that need no weights: published figures, cost, local weights."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from thaw.system.cache_folder import resolve_cache_dir
 
 MAX_COUNTED_MODELS = 40  # timm's networks take about 0.3 s each
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+LIBRARIES = ("torchvision", "timm")
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,6 @@ def find_packaged_weights(package: WeightsPackage) -> str:
         return ""
     has_file = (Path(spec.origin).parent / path_in_package).is_file()
     return f"package {package.distribution}" if has_file else ""
-
-
-LIBRARIES = ("torchvision", "timm")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Parameters by kind (normalization, biases) and layers with BatchNorm statistics."""
+"""The network: stages and a head on normalized images; its parameters by kind."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from thaw.data.preprocessing import Preprocessing
+
+HEAD = "head"
 
 
 def select_parameters(part: nn.Module, kind: str) -> list[nn.Parameter]:
@@ -53,9 +55,6 @@ def convert_to_sync_batchnorm(network: nn.Module) -> None:
 def count_parameters(parameters: list[nn.Parameter]) -> int:
     """Count the numbers in `parameters`."""
     return sum(parameter.numel() for parameter in parameters)
-
-
-HEAD = "head"
 
 
 class Network(nn.Module):

@@ -1,7 +1,4 @@
-"""Split the backbone of any classifier into stages, without code per architecture.
-
-A split is made only where a single tensor passes.
-"""
+"""Split any classifier into stages and a head, without code per architecture."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ from thaw.models.tracing import TracedModel, count_weight_layers, get_node_param
 from thaw.system.tables import build_data_frame, render_html_table, render_text_table
 
 Shapes = dict[fx.Node, tuple[int, ...]]
+HEADINGS = ("stage", "output", "parameters", "multiply-adds")
 
 
 @dataclass(frozen=True)
@@ -242,9 +240,6 @@ def find_external_inputs(nodes: list[fx.Node]) -> list[fx.Node]:
     own_nodes = set(nodes)
     all_inputs = dict.fromkeys(input_node for node in nodes for input_node in node.all_input_nodes)
     return [input_node for input_node in all_inputs if input_node not in own_nodes]
-
-
-HEADINGS = ("stage", "output", "parameters", "multiply-adds")
 
 
 class StagedModel(nn.Module):

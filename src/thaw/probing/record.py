@@ -1,4 +1,4 @@
-"""The result of a probe, as Python code and notebooks use it."""
+"""The result of a probe: in Python and notebooks, as files of a run, and as a plot."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from thaw.training.tensorboard import log_results
 from thaw.visualization.plots.training import TRAIN_COLOR
 
 BEST_COLUMNS = ("classifier", "best setting", "tried", "val accuracy", "val loss", "remark")
+COLUMNS = ("method", "setting", "val_accuracy", "val_loss", "seconds", "can_be_a_head", "chosen", "remark")
+WINNER_COLOR = "#c22020"
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,6 @@ def _render_row(cells: list[str], is_bold: bool) -> str:
     return "<tr>" + "".join(f"<td>{tags[0]}{html.escape(cell)}{tags[1]}</td>" for cell in cells) + "</tr>"
 
 
-COLUMNS = ("method", "setting", "val_accuracy", "val_loss", "seconds", "can_be_a_head", "chosen", "remark")
-
-
 def write_probe(result: ProbeResult, extraction: Extraction, grid: HeadGrid, predictions: SplitPredictions) -> None:
     """Write the files of a run, with `probe.csv` and plots/probe.png instead of a history and its curves.
 
@@ -154,9 +153,6 @@ def _save_network(run: Run, extraction: Extraction) -> None:
     )
     state: dict[str, Any] = {f"network.{name}": value for name, value in extraction.network.state_dict().items()}
     AtomicCheckpointIO().save_checkpoint({"state_dict": state, "thaw": metadata}, run.best_checkpoint)
-
-
-WINNER_COLOR = "#c22020"
 
 
 def save_probe_plot(trials: Sequence[ProbeTrial], winner: ProbeTrial, title: str, file: Path) -> None:

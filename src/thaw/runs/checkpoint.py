@@ -28,6 +28,7 @@ FOREIGN_FORMATS = (  # first bytes, description
     (b"GGUF", "a GGUF file"),
 )
 Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
+CHECKPOINT_FORMAT = 1  # increased when checkpoints of older versions can no longer be read
 
 
 class _Preprocessing(StrictModel):
@@ -251,6 +252,3 @@ def _parse_metadata(file: Path, metadata: Mapping[str, Any]) -> CheckpointMetada
             f"thaw.{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors(include_url=False)
         ]
         raise checkpoint_error(file, format_names(messages, 3), "a description as thaw writes it") from error
-
-
-CHECKPOINT_FORMAT = 1  # increased when checkpoints of older versions can no longer be read

@@ -1,4 +1,4 @@
-"""Check that a strategy fits the backbone's stages and the number of epochs, and report all problems together."""
+"""Build the plan of a strategy (per phase and stage: what trains, how fast, BatchNorm mode) and check that it fits."""
 
 from __future__ import annotations
 

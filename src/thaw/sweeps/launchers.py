@@ -1,4 +1,4 @@
-"""Jobs in other processes than the sweep's: which launchers use them, what is sent to them, where their output goes."""
+"""Which launchers run jobs in other processes than the sweep's, where the output goes, and the resources of a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choose the values of the next trial of a search with Optuna."""
+"""A search of hyperparameters: choose each trial's values with Optuna, and run the trials."""
 
 from __future__ import annotations
 

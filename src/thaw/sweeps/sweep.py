@@ -27,7 +27,6 @@ from thaw.sweeps.record import (
     write_sweep,
 )
 from thaw.sweeps.search import run_search
-from thaw.sweeps.search_report import report_search
 from thaw.system.reporter import SILENT, Reporter
 
 
@@ -99,6 +98,8 @@ def _run_jobs(checked_command: CheckedCommand, directory: Path, command_line: st
     overrides = _select_task_overrides(checked_command, config)
     with monitor_jobs(config, directory, reporter):
         if is_search(config):
+            from thaw.sweeps.search_report import report_search  # imports matplotlib
+
             report_search(*run_search(config, context, task, overrides), reporter)
         else:
             sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=task)

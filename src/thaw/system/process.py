@@ -1,4 +1,4 @@
-"""Process-wide settings of a training, and a context manager that restores what they were before."""
+"""Process-wide settings of a training, how to restore them, and the memory of the process."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt in glibc's malloc
 DEFAULT_TRIM_THRESHOLD, DEFAULT_MMAP_MAX = 128 * 1024, 65536  # mallopt(3)
 _deterministic_module: Any = torch.utils.deterministic
 _keeps_freed_memory = False  # in this process; glibc cannot be asked
+Restore = Callable[[], None]
+STATUS_FILE, CLEAR_REFS_FILE = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+MEMINFO_FILE, CGROUP_FOLDER = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 class Interrupted(BaseException):
@@ -139,9 +142,6 @@ def preserve_process_state() -> Iterator[None]:
         for save in _SAVE_FUNCTIONS:
             stack.callback(save())
         yield
-
-
-Restore = Callable[[], None]
 
 
 def _save_torch_settings() -> Restore:
@@ -258,10 +258,6 @@ _SAVE_FUNCTIONS = (
     _save_memory_options,
     _save_hydra,
 )
-
-
-STATUS_FILE, CLEAR_REFS_FILE = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-MEMINFO_FILE, CGROUP_FOLDER = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 def reset_peak_memory() -> None:

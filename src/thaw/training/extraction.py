@@ -1,4 +1,4 @@
-"""Extract the features of a whole data set, for probes, exports and embeddings."""
+"""Extract the features of a whole data set, for probes and embeddings, and write them as files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What trains in each phase: the plan of a recipe, applied to a network."""
+"""What trains in each phase: the plan of a recipe, applied to a network; the summary of a network and its plan."""
 
 from __future__ import annotations
 

@@ -24,10 +24,14 @@ from thaw.runs.search import is_trial
 from thaw.system.devices import get_lightning_devices
 from thaw.system.reporter import SILENT, Reporter
 from thaw.training.callbacks.checkpointing import AtomicCheckpointIO, CheckpointCallback, build_checkpoint_metadata
-from thaw.training.callbacks.checks import FiniteLossCallback, NonFiniteLossError, SynchronizationCallback
+from thaw.training.callbacks.checks import (
+    FiniteLossCallback,
+    NonFiniteLossError,
+    PruningCallback,
+    SynchronizationCallback,
+)
 from thaw.training.callbacks.gradient_norms import GradientNormCallback
 from thaw.training.callbacks.history import HistoryCallback
-from thaw.training.callbacks.pruning import PruningCallback
 from thaw.training.callbacks.weight_averaging import build_weight_averaging
 from thaw.training.dataloaders import EpochPreparation
 from thaw.training.distributed.collectives import raise_on_all_ranks, select_backend

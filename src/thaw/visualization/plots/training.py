@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from thaw.metrics.calibration import Reliability
-from thaw.metrics.classification import wilson_interval
+from thaw.metrics.per_class import wilson_interval
 from thaw.visualization.plots.encode import PNG_OPTIONS
 
 TRAIN_COLOR, VAL_COLOR = "#8a8a8a", "#0b6bcb"

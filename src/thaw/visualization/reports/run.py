@@ -38,6 +38,9 @@ METRIC_LABELS = {
     "loss": "loss",
     "count": "images",
 }
+MAX_IMAGES, MIN_IMAGES = 4, 2
+MAX_MULTIPLY_ADDS = 1.5e9  # for all images; EfficientNet-Lite0 at 224 pixels takes 0.4e9 per image, ResNet-50 4.1e9
+COLORMAP = "inferno"
 
 
 def render_run_report(run: Run, model: ExplainedModel) -> str:
@@ -287,11 +290,6 @@ def _build_command_rows(run: Run) -> Rows:
         ("show which regions of an image decide", f"thaw explain {quoted_directory} IMAGE"),
         ("show its curves in TensorBoard", f"thaw dashboard {quoted_directory}"),
     ]
-
-
-MAX_IMAGES, MIN_IMAGES = 4, 2
-MAX_MULTIPLY_ADDS = 1.5e9  # for all images; EfficientNet-Lite0 at 224 pixels takes 0.4e9 per image, ResNet-50 4.1e9
-COLORMAP = "inferno"
 
 
 @dataclass(frozen=True)
