@@ -55,10 +55,10 @@ def compose(*overrides: str, config_dir: AnyPath | None = None) -> Recipe:
     Raises:
         UserError: with every problem of the overrides in `problems`.
     """
-    from thaw.config.compose import compose_recipe
-
     options = ["--config-dir", str(config_dir)] if config_dir is not None else []
-    with _preserved_process():
+    from thaw.config.compose import compose_recipe, preserve_hydra
+
+    with preserve_hydra():  # not the state of torch, which composing does not import
         return compose_recipe([*options, *overrides])
 
 
@@ -74,9 +74,9 @@ def train(recipe: Recipe | Run, directory: AnyPath | None = None, *, verbose: bo
         UserError: if data, weights, hardware or settings do not fit, or the loss is not finite any more.
         KeyboardInterrupt: after Ctrl-C. The run can be continued with `train(open_run(directory))`.
     """
-    from thaw.training.start import resume_run, start_run
-
     with _preserved_process():
+        from thaw.training.start import resume_run, start_run
+
         if isinstance(recipe, Run):
             return resume_run(recipe.directory, reporter=_choose_reporter(verbose))
         path = Path(directory) if directory is not None else _name_run_directory(recipe)
@@ -92,10 +92,10 @@ def sweep(*overrides: str, verbose: bool = False) -> list[Run]:
     Raises:
         UserError: with every problem of every job, before the first one starts.
     """
-    from thaw.config.compose import parse_command
-    from thaw.sweeps.sweep import sweep as run_sweep
-
     with _preserved_process():
+        from thaw.config.compose import parse_command
+        from thaw.sweeps.sweep import sweep as run_sweep
+
         command, reporter = parse_command(["-m", *overrides]), _choose_reporter(verbose)
         return run_sweep(command, command_line=f"thaw.sweep({', '.join(map(repr, overrides))})", reporter=reporter).runs
 
@@ -120,9 +120,10 @@ def load(checkpoint: CheckpointLike) -> Classifier:
     Raises:
         UserError: if it is no checkpoint of thaw. Nothing in the file is executed.
     """
-    from thaw.inference.load import load_checkpoint
+    with _preserved_process():
+        from thaw.inference.load import load_checkpoint
 
-    return load_checkpoint(checkpoint)
+        return load_checkpoint(checkpoint)
 
 
 def extract_features(recipe: Recipe, stage: str | None = None, *, verbose: bool = False) -> Extraction:
@@ -131,9 +132,9 @@ def extract_features(recipe: Recipe, stage: str | None = None, *, verbose: bool 
     Raises:
         UserError: if there is no such stage, or data, weights or hardware do not fit.
     """
-    from thaw.training.extraction import extract_features as extract
-
     with _preserved_process():
+        from thaw.training.extraction import extract_features as extract
+
         return extract(recipe, stage, reporter=_choose_reporter(verbose))
 
 
@@ -143,11 +144,11 @@ def probe(recipe: Recipe, directory: AnyPath | None = None, *, verbose: bool = F
     Raises:
         UserError: if there are no validation images, or data, weights or hardware do not fit.
     """
-    from thaw.probing.linear_heads import HeadGrid
-    from thaw.probing.probe import probe as fit_probe
-
     path = Path(directory) if directory is not None else _name_run_directory(recipe, "probe")
     with _preserved_process():
+        from thaw.probing.linear_heads import HeadGrid
+        from thaw.probing.probe import probe as fit_probe
+
         return fit_probe(recipe, HeadGrid(), path, reporter=_choose_reporter(verbose))
 
 
@@ -159,9 +160,9 @@ def find_learning_rate(
     Raises:
         UserError: as training would.
     """
-    from thaw.training.tuner.lr_finder import range_test
-
     with _preserved_process():
+        from thaw.training.tuner.lr_finder import range_test
+
         curve, _ = range_test(recipe, min_lr, max_lr, steps, reporter=_choose_reporter(verbose))
         return curve
 
@@ -176,9 +177,10 @@ def split_stages(model: nn.Module, size: int = 224) -> StagedModel:
     Raises:
         UserError: if it cannot be traced or cut.
     """
-    from thaw.models.stages import split_stages as split
+    with _preserved_process():
+        from thaw.models.stages import split_stages as split
 
-    return split(model, size)
+        return split(model, size)
 
 
 def _choose_reporter(verbose: bool) -> Reporter:

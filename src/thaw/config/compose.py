@@ -177,3 +177,15 @@ def _format_override(line: str) -> str:
     key, equals, value = line.lstrip("+").partition("=")
     value = re.sub(r"""[][{}'"]""", "", value).rstrip("/").rpartition("/")[2]
     return re.sub(r"[^\w.=+~-]+", "-", f"{key}{equals}{value}")
+
+
+@contextmanager
+def preserve_hydra() -> Iterator[None]:
+    """Restore Hydra's global state after the context: its loader, and the configuration of the current job."""
+    from hydra.core.hydra_config import HydraConfig
+
+    loader, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = loader, config

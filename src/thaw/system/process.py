@@ -138,7 +138,9 @@ def preserve_process_state() -> Iterator[None]:
     environment variables, current directory, `sys.path` and `sys.argv`; signal handlers; warning filters and loggers;
     frozen garbage collection; Hydra's global configuration. glibc's malloc options are set to glibc's defaults.
     """
-    with ExitStack() as stack, warnings.catch_warnings():
+    from thaw.config.compose import preserve_hydra
+
+    with ExitStack() as stack, warnings.catch_warnings(), preserve_hydra():
         for save in _SAVE_FUNCTIONS:
             stack.callback(save())
         yield
@@ -235,20 +237,6 @@ def _save_memory_options() -> Restore:
     return restore
 
 
-def _save_hydra() -> Restore:
-    """Save Hydra's singletons: the loader that composes, and the configuration of the current job."""
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-
-    loader, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
-
-    def restore() -> None:
-        GlobalHydra.instance().hydra = loader
-        HydraConfig.instance().cfg = config
-
-    return restore
-
-
 _SAVE_FUNCTIONS = (
     _save_torch_settings,
     _save_random_states,
@@ -256,7 +244,6 @@ _SAVE_FUNCTIONS = (
     _save_signal_handlers,
     _save_loggers,
     _save_memory_options,
-    _save_hydra,
 )
 
 

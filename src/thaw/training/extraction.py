@@ -23,8 +23,6 @@ from thaw.system.files import write_atomically
 from thaw.system.reporter import SILENT, Reporter
 from thaw.system.tables import build_data_frame
 from thaw.training.setup import Components, build_components
-from thaw.visualization.plots.embedding import compute_embedding, plot_embedding
-from thaw.visualization.plots.projector import CONFIG_FILE, build_projector_writers, select_positions
 
 
 @dataclass(frozen=True)
@@ -154,6 +152,8 @@ def write_projector(vectors: np.ndarray, extraction: Extraction, title: str, fol
     Raises:
         UserError: if a file cannot be written.
     """
+    from thaw.visualization.plots.projector import CONFIG_FILE, build_projector_writers, select_positions
+
     positions = select_positions(len(vectors), seed)
     writers = build_projector_writers(vectors, extraction.samples, extraction.images, positions, title)
     try:
@@ -173,6 +173,8 @@ def save_embedding_plot(vectors: np.ndarray, extraction: Extraction, title: str,
     Raises:
         UserError: if the file cannot be written.
     """
+    from thaw.visualization.plots.embedding import compute_embedding, plot_embedding  # imports scikit-learn
+
     embeddings = compute_embedding(vectors, seed)
     num_shown = len(embeddings.positions)
     image_count = f"{num_shown:,} of {len(vectors):,} images" if num_shown < len(vectors) else f"{num_shown:,} images"
