@@ -109,7 +109,7 @@ def features(
     recipe = compose_recipe(overrides, config_dir)  # before torch is imported
     from thaw.features.export import pool_features
     from thaw.system.reporter import ConsoleReporter
-    from thaw.training.extraction import extract_features, save_embedding_plot, write_features, write_projector
+    from thaw.training.extraction import extract_features, write_features
 
     extraction = extract_features(recipe, stage, ConsoleReporter())
     if maps and extraction.values.ndim == 2:
@@ -121,16 +121,24 @@ def features(
         values = extraction.values if maps else vectors
         write_features(values, extraction, recipe.backbone.name, out)
         print(f"features {_format_shape(values)} in {out}")
+    _write_pictures(recipe, extraction, vectors, projector, map)
+    return EXIT_SUCCESS
+
+
+def _write_pictures(
+    recipe: Recipe, extraction: Extraction, vectors: np.ndarray, projector_dir: Path | None, map_file: Path | None
+) -> None:
+    from thaw.training.extraction import save_embedding_plot, write_projector
+
     title = f"{recipe.dataset.name}, {recipe.backbone.name}, {extraction.stage}"
-    if projector:
-        num_shown = write_projector(vectors, extraction, title, projector, recipe.seed)
+    if projector_dir:
+        num_shown = write_projector(vectors, extraction, title, projector_dir, recipe.seed)
         # The projector is missing from TensorBoard's menu for the first half minute, but not at its own address.
         note = _describe_sample(num_shown, recipe, vectors)
-        print(f"for the projector: thaw dashboard {projector}, then http://localhost:6006/#projector{note}")
-    if map:
-        num_shown = save_embedding_plot(vectors, extraction, title, map, recipe.seed)
-        print(f"the map is {map}{_describe_sample(num_shown, recipe, vectors)}")
-    return EXIT_SUCCESS
+        print(f"for the projector: thaw dashboard {projector_dir}, then http://localhost:6006/#projector{note}")
+    if map_file:
+        num_shown = save_embedding_plot(vectors, extraction, title, map_file, recipe.seed)
+        print(f"the map is {map_file}{_describe_sample(num_shown, recipe, vectors)}")
 
 
 def _print_summary(recipe: Recipe, extraction: Extraction) -> None:

@@ -114,15 +114,7 @@ def open_image_store(
         broken_contents = _write_store(unique_samples, preprocessing, folder, reporter)
         check_broken(samples, _map_to_positions(broken_contents, content_indices), skip_broken)
 
-    # The key holds no splits: the jobs of a sweep over seeds share the store.
-    key = compute_cache_key(
-        images=unique_samples.hashes,
-        pillow=pillow_version,
-        layout=FORMAT_VERSION,
-        resize=preprocessing.resize,
-        by=preprocessing.interpolation,
-        squash=preprocessing.squash,
-    )
+    key = _compute_store_key(unique_samples, preprocessing)
     folder = build_folder_once(cache_dir / "decoded" / key, write_checked)
     pixels = np.memmap(folder / "pixels.bin", np.uint8, "r")
     table = np.load(folder / "table.npy", allow_pickle=False)[content_indices]
@@ -130,6 +122,18 @@ def open_image_store(
     broken = _map_to_positions({int(index): reason for index, reason in broken_contents.items()}, content_indices)
     check_broken(samples, broken, skip_broken)  # it may have been built with skip_broken
     return ImageStore(pixels, table[:, 0], table[:, 1:3], table[:, 3:5], broken)
+
+
+def _compute_store_key(unique_samples: Samples, preprocessing: Preprocessing) -> str:
+    """The key holds no splits: the jobs of a sweep over seeds share the store."""
+    return compute_cache_key(
+        images=unique_samples.hashes,
+        pillow=pillow_version,
+        layout=FORMAT_VERSION,
+        resize=preprocessing.resize,
+        by=preprocessing.interpolation,
+        squash=preprocessing.squash,
+    )
 
 
 def _map_to_positions(broken_contents: Mapping[int, str], content_indices: np.ndarray) -> dict[int, str]:

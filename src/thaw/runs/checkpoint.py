@@ -101,18 +101,21 @@ def read_checkpoint(file: Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
         raise checkpoint_error(
             file, _describe_content(content), f"a checkpoint of thaw: {EXPECTED_INPUT}", WEIGHTS_HINT
         )
-    if metadata.get("format") != CHECKPOINT_FORMAT:
-        is_newer = isinstance(metadata.get("format"), int) and metadata["format"] > CHECKPOINT_FORMAT
-        got = f"format {metadata.get('format')}{', of a newer version of thaw' if is_newer else ''}"
-        raise checkpoint_error(
-            file, got, f"format {CHECKPOINT_FORMAT}", "pip install --upgrade thaw" if is_newer else ""
-        )
+    _check_format(file, metadata.get("format"))
     state_dict = content.get("state_dict")
     if not isinstance(state_dict, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state_dict.values()):
         raise checkpoint_error(file, "state_dict holds other things than tensors", "tensors by name")
     return _parse_metadata(file, metadata), {
         str(name).removeprefix("network."): tensor for name, tensor in state_dict.items()
     }
+
+
+def _check_format(file: Path, written_format: Any) -> None:
+    if written_format != CHECKPOINT_FORMAT:
+        is_newer = isinstance(written_format, int) and written_format > CHECKPOINT_FORMAT
+        got = f"format {written_format}{', of a newer version of thaw' if is_newer else ''}"
+        fix = "pip install --upgrade thaw" if is_newer else ""
+        raise checkpoint_error(file, got, f"format {CHECKPOINT_FORMAT}", fix)
 
 
 def is_exported(file: Path) -> bool:

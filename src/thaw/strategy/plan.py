@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from thaw.config.errors import Problem, UserError, format_names
@@ -195,18 +196,21 @@ def build_plan(
         raise UserError("the strategy does not fit the backbone or the number of epochs.", problems)
     weight_decays = {part.name: 0.0 if strategy.l2_sp else weight_decay for part in parts[:-1]}
     weight_decays[parts[-1].name] = weight_decay
-    phases: list[PhasePlan] = []
-    for name, phase in strategy.phases.items():
-        for step in _split_phase(name, phase, parts, *phase_spans[name]):
-            part_plans = tuple(
-                _build_part_plan(phase, step.frozen_parts, parts, part_index, learning_rate, weight_decays)
-                for part_index in range(len(parts))
+    build_part = partial(_build_part_plan, parts=parts, learning_rate=learning_rate, weight_decays=weight_decays)
+    return Plan(
+        tuple(
+            PhasePlan(
+                name=step.name,
+                start=step.start,
+                end=step.end,
+                parts=tuple(build_part(phase, step.frozen_parts, part_index=index) for index in range(len(parts))),
+                schedule=schedule_spans[name],
+                restarts_optimizer="optimizer" in phase.restart and step.start == phase_spans[name][0],
             )
-            restarts_optimizer = "optimizer" in phase.restart and step.start == phase_spans[name][0]
-            phases.append(
-                PhasePlan(step.name, step.start, step.end, part_plans, schedule_spans[name], restarts_optimizer)
-            )
-    return Plan(tuple(phases))
+            for name, phase in strategy.phases.items()
+            for step in _split_phase(name, phase, parts, *phase_spans[name])
+        )
+    )
 
 
 @dataclass(frozen=True)
