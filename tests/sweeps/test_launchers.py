@@ -105,6 +105,7 @@ def test_nine_parallel_jobs_equal_their_solo_runs_though_one_is_killed(
     assert recorded.startswith(f"python {ROOT / 'train.py'}")
 
 
+@pytest.mark.long
 @skip_without("submitit")
 def test_a_preempted_job_is_queued_again_and_equals_its_solo_run(solo_runs: dict[str, Path], tmp_path: Path) -> None:
     sweep = start_sweep("launcher=submitit_local", "strategy=scratch,fixed", f"output_dir={tmp_path}")
