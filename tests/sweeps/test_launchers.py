@@ -120,13 +120,12 @@ def test_a_preempted_job_is_queued_again_and_equals_its_solo_run(solo_runs: dict
     assert find_differing_jobs(directory, solo_runs, ",seed=0") == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "launcher",
     [
         pytest.param(["launcher=joblib", "hydra.launcher.n_jobs=2"], marks=skip_without("joblib")),
-        pytest.param(
-            ["launcher=ray", "hydra.launcher.ray.init.num_cpus=2"], marks=[skip_without("ray"), pytest.mark.long]
-        ),
+        pytest.param(["launcher=ray", "hydra.launcher.ray.init.num_cpus=2"], marks=skip_without("ray")),
     ],
     ids=lambda arguments: arguments[0],
 )
