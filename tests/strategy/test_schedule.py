@@ -22,9 +22,10 @@ from thaw.config.schema import (
     OneCycleSchedule,
     PlateauSchedule,
     PolynomialSchedule,
+    SchedulerConfig,
     StepSchedule,
 )
-from thaw.strategy.schedule import Scheduler, compute_lr_factor
+from thaw.strategy.schedule import compute_lr_factor
 
 RATE = 0.1
 RUN_LENGTHS = [(7, 4), (1, 30), (13, 1), (100, 9)]  # steps per epoch, epochs
@@ -62,7 +63,7 @@ def compute_torch_factors(scheduler: LRScheduler, steps: int) -> list[float]:
     return factors
 
 
-def compute_factors(scheduler: Scheduler, per_epoch: int, epochs: int) -> list[float]:
+def compute_factors(scheduler: SchedulerConfig, per_epoch: int, epochs: int) -> list[float]:
     return [compute_lr_factor(scheduler, step, per_epoch, epochs) for step in range(per_epoch * epochs)]
 
 
@@ -165,7 +166,7 @@ def test_plateau_without_losses_is_at_the_full_rate_after_warmup() -> None:
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULES, ids=str)
-def test_with_interval_epoch_the_first_factor_applies_to_the_whole_epoch(scheduler: Scheduler) -> None:
+def test_with_interval_epoch_the_first_factor_applies_to_the_whole_epoch(scheduler: SchedulerConfig) -> None:
     losses = [1.0, 2.0, 3.0]
     by_step = scheduler.model_copy(update={"interval": "step"})
     by_epoch = scheduler.model_copy(update={"interval": "epoch"})
@@ -197,7 +198,7 @@ def test_constant_stays_at_the_full_rate_after_warmup() -> None:
 
 @pytest.mark.parametrize(("per_epoch", "epochs"), [*RUN_LENGTHS, (1, 1), (1, 2), (2, 1)])
 @pytest.mark.parametrize("scheduler", SCHEDULES, ids=str)
-def test_every_factor_is_finite_and_between_0_and_1(scheduler: Scheduler, per_epoch: int, epochs: int) -> None:
+def test_every_factor_is_finite_and_between_0_and_1(scheduler: SchedulerConfig, per_epoch: int, epochs: int) -> None:
     """Test the step lr_factor the last too, which Lightning computes."""
     for step in range(per_epoch * epochs + 2):
         factor = compute_lr_factor(scheduler, step, per_epoch, epochs)

@@ -78,7 +78,7 @@ def _load_torchvision(
     weights_enum = models.get_model_weights(backbone.name)
     published_weights = weights_enum.DEFAULT if len(weights_enum) else None
     if weights not in ("none", "default") and not has_weights_path(backbone):
-        published_weights = _get_named_weights(weights_enum, weights, backbone.name)
+        published_weights = _get_named_weights(weights_enum, weights)
     preprocessing = _read_torchvision_preprocessing(published_weights) if published_weights else IMAGENET_PREPROCESSING
     classes = tuple(published_weights.meta["categories"]) if published_weights else ()
     if weights == "none":
@@ -133,7 +133,7 @@ def _configure_as_published(model: Any) -> nn.Module:
     return configured_model
 
 
-def _get_named_weights(weights_enum: Any, name: str, backbone_name: str) -> Any:
+def _get_named_weights(weights_enum: Any, name: str) -> Any:
     names = [weights.name for weights in weights_enum]
     if name in names:
         return weights_enum[name]

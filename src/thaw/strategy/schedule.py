@@ -13,22 +13,13 @@ from thaw.config.schema import (
     OneCycleSchedule,
     PlateauSchedule,
     PolynomialSchedule,
+    SchedulerConfig,
     StepSchedule,
-)
-
-Scheduler = (
-    ConstantSchedule
-    | StepSchedule
-    | MultiStepSchedule
-    | CosineSchedule
-    | PolynomialSchedule
-    | PlateauSchedule
-    | OneCycleSchedule
 )
 
 
 def compute_lr_factor(
-    scheduler: Scheduler, step: int, steps_per_epoch: int, epochs: int, losses: Sequence[float] = ()
+    scheduler: SchedulerConfig, step: int, steps_per_epoch: int, epochs: int, losses: Sequence[float] = ()
 ) -> float:
     """Return the factor of all learning rates at `step`, counted from 0.
 
