@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 import zlib
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.data.pictures import make_pixels
-from thaw.data.image import BrokenImageError, decode_image
+from thaw.data.image import IMAGE_SUFFIXES, BrokenImageError, decode_image
 
 PIXELS = make_pixels(20, 30)
 WHITE = [255, 255, 255]
@@ -197,6 +198,27 @@ def test_a_file_that_is_not_an_image_is_broken_and_named_without_its_folder(tmp_
 def test_a_missing_file_is_broken(tmp_path: Path) -> None:
     with pytest.raises(BrokenImageError, match="No such file"):
         decode_image(tmp_path / "image.png")
+
+
+def test_an_eps_file_is_broken_and_starts_no_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path / 'started'}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    Image.new("RGB", (9, 9)).save(tmp_path / "image.jpg", format="EPS")
+    with pytest.raises(BrokenImageError, match="cannot identify image file"):
+        decode_image(tmp_path / "image.jpg")
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".jfif", ".avif", ".jp2", ".webp", ".tif", ".ppm", ".pgm", ".bmp", ".qoi"])
+def test_the_suffixes_of_formats_that_can_be_decoded_are_known(tmp_path: Path, suffix: str) -> None:
+    assert suffix in IMAGE_SUFFIXES
+    image = Image.fromarray(PIXELS).convert("L" if suffix == ".pgm" else "RGB")
+    assert read(save(image, tmp_path / f"image{suffix}")).shape == PIXELS.shape
+
+
+def test_the_suffixes_of_documents_and_data_are_not_those_of_images() -> None:
+    assert not {".eps", ".ps", ".pdf", ".wmf", ".emf", ".h5", ".fits", ".mpg", ".grib"} & {*IMAGE_SUFFIXES}
 
 
 def test_a_decompression_bomb_is_broken(tmp_path: Path) -> None:

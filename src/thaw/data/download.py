@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from thaw.config.errors import Problem, UserError
 from thaw.system.cache_folder import cache_write_error
+from thaw.system.files import replace_durably
 from thaw.system.reporter import SILENT, Reporter
 
 MAX_ATTEMPTS = 4
@@ -89,7 +90,7 @@ def _download_from_any(urls: list[str], checksum: str, target: Path, reporter: R
                     break
             else:
                 if has_checksum(partial_file, checksum):
-                    partial_file.replace(target)
+                    replace_durably(partial_file, target)
                     return
                 failures.append(f"{url}: a file with a checksum other than {checksum}")
                 partial_file.unlink()

@@ -10,6 +10,19 @@ from PIL import ExifTags, Image
 Image.MAX_IMAGE_PIXELS = (
     400_000_000  # Pillow's limit against decompression bombs, raised to allow scans of 20,000 x 20,000
 )
+# Formats that Pillow decodes with its own code or with libraries that it contains, in the order in which they are
+# tried: common ones first, those without a signature last. It hands EPS to Ghostscript and WMF to the system, and only
+# recognizes others, such as HDF5 and MPEG.
+COMMON_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+RARE_FORMATS = ("BLP", "CUR", "DCX", "DDS", "FLI", "FTEX", "GBR", "ICNS", "ICO", "MSP", "PCX", "PSD", "QOI", "SGI")
+RARE_FORMATS += ("SUN", "XBM", "XPM", "PIXAR", "PCD", "IM", "SPIDER", "TGA")
+Image.init()
+ALLOWED_FORMATS = tuple(  # a Pillow may be built without a library
+    name for name in COMMON_FORMATS + RARE_FORMATS if name in Image.OPEN
+)
+IMAGE_SUFFIXES = tuple(  # MPO is a JPEG of several frames, which Pillow opens as JPEG
+    sorted(suffix for suffix, name in Image.EXTENSION.items() if name in (*ALLOWED_FORMATS, "MPO"))
+)
 EXIF_TRANSPOSES = {  # EXIF orientation -> the transposition that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,7 +48,7 @@ def decode_image(path: Path) -> Image.Image:
         BrokenImageError: if the file is missing, empty, truncated or not an image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=ALLOWED_FORMATS) as image:
             image.load()
             return _convert_to_rgb(_apply_exif_orientation(image))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from thaw.models.network import Network, pool
 from thaw.system.cache_folder import compute_cache_key
+from thaw.system.files import replace_durably
 
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by Lightning's name of the precision
 DOUBLE_PRECISION = "64-true"
@@ -87,7 +88,7 @@ def find_fastest_memory_format(
         measurements_dir.mkdir(parents=True, exist_ok=True)
         partial_file = file.with_suffix(f".partial-{os.getpid()}")
         partial_file.write_text(json.dumps({"architecture": architecture, "size": size, "seconds": seconds}))
-        partial_file.replace(file)
+        replace_durably(partial_file, file)
     measured_seconds: dict[str, float] = json.loads(file.read_text())["seconds"]
     return MEMORY_FORMATS[min(measured_seconds, key=lambda name: measured_seconds[name])]
 

@@ -18,6 +18,7 @@ from thaw.data.preprocessing import Preprocessing
 from thaw.inference.export_formats import FORMATS, LogitsFunction, build_export_metadata, build_exportable_model
 from thaw.inference.load import Classifier
 from thaw.inference.predict import open_image, preprocess
+from thaw.system.files import replace_durably
 
 BATCH_SIZES = (1, 7)  # both in every check: an export with a constant batch size fails
 RELATIVE_TOLERANCE = 1e-3  # of the largest logit. Measured: 1e-6 to 1e-5, float32, CPU, between torch and onnxruntime
@@ -67,9 +68,7 @@ def export_model(classifier: Classifier, format_name: str, file: Path, pixels: T
         check = _compare_logits(_build_reference(classifier), export_format.load(temporary_file), pixels)
         if not check.is_within_tolerance:
             raise ExportMismatchError(check)
-        with temporary_file.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary_file.replace(file)
+        replace_durably(temporary_file, file)
     finally:
         temporary_file.unlink(missing_ok=True)
     return check

@@ -16,6 +16,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 from thaw.config.errors import Problem, UserError
+from thaw.system.files import replace_durably
 
 
 def resolve_cache_dir(configured: str | None) -> Path:
@@ -77,14 +78,14 @@ class FolderTransaction:
         return dict(self._temporary_folders)
 
     def commit(self) -> None:
-        """Move the filled folders to their targets.
+        """Move the filled folders to their targets, after all of their content has reached the disk.
 
         Raises:
             OSError: if a folder cannot be moved.
         """
         for target, temporary_folder in self._temporary_folders.items():
             temporary_folder.chmod(0o755)  # mkdtemp's 0700 would lock other users of a shared cache out
-            temporary_folder.replace(target)
+            replace_durably(temporary_folder, target)
 
     def close(self) -> None:
         """Remove what was not committed and release the locks."""
