@@ -14,11 +14,27 @@ Image.MAX_IMAGE_PIXELS = (
 # tried: common ones first, those without a signature last. It hands EPS to Ghostscript and WMF to the system, and only
 # recognizes others, such as HDF5 and MPEG.
 COMMON_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
-RARE_FORMATS = ("BLP", "CUR", "DCX", "DDS", "FLI", "FTEX", "GBR", "ICNS", "ICO", "MSP", "PCX", "PSD", "QOI", "SGI")
-RARE_FORMATS += ("SUN", "XBM", "XPM", "PIXAR", "PCD", "IM", "SPIDER", "TGA")
+RARE_FORMATS = (
+    "BLP",
+    "CUR",
+    "DCX",
+    "DDS",
+    "FLI",
+    "FTEX",
+    "GBR",
+    "ICNS",
+    "ICO",
+    "MSP",
+    "PCX",
+    "PSD",
+    "QOI",
+    "SGI",
+    "SUN",
+)
+UNSIGNED_FORMATS = ("XBM", "XPM", "PIXAR", "PCD", "IM", "SPIDER", "TGA")
 Image.init()
 ALLOWED_FORMATS = tuple(  # a Pillow may be built without a library
-    name for name in COMMON_FORMATS + RARE_FORMATS if name in Image.OPEN
+    name for name in COMMON_FORMATS + RARE_FORMATS + UNSIGNED_FORMATS if name in Image.OPEN
 )
 IMAGE_SUFFIXES = tuple(  # MPO is a JPEG of several frames, which Pillow opens as JPEG
     sorted(suffix for suffix, name in Image.EXTENSION.items() if name in (*ALLOWED_FORMATS, "MPO"))
