@@ -23,7 +23,7 @@ from thaw.cli.probe import FIXED_OVERRIDES
 from thaw.config.compose import compose_recipe
 from thaw.metrics.classification import classification_metrics
 from thaw.probing.linear_heads import HeadGrid, fit_linear_heads
-from thaw.probing.trial import FeatureSet, ProbeData, ProbeTrial, Scaling, fit_scaling, select_most_accurate
+from thaw.probing.trial import FeatureSet, ProbeData, ProbeTrial, Scaling, fit_scaling, select_best
 from thaw.training.extraction import Extraction, extract_features
 
 FULL_GRID, SINGLE_HEAD = HeadGrid(), HeadGrid(learning_rates=(0.01,), weight_decays=(0.001,), seeds=1)
@@ -38,7 +38,7 @@ def main(overrides: list[str]) -> None:
         lambda: fit_heads(features, SINGLE_HEAD, rotate=False),
     ]
     report(time_in_turns(functions))
-    report_best(select_most_accurate(fit_heads(features, FULL_GRID)), features)
+    report_best(select_best(fit_heads(features, FULL_GRID)), features)
 
 
 def time_in_turns(functions: Sequence[Callable[[], object]]) -> list[float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import finetune, frozen, heads, reproduce, steps, strategies
+from benchmarks import finetune, frozen, heads, probe, reproduce, steps, strategies
 from benchmarks import input as benchmark_input
 from benchmarks import sweep as benchmark_sweep
 from tests.conftest import ROOT, TINY
@@ -70,6 +70,18 @@ def test_heads_compares_a_grid_of_heads_with_one(
     assert re.search(r"its test accuracy [\d.]+, 95 % interval", output)
 
 
+def test_probe_compares_rules_of_choice_and_strategy_fixed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "SEEDS", range(1))
+    root = write_image_folder(tmp_path, {"train": 12}, classes=("ants", "bees")) / "train"
+    overrides = [override for override in TINY if not override.startswith("dataset.")]
+    probe.main([f"insects={root}", "dataset.image_size=32", "dataset.fractions.val=0.2", *overrides])
+    assert re.search(
+        r"^\| insects \| 2 \| \d+ \|( \d\.\d{3} \|){3}( [+-]\d\.\d{3} \|){2}$", capsys.readouterr().out, re.M
+    )
+
+
 @pytest.mark.long
 def test_frozen_compares_runs_on_cached_features_with_a_plain_loop(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -117,4 +129,4 @@ def test_reproduce_compares_experiments_with_their_published_numbers(
 
 def test_every_benchmark_is_tested_here() -> None:
     files = {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
-    assert files == {"finetune", "frozen", "heads", "input", "reproduce", "steps", "strategies", "sweep"}
+    assert files == {"finetune", "frozen", "heads", "input", "probe", "reproduce", "steps", "strategies", "sweep"}

@@ -26,7 +26,6 @@ from thaw.probing.trial import (
     ProbeTrial,
     compute_cross_entropy,
     select_best,
-    select_most_accurate,
 )
 
 
@@ -83,8 +82,9 @@ def test_weaker_regularization_is_not_tried_after_it_only_got_worse(monkeypatch:
     outlier = (1, 0.3)  # has label 0 among images of label 1; only its second feature differs from theirs
     train = FeatureSet(np.float32([(-1, 0)] * 10 + [(1, 0)] * 10 + [outlier]), np.array([0] * 10 + [1] * 10 + [0]))
     val = FeatureSet(np.float32([(-1, 0), (1, 0), (1, 1)]), np.array([0, 1, 1]))
-    accuracies = [trial.accuracy for trial in fit_logistic_regressions(ProbeData(train, val, 2))]
-    assert accuracies == pytest.approx([1.0, 2 / 3, 2 / 3])
+    trials = list(fit_logistic_regressions(ProbeData(train, val, 2)))
+    assert [trial.setting["C"] for trial in trials] == [0.1, 1e4, 1e5]
+    assert trials[0].loss < min(trial.loss for trial in trials[1:])
 
 
 def test_a_solver_that_did_not_converge_is_remarked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,27 +116,41 @@ def test_the_nearer_images_decide_a_tied_vote() -> None:
     assert count_votes(np.array([[0] + [1] * 2 + [0] * 2 + [1] * 3]), 2).argmax(1).tolist() == [1]  # 5 votes to 3
 
 
-def build_trial(accuracy: float, loss: float, name: str, is_head: bool = True) -> ProbeTrial:
-    return ProbeTrial(name, {}, accuracy, loss, 0.0, LinearModel(np.eye(2), np.zeros(2)) if is_head else None)
+def build_trial(accuracy: float, loss: float, name: str, seed: int = 0, is_linear: bool = True) -> ProbeTrial:
+    linear = LinearModel(np.eye(2), np.zeros(2)) if is_linear else None
+    return ProbeTrial(name, {"seed": seed}, accuracy, loss, 0.0, linear)
 
 
 @pytest.mark.parametrize(
     ("first", "second", "winner"),
     [
-        ((0.8, 0.1, "low loss"), (0.9, 0.5, "accurate"), "accurate"),
-        ((0.9, 0.5, "high"), (0.9, 0.4, "low"), "low"),
+        ((0.8, 0.1, "low loss"), (0.9, 0.5, "accurate"), "low loss"),
         ((0.9, 0.4, "strong"), (0.9, 0.4, "weak"), "strong"),
-        ((0.9, float("nan"), "diverged"), (0.9, 9.0, "finite"), "finite"),
+        ((0.9, float("nan"), "no probabilities"), (0.5, 9.0, "finite"), "finite"),
+        ((0.9, float("inf"), "diverged"), (0.5, 9.0, "finite"), "finite"),
+        ((0.8, float("nan"), "smooth"), (0.9, float("nan"), "accurate"), "accurate"),
+        ((0.9, float("nan"), "smooth"), (0.9, float("nan"), "last"), "smooth"),
     ],
 )
-def test_accuracy_decides_then_loss_then_the_order(
+def test_the_lowest_loss_is_chosen_and_the_highest_accuracy_where_none_has_a_loss(
     first: tuple[float, float, str], second: tuple[float, float, str], winner: str
 ) -> None:
-    assert select_most_accurate([build_trial(*first), build_trial(*second)]).method == winner
+    assert select_best([build_trial(*first), build_trial(*second)]).method == winner
 
 
-def test_only_trials_that_can_become_a_head_are_chosen() -> None:
-    trials = [build_trial(1.0, float("nan"), "k-NN", is_head=False), build_trial(0.5, 1.0, "linear")]
+def test_a_setting_is_chosen_by_its_mean_over_seeds_and_not_by_a_lucky_seed() -> None:
+    lucky = [build_trial(1.0, 0.1, "lucky", seed=0), build_trial(0.5, 0.9, "lucky", seed=1)]
+    steady = [build_trial(0.8, 0.35, "steady", seed=0), build_trial(0.8, 0.3, "steady", seed=1)]
+    assert select_best([*lucky, *steady]) is steady[0]
+
+
+def test_a_setting_with_a_diverged_seed_is_not_chosen() -> None:
+    unsteady = [build_trial(1.0, 0.1, "unsteady", seed=0), build_trial(0.1, float("nan"), "unsteady", seed=1)]
+    assert select_best([*unsteady, build_trial(0.8, 0.4, "steady")]).method == "steady"
+
+
+def test_k_nn_is_not_chosen() -> None:
+    trials = [build_trial(1.0, float("nan"), "k-NN", is_linear=False), build_trial(0.5, 1.0, "linear")]
     assert select_best(trials).method == "linear"
 
 

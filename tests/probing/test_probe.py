@@ -79,7 +79,7 @@ def test_the_frame_has_all_trials_as_probe_csv_has_them(result: ProbeResult) -> 
             expected["remark"],
         )
         assert row["val_accuracy"] == pytest.approx(float(expected["val_accuracy"]), rel=1e-5)
-        assert row["can_be_a_head"] == (expected["can_be_a_head"] == "yes") == np.isfinite(row["val_loss"])
+        assert row["can_be_chosen"] == (expected["can_be_chosen"] == "yes") == np.isfinite(row["val_loss"])
         assert row["chosen"] == (expected["chosen"] == "yes")
     assert sum(row["chosen"] for row in rows) == 1
 

@@ -72,10 +72,9 @@ def _get_unsupported_trainer_reason(name: str, override: str) -> str:
         "thaw probe dataset=folder dataset.root=DIR backbone=resnet50 --head-seeds 1",
     ),
     description="Computes the features once, then fits nearest centroid, k-NN, logistic regression, linear SVM, and a "
-    "grid of linear heads at once. k, regularization, and the best of all are chosen on the validation images: the "
-    "highest accuracy; of equal ones the lowest cross-entropy, then the strongest regularization. The best becomes a "
-    "run with its linear classifier in the head, and is the only one that is tested. k-NN cannot become a head: it is "
-    "in the table and cannot be chosen.",
+    "grid of linear heads at once. The setting with the lowest loss on the validation images (mean over its seeds) "
+    "becomes a run with its classifier in the head, and is the only one that is tested. Nearest centroid, k-NN and SVM "
+    "have no probabilities and so no loss: they are in the table for their accuracy and are not chosen.",
     options=(
         Option(
             "--head-learning-rates",
@@ -154,12 +153,12 @@ def _print_result(result: ProbeResult) -> None:
 
 def _iter_rows(result: ProbeResult) -> Iterator[list[str]]:
     """Yield the row of each method: its best trial."""
-    from thaw.probing.trial import select_most_accurate
+    from thaw.probing.trial import select_best
 
     for method in dict.fromkeys(trial.method for trial in result.trials):
         trials = [trial for trial in result.trials if trial.method == method]
-        best = select_most_accurate(trials)
-        loss = "-" if best.linear is None else f"{best.loss:.3f}"
+        best = select_best(trials)
+        loss = f"{best.loss:.3f}" if best.can_be_chosen else "-"
         remark = "; ".join(filter(None, ["chosen" if best is result.winner else "", best.remark]))
         seconds = f"{sum(trial.seconds for trial in trials):.2f}"
         yield [method, best.format_setting(), str(len(trials)), f"{best.accuracy:.3f}", loss, seconds, remark]

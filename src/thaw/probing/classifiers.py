@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,7 +14,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import LinearSVC
 
-from thaw.probing.trial import KNN_METHOD, FeatureSet, LinearModel, ProbeData, ProbeTrial, evaluate_linear_model
+from thaw.probing.trial import (
+    KNN_METHOD,
+    LOGISTIC_METHOD,
+    FeatureSet,
+    LinearModel,
+    ProbeData,
+    ProbeTrial,
+    evaluate_linear_model,
+)
 
 # The largest first, as more neighbors are the smoother rule. On features of EfficientNet-Lite0, 20 or 1 were best.
 NEIGHBOR_COUNTS = (100, 50, 20, 10, 5, 3, 1)
@@ -24,7 +33,7 @@ LOGISTIC_C_VALUES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SVM_C_VALUES = (1e-6, 1e-5, 1e-4, 1e-3)
 MAX_WORSE_SETTINGS = 2  # settings in a row that are worse than the best so far; weaker regularization takes longest
 MAX_ITERATIONS = 1000
-UNCALIBRATED_REMARK = "probabilities are not calibrated"
+NO_PROBABILITIES_REMARK = "no probabilities"
 
 
 def fit_nearest_centroid(data: ProbeData) -> ProbeTrial:
@@ -38,7 +47,7 @@ def fit_nearest_centroid(data: ProbeData) -> ProbeTrial:
     mean_squared_distance = float(((train.features - centroids[train.labels]) ** 2).sum(1).mean()) or 1.0
     linear = LinearModel(centroids / mean_squared_distance, -0.5 * (centroids**2).sum(1) / mean_squared_distance)
     seconds = time.perf_counter() - start_time
-    return evaluate_linear_model("nearest centroid", {}, linear, data.val, seconds, UNCALIBRATED_REMARK)
+    return evaluate_linear_model("nearest centroid", {}, linear, data.val, seconds, NO_PROBABILITIES_REMARK)
 
 
 def fit_nearest_neighbors(data: ProbeData) -> Iterator[ProbeTrial]:
@@ -56,7 +65,9 @@ def fit_nearest_neighbors(data: ProbeData) -> Iterator[ProbeTrial]:
     for num_neighbors in neighbor_counts:
         predictions = count_votes(neighbor_labels[:, :num_neighbors], data.num_classes).argmax(1)
         accuracy = float((predictions == data.val.labels).mean())
-        yield ProbeTrial(KNN_METHOD, {"k": num_neighbors}, accuracy, float("nan"), seconds, None, "not a head")
+        yield ProbeTrial(
+            KNN_METHOD, {"k": num_neighbors}, accuracy, float("nan"), seconds, None, NO_PROBABILITIES_REMARK
+        )
 
 
 def count_votes(neighbor_labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -79,7 +90,7 @@ def fit_logistic_regressions(data: ProbeData) -> Iterator[ProbeTrial]:
     def build_model(c_value: float) -> Any:
         return LogisticRegression(C=c_value, max_iter=MAX_ITERATIONS)
 
-    return _fit_regularization_path("logistic regression", build_model, LOGISTIC_C_VALUES, data)
+    return _fit_regularization_path(LOGISTIC_METHOD, build_model, LOGISTIC_C_VALUES, data)
 
 
 def fit_linear_svms(data: ProbeData) -> Iterator[ProbeTrial]:
@@ -89,7 +100,7 @@ def fit_linear_svms(data: ProbeData) -> Iterator[ProbeTrial]:
     def build_model(c_value: float) -> Any:
         return LinearSVC(C=c_value, max_iter=MAX_ITERATIONS, random_state=0)
 
-    return _fit_regularization_path("linear SVM", build_model, SVM_C_VALUES, data, UNCALIBRATED_REMARK)
+    return _fit_regularization_path("linear SVM", build_model, SVM_C_VALUES, data, NO_PROBABILITIES_REMARK)
 
 
 def _fit_regularization_path(
@@ -99,7 +110,7 @@ def _fit_regularization_path(
     data: ProbeData,
     remark: str = "",
 ) -> Iterator[ProbeTrial]:
-    best_accuracy, num_worse = 0.0, 0
+    best_score, num_worse = -math.inf, 0
     for c_value in c_values:
         start_time = time.perf_counter()
         linear, has_converged = _fit_linear(build_model(c_value), data.train)
@@ -109,8 +120,9 @@ def _fit_regularization_path(
             method, {"C": c_value}, linear, data.val, seconds, "; ".join(filter(None, remarks))
         )
         yield trial
-        num_worse = num_worse + 1 if trial.accuracy < best_accuracy else 0
-        best_accuracy = max(best_accuracy, trial.accuracy)
+        score = -trial.loss if trial.can_be_chosen else trial.accuracy
+        num_worse = num_worse + 1 if score < best_score else 0
+        best_score = max(best_score, score)
         if num_worse == MAX_WORSE_SETTINGS:
             return
 

