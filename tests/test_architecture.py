@@ -14,6 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 PACKAGES = ["config", "metrics", "system", "strategy", "data", "models", "runs", "features", "visualization"]
 PACKAGES += ["training", "probing", "inference", "comparison", "sweeps", "api", "cli", "__main__"]
 MAX_LINES = 400
+RAW_STREAMS = {"sys.stdout.buffer", "sys.stderr.buffer", "sys.__stdout__", "sys.__stderr__"}
 
 
 def iter_imports(file: Path) -> Iterator[str]:
@@ -78,6 +79,18 @@ def test_importing_thaw_loads_none_of_its_packages() -> None:
 
 def test_imports_inside_functions_are_checked() -> None:
     assert "training" in find_thaw_imports(PACKAGE / "cli" / "train.py")
+
+
+def finds_way_around_escaping(file: Path) -> bool:
+    """Return whether `file` builds a console of rich that prints to the terminal, or writes to a raw stream."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    console_calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "Console"]
+    has_console = any("file=io.StringIO()" not in ast.unparse(call) for call in console_calls)
+    return has_console or any(ast.unparse(node) in RAW_STREAMS for node in nodes if isinstance(node, ast.Attribute))
+
+
+def test_nothing_reaches_the_terminal_unescaped() -> None:
+    assert [file.name for file in FILES if finds_way_around_escaping(file)] == []
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from thaw.system.terminal import escape_output
 
 if TYPE_CHECKING:
     from thaw.config.schema import Recipe
@@ -57,22 +58,24 @@ def run_interruptible(function: Callable[[], Result]) -> Result:
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """Run `command` and return its exit status; print its error, if it raises one, on standard error.
+    """Run `command` and return its exit status; print its error, if it raises one, on standard error. Control
+    characters in all that it prints are escaped.
 
     Statuses: 2 for a UserError, 130 for Ctrl-C and SIGTERM, 1 with a traceback for a bug in thaw.
     """
-    try:
-        return command()
-    except UserError as error:
-        print(f"thaw: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except Exception:
-        traceback.print_exc()
-        return EXIT_FAILURE
-    except BaseException as error:
-        if _is_interruption(error):
-            return EXIT_INTERRUPTED
-        raise
+    with escape_output():
+        try:
+            return command()
+        except UserError as error:
+            print(f"thaw: {error}", file=sys.stderr)
+            return EXIT_USER_ERROR
+        except Exception:
+            traceback.print_exc()
+            return EXIT_FAILURE
+        except BaseException as error:
+            if _is_interruption(error):
+                return EXIT_INTERRUPTED
+            raise
 
 
 def _is_interruption(error: BaseException) -> bool:

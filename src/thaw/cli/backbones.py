@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from thaw.cli.table import Column, build_console, print_csv, print_table
+from thaw.cli.table import Column, print_csv, print_table
 from thaw.config.errors import EXIT_SUCCESS
 from thaw.models.catalog import (
     LIBRARIES,
@@ -14,6 +14,7 @@ from thaw.models.catalog import (
     find_backbones,
     load_model_infos,
 )
+from thaw.system.terminal import build_console
 
 FIGURE_COLUMNS = [Column(heading, is_numeric=True) for heading in ("parameters", "top-1", "GMACs", "pixels")]
 COLUMNS = [Column("name", no_wrap=True), *FIGURE_COLUMNS, Column("weights here")]

@@ -11,6 +11,7 @@ from thaw.cli.arguments import get_config_dir_arguments
 from thaw.cli.grammar import ANY_RECIPE_KEY, Verb
 from thaw.cli.options import ChoiceList, FilePath, Option, config_dir_option, out_option, path_argument
 from thaw.config.errors import EXIT_SUCCESS
+from thaw.config.printable import escape_line
 
 if TYPE_CHECKING:
     from thaw.inference.evaluate import Evaluation
@@ -92,7 +93,7 @@ def _print_evaluations(evaluations: Mapping[str, Evaluation], metrics: Mapping[s
     print_table([Column("", no_wrap=True), *map(Column, headings)], rows)
     for split, evaluation in evaluations.items():
         if evaluation.skipped:
-            paths = ", ".join(list(evaluation.skipped)[:MAX_SHOWN_PATHS])
+            paths = ", ".join(map(escape_line, list(evaluation.skipped)[:MAX_SHOWN_PATHS]))
             print(f"{split}: left out, because they cannot be decoded: {len(evaluation.skipped)} ({paths})")
     first_split, first_evaluation = next(iter(evaluations.items()))
     _print_worst_classes(first_split, first_evaluation)

@@ -82,7 +82,8 @@ def _format_title(recipe: Recipe, image_size: int, has_dataset: bool, num_classe
 
 
 def _print_stages(stages: Sequence[StageCost]) -> None:
-    from thaw.cli.table import Column, build_console, print_table
+    from thaw.cli.table import Column, print_table
+    from thaw.system.terminal import build_console
 
     total = sum(stage.facts.num_parameters for stage in stages)
     numeric = [Column(heading, is_numeric=True) for heading in ("parameters", "share", "GMACs", "BatchNorms")]
@@ -105,7 +106,8 @@ def _format_shape(shape: Sequence[int]) -> str:
 
 
 def _print_layers(layers: Sequence[LayerInfo]) -> None:
-    from thaw.cli.table import Column, build_console, print_table
+    from thaw.cli.table import Column, print_table
+    from thaw.system.terminal import build_console
 
     columns = [Column("stage", no_wrap=True), Column("layer"), Column("type"), Column("output", no_wrap=True)]
     rows, previous_stage = [], ""

@@ -16,6 +16,7 @@ from thaw.cli.arguments import run_interruptible
 from thaw.cli.grammar import Parameters, Verb
 from thaw.cli.options import FilePath, Option, flag, path_argument
 from thaw.config.errors import EXIT_FAILURE, EXIT_SUCCESS, Problem, UserError, find_closest_name
+from thaw.config.printable import escape_line
 
 if TYPE_CHECKING:
     from thaw.inference.captcha import CaptchaReading, CaptchaScore
@@ -235,7 +236,7 @@ def _format_score(score: CaptchaScore) -> str:
 def _report_broken_rows(rows: Iterable[Row]) -> Iterator[Row]:
     for row in rows:
         if "broken" in row:
-            print(f"broken: {row['path']}: {row['broken']}", file=sys.stderr)
+            print(escape_line(f"broken: {row['path']}: {row['broken']}"), file=sys.stderr)
         yield row
 
 
@@ -269,7 +270,8 @@ def _write_table(rows: Iterable[Row]) -> None:
     for row in rows:
         if "broken" in row:
             continue
-        cells = [row["path"], *(f"{name} {probability:.3f}" for name, probability in _get_label_probabilities(row))]
+        pairs = _get_label_probabilities(row)
+        cells = [escape_line(row["path"]), *(f"{escape_line(name)} {probability:.3f}" for name, probability in pairs)]
         widths = {column: max(widths.get(column, 0), len(cell)) for column, cell in enumerate(cells)}
         print("  ".join(f"{cell:<{widths[column]}}" for column, cell in enumerate(cells)).rstrip())
 
@@ -286,10 +288,11 @@ def _report_broken_count(num_broken: int, count: int) -> int:
 
 def _track_progress(items: Iterable[Item], count: int) -> Iterator[Item]:
     """Yield `items`, with a progress bar on a terminal that does not show the rows."""
-    from rich.console import Console
     from rich.progress import track
 
-    console = Console(stderr=True)
+    from thaw.system.terminal import build_console
+
+    console = build_console(stderr=True)
     is_hidden = not console.is_terminal or sys.stdout.isatty()
     yield from track(items, "predicting", count, console=console, transient=True, disable=is_hidden)
 

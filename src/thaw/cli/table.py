@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-PIPED_WIDTH = 160  # columns if there is no terminal: enough for timm's longest names
+from thaw.config.printable import escape_line
+from thaw.system.terminal import build_console
+
 Rows = Sequence[Sequence[str]]
 
 
@@ -24,11 +25,6 @@ class Column:
     no_wrap: bool = False
 
 
-def build_console() -> Console:
-    """Return a console as wide as the terminal, or PIPED_WIDTH if the output goes elsewhere."""
-    return Console(highlight=False, markup=False, width=None if Console().is_terminal else PIPED_WIDTH)
-
-
 def print_table(columns: Sequence[Column], rows: Rows, title: str | None = None) -> None:
     """Print a table; a cell that is too wide continues in the next line."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
@@ -36,7 +32,7 @@ def print_table(columns: Sequence[Column], rows: Rows, title: str | None = None)
         justify, no_wrap = "right" if column.is_numeric else "left", column.is_numeric or column.no_wrap
         table.add_column(column.heading, justify=justify, overflow="fold", no_wrap=no_wrap)  # type: ignore[arg-type]
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(escape_line(cell)) for cell in row))
     build_console().print(table)
 
 

@@ -218,12 +218,13 @@ def _escape_markdown(text: str) -> str:
 
 def report_comparison(comparison: ComparisonResults, page_path: Path, reporter: Reporter) -> None:
     """Show the table, caveats, runs that are not done, notes, and the path of the page."""
-    console = Console(highlight=False, markup=False, width=None if Console().is_terminal else DEFAULT_WIDTH)
-    with console.capture() as capture:
+
+    def print_all(console: Console) -> None:
         hidden_columns = _print_comparison(comparison, console)
         hidden_note = f", with {', '.join(hidden_columns)}" if hidden_columns else ""
         console.print(Text(f"everything is in {page_path}{hidden_note}"), soft_wrap=True)
-    reporter.write(capture.get().removesuffix("\n"))
+
+    reporter.draw(print_all)
 
 
 def format_text(comparison: ComparisonResults) -> str:

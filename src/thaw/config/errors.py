@@ -7,13 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from thaw.config.printable import escape_line, escape_text
+
 # Exit statuses: success; something failed; the user must change something; interrupted.
 EXIT_SUCCESS, EXIT_FAILURE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to change. `fix` says what to type or to do; empty strings do not appear in the message."""
+    """One thing to change. `fix` says what to type or to do; empty strings do not appear in the message.
+
+    Text from outside is escaped in the message, and its further lines are indented: no name can fake a line.
+    """
 
     subject: str
     got: str = ""
@@ -22,7 +27,12 @@ class Problem:
 
     def __str__(self) -> str:
         rows = [("got", self.got), ("valid", self.valid), ("fix", self.fix)]
-        return "\n".join([f"  {self.subject}", *(f"      {label + ':':<7}{text}" for label, text in rows if text)])
+        lines = [f"      {label + ':':<7}{_indent(escape_text(text))}" for label, text in rows if text]
+        return "\n".join([f"  {escape_line(self.subject)}", *lines])
+
+
+def _indent(text: str) -> str:
+    return text.replace("\n", "\n" + " " * 13)
 
 
 class UserError(Exception):
@@ -31,7 +41,7 @@ class UserError(Exception):
     def __init__(self, headline: str, problems: Sequence[Problem] = ()) -> None:
         self.headline = headline
         self.problems = tuple(problems)
-        super().__init__("\n".join([headline, *map(str, self.problems)]))
+        super().__init__("\n".join([escape_text(headline), *map(str, self.problems)]))
 
     def __reduce__(self) -> tuple[type[UserError], tuple[str, tuple[Problem, ...]]]:
         return type(self), (self.headline, self.problems)
@@ -45,10 +55,10 @@ def find_closest_name(name: str, candidates: Iterable[str], min_similarity: floa
 
 
 def format_names(names: Iterable[str], limit: int = 24) -> str:
-    """Join names in one line; those after the first `limit` are only counted."""
+    """Join names in one line, escaped; those after the first `limit` are only counted."""
     names = list(names)
     suffix = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + suffix
+    return ", ".join(map(escape_line, names[:limit])) + suffix
 
 
 def format_count(count: int, noun: str) -> str:

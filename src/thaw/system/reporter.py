@@ -6,7 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from thaw.config.printable import escape_line, escape_text
+from thaw.system.terminal import build_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Reporter:
@@ -19,6 +25,9 @@ class Reporter:
 
     def write(self, text: str = "", style: str = "") -> None:
         """Show a line or a block of text. `style` is a style of rich: "bold", "dim", "italic", "yellow"."""
+
+    def draw(self, print_to: Callable[[Console], object]) -> None:
+        """Show what `print_to(console)` prints to a console of rich: tables and text in colors."""
 
     def warn(self, text: str) -> None:
         """Show a warning."""
@@ -50,17 +59,18 @@ class ConsoleReporter(Reporter):
 
     def write(self, text: str = "", style: str = "") -> None:
         if style and sys.stdout.isatty():
-            from rich.console import Console
-
-            Console(highlight=False, soft_wrap=True).print(text, style=style, markup=False)
+            build_console().print(text, style=style, soft_wrap=True)
         else:
-            print(text, flush=True)
+            print(escape_text(text), flush=True)
+
+    def draw(self, print_to: Callable[[Console], object]) -> None:
+        print_to(build_console())
 
     def warn(self, text: str) -> None:
         self.write(f"warning: {text}")
 
     def log(self, text: str) -> None:
-        print(text, file=self.log_stream or sys.stderr, flush=True)
+        print(escape_text(text), file=self.log_stream or sys.stderr, flush=True)
 
     @contextmanager
     def keep_log(self) -> Iterator[Reporter]:
@@ -75,7 +85,11 @@ class ConsoleReporter(Reporter):
         from tqdm.auto import tqdm
 
         with tqdm(
-            total=total or None, desc=description, leave=False, unit=unit or " images", unit_scale=bool(unit)
+            total=total or None,
+            desc=escape_line(description),
+            leave=False,
+            unit=unit or " images",
+            unit_scale=bool(unit),
         ) as progress_bar:
 
             def advance(steps: int) -> None:
@@ -88,6 +102,9 @@ class ProgressReporter(ConsoleReporter):
     """Shows progress bars and writes nothing else: the default in a notebook."""
 
     def write(self, text: str = "", style: str = "") -> None:
+        pass
+
+    def draw(self, print_to: Callable[[Console], object]) -> None:
         pass
 
     def warn(self, text: str) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from thaw.config.errors import format_names
+from thaw.config.printable import escape_line
 from thaw.data.problems import MAX_NAMES_ON_SCREEN, DatasetProblem
 from thaw.data.samples import Samples
 from thaw.models.network import StageFacts
@@ -63,7 +64,7 @@ def print_summary(reporter: Reporter, metrics: Mapping[str, Any], directory: str
     averages = f"macro accuracy {test['macro_accuracy']:.3f}   macro F1 {test['macro_f1']:.3f}"
     reporter.write(f"{averages}   loss {test['loss']:.3f}")
     for note in notes:
-        reporter.write(f"note: {note}", "yellow")
+        reporter.write(escape_line(f"note: {note}"), "yellow")
     speed = f"{timing['images_per_s']:.0f} images/s" if timing["images_per_s"] else "no epoch"
     reporter.write(f"{timing['wall_s']:.0f} s in all, {timing['train_s']:.0f} s of epochs, {speed} in training")
     reporter.write(f"everything is in {directory}")
@@ -91,7 +92,7 @@ def print_dataset_summary(reporter: Reporter, name: str, samples: Samples, skipp
 def print_problems(reporter: Reporter, problems: Iterable[DatasetProblem]) -> None:
     """Write a warning for each problem of a data set."""
     for problem in problems:
-        reporter.warn(str(problem))
+        reporter.warn(escape_line(str(problem)))
 
 
 @dataclass(frozen=True)

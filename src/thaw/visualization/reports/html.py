@@ -9,6 +9,7 @@ import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from thaw.config.printable import escape_text
 from thaw.visualization.plots.encode import encode_jpeg
 
 THUMBNAIL_SIDE = 128  # pixels; a data URI of 4 kB
@@ -22,9 +23,18 @@ def render_template(template: str, *, package: str = "thaw.visualization.reports
     """
     loaders = [PackageLoader(package), PackageLoader("thaw.visualization.reports")]
     environment = Environment(
-        loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=ChoiceLoader(loaders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=_escape_text,
     )
     return environment.get_template(template).render(**values)
+
+
+def _escape_text(value: Any) -> Any:
+    """Escape control and bidirectional characters of text; data URIs and other markup of ours stay as they are."""
+    return escape_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def encode_thumbnail(pixels: np.ndarray, side: int = THUMBNAIL_SIDE) -> Markup:
