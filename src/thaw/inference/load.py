@@ -26,6 +26,8 @@ from thaw.models.state_dict import from_library_state_dict
 from thaw.runs.checkpoint import (
     CheckpointMetadata,
     check_fit,
+    check_recorded_digest,
+    check_values,
     checkpoint_error,
     is_exported,
     read_checkpoint,
@@ -164,10 +166,12 @@ def load_checkpoint(checkpoint: CheckpointLike) -> Classifier:
     path = checkpoint if isinstance(checkpoint, str | Path) else checkpoint.directory
     file = resolve_checkpoint(Path(path).expanduser())
     metadata, state_dict = read_checkpoint(file)
+    check_values(file, state_dict)
     recipe, preprocessing = _validate_recipe(file, metadata), _build_preprocessing(metadata)
     network, model = _build_network(recipe, preprocessing, len(metadata.classes))
     state_dict = from_library_state_dict(network, model, recipe.head, state_dict) if is_exported(file) else state_dict
     check_fit(file, state_dict, network.state_dict())
+    check_recorded_digest(file)
     network.load_state_dict(state_dict)
     network.eval().requires_grad_(False)
     return Classifier(network, tuple(metadata.classes), preprocessing, recipe, tuple(metadata.cached))

@@ -5,18 +5,16 @@ Nothing in a file is executed.
 
 from __future__ import annotations
 
-import pickle
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from thaw.config.errors import Problem, UserError, format_names
 from thaw.config.schema import HeadConfig, LinearHeadConfig, SourceRowsHeadConfig
 from thaw.models.network import HEAD, Network
+from thaw.models.tensor_file import TensorFileError, find_non_finite, find_unusable, load_tensor_file
 from thaw.models.tracing import trace_model
 
 NESTED_KEYS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
@@ -32,14 +30,15 @@ def read_state(file: Path) -> dict[str, Tensor]:
     """
     try:
         content = _load_content(file)
-    except pickle.UnpicklingError as error:
-        reason = "it holds pickled objects beside tensors, which would have to be executed"
-        raise _build_unreadable_error(file, reason) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, struct.error) as error:
-        raise _build_unreadable_error(file, str(error).strip().splitlines()[0]) from error
+    except (TensorFileError, OSError) as error:
+        raise _build_unreadable_error(file, str(error)) from error
     tensors = _extract_tensors(content)
     if not tensors:
         raise _build_unreadable_error(file, "it holds no tensors by name")
+    if unusable := list(find_unusable(tensors)):
+        raise _build_unreadable_error(file, f"tensors of another kind: {format_names(unusable, 3)}")
+    if names := find_non_finite(tensors):
+        raise _build_unreadable_error(file, f"NaN or infinite values in {format_names(names, 3)}")
     return tensors
 
 
@@ -51,8 +50,8 @@ def _load_content(file: Path) -> Any:
         try:
             return load_file(file)
         except SafetensorError as error:
-            raise ValueError(str(error)) from error
-    return torch.load(file, map_location="cpu", weights_only=True)
+            raise TensorFileError(str(error)) from error
+    return load_tensor_file(file)
 
 
 def _extract_tensors(content: Any) -> dict[str, Tensor]:

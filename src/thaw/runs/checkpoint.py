@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.schema import StrictModel
 from thaw.data.preprocessing import INTERPOLATIONS
-from thaw.runs import BEST_CHECKPOINT
+from thaw.models.tensor_file import (
+    FLOAT_DTYPES,
+    ZIP_ERRORS,
+    TensorFileError,
+    find_damage,
+    find_non_finite,
+    find_unusable,
+    load_tensor_file,
+)
+from thaw.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, RECORD_FILE
+from thaw.system.files import compute_sha256
 
 EXPECTED_INPUT = f"a run directory, or its {BEST_CHECKPOINT}"
 WEIGHTS_HINT = "python train.py backbone.weights=FILE starts a training from weights alone"
@@ -27,16 +35,23 @@ FOREIGN_FORMATS = (  # first bytes, description
     (b"\x1f\x8b", "a gzip archive"),
     (b"GGUF", "a GGUF file"),
 )
-Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
+Side = Annotated[int, Field(ge=1, le=8192)]
+Mean = Annotated[float, Field(ge=-255, le=255, allow_inf_nan=False)]
+Std = Annotated[float, Field(ge=1e-4, le=255, allow_inf_nan=False)]
 CHECKPOINT_FORMAT = 1  # increased when checkpoints of older versions can no longer be read
 
 
 class _Preprocessing(StrictModel):
-    size: int
-    resize: int
+    """The values of `Preprocessing`; version 0.1 called `std` deviation."""
+
+    size: Side
+    resize: Side
     interpolation: Literal[tuple(INTERPOLATIONS)]  # type: ignore[valid-type]
-    mean: Triple
-    std: Triple = Field(validation_alias=AliasChoices("std", "deviation"))  # version 0.1 wrote deviation
+    mean: Annotated[list[Mean], Field(min_length=3, max_length=3)]
+    # version 0.1 wrote deviation
+    std: Annotated[list[Std], Field(min_length=3, max_length=3)] = Field(
+        validation_alias=AliasChoices("std", "deviation")
+    )
     squash: bool
 
 
@@ -48,7 +63,15 @@ class CheckpointMetadata(StrictModel):
     classes: Annotated[list[str], Field(min_length=2)]
     preprocessing: _Preprocessing
     stages: list[dict[str, Any]]
-    cached: list[int] = Field(default=[])
+    cached: list[Annotated[int, Field(ge=1)]] = Field(default=[])
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> CheckpointMetadata:
+        if len(set(self.classes)) != len(self.classes) or not all(self.classes):
+            raise ValueError("a class name is empty or repeated")
+        if self.preprocessing.resize < self.preprocessing.size:
+            raise ValueError("preprocessing.resize is below preprocessing.size")
+        return self
 
 
 def resolve_checkpoint(path: Path) -> Path:
@@ -108,6 +131,46 @@ def read_checkpoint(file: Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
     return _parse_metadata(file, metadata), {
         str(name).removeprefix("network."): tensor for name, tensor in state_dict.items()
     }
+
+
+def read_training_state(file: Path) -> dict[str, Any]:
+    """Return the content of a `last.ckpt`, to resume from it.
+
+    Raises:
+        UserError: if the file is damaged, or its weights are not finite.
+    """
+    fix = f"rm {file}, then thaw resume {file.parent.parent}, which trains from the first epoch"
+    content = _load_file(file, fix)
+    state_dict = content.get("state_dict") if isinstance(content, Mapping) else None
+    if not isinstance(state_dict, Mapping) or "thaw" not in content:
+        raise checkpoint_error(file, _describe_content(content), "a checkpoint of thaw", fix)
+    check_values(file, {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}, fix)
+    return dict(content)
+
+
+def check_values(file: Path, tensors: Mapping[str, Tensor], fix: str = "") -> None:
+    """Raise UserError if tensors of `file` are not plain numbers, or not finite. `fix` is by default another file."""
+    if unusable := list(find_unusable(tensors)):
+        raise checkpoint_error(file, f"tensors of another kind: {format_names(unusable, 3)}", "dense tensors")
+    if names := find_non_finite(tensors):
+        got = f"{len(names)} tensor{'s' * (len(names) > 1)} with NaN or infinite values: {format_names(names, 3)}"
+        raise checkpoint_error(file, got, "finite weights", fix or suggest_replacement(file))
+
+
+def check_recorded_digest(file: Path) -> None:
+    """Raise UserError if `file` is a checkpoint of a run that is done, and is not the file that the run has recorded.
+
+    While a run trains, its files are newer than its record.
+    """
+    try:
+        record = json.loads((file.resolve().parent.parent / RECORD_FILE).read_text(encoding="utf-8"))
+        expected = record["checkpoints"][file.name] if record["status"] == "done" else None
+    except (OSError, ValueError, KeyError, TypeError):  # a checkpoint needs nothing of its run
+        return
+    if expected and compute_sha256(file) != expected:
+        got = "the file has changed since the run ended: its SHA-256 differs from that in run.json"
+        fix = f"{suggest_replacement(file)}, or a copy outside of the run if you changed it on purpose"
+        raise checkpoint_error(file, got, "the file as training wrote it", fix)
 
 
 def _check_format(file: Path, written_format: Any) -> None:
@@ -174,7 +237,17 @@ def _find_mismatches(state_dict: Mapping[str, Tensor], expected: Mapping[str, Te
         for name, tensor in expected.items()
         if name in state_dict and state_dict[name].shape != tensor.shape
     ]
-    for kind, names in (("missing", missing), ("not in the network", unknown), ("of another shape", shape_mismatches)):
+    dtype_mismatches = [
+        f"{name} {state_dict[name].dtype} instead of {tensor.dtype}"
+        for name, tensor in expected.items()
+        if name in state_dict and (state_dict[name].dtype in FLOAT_DTYPES) != (tensor.dtype in FLOAT_DTYPES)
+    ]
+    for kind, names in (
+        ("missing", missing),
+        ("not in the network", unknown),
+        ("of another shape", shape_mismatches),
+        ("of another type", dtype_mismatches),
+    ):
         if names:
             yield f"{len(names)} tensor{'s' * (len(names) > 1)} {kind}: {format_names(names, 3)}"
 
@@ -206,10 +279,11 @@ def _identify_safetensors(file: Path) -> str:
 
 
 def _identify_archive(file: Path) -> str:
-    if not zipfile.is_zipfile(file):
-        return "a truncated file: the end of its archive is missing"
-    with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except ZIP_ERRORS:
+        return ""  # reading it says how it is damaged
     if any(name.endswith("/constants.pkl") for name in names):
         return "a TorchScript program, which must be executed to load it"
     if not any(name.endswith("/data.pkl") for name in names):
@@ -217,20 +291,24 @@ def _identify_archive(file: Path) -> str:
     return ""
 
 
-def _load_file(file: Path) -> Any:
+def _load_file(file: Path, fix: str = "") -> Any:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        global_match = re.search(r"GLOBAL ([\w.]+)", str(error))
-        objects = (
-            f"pickled objects{f' ({global_match[1]})' if global_match else ''}, which must be executed to load them"
-        )
-        is_pickle = global_match or "Unsupported" in str(error) or "weights_only" in str(error).lower()
-        raise checkpoint_error(
-            file, f"it holds {objects}" if is_pickle else "not a file of torch.save", EXPECTED_INPUT
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise checkpoint_error(file, str(error).strip().splitlines()[0], "a complete checkpoint") from error
+        return load_tensor_file(file)
+    except TensorFileError as error:
+        raise checkpoint_error(file, str(error), EXPECTED_INPUT, fix or suggest_replacement(file)) from error
+    except OSError as error:
+        raise checkpoint_error(file, str(error), "a complete checkpoint") from error
+
+
+def suggest_replacement(file: Path) -> str:
+    """Return what to do where a checkpoint is damaged: use the other one of its run, or train again."""
+    best, last = Path(BEST_CHECKPOINT).name, Path(LAST_CHECKPOINT).name
+    other_file = file.with_name(last if file.name == best else best)
+    alternatives = ["train the run again"]
+    if file.name in (best, last) and other_file.is_file() and not find_damage(other_file):
+        epoch = "last" if other_file.name == last else "best"
+        alternatives.insert(0, f"{other_file}, the weights of the {epoch} epoch")
+    return ", or ".join(alternatives)
 
 
 def _describe_content(content: Any) -> str:

@@ -35,7 +35,7 @@ from thaw.runs.environment import format_current_time, get_git_revision, get_ver
 from thaw.runs.history import format_history, parse_history
 from thaw.runs.notebook import HtmlReport, render_run
 from thaw.runs.predictions import TestPredictions, format_predictions, parse_predictions
-from thaw.system.files import write_json, write_text
+from thaw.system.files import compute_sha256, write_json, write_text
 from thaw.system.tables import build_data_frame
 
 if TYPE_CHECKING:
@@ -228,6 +228,11 @@ class Run:
         if self.rank == 0:
             write_json(self.directory / RECORD_FILE, self.record)
 
+    def compute_checkpoint_digests(self) -> dict[str, str]:
+        """Compute the SHA-256 of each checkpoint by file name, to find damage later."""
+        files = (self.best_checkpoint, self.last_checkpoint)
+        return {file.name: compute_sha256(file) for file in files if file.is_file()}
+
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
         """Replace `history.csv` by `rows`, one an epoch, all with the keys of the last row."""
         self._write_text(HISTORY_FILE, format_history(rows))
@@ -385,4 +390,4 @@ def record_status(run: Run) -> Iterator[None]:
     except BaseException:
         run.update(status="interrupted", ended=format_current_time())
         raise
-    run.update(status="done", ended=format_current_time())
+    run.update(status="done", ended=format_current_time(), checkpoints=run.compute_checkpoint_digests())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -26,6 +27,12 @@ def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:
         sync_folder(file.parent)
     finally:
         partial_file.unlink(missing_ok=True)
+
+
+def compute_sha256(file: Path) -> str:
+    """Return the SHA-256 of a file's content as hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_text(file: Path, text: str) -> None:

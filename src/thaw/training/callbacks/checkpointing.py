@@ -15,7 +15,7 @@ from torch import Tensor
 
 from thaw.data.preprocessing import Preprocessing
 from thaw.models.network import StageFacts
-from thaw.runs.checkpoint import CHECKPOINT_FORMAT
+from thaw.runs.checkpoint import CHECKPOINT_FORMAT, read_training_state
 from thaw.runs.history import selection_score
 from thaw.system.files import write_atomically
 from thaw.training.distributed.fsdp import full_tensors
@@ -102,13 +102,22 @@ def _compute_selection_score(module: ClassificationModule) -> float:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes to a temporary file, flushes it and renames it: a kill leaves the old file or the new one."""
+    """Writes to a temporary file, flushes it and renames it: a kill leaves the old file or the new one. Verifies what
+    it reads."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write `checkpoint` to `path`."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, lambda stream: torch.save(checkpoint, stream))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read the checkpoint at `path` on the CPU.
+
+        Raises:
+            UserError: if the file is damaged, or its weights are not finite.
+        """
+        return read_training_state(Path(path))
 
 
 def build_checkpoint_metadata(
