@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ from thaw.config.schema import (
 from thaw.strategy.schedule import compute_lr_factor
 
 RATE = 0.1
-RUN_LENGTHS = [(7, 4), (1, 30), (13, 1), (100, 9)]  # steps per epoch, epochs
+RUN_LENGTHS = [(7, 4), (1, 30), (13, 1), (3, 1), (100, 9)]  # steps per epoch, epochs
 SCHEDULES = [
     ConstantSchedule(name="constant", interval="step", warmup_epochs=0),
     ConstantSchedule(name="constant", interval="step", warmup_epochs=0.5),
@@ -79,6 +80,22 @@ def test_one_cycle_matches_torch(pct_start: float, per_epoch: int, epochs: int) 
     assert compute_factors(schedule, per_epoch, epochs) == pytest.approx(
         compute_torch_factors(expected, per_epoch * epochs), abs=1e-12
     )
+
+
+@pytest.mark.parametrize("pct_start", [0.01, 0.3, 0.9])
+@pytest.mark.parametrize(
+    ("interval", "per_epoch", "epochs"),
+    [("step", 1, 1), ("step", 2, 1), ("step", 1, 2), ("epoch", 9, 1), ("epoch", 9, 2)],
+)
+def test_one_cycle_of_one_or_two_rates_starts_at_its_peak(
+    interval: Literal["step", "epoch"], per_epoch: int, epochs: int, pct_start: float
+) -> None:
+    schedule = OneCycleSchedule(
+        name="one_cycle", interval=interval, pct_start=pct_start, div_factor=25.0, final_div_factor=400.0
+    )
+    factors = compute_factors(schedule, per_epoch, epochs)
+    assert factors[0] == 1.0
+    assert factors == sorted(factors, reverse=True)
 
 
 @pytest.mark.parametrize(("per_epoch", "epochs"), RUN_LENGTHS)

@@ -178,7 +178,8 @@ class TrainerConfig(StrictModel):
     label_smoothing: Fraction
     """Label smoothing of the cross-entropy loss."""
     accumulate_grad_batches: PositiveInt
-    """Batches whose gradients are added before each update of the weights."""
+    """Batches of an optimizer step. Each image of a step counts the same; the last step of an epoch may have fewer
+    batches."""
     gradient_clip_val: PositiveFloat | None
     """Largest norm of all gradients together; null: no limit."""
     accelerator: Literal["auto", "cpu", "gpu"]

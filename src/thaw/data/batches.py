@@ -109,13 +109,21 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         for batch_index in range(len(self)):
             yield order[self._get_batch_slice(batch_index)][self.rank :: self.world_size]
 
-    def compute_batch_weight(self, batch_index: int) -> float:
-        """Return the weight of this process's mean over batch `batch_index` in the mean over all processes.
+    def compute_batch_weight(self, batch_index: int, accumulate_grad_batches: int = 1) -> float:
+        """Return the weight of this process's mean over batch `batch_index` in the mean over the batches of all
+        processes that are accumulated for the same optimizer step.
 
-        The weights make every image count the same; they are 1 if all processes have equally many images.
+        `accumulate_grad_batches` batches make a step; the last step of an epoch may have fewer. The weights make every
+        image of a step count the same; they are 1 if all its batches have equally many images in all processes.
         """
-        count = len(self.positions[self._get_batch_slice(batch_index)])
-        return len(range(self.rank, count, self.world_size)) * self.world_size / count
+        first_index = batch_index - batch_index % accumulate_grad_batches
+        indices = range(first_index, min(first_index + accumulate_grad_batches, len(self)))
+        step_count = sum(self._count_images(index) for index in indices)
+        own_count = len(range(self.rank, self._count_images(batch_index), self.world_size))
+        return own_count * self.world_size * accumulate_grad_batches / step_count
+
+    def _count_images(self, batch_index: int) -> int:
+        return len(self.positions[self._get_batch_slice(batch_index)])
 
     def _get_batch_slice(self, batch_index: int) -> slice:
         global_batch_size = self.batch_size * self.world_size

@@ -16,11 +16,12 @@ RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.
 
 
 def apply_augmentation(images: Tensor, params: dict[str, Tensor], size: int) -> Tensor:
-    """Return float32 [n, 3, size, size] on the 0..255 scale for images uint8 [n, 3, height, width].
+    """Return float [n, 3, size, size] on the 0..255 scale for images uint8 [n, 3, height, width].
 
-    `params` come from `Augmentation.sample_params`.
+    `params` come from `Augmentation.sample_params` and decide the dtype: float32, or float64 where Lightning has
+    converted the batch for trainer.precision=64-true.
     """
-    result = _warp_affine(images.float(), params["affine"], params["limits"], size)
+    result = _warp_affine(images.to(params["affine"].dtype), params["affine"], params["limits"], size)
     if "color" in params:
         result = _apply_color(result, params["color"], params["contrast"])
     if "erase_boxes" in params:
@@ -88,7 +89,7 @@ def build_color_matrices(brightness: np.ndarray, saturation: np.ndarray, hue_shi
 
 def _apply_color(images: Tensor, matrices: Tensor, contrast: Tensor) -> Tensor:
     images = torch.einsum("nij,njhw->nihw", matrices, images)
-    luma_weights = torch.tensor(LUMA_WEIGHTS, device=images.device).view(1, 3, 1, 1)
+    luma_weights = torch.tensor(LUMA_WEIGHTS, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
     mean_luma = (images * luma_weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
     return (mean_luma + contrast.view(-1, 1, 1, 1) * (images - mean_luma)).clamp(0, 255)
 

@@ -17,6 +17,8 @@ from thaw.config.schema import (
     StepSchedule,
 )
 
+MIN_CYCLE_RATES = 3  # a rise, a peak and a fall
+
 
 def compute_lr_factor(
     scheduler: SchedulerConfig, step: int, steps_per_epoch: int, epochs: int, losses: Sequence[float] = ()
@@ -29,7 +31,8 @@ def compute_lr_factor(
         step -= step % steps_per_epoch
     total_steps = steps_per_epoch * epochs
     if isinstance(scheduler, OneCycleSchedule):
-        return _compute_one_cycle_factor(scheduler, step, total_steps)
+        num_rates = epochs if scheduler.interval == "epoch" else total_steps
+        return _compute_one_cycle_factor(scheduler, step, total_steps, num_rates)
     warmup_steps = scheduler.warmup_epochs * steps_per_epoch
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
@@ -77,8 +80,11 @@ def _compute_plateau_factor(scheduler: PlateauSchedule, losses: Sequence[float])
     return lr_factor
 
 
-def _compute_one_cycle_factor(scheduler: OneCycleSchedule, step: int, total_steps: int) -> float:
+def _compute_one_cycle_factor(scheduler: OneCycleSchedule, step: int, total_steps: int, num_rates: int) -> float:
+    """Return the factor; one or two rates are too few for a cycle, so they start at its peak."""
     start, end = 1 / scheduler.div_factor, 1 / (scheduler.div_factor * scheduler.final_div_factor)
+    if num_rates < MIN_CYCLE_RATES:
+        return _anneal_cosine(1.0, end, step / max(1, total_steps - 1))
     peak_step = scheduler.pct_start * total_steps - 1
     if step <= peak_step:
         return _anneal_cosine(start, 1.0, step / max(peak_step, 1e-9))

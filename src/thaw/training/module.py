@@ -114,12 +114,16 @@ class ClassificationModule(pl.LightningModule):
             group["lr"] = learning_rates[group["part"]]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the training loss of a batch, weighted so that each image counts the same in all processes."""
+        """Compute the training loss of a batch, weighted so that each image of an optimizer step counts the same.
+
+        Lightning divides the loss by `accumulate_grad_batches`, and DDP averages the gradients of the processes.
+        """
         assert self.train_metrics is not None
         logits = self.compute_logits(batch)
         loss: Tensor = self.criterion(logits, batch.labels, batch.augmentation_params)
         self.train_metrics.update(loss, logits, batch.labels)
-        return loss * self._get_batch_sampler().compute_batch_weight(batch_idx)
+        batch_sampler, accumulate = self._get_batch_sampler(), self.trainer.accumulate_grad_batches
+        return loss * batch_sampler.compute_batch_weight(batch_idx, accumulate)
 
     def on_validation_epoch_start(self) -> None:
         """Start new sums."""

@@ -19,6 +19,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment  # type:
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from thaw.config.errors import Problem, UserError
+from thaw.config.schema import TrainerConfig
 from thaw.runs.run import Run, TrialPruned
 from thaw.runs.search import is_trial
 from thaw.system.devices import get_lightning_devices
@@ -221,16 +222,30 @@ def explain_resource_errors(run: Run) -> Iterator[None]:
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
-        settings = run.recipe.trainer
-        batch_size, accumulate = max(2, settings.batch_size // 2), 2 * settings.accumulate_grad_batches
-        fix = f"trainer.batch_size={batch_size} trainer.accumulate_grad_batches={accumulate}, which trains the same"
-        problem = Problem(f"trainer.batch_size={settings.batch_size}", fix=fix)
-        raise UserError("the GPU's memory is full.", [problem]) from error
+        raise _build_memory_error(run.recipe.trainer) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         fix = f"free some space, then resume={run.directory}"
         raise UserError("the disk is full.", [Problem(str(run.directory), str(error), fix=fix)]) from error
+
+
+def _build_memory_error(settings: TrainerConfig) -> UserError:
+    """Build the error of a full GPU.
+
+    The fix makes batches smaller and accumulates more of them, so that each optimizer step has the same images. A prime
+    number of images cannot be divided, and is reduced by one first.
+    """
+    batch_size, remark = settings.batch_size, "which averages the same images in each step, but BatchNorm over fewer"
+    divisors = [divisor for divisor in range(2, batch_size // 2 + 1) if batch_size % divisor == 0]
+    if not divisors and batch_size > 3:
+        divisors, batch_size, remark = [2], batch_size - 1, "with one image fewer in each step"
+    fix = "a smaller dataset.image_size, another backbone, or strategy=fixed, which keeps fewer activations"
+    if divisors:
+        accumulate = settings.accumulate_grad_batches * divisors[0]
+        smaller_batches = f"trainer.batch_size={batch_size // divisors[0]} trainer.accumulate_grad_batches={accumulate}"
+        fix = f"{smaller_batches}, {remark}"
+    return UserError("the GPU's memory is full.", [Problem(f"trainer.batch_size={settings.batch_size}", fix=fix)])
 
 
 def silence_lightning() -> None:

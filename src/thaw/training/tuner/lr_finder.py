@@ -62,7 +62,7 @@ def range_test(
 
 def _record_losses(setup: TrainingSetup, rates: list[float]) -> list[float]:
     recipe, module = setup.components.recipe, setup.module
-    accumulate, recorder = recipe.trainer.accumulate_grad_batches, _LossRecorder(recipe.trainer.accumulate_grad_batches)
+    accumulate, recorder = recipe.trainer.accumulate_grad_batches, _LossRecorder()
     base_learning_rate = recipe.optimizer.learning_rate  # the plan's learning rates are multiples of it
     module.optimization.schedule = lambda step, *_: rates[min(step, len(rates) - 1)] / base_learning_rate
     callbacks = (EpochPreparation(setup.batch_source, recipe.seed), recorder)
@@ -79,10 +79,9 @@ def _record_losses(setup: TrainingSetup, rates: list[float]) -> list[float]:
 
 
 class _LossRecorder(Callback):
-    """Records the mean loss of each optimizer step's batches; stops the training when it diverges."""
+    """Records the mean loss over the images of each optimizer step; stops the training when it diverges."""
 
-    def __init__(self, accumulate_grad_batches: int) -> None:
-        self.accumulate_grad_batches = accumulate_grad_batches
+    def __init__(self) -> None:
         self.losses: list[float] = []
         self.pending_step_losses: list[Tensor] = []  # on the device, not read yet
         self.batch_losses: list[Tensor] = []
@@ -90,10 +89,10 @@ class _LossRecorder(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.batch_losses.append(outputs["loss"] * self.accumulate_grad_batches)  # Lightning has divided by it
+        self.batch_losses.append(outputs["loss"])  # its share of the step's loss
         if trainer.global_step == len(self.losses) + len(self.pending_step_losses):
             return  # the gradients of further batches accumulate
-        self.pending_step_losses.append(torch.stack(self.batch_losses).mean())
+        self.pending_step_losses.append(torch.stack(self.batch_losses).sum())
         self.batch_losses = []
         if pl_module.device.type == "cpu" or len(self.pending_step_losses) == STEPS_PER_CHECK:
             self.transfer_losses()
