@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.conftest import run_thaw
+from thaw.cli.image_paths import resolve_image_paths
 from thaw.data.factory import load_samples
 from thaw.inference.captcha import CaptchaReading, crop_characters, score_readings
 from thaw.inference.load import load
@@ -64,6 +67,53 @@ def test_patterns_files_and_a_list_on_standard_input_lead_to_the_same_images(
     assert header == "path,label,probability,label_2,probability_2,label_3,probability_3"
     assert [row.split(",")[0] for row in rows] == files
     assert outputs == [outputs[0]] * 4
+
+
+class StandardInput:
+    """Standard input with `content`."""
+
+    def __init__(self, content: bytes) -> None:
+        self.buffer = io.BytesIO(content)
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda lines: "\r\n".join(lines).encode(),
+        lambda lines: b"\xef\xbb\xbf" + "\n\n".join([*lines, " "]).encode(),
+        lambda lines: "\r\n".join([*lines, ""]).encode("utf-16"),
+        lambda lines: b"".join(line.encode() + b"\0" for line in lines),
+    ],
+    ids=["CR LF", "byte order mark", "UTF-16", "zero bytes"],
+)
+def test_a_list_of_files_is_read_as_other_systems_write_it(
+    encode: Callable[[Sequence[str]], bytes], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [str(photos / "A" / "0000.png"), str(photos / "B" / "0001.png")]
+    monkeypatch.setattr(sys, "stdin", StandardInput(encode(files)))
+    assert resolve_image_paths(["-"]) == ([Path(file) for file in files], [])
+
+
+def test_files_of_a_folder_that_are_no_images_are_named(
+    short_run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "A" / ".hidden").write_text("")
+    assert run_thaw(monkeypatch, "predict", str(short_run), str(photos)) == 0
+    message = capsys.readouterr().err
+    assert "left out, as they are no images: 1 (" in message
+    assert "notes.md" in message
+
+
+def test_a_reader_that_leaves_early_ends_the_command_quietly(
+    short_run: Path, photos: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)  # as `| head` does when it has enough
+    with os.fdopen(write_end, "w") as closed_output:
+        monkeypatch.setattr(sys, "stdout", closed_output)
+        assert run_thaw(monkeypatch, "predict", str(short_run), str(photos / "A"), "--json") == 141
+        assert run_thaw(monkeypatch, "--version") == 0  # what is written later is discarded
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("style", [[], ["--csv"], ["--json"]])

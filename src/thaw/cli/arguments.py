@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from thaw.config.errors import EXIT_BROKEN_PIPE, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
 from thaw.system.terminal import escape_output
 
 if TYPE_CHECKING:
@@ -61,14 +62,22 @@ def run_command(command: Callable[[], int]) -> int:
     """Run `command` and return its exit status; print its error, if it raises one, on standard error. Control
     characters in all that it prints are escaped.
 
-    Statuses: 2 for a UserError, 130 for Ctrl-C and SIGTERM, 1 with a traceback for a bug in thaw.
+    Statuses: 2 for a UserError, 130 for Ctrl-C and SIGTERM, 141 if nobody reads standard output any more, as for a
+    program that SIGPIPE ends, 1 with a traceback for a bug in thaw.
     """
     with escape_output():
         try:
-            return command()
+            status = command()
+            sys.stdout.flush()
+            return status
         except UserError as error:
             print(f"thaw: {error}", file=sys.stderr)
             return EXIT_USER_ERROR
+        except BrokenPipeError:
+            if _discard_closed_output():
+                return EXIT_BROKEN_PIPE
+            traceback.print_exc()
+            return EXIT_FAILURE
         except Exception:
             traceback.print_exc()
             return EXIT_FAILURE
@@ -76,6 +85,17 @@ def run_command(command: Callable[[], int]) -> int:
             if _is_interruption(error):
                 return EXIT_INTERRUPTED
             raise
+
+
+def _discard_closed_output() -> bool:
+    """Return whether the reader of standard output is gone, as after `| head`; then discard what is still in memory, so
+    that Python does not complain when it ends."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _is_interruption(error: BaseException) -> bool:

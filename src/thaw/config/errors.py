@@ -9,8 +9,8 @@ from typing import Any
 
 from thaw.config.printable import escape_line, escape_text
 
-# Exit statuses: success; something failed; the user must change something; interrupted.
-EXIT_SUCCESS, EXIT_FAILURE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
+# Exit statuses: success; something failed; the user must change something; interrupted; nobody reads the output.
+EXIT_SUCCESS, EXIT_FAILURE, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 0, 1, 2, 130, 141
 
 
 @dataclass(frozen=True)
