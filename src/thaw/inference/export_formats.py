@@ -191,7 +191,8 @@ def _write_safetensors(classifier: Classifier, metadata: Metadata, file: Path) -
     contiguous_tensors = {
         name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    content = save(contiguous_tensors, {"format": "pt", **metadata})
+    identity = {"data": classifier.identity.model_dump_json()} if classifier.identity else {}
+    content = save(contiguous_tensors, {"format": "pt", **metadata, **identity})
     file.write_bytes(content)  # safetensors' save_file makes a file that only its owner can read
 
 

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from thaw.config.catalog import list_backbones
 from thaw.config.errors import UserError, find_closest_name, format_names
+from thaw.config.printable import escape_line
 from thaw.config.renamed_keys import upgrade_recipe
 from thaw.config.schema import Recipe, TrainerConfig
 from thaw.config.validation import validate_recipe
 from thaw.data.augmentation import average_over_views
+from thaw.data.identity import DataIdentity
 from thaw.data.preprocessing import Preprocessing
 from thaw.features.forward import DOUBLE_PRECISION, autocast
 from thaw.inference.predict import ImageLike, Predictions, predict_images
@@ -36,7 +38,7 @@ from thaw.runs.checkpoint import (
 from thaw.system.devices import get_device, resolve_accelerator, resolve_memory_format, resolve_precision
 from thaw.system.tables import render_html_table
 
-MAX_SHOWN_CLASSES = 8
+MAX_SHOWN_CLASSES = 4
 
 
 class RunLike(Protocol):
@@ -54,7 +56,8 @@ CheckpointLike = str | Path | RunLike
 class Classifier:
     """A trained network in evaluation mode, with its classes, preprocessing and recipe.
 
-    `cached_depths` are numbers of leading stages whose features its run trained on. `precision` is Lightning's name.
+    `cached_depths` are numbers of leading stages whose features its run trained on. `identity` recognizes the images
+    that it was trained on; None for a checkpoint of version 0.2 or older. `precision` is Lightning's name.
     """
 
     network: Network
@@ -62,6 +65,7 @@ class Classifier:
     preprocessing: Preprocessing
     recipe: Recipe
     cached_depths: tuple[int, ...] = ()
+    identity: DataIdentity | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: str = "32-true"
     memory_format: torch.memory_format = torch.contiguous_format
@@ -108,8 +112,10 @@ class Classifier:
         return PixelNetwork(self.network, self.preprocessing, self.memory_format).normalize
 
     def __repr__(self) -> str:
-        facts = ", ".join(f"{name}: {value}" for name, value in self._list_facts())
-        return f"Classifier({facts})"
+        names = format_names(map(escape_line, self.classes), MAX_SHOWN_CLASSES)
+        data = f"{len(self.classes)} classes of {self.recipe.dataset.name}: {names}"
+        size = self.preprocessing.size
+        return f"Classifier({self.recipe.backbone.name}, {data}; {size} x {size} pixels, on {self.device})"
 
     def _repr_html_(self) -> str:
         return render_html_table("Classifier", (), self._list_facts())
@@ -118,6 +124,7 @@ class Classifier:
         size = self.preprocessing.size
         return [
             ("backbone", f"{self.recipe.backbone.library} {self.recipe.backbone.name}"),
+            ("data set", self.recipe.dataset.name),
             ("classes", f"{len(self.classes)} ({format_names(self.classes, MAX_SHOWN_CLASSES)})"),
             ("image size", f"{size} x {size}"),
             ("parameters", f"{count_parameters(list(self.network.parameters())):,}"),
@@ -174,7 +181,7 @@ def load_checkpoint(checkpoint: CheckpointLike) -> Classifier:
     check_recorded_digest(file)
     network.load_state_dict(state_dict)
     network.eval().requires_grad_(False)
-    return Classifier(network, tuple(metadata.classes), preprocessing, recipe, tuple(metadata.cached))
+    return Classifier(network, tuple(metadata.classes), preprocessing, recipe, tuple(metadata.cached), metadata.data)
 
 
 def _validate_recipe(file: Path, metadata: CheckpointMetadata) -> Recipe:

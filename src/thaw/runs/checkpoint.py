@@ -15,6 +15,7 @@ from torch import Tensor
 
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.schema import StrictModel
+from thaw.data.identity import DataIdentity
 from thaw.data.preprocessing import INTERPOLATIONS
 from thaw.models.tensor_file import (
     FLOAT_DTYPES,
@@ -64,6 +65,7 @@ class CheckpointMetadata(StrictModel):
     preprocessing: _Preprocessing
     stages: list[dict[str, Any]]
     cached: list[Annotated[int, Field(ge=1)]] = Field(default=[])
+    data: DataIdentity | None = None
 
     @model_validator(mode="after")
     def _check_consistency(self) -> CheckpointMetadata:

@@ -13,6 +13,7 @@ from thaw.config.schema import Recipe, SourceRowsHeadConfig
 from thaw.data.augmentation import build_augmentation
 from thaw.data.batches import ImageDataset, class_weights
 from thaw.data.factory import load_samples
+from thaw.data.identity import DataIdentity, build_identity
 from thaw.data.image_store import LazyImageStore
 from thaw.data.inspection import DatasetInspection, inspect_dataset
 from thaw.data.preprocessing import Preprocessing
@@ -84,10 +85,12 @@ def setup_training(run: Run, reporter: Reporter = SILENT) -> TrainingSetup:
 
 @dataclass(frozen=True)
 class Data:
-    """The images of a run. `inspection` has the samples that can be used and the problems of the data set."""
+    """The images of a run. `inspection` has the samples that can be used and the problems of the data set; `identity`
+    recognizes the images later."""
 
     inspection: DatasetInspection
     images: ImageDataset
+    identity: DataIdentity
 
     @property
     def samples(self) -> Samples:
@@ -183,10 +186,10 @@ def build_components(recipe: Recipe, reporter: Reporter = SILENT) -> Components:
     return Components(recipe, data, model, devices)
 
 
-def _build_data(recipe: Recipe, samples: Samples, preprocessing: Preprocessing, reporter: Reporter) -> Data:
+def _build_data(recipe: Recipe, all_samples: Samples, preprocessing: Preprocessing, reporter: Reporter) -> Data:
     settings = recipe.data
     inspection = inspect_dataset(
-        samples,
+        all_samples,
         preprocessing,
         resolve_cache_dir(settings.cache_dir),
         settings.broken == "skip",
@@ -204,7 +207,7 @@ def _build_data(recipe: Recipe, samples: Samples, preprocessing: Preprocessing, 
     reporter.write()
     labels, augmentation = inspection.samples.get_labels(), build_augmentation(recipe.augment)
     images = ImageDataset(inspection.store, labels, preprocessing.size, augmentation, recipe.seed)
-    return Data(inspection, images)
+    return Data(inspection, images, build_identity(all_samples.fingerprint, inspection.samples))
 
 
 def _build_model(

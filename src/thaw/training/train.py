@@ -177,6 +177,7 @@ def _build_metadata(setup: TrainingSetup) -> dict[str, Any]:
         components.model.preprocessing,
         components.model.facts,
         [decision.depth for decision in decisions],
+        components.data.identity,
     )
 
 

@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from thaw.data.identity import DataIdentity
 from thaw.data.preprocessing import Preprocessing
 from thaw.models.network import StageFacts
 from thaw.runs.checkpoint import CHECKPOINT_FORMAT, read_training_state
@@ -126,11 +127,12 @@ def build_checkpoint_metadata(
     preprocessing: Preprocessing,
     stages: list[StageFacts],
     cached_depths: Iterable[int],
+    identity: DataIdentity | None = None,
 ) -> dict[str, Any]:
     """Build what a checkpoint needs to be used without its run, as plain data.
 
     `cached_depths` are the numbers of leading stages whose cached features the run trained on: the same weights round
-    differently from features that are computed in another way.
+    differently from features that are computed in another way. `identity` recognizes the images it was trained on.
     """
     rows = [{"name": stage.name, "shape": list(stage.shape), "parameters": stage.num_parameters} for stage in stages]
     return {
@@ -140,4 +142,5 @@ def build_checkpoint_metadata(
         "preprocessing": preprocessing.to_dict(),
         "stages": rows,
         "cached": sorted({*cached_depths} - {0}),
+        **({"data": identity.model_dump()} if identity else {}),
     }
