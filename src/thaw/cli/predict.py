@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -171,7 +170,12 @@ def _write_json(rows: Iterable[Row]) -> None:
 
 def _write_csv(rows: Iterable[Row]) -> None:
     """Print comma-separated values. The header comes with the first row, which has the number of classes."""
-    writer, has_header = csv.writer(sys.stdout, lineterminator="\n"), False
+    from thaw.system.csv_files import write_rows
+
+    def print_row(cells: Sequence[str]) -> None:
+        write_rows(sys.stdout, [cells])
+
+    has_header = False
     for row in rows:
         if "broken" in row:
             continue
@@ -179,9 +183,9 @@ def _write_csv(rows: Iterable[Row]) -> None:
         if not has_header:
             ranks = range(2, len(pairs) + 1)
             extra_columns = [f"{name}_{rank}" for rank in ranks for name in ("label", "probability")]
-            writer.writerow(["path", "label" if "top" in row else "text", "probability", *extra_columns])
+            print_row(["path", "label" if "top" in row else "text", "probability", *extra_columns])
             has_header = True
-        writer.writerow([row["path"], *(cell for name, probability in pairs for cell in (name, f"{probability:.6f}"))])
+        print_row([row["path"], *(cell for name, probability in pairs for cell in (name, f"{probability:.6f}"))])
 
 
 def _write_table(rows: Iterable[Row]) -> None:

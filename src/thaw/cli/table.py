@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thaw.config.printable import escape_line
+from thaw.system.csv_files import write_rows
 from thaw.system.terminal import build_console
 
 Rows = Sequence[Sequence[str]]
@@ -38,8 +38,7 @@ def print_table(columns: Sequence[Column], rows: Rows, title: str | None = None)
 
 def print_csv(columns: Sequence[Column], rows: Rows) -> None:
     """Print comma-separated values with a header."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerows([[column.heading for column in columns], *rows])
+    write_rows(sys.stdout, [[column.heading for column in columns], *rows])
 
 
 def print_rows(columns: Sequence[Column], rows: Rows, as_csv: bool) -> None:

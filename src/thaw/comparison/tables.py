@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -17,6 +16,7 @@ from thaw.comparison.configurations import Configuration
 from thaw.comparison.results import ComparisonResults
 from thaw.comparison.settings import shorten_keys
 from thaw.comparison.significance import SamplingUnit
+from thaw.system.csv_files import format_rows
 from thaw.system.reporter import Reporter
 
 DEFAULT_WIDTH = 160  # columns if there is no terminal
@@ -97,11 +97,7 @@ def _parse_number_or_text(value: str) -> float | str:
 def format_csv(comparison: ComparisonResults) -> str:
     """Return one row per configuration as CSV, see `build_configuration_rows`; missing numbers are empty."""
     rows = build_configuration_rows(comparison)
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: "" if _is_nan(value) else value for key, value in row.items()} for row in rows)
-    return stream.getvalue()
+    return format_rows([rows[0], *(["" if _is_nan(value) else value for value in row.values()] for row in rows)])
 
 
 def build_configuration_rows(comparison: ComparisonResults) -> list[dict[str, object]]:

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from thaw.system.cache_folder import build_folder_once, compute_cache_key
+from thaw.system.csv_files import format_rows
 from thaw.system.files import write_text
 
 
@@ -93,9 +94,9 @@ def write_captchas(captchas: Iterable[tuple[str, Image.Image]], folder: Path) ->
     """Write texts and images to `folder`: 0000.png and so on, then labels.csv (file,text), whose path is returned. A
     folder without labels.csv is incomplete."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = ["file,text"]
+    rows = [("file", "text")]
     for index, (text, image) in enumerate(captchas):
         image.save(folder / f"{index:04}.png")
-        rows.append(f"{index:04}.png,{text}")
-    write_text(folder / "labels.csv", "\n".join(rows) + "\n")
+        rows.append((f"{index:04}.png", text))
+    write_text(folder / "labels.csv", format_rows(rows))
     return folder / "labels.csv"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import torch
 from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
 from thaw.models.network import pool
+from thaw.system.csv_files import format_rows
 
 ROWS_PER_CHUNK = 1024
 Writer = Callable[[BinaryIO], object]
@@ -98,14 +97,9 @@ def _write_npz(stream: BinaryIO, export: Export) -> None:
 
 
 def _format_csv(export: Export) -> bytes:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["path", "label", "class", "split"])
     classes = export.samples.classes
-    writer.writerows(
-        [sample.path, sample.label, classes[sample.label], sample.split] for sample in export.samples.samples
-    )
-    return buffer.getvalue().encode("utf-8", "surrogateescape")
+    rows = [[sample.path, sample.label, classes[sample.label], sample.split] for sample in export.samples.samples]
+    return format_rows([["path", "label", "class", "split"], *rows]).encode("utf-8", "surrogateescape")
 
 
 def _build_parquet_writer(export: Export) -> Writer:

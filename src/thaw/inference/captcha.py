@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from PIL import Image
 from thaw.config.errors import Problem, UserError, format_names
 from thaw.inference.predict import Predictor, RawPrediction, iter_predictions
 from thaw.metrics.per_class import wilson_interval
+from thaw.system.csv_files import read_rows
 
 LABELS_FILE = "labels.csv"  # columns file and text, in the folder of the captchas
 Interval = tuple[float, float]
@@ -104,9 +104,10 @@ def read_labels(paths: Sequence[Path]) -> dict[Path, str]:
     for file in sorted({path.parent / LABELS_FILE for path in paths}):
         if file.is_file():
             with file.open(newline="", encoding="utf-8") as stream:
-                rows = csv.DictReader(stream)
-                if not {"file", "text"} <= set(rows.fieldnames or ()):
-                    got = f"columns {format_names(rows.fieldnames or ()) or 'none'}"
+                rows = read_rows(stream)
+                columns = list(rows[0]) if rows else []
+                if not {"file", "text"} <= set(columns):
+                    got = f"columns {format_names(columns) or 'none'}"
                     raise UserError("the captchas' labels cannot be read.", [Problem(str(file), got, "file,text")])
                 labels |= {file.parent / row["file"]: row["text"] for row in rows}
     return labels

@@ -31,6 +31,7 @@ from thaw.metrics.calibration import Reliability, compute_ece_interval, compute_
 from thaw.metrics.classification import captions, classification_metrics, confusion_matrix, top_losses
 from thaw.metrics.per_class import ClassMetrics, compute_class_metrics, compute_macro_f1_interval
 from thaw.runs.run import Run
+from thaw.system.csv_files import format_rows
 from thaw.system.files import write_text
 
 ALL_SPLITS = "all"
@@ -192,15 +193,13 @@ def write_evaluation(
 
 
 def _format_csv(rows: Sequence[ClassMetrics]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     names = (field.name.removesuffix("_ci95") if field.name != "name" else "class" for field in fields(rows[0]))
     header = list(dict.fromkeys(names))
     interval_names = header[header.index("recall") :]
     interval_columns = [f"{name}{suffix}" for name in interval_names for suffix in ("", "_low", "_high")]
-    writer.writerow([*header[: -len(interval_names)], *interval_columns])
-    writer.writerows([*_format_cells(astuple(row))] for row in rows)
-    return buffer.getvalue()
+    return format_rows(
+        [[*header[: -len(interval_names)], *interval_columns], *(_format_cells(astuple(row)) for row in rows)]
+    )
 
 
 def _format_cells(values: Sequence[Any]) -> Iterator[Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from matplotlib.figure import Figure
 from thaw.probing.linear_heads import HeadGrid
 from thaw.probing.trial import KNN_METHOD, LINEAR_HEAD_METHOD, ProbeTrial, select_best
 from thaw.runs.run import Run
+from thaw.system.csv_files import format_rows
 from thaw.system.devices import describe_hardware
 from thaw.system.tables import build_data_frame
 from thaw.training.callbacks.checkpointing import AtomicCheckpointIO, build_checkpoint_metadata
@@ -116,11 +115,7 @@ def write_probe(result: ProbeResult, extraction: Extraction, grid: HeadGrid, pre
 
 def format_csv(result: ProbeResult) -> str:
     """Return the trials as CSV, one row each, with COLUMNS. `val_loss` is empty for a trial that has none."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([*_iter_cells(trial, trial is result.winner)] for trial in result.trials)
-    return buffer.getvalue()
+    return format_rows([COLUMNS, *(_iter_cells(trial, trial is result.winner) for trial in result.trials)])
 
 
 def _iter_cells(trial: ProbeTrial, is_winner: bool) -> Iterator[str]:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from thaw.system.csv_files import format_rows, read_rows
+
 
 def parse_history(text: str) -> list[dict[str, str]]:
     """Return the rows of the CSV in `text`."""
-    return list(csv.DictReader(io.StringIO(text, newline="")))
+    return read_rows(io.StringIO(text, newline=""))
 
 
 def format_history(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return `rows` as CSV with the columns of the last row."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[-1]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+    columns = list(rows[-1])
+    return format_rows([columns, *([row.get(column, "") for column in columns] for row in rows)])
 
 
 def selection_score(accuracy: float, loss: float) -> float:

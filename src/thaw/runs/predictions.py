@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from thaw.system.csv_files import format_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
 def format_predictions(samples: Samples, logits: Tensor, positions: Tensor) -> str:
     """Return CSV with path, label, prediction and probability for logits [n, classes] of the samples at `positions`
     [n]."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["path", "label", "prediction", "probability"])
+    rows = [["path", "label", "prediction", "probability"]]
     probabilities, predictions = logits.softmax(1).max(1)
     for position, prediction, probability in zip(
         positions.tolist(), predictions.tolist(), probabilities.tolist(), strict=True
     ):
         sample = samples.samples[position]
-        writer.writerow([sample.path, samples.classes[sample.label], samples.classes[prediction], f"{probability:.6f}"])
-    return buffer.getvalue()
+        rows.append([sample.path, samples.classes[sample.label], samples.classes[prediction], f"{probability:.6f}"])
+    return format_rows(rows)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import traceback
@@ -35,6 +34,7 @@ from thaw.runs.environment import format_current_time, get_git_revision, get_ver
 from thaw.runs.history import format_history, parse_history
 from thaw.runs.notebook import HtmlReport, render_run
 from thaw.runs.predictions import TestPredictions, format_predictions, parse_predictions
+from thaw.system.csv_files import read_rows
 from thaw.system.files import compute_sha256, write_json, write_text
 from thaw.system.tables import build_data_frame
 
@@ -263,7 +263,7 @@ class Run:
 
     def _read_rows(self, name: str) -> list[dict[str, str]]:
         with (self.directory / name).open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            return list(csv.DictReader(stream))
+            return read_rows(stream)
 
     def _build_error(self, headline: str, error: Exception) -> UserError:
         got = f"{type(error).__name__}: {error}"
