@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from thaw.cli.arguments import run_command
 from thaw.cli.grammar import Verb
 from thaw.cli.options import FilePath, path_argument
 from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS
+from thaw.system.portable import format_command
 
 if TYPE_CHECKING:
     from thaw.system.reporter import Reporter
@@ -79,7 +79,7 @@ def report_training(train: Callable[[Reporter], object], directory: Path) -> int
 
 def get_command_line() -> str:
     """Return the command of this process, as runs record it."""
-    return shlex.join(["python", *sys.argv])
+    return format_command(sys.argv)
 
 
 def set_environment() -> None:

@@ -22,6 +22,7 @@ from filelock import FileLock
 from thaw.config.errors import Problem, UserError
 from thaw.system.cache_folder import cache_write_error
 from thaw.system.files import replace_durably
+from thaw.system.portable import expand_home
 from thaw.system.reporter import SILENT, Reporter
 
 MAX_ATTEMPTS = 4
@@ -63,7 +64,7 @@ def download(url: str, checksum: str, target: Path, mirror: str | None = None, r
 def list_urls(url: str, mirror: str | None) -> list[str]:
     """Return the URLs of the file in the order in which they are tried."""
     name = Path(urlsplit(url).path).name
-    return [f"{mirror.rstrip('/')}/{name}", url] if mirror else [url]
+    return [expand_home(address) for address in ([f"{mirror.rstrip('/')}/{name}", url] if mirror else [url])]
 
 
 def has_checksum(file: Path, checksum: str) -> bool:

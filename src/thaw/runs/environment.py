@@ -13,7 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from thaw.config.consistency import has_weights_path
 from thaw.config.errors import Problem, UserError
+from thaw.config.schema import Recipe
+from thaw.system.portable import make_portable, shorten_home
 
 RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "hydra-core", "numpy", "pillow")
 
@@ -42,6 +45,17 @@ def get_git_revision() -> dict[str, Any] | None:
 def _run_git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def make_recipe_portable(recipe: Recipe) -> Recipe:
+    """Return `recipe` with paths that are found from any working folder, and with `~` for the home folder."""
+    values = recipe.to_dict()
+    path_keys = [("dataset", "root"), ("data", "cache_dir")]
+    path_keys += [("backbone", "weights")] if has_weights_path(recipe.backbone) else []
+    for group, key in path_keys:
+        if path := values[group].get(key):
+            values[group][key] = make_portable(path)
+    return Recipe.model_validate(shorten_home(values))
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -30,12 +29,13 @@ from thaw.runs import (
     REPORT_FILE,
     TENSORBOARD_DIRECTORY,
 )
-from thaw.runs.environment import format_current_time, get_git_revision, get_versions
+from thaw.runs.environment import format_current_time, get_git_revision, get_versions, make_recipe_portable
 from thaw.runs.history import format_history, parse_history
 from thaw.runs.notebook import HtmlReport, render_run
 from thaw.runs.predictions import TestPredictions, format_predictions, parse_predictions
 from thaw.system.csv_files import read_rows
 from thaw.system.files import compute_sha256, write_json, write_text
+from thaw.system.portable import format_traceback, shorten_home
 from thaw.system.tables import build_data_frame
 
 if TYPE_CHECKING:
@@ -223,8 +223,8 @@ class Run:
         return [name for name in names if not (self.directory / name).is_file()]
 
     def update(self, **entries: Any) -> None:
-        """Add `entries` to `run.json`."""
-        self.record.update(entries)
+        """Add `entries` to `run.json`, with `~` for the home folder."""
+        self.record.update(shorten_home(entries))
         if self.rank == 0:
             write_json(self.directory / RECORD_FILE, self.record)
 
@@ -290,10 +290,10 @@ def create_run(recipe: Recipe, directory: Path, command: str = "") -> Run:
     if (directory / RECIPE_FILE).exists():
         fix = f"resume={directory}, or another hydra.run.dir"
         raise UserError("The run directory is taken.", [Problem(str(directory), "it holds a run", fix=fix)])
-    run = Run(directory, recipe, {})
+    run = Run(directory, make_recipe_portable(recipe), {})
     for folder in (run.best_checkpoint.parent, run.plots_directory, run.tensorboard_directory):
         folder.mkdir(parents=True, exist_ok=True)
-    write_text(directory / RECIPE_FILE, yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True))
+    write_text(directory / RECIPE_FILE, yaml.safe_dump(run.recipe.to_dict(), sort_keys=False, allow_unicode=True))
     run.update(
         status="running",
         command=command,
@@ -370,7 +370,9 @@ def read_status(directory: Path) -> str | None:
 def record_failure(directory: Path, error: str) -> None:
     """Record `error` of a run that failed before it began. A run that began records its own."""
     if read_status(directory) is None:
-        write_json(directory / RECORD_FILE, {"status": "failed", "ended": format_current_time(), "error": error})
+        write_json(
+            directory / RECORD_FILE, {"status": "failed", "ended": format_current_time(), "error": shorten_home(error)}
+        )
 
 
 @contextmanager
@@ -385,7 +387,7 @@ def record_status(run: Run) -> Iterator[None]:
         run.update(status="failed", ended=format_current_time(), error=str(error))
         raise
     except Exception:
-        run.update(status="failed", ended=format_current_time(), error=traceback.format_exc())
+        run.update(status="failed", ended=format_current_time(), error=format_traceback())
         raise
     except BaseException:
         run.update(status="interrupted", ended=format_current_time())

@@ -17,6 +17,7 @@ from thaw.config.validation import validate_recipe
 from thaw.runs.run import FINISHED_STATUSES, read_status, record_failure
 from thaw.sweeps.launchers import OUTPUT_FILE, is_in_process_launcher, is_local_parallel_launcher, redirect_output
 from thaw.sweeps.record import is_sweep, read_sweep
+from thaw.system.portable import format_traceback, shorten_home
 from thaw.system.reporter import SILENT, ConsoleReporter, Reporter
 
 
@@ -65,11 +66,11 @@ def _train_or_record_failure(config: DictConfig, directory: Path, command_line: 
         return _train(config, directory, command_line, reporter)
     except UserError as error:
         reporter.log(f"thaw: {error}")
-        record_failure(directory, str(error))
+        record_failure(directory, shorten_home(str(error)))
         return EXIT_USER_ERROR
     except Exception:
         reporter.log(traceback.format_exc().rstrip())
-        record_failure(directory, traceback.format_exc())
+        record_failure(directory, format_traceback())
         return EXIT_FAILURE
 
 

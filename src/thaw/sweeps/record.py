@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from thaw.config.compose import build_job_name
 from thaw.config.renamed_keys import RENAMED_VALUES, find_new_key
 from thaw.runs.run import FINISHED_STATUSES, Run, find_runs
 from thaw.system.files import write_json
+from thaw.system.portable import expand_home, shorten_home
 
 SWEEP_FILE = "sweep.json"
+# A path alone: neither a choice of several nor null, and no name of weights, which has no suffix and no slash.
+PATH_OVERRIDE_PATTERN = re.compile(r"(\+{0,2}(?:dataset\.root|data\.cache_dir)=)(?!null$)([^~,(){}\[\]'\"$=]+)")
 MISSING = "missing"
 
 
@@ -68,14 +72,21 @@ def is_sweep(directory: Path) -> bool:
 
 
 def write_sweep(directory: Path, sweep: Sweep) -> None:
-    """Write `sweep.json`."""
-    write_json(directory / SWEEP_FILE, asdict(sweep))
+    """Write `sweep.json`. Paths in it are found from any working folder, and the home folder is `~`."""
+    arguments = shorten_home(list(map(_make_portable, sweep.arguments)))
+    write_json(directory / SWEEP_FILE, {"arguments": arguments, "jobs": sweep.jobs})
+
+
+def _make_portable(word: str) -> str:
+    """Return a word of the command line; a relative path that is the whole value of a key becomes absolute."""
+    match = PATH_OVERRIDE_PATTERN.fullmatch(word)
+    return f"{match[1]}{Path(match[2]).absolute()}" if match and not Path(match[2]).is_absolute() else word
 
 
 def read_sweep(directory: Path) -> Sweep:
     """Return the record of a sweep. Keys of version 0.1 in its command are renamed."""
     content = json.loads((directory / SWEEP_FILE).read_text(encoding="utf-8"))
-    return Sweep(tuple(map(upgrade_override, content["arguments"])), content["jobs"])
+    return Sweep(tuple(upgrade_override(expand_home(word)) for word in content["arguments"]), content["jobs"])
 
 
 def upgrade_override(line: str) -> str:

@@ -10,6 +10,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from thaw.config.printable import escape_text
+from thaw.system.portable import shorten_home
 from thaw.visualization.plots.encode import encode_jpeg
 
 THUMBNAIL_SIDE = 128  # pixels; a data URI of 4 kB
@@ -27,14 +28,16 @@ def render_template(template: str, *, package: str = "thaw.visualization.reports
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-        finalize=_escape_text,
+        finalize=_prepare_text,
     )
     return environment.get_template(template).render(**values)
 
 
-def _escape_text(value: Any) -> Any:
-    """Escape control and bidirectional characters of text; data URIs and other markup of ours stay as they are."""
-    return escape_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+def _prepare_text(value: Any) -> Any:
+    """Escape control and bidirectional characters of text and shorten the home folder, as pages are shared; data URIs
+    and other markup of ours stay as they are."""
+    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    return shorten_home(escape_text(value)) if is_text else value
 
 
 def encode_thumbnail(pixels: np.ndarray, side: int = THUMBNAIL_SIDE) -> Markup:

@@ -22,6 +22,7 @@ from thaw.runs.history import selection_score
 from thaw.runs.predictions import TestPredictions
 from thaw.runs.run import Run
 from thaw.strategy.plan import build_plan_from_dicts
+from thaw.system.portable import shorten_path
 from thaw.visualization.interpret.grad_cam import GradCam, grad_cam, upsample_maps
 from thaw.visualization.reports.console import HEADINGS, build_phase_tables
 from thaw.visualization.reports.html import encode_data_uri, encode_thumbnail, render_template
@@ -282,7 +283,7 @@ def _build_environment_rows(record: Mapping[str, Any]) -> Rows:
 
 
 def _build_command_rows(run: Run) -> Rows:
-    quoted_directory = shlex.quote(str(run.directory))
+    quoted_directory = shlex.quote(shorten_path(run.directory))
     return [
         ("train the same run again", str(run.record["command"])),
         ("measure it on its test images, or on others", f"thaw evaluate {quoted_directory}"),
