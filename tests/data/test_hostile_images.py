@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -12,11 +14,12 @@ from PIL import Image
 from tests.data.hostile import BLUE, BROKEN, EXPECTED, RED, get_kind, write_hostile_folder
 from thaw.config.errors import UserError
 from thaw.data import image_store
-from thaw.data.image import decode_image
+from thaw.data.image import decode_indexed
 from thaw.data.inspection import inspect_dataset
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples, load_folder_samples
 
+T = TypeVar("T")
 SMALL = Preprocessing(32, 32, "bilinear", (0.5,) * 3, (0.5,) * 3)
 
 
@@ -70,20 +73,17 @@ def test_transparent_pixels_are_white(hostile: Samples, tmp_path: Path) -> None:
 
 
 def test_skipping_decodes_every_image_once(hostile: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded_paths: list[Path] = []
+    decoded_hashes: list[str] = []
 
-    def decode_and_record(path: Path) -> Image.Image:
-        decoded_paths.append(path)
-        return decode_image(path)
+    def decode_and_record(root: Path, path: str, file_hash: str, transform: Callable[[Image.Image], T]) -> T:
+        decoded_hashes.append(file_hash)
+        return decode_indexed(root, path, file_hash, transform)
 
-    monkeypatch.setattr(image_store, "decode_image", decode_and_record)
+    monkeypatch.setattr(image_store, "decode_indexed", decode_and_record)
     inspect_dataset(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=True)
-    hashes = {
-        hostile.root / sample.path: digest for sample, digest in zip(hostile.samples, hostile.hashes, strict=True)
-    }
-    assert sorted(hashes[path] for path in decoded_paths) == sorted(set(hostile.hashes)), "equal files are decoded once"
+    assert sorted(decoded_hashes) == sorted(set(hostile.hashes)), "equal files are decoded once"
     inspect_dataset(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=True)
-    assert len(decoded_paths) == len(set(hostile.hashes))
+    assert len(decoded_hashes) == len(set(hostile.hashes))
 
 
 def test_a_store_built_with_skip_still_reports_broken_images(hostile: Samples, tmp_path: Path) -> None:

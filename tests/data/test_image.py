@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
+import random
 import struct
+import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+import thaw.data.image
 from tests.data.pictures import make_pixels
-from thaw.data.image import IMAGE_SUFFIXES, BrokenImageError, decode_image
+from thaw.data.image import IMAGE_SUFFIXES, BrokenImageError, decode_image, decode_indexed
+from thaw.data.image_file import ConcurrencyLimit, hash_image_file
 
 PIXELS = make_pixels(20, 30)
 WHITE = [255, 255, 255]
@@ -221,14 +227,19 @@ def test_the_suffixes_of_documents_and_data_are_not_those_of_images() -> None:
     assert not {".eps", ".ps", ".pdf", ".wmf", ".emf", ".h5", ".fits", ".mpg", ".grib"} & {*IMAGE_SUFFIXES}
 
 
-def test_a_decompression_bomb_is_broken(tmp_path: Path) -> None:
-    save(Image.new("1", (8, 8)), tmp_path / "bomb.png")
-    content = bytearray((tmp_path / "bomb.png").read_bytes())
-    content[16:24] = struct.pack(">II", 60_000, 60_000)
+def save_with_claimed_size(path: Path, width: int, height: int) -> Path:
+    """Save a small PNG whose header claims another size."""
+    content = bytearray(save(Image.new("1", (8, 8)), path).read_bytes())
+    content[16:24] = struct.pack(">II", width, height)
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
-    (tmp_path / "bomb.png").write_bytes(content)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_decompression_bomb_is_broken(tmp_path: Path) -> None:
+    path = save_with_claimed_size(tmp_path / "bomb.png", 60_000, 60_000)
     with pytest.raises(BrokenImageError, match="decompression bomb"):
-        decode_image(tmp_path / "bomb.png")
+        decode_image(path)
 
 
 def test_a_large_scan_is_not_a_decompression_bomb(tmp_path: Path) -> None:
@@ -236,3 +247,142 @@ def test_a_large_scan_is_not_a_decompression_bomb(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Image.open(path).close()
+
+
+def build_gradient(low: float, high: float) -> np.ndarray:
+    return np.tile(np.linspace(low, high, 256), (4, 1))
+
+
+def save_tiff(values: np.ndarray, path: Path, bits: int, sample_format: int) -> Path:
+    """Write a gray TIFF of one strip, with little-endian values; values of 12 bits are packed."""
+    if bits == 12:
+        pairs = values.astype(np.uint32).reshape(-1, 2)
+        triples = [pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255]
+        data = np.stack(triples, axis=1).astype(np.uint8).tobytes()
+    else:
+        data = values.astype({1: f"<u{bits // 8}", 2: f"<i{bits // 8}", 3: f"<f{bits // 8}"}[sample_format]).tobytes()
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(data)}
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in {**tags, 339: sample_format}.items()]
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + struct.pack("<I", 0)
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + directory)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("high", "bits", "sample_format"),
+    [(1, 32, 3), (255, 32, 3), (65535, 32, 3), (4095, 12, 1), (65535, 16, 1), (255, 32, 1), (65535, 32, 2)],
+)
+def test_values_of_more_than_8_bits_are_scaled(tmp_path: Path, high: int, bits: int, sample_format: int) -> None:
+    path = save_tiff(build_gradient(0, high), tmp_path / "image.tif", bits, sample_format)
+    assert np.abs(read(path)[0].mean(1) - np.arange(256)).max() <= 1
+
+
+def test_a_float_image_darker_than_white_stays_darker(tmp_path: Path) -> None:
+    path = save_tiff(build_gradient(0, 0.5), tmp_path / "image.tif", 32, 3)
+    assert read(path).max() == 128
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bits", "sample_format"),
+    [(-1000, 1000, 32, 3), (0, 1.02, 32, 3), (0, 4095, 32, 3), (0, 1e6, 32, 3), (-1, 1, 32, 3), (-9, 9, 16, 2)],
+)
+def test_values_without_a_known_scale_are_broken_with_a_way_out(
+    tmp_path: Path, low: float, high: float, bits: int, sample_format: int
+) -> None:
+    path = save_tiff(build_gradient(low, high), tmp_path / "image.tif", bits, sample_format)
+    with pytest.raises(BrokenImageError, match=rf"values from {low} to .* no known scale: save it with 8 or 16 bits"):
+        decode_image(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_broken(tmp_path: Path, value: float) -> None:
+    values = build_gradient(0, 1)
+    values[0, 5] = value
+    with pytest.raises(BrokenImageError, match="no known scale"):
+        decode_image(save_tiff(values, tmp_path / "image.tif", 32, 3))
+
+
+def test_a_dark_16_bit_portable_graymap_stays_dark(tmp_path: Path) -> None:
+    (tmp_path / "dark.pgm").write_bytes(b"P5\n8 8\n65535\n" + np.full((8, 8), 200, ">u2").tobytes())
+    assert read(tmp_path / "dark.pgm").max() == 1
+
+
+def test_a_png_with_megabytes_of_text_is_decoded(tmp_path: Path) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("workflow", "x" * 4_000_000, zip=True)
+    text.add_itxt("prompt", "y" * 4_000_000, zip=True)
+    assert np.array_equal(read(save(Image.fromarray(PIXELS), tmp_path / "image.png", pnginfo=text)), PIXELS)
+
+
+def test_a_png_whose_text_is_a_decompression_bomb_is_broken(tmp_path: Path) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(70_000_000), 1))
+    with pytest.raises(BrokenImageError, match="too large"):
+        decode_image(save(Image.fromarray(PIXELS), tmp_path / "image.png", pnginfo=text))
+
+
+def test_damaged_exif_is_ignored(tmp_path: Path) -> None:
+    path = save(Image.fromarray(PIXELS), tmp_path / "image.png", exif=b"Exif\0\0MM*\0\xff\xff\xff\xff")
+    assert np.array_equal(read(path), PIXELS)
+    path = save(Image.fromarray(PIXELS), tmp_path / "image.png", exif=b"Exif\0\0no TIFF header")
+    assert np.array_equal(read(path), PIXELS)
+
+
+@pytest.mark.parametrize("format_name", ["AVIF", "BLP", "DDS", "SPIDER", "TIFF", "JPEG2000", "WEBP"])
+def test_a_damaged_file_of_any_format_is_decoded_or_broken(tmp_path: Path, format_name: str) -> None:
+    rng, stream, reasons = random.Random(0), io.BytesIO(), list[str]()
+    image = Image.fromarray(make_pixels(32, 32))
+    image.convert({"BLP": "P", "SPIDER": "F"}.get(format_name, "RGB")).save(stream, format_name)
+    for _ in range(60):
+        content = bytearray(stream.getvalue())
+        for _ in range(4):
+            content[rng.randrange(min(len(content), 128))] = rng.randrange(256)
+        (tmp_path / "image.jpg").write_bytes(content)
+        try:
+            read(tmp_path / "image.jpg")
+        except BrokenImageError as error:
+            reasons.append(str(error))
+    assert all(reasons)
+    assert len(reasons) > 5
+
+
+def test_the_bound_on_pixels_is_the_real_one_and_is_named(tmp_path: Path) -> None:
+    path = save_with_claimed_size(tmp_path / "bomb.png", 20_000, 20_001)
+    with pytest.raises(BrokenImageError, match=r"400020000 pixels.* limit of 400000000"):
+        decode_image(path)
+
+
+def test_threads_that_decode_large_images_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(Image.fromarray(make_pixels(60, 60)), tmp_path / "image.png")
+    file_hash, num_pixels, max_pixels = hash_image_file(path), 0, 0
+    limit = ConcurrencyLimit(2 * 60 * 60 + 1)
+    monkeypatch.setattr(thaw.data.image, "_get_pixel_limit", lambda: limit)
+
+    def count(image: Image.Image) -> None:
+        nonlocal num_pixels, max_pixels
+        num_pixels += image.width * image.height
+        max_pixels = max(max_pixels, num_pixels)
+        time.sleep(0.01)
+        num_pixels -= image.width * image.height
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: decode_indexed(tmp_path, path.name, file_hash, count), range(16)))
+    assert max_pixels == 2 * 60 * 60
+
+
+def test_more_than_the_limit_of_all_threads_is_held_alone() -> None:
+    limit, events = ConcurrencyLimit(10), list[str]()
+
+    def hold_much() -> None:
+        with limit.hold(25):
+            events.append("much")
+
+    with ThreadPoolExecutor(1) as pool, limit.hold(4):
+        future = pool.submit(hold_much)
+        with limit.hold(6):
+            time.sleep(0.05)
+        events.append("little")
+        assert not future.done()
+        # The pool waits for the thread after the context of `limit` has ended.
+    assert events == ["little", "much"]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.damage import DAMAGES, WarningReporter
 from tests.data.pictures import make_image, write_class_folders
 from thaw.config.errors import UserError
 from thaw.data.image import decode_image
@@ -127,10 +130,51 @@ def test_a_repaired_image_is_decoded_with_the_next_call(tmp_path: Path) -> None:
 
 def test_broken_images_beyond_the_limit_are_counted(tmp_path: Path) -> None:
     root = write_class_folders(tmp_path / "images", {"ant": 12, "bee": 12})
-    samples = load(root)
-    break_all_images(samples)
+    break_all_images(load(root))
     with pytest.raises(UserError, match=r"24 images(.|\n)*\.\.\. and 4 more"):
-        open_image_store(samples, SMALL, tmp_path / "cache")
+        open_image_store(load(root), SMALL, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_an_image_that_changes_after_it_was_indexed_leaves_no_store(
+    samples: Samples, tmp_path: Path, is_removed: bool
+) -> None:
+    file = samples.root / samples.samples[2].path
+    content = file.read_bytes()
+    file.unlink() if is_removed else make_image(20, 20).save(file, "PNG")
+    with pytest.raises(UserError, match="changed or removed") as error_info:
+        open_image_store(samples, SMALL, tmp_path / "cache", skip_broken=True)
+    assert error_info.value.problems[0].subject == samples.samples[2].path
+    assert list_stores(tmp_path / "cache") == []
+    file.write_bytes(content)
+    store = open_image_store(samples, SMALL, tmp_path / "cache")
+    assert np.array_equal(store[2], resize_image(decode_image(file), SMALL))
+
+
+@pytest.mark.parametrize("name", ["pixels.bin", "table.npy", "broken.json", "checksums.txt"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_store_is_built_again_with_a_warning(
+    samples: Samples, tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    pixels = np.array(open_image_store(samples, SMALL, tmp_path / "cache").pixels)
+    (folder,) = list_stores(tmp_path / "cache")
+    damage(folder / name)
+    reporter = WarningReporter()
+    assert np.array_equal(open_image_store(samples, SMALL, tmp_path / "cache", reporter=reporter).pixels, pixels)
+    assert reporter.warnings == [f"the decoded images in {folder} were damaged and are decoded again"]
+    open_image_store(samples, SMALL, tmp_path / "cache", reporter=reporter)
+    assert len(reporter.warnings) == 1
+
+
+def test_the_store_of_other_images_under_the_same_name_is_not_used(samples: Samples, tmp_path: Path) -> None:
+    other_preprocessing = dataclasses.replace(SMALL, interpolation="nearest")
+    expected = np.array(open_image_store(samples, SMALL, tmp_path / "cache").pixels)
+    (folder,) = list_stores(tmp_path / "cache")
+    open_image_store(samples, other_preprocessing, tmp_path / "cache")
+    (other_folder,) = {*list_stores(tmp_path / "cache")} - {folder}
+    shutil.rmtree(folder)
+    other_folder.rename(folder)
+    assert np.array_equal(open_image_store(samples, SMALL, tmp_path / "cache").pixels, expected)
 
 
 def open_in_process(samples: Samples, cache: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 import thaw.features.extract
+from tests.damage import DAMAGES, WarningReporter, fill_with_zeros, flip_bit, truncate
 from thaw.config.errors import UserError
 from thaw.data.augmentation import Augmentation
 from thaw.data.batches import EpochBatchSampler, ImageDataset, SequentialBatchSampler
@@ -28,6 +30,7 @@ from thaw.data.transforms import apply_augmentation
 from thaw.features.cache import CacheResult, FeatureCache
 from thaw.features.cache_key import FeatureSpec
 from thaw.features.extract import ExecutionConfig
+from thaw.features.forward import find_fastest_memory_format
 from thaw.features.views import Views, build_views
 from thaw.models.network import Network, Normalize
 from thaw.system.cache_entries import list_complete_entries
@@ -61,8 +64,8 @@ def build_images(samples: Samples, augmentation: Augmentation | None = None) -> 
     return ImageDataset(store, samples.get_labels(), SIZE, augmentation or Augmentation(), seed=3)
 
 
-def build_network() -> Network:
-    torch.manual_seed(0)
+def build_network(seed: int = 0) -> Network:
+    torch.manual_seed(seed)
     stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
     layer1 = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.ReLU())
     return Network({"stem": stem, "layer1": layer1}, nn.Linear(6, len(CLASSES)))
@@ -332,3 +335,45 @@ def test_features_are_described_by_their_metadata(tmp_path: Path) -> None:
     metadata = json.loads((list_folders(tmp_path)[0] / "meta.json").read_text())
     expected = {"dataset": "insects", "stage": "layer1", "rows": 5, "shape": [6], "dtype": "float32"}
     assert expected.items() <= metadata.items()
+
+
+@pytest.mark.parametrize("name", ["values.bin", "meta.json", "checksums.txt"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_features_are_computed_again_with_a_warning(
+    tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    reporter, network = WarningReporter(), build_network()
+    cache = build_cache(tmp_path, reporter=reporter)
+    expected = get_or_compute(cache, network, [2]).features.values
+    (folder,) = list_folders(tmp_path)
+    damage(folder / name)
+    result = get_or_compute(cache, network, [2])
+    assert result.seconds > 0
+    assert torch.equal(result.features.values, expected)
+    assert reporter.warnings == [f"the cached features in {folder} were damaged and are computed again"]
+    assert get_or_compute(cache, network, [2]).seconds == 0
+    assert len(reporter.warnings) == 1
+
+
+def test_features_of_other_weights_under_the_same_key_are_not_used(tmp_path: Path) -> None:
+    cache, networks = build_cache(tmp_path), [build_network(seed) for seed in (0, 1)]
+    expected, _ = (get_or_compute(cache, network, [2]).features.values.clone() for network in networks)
+    folder, other_folder = (cache.folder / compute_key(cache, network, 2) for network in networks)
+    shutil.rmtree(folder)
+    other_folder.rename(folder)
+    assert torch.equal(get_or_compute(cache, networks[0], [2]).features.values, expected)
+
+
+@pytest.mark.parametrize("damage", [flip_bit, truncate, fill_with_zeros])
+def test_damaged_times_of_memory_formats_are_measured_again_with_a_warning(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    reporter = WarningReporter()
+    arguments = (build_network(), 8, "tiny", tmp_path, torch.device("cpu"), reporter)
+    memory_format = find_fastest_memory_format(*arguments)
+    assert find_fastest_memory_format(*arguments) is memory_format
+    assert reporter.warnings == []
+    (file,) = tmp_path.iterdir()
+    damage(file)
+    find_fastest_memory_format(*arguments)
+    assert reporter.warnings == [f"the measured times in {file} were damaged and are measured again"]

@@ -101,7 +101,9 @@ def test_many_processes_compute_the_same_bits_as_a_single_one(
         assert result.seconds > 0
     folders = list_folders(tmp_path / "many")
     assert len(folders) == 2, "the pass fills both depths"
-    assert [sorted(file.name for file in folder.iterdir()) for folder in folders] == [["meta.json", "values.bin"]] * 2
+    assert [sorted(file.name for file in folder.iterdir()) for folder in folders] == [
+        ["checksums.txt", "meta.json", "values.bin"]
+    ] * 2
     assert not list((tmp_path / "many").glob(".seen-*"))
     assert [result.seconds for result in run_in_threads(caches, compute)] == [0] * world_size
 

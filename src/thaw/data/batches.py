@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from thaw.config.errors import UserError
 from thaw.data.augmentation import Augmentation, apply_policy, build_views, center_crop
 from thaw.data.image_store import ImageStore, LazyImageStore
 
@@ -178,8 +179,19 @@ class ImageDataset(Dataset[Batch]):
     seed: int = 0
     views: str = "none"
 
-    def __getitems__(self, indices: list[tuple[int, int]]) -> Batch:
-        """Load a batch of (epoch, position), all of one epoch. Copies of a sample are augmented differently."""
+    def __getitems__(self, indices: list[tuple[int, int]]) -> Batch | UserError:
+        """Load a batch of (epoch, position), all of one epoch. Copies of a sample are augmented differently.
+
+        A worker process returns a UserError, which `ImageLoader` raises: torch would make text of a traceback of it.
+        """
+        try:
+            return self.load_batch(indices)
+        except UserError as error:
+            if get_worker_info() is None:
+                raise
+            return error
+
+    def load_batch(self, indices: list[tuple[int, int]]) -> Batch:
         epoch, copies = indices[0][0], np.array([position for _, position in indices])
         positions = copies % len(self.labels)
         params: dict[str, Tensor] = {}
@@ -208,11 +220,21 @@ def pad_to_canvas(images: list[Tensor]) -> tuple[Tensor, np.ndarray]:
     return canvas, image_sizes
 
 
+class ImageLoader(DataLoader[Batch]):
+    """Loads batches of an ImageDataset, and raises the user's errors of worker processes as they are."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
 def build_dataloader(
     dataset: ImageDataset, batch_sampler: EpochBatchSampler | SequentialBatchSampler, num_workers: int, pin_memory: bool
-) -> DataLoader[Batch]:
+) -> ImageLoader:
     """Build a data loader that yields whole batches of `dataset` and leaves torch's global generator unchanged."""
-    return DataLoader(
+    return ImageLoader(
         dataset,
         batch_sampler=batch_sampler,
         collate_fn=_identity_collate,

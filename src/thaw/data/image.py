@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-Image.MAX_IMAGE_PIXELS = (
-    400_000_000  # Pillow's limit against decompression bombs, raised to allow scans of 20,000 x 20,000
-)
+from thaw.data.image_file import BrokenImageError as BrokenImageError
+from thaw.data.image_file import ConcurrencyLimit, read_image_file, read_indexed_file
+from thaw.system.process import get_available_memory
+
 # Formats that Pillow decodes with its own code or with libraries that it contains, in the order in which they are
 # tried: common ones first, those without a signature last. It hands EPS to Ghostscript and WMF to the system, and only
 # recognizes others, such as HDF5 and MPEG.
@@ -39,6 +46,17 @@ ALLOWED_FORMATS = tuple(  # a Pillow may be built without a library
 IMAGE_SUFFIXES = tuple(  # MPO is a JPEG of several frames, which Pillow opens as JPEG
     sorted(suffix for suffix, name in Image.EXTENSION.items() if name in (*ALLOWED_FORMATS, "MPO"))
 )
+MAX_PIXELS = (
+    400_000_000  # of one image: a scan of 20,000 x 20,000 takes 1.6 GB, a small file that claims more is a bomb
+)
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above this value, and raises only above twice the value
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Programs that draw images write their settings as text into a PNG, megabytes of it; Pillow takes 1 MiB.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 << 20
+BYTES_PER_PIXEL = 16  # while an image with transparency is converted: four copies of 4 bytes
+MAX_MEMORY_FRACTION = 0.25  # of the free memory, for the images that all threads decode at once
+CHUNK_ROWS = 256
+NEARLY_BLACK = 16  # of 255: an image without a larger value shows nothing, such as one of 12 bits taken for 16
 EXIF_TRANSPOSES = {  # EXIF orientation -> the transposition that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -49,36 +67,93 @@ EXIF_TRANSPOSES = {  # EXIF orientation -> the transposition that undoes it
     8: Image.Transpose.ROTATE_90,
 }
 
-
-class BrokenImageError(Exception):
-    """The file cannot be decoded; the message contains the reason."""
+DecodeResult = TypeVar("DecodeResult")
 
 
 def decode_image(path: Path) -> Image.Image:
-    """Decode the first frame of `path` in mode RGB.
-
-    EXIF orientation is applied, transparent pixels are composed on white, and 16-bit values are scaled to 8 bits rather
-    than clipped.
+    """Decode the first frame of `path` in mode RGB, as `convert_to_rgb` describes it.
 
     Raises:
-        BrokenImageError: if the file is missing, empty, truncated or not an image.
+        BrokenImageError: if the file cannot be read or decoded, or has more than MAX_PIXELS pixels.
     """
-    try:
-        with Image.open(path, formats=ALLOWED_FORMATS) as image:
+    with read_image_file(path) as content:
+        return _decode(content, path.name, lambda image: image)
+
+
+def decode_indexed(
+    root: Path, path: str, file_hash: str, transform: Callable[[Image.Image], DecodeResult]
+) -> DecodeResult:
+    """Return `transform(image)` of `root/path`, decoded as by `decode_image`.
+
+    `file_hash` is the hash of the file from `hash_image_file`. Threads that decode large images wait for each other.
+
+    Raises:
+        BrokenImageError: as `decode_image`.
+        UserError: if the file has changed since it was hashed, or is gone.
+    """
+    with read_indexed_file(root, path, file_hash) as content:
+        return _decode(content, Path(path).name, transform)
+
+
+def _decode(content: bytes, name: str, transform: Callable[[Image.Image], DecodeResult]) -> DecodeResult:
+    with _raise_broken(name):
+        image = Image.open(io.BytesIO(content), formats=ALLOWED_FORMATS)
+    with _get_pixel_limit().hold(image.width * image.height):
+        with _raise_broken(name):
             image.load()
-            return _convert_to_rgb(_apply_exif_orientation(image))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "the file is empty" if path.is_file() and path.stat().st_size == 0 else str(error)
-        raise BrokenImageError(reason.replace(str(path), path.name)) from error
+            rgb_image = convert_to_rgb(image)
+        return transform(rgb_image)
 
 
-def _apply_exif_orientation(image: Image.Image) -> Image.Image:
-    """Undo the EXIF orientation. ImageOps.exif_transpose() rewrites the EXIF too, and fails on tags of a wrong type."""
-    transpose = EXIF_TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    return image if transpose is None else image.transpose(transpose)
+@functools.cache
+def _get_pixel_limit() -> ConcurrencyLimit:
+    return ConcurrencyLimit(int(MAX_MEMORY_FRACTION * get_available_memory() / BYTES_PER_PIXEL))
 
 
-def _convert_to_rgb(image: Image.Image) -> Image.Image:
+@contextmanager
+def _raise_broken(name: str) -> Iterator[None]:
+    """Turn every exception of a decoder into a BrokenImageError. Damaged files raise about any."""
+    try:
+        yield
+    except BrokenImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise BrokenImageError(f"cannot identify image file {name!r}") from error
+    except MemoryError as error:
+        raise BrokenImageError("it takes more memory than there is") from error
+    except Exception as error:
+        raise BrokenImageError(str(error) or type(error).__name__) from error
+
+
+def convert_to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGB, as a viewer shows it.
+
+    EXIF orientation is applied, transparent pixels are composed on white, and values of more than 8 bits are scaled
+    rather than clipped, by a rule that depends on this image alone:
+
+    - 16 bits: 65535 is white; of a TIFF with fewer BitsPerSample, their largest value.
+    - Floating point: 1 is white if all values are from 0 to 1.
+    - Other floating-point values and integers of 32 bits: 255 is white up to 255, and 65535 up to 65535.
+
+    Raises:
+        BrokenImageError: if values of 32 bits have no known scale: negative, not finite, larger, or so small that the
+            image would be nearly black.
+    """
+    transpose = _find_transpose(image)
+    rgb_image = _convert_mode(image)
+    return rgb_image if transpose is None else rgb_image.transpose(transpose)
+
+
+def _find_transpose(image: Image.Image) -> Image.Transpose | None:
+    """Return what undoes the EXIF orientation. ImageOps.exif_transpose() also rewrites the EXIF data, and fails on tags
+    of a wrong type."""
+    try:
+        return EXIF_TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # viewers ignore damaged EXIF data as well; Pillow raises about any exception for it
+        return None
+
+
+def _convert_mode(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         image = _convert_to_eight_bits(image)
     if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
@@ -88,6 +163,27 @@ def _convert_to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _convert_to_eight_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float64)
-    max_value = 65535 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255
-    return Image.fromarray((values * (255 / max_value)).clip(0, 255).round().astype(np.uint8))
+    values = np.asarray(image)
+    scale, pixels = 255 / _find_white_value(image, values), np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), CHUNK_ROWS):  # float64 of all rows would take 8 bytes per pixel
+        rows = slice(start, start + CHUNK_ROWS)
+        pixels[rows] = (values[rows].astype(np.float64) * scale).clip(0, 255).round()
+    return Image.fromarray(pixels)
+
+
+def _find_white_value(image: Image.Image, values: np.ndarray) -> float:
+    """Return the value that is white."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        bits = getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
+        return float(2**bits - 1)
+    lowest, highest = float(values.min()), float(values.max())
+    if image.mode == "F" and lowest >= 0 and highest <= 1:
+        return 1
+    white_value = 255 if highest <= 255 else 65535
+    is_on_scale = lowest >= 0 and highest <= white_value  # false for NaN
+    if not is_on_scale or 0 < highest * 255 / white_value <= NEARLY_BLACK:
+        raise BrokenImageError(
+            f"its values from {lowest:g} to {highest:g} have no known scale: save it with 8 or 16 bits, or as floating "
+            "point from 0 to 1"
+        )
+    return white_value

@@ -16,18 +16,21 @@ from PIL import Image
 from PIL import __version__ as pillow_version
 
 from thaw.config.errors import Problem, UserError
-from thaw.data.image import BrokenImageError, decode_image
+from thaw.data.image import decode_indexed
+from thaw.data.image_file import BrokenImageError
 from thaw.data.preprocessing import Preprocessing, resize_image
 from thaw.data.problems import MAX_ASPECT_RATIO
 from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
-from thaw.system.cache_folder import build_folder_once, compute_cache_key
+from thaw.system.cache_checksums import discard_if_damaged, write_checksums
+from thaw.system.cache_folder import build_folder_once, compute_cache_key, raise_write_errors
 from thaw.system.reporter import SILENT, Reporter
 
 MAX_LISTED_IMAGES = 20
 CHUNK_SIZE = 256  # images that are decoded before any is used, so that they do not fill the memory
 CROPPED_ASPECT_RATIO = 4  # longer side to shorter; an image of 20,000 x 10 pixels resized as a whole would take 400 MB
-FORMAT_VERSION = 3  # of the files; a store of another version is built again
+FORMAT_VERSION = 4  # of the files; a store of another version is built again
+UNMEASURED = (0, 0, 0)  # what a broken image has instead of the result of `measure_image`
 
 DecodeResult = TypeVar("DecodeResult")
 
@@ -41,6 +44,7 @@ class ImageStore:
         starts: int64 [samples], where each image starts in `pixels`.
         shapes: int64 [samples, 2], height and width of each image in `pixels`; 0 for a broken image.
         sizes: int64 [samples, 2], height and width before resizing.
+        brightest: int64 [samples], the largest value of each image, of 255.
         broken: position of each image that cannot be decoded -> reason.
     """
 
@@ -48,6 +52,7 @@ class ImageStore:
     starts: np.ndarray
     shapes: np.ndarray
     sizes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    brightest: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     broken: Mapping[int, str] = field(default_factory=dict)
 
     def __getitem__(self, index: int) -> np.ndarray:
@@ -58,9 +63,8 @@ class ImageStore:
     def subset(self, positions: Sequence[int]) -> ImageStore:
         """Return the images at `positions`, none of which may be broken, without copying pixels."""
         indices = np.asarray(positions, dtype=np.int64)
-        return replace(
-            self, starts=self.starts[indices], shapes=self.shapes[indices], sizes=self.sizes[indices], broken={}
-        )
+        columns = {name: getattr(self, name)[indices] for name in ("starts", "shapes", "sizes", "brightest")}
+        return replace(self, **columns, broken={})
 
 
 @dataclass(frozen=True)
@@ -71,23 +75,32 @@ class LazyImageStore:
         samples: the images, in their order.
         preprocessing: how they are resized.
         sizes: int64 [samples, 2], height and width before resizing.
+        brightest: int64 [samples], the largest value of each image, of 255.
         broken: position of each image that cannot be decoded -> reason.
     """
 
     samples: Samples
     preprocessing: Preprocessing
     sizes: np.ndarray
+    brightest: np.ndarray
     broken: Mapping[int, str] = field(default_factory=dict)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Return the image, uint8 [height, width, 3]."""
-        image = decode_image(self.samples.root / self.samples.samples[index].path)
-        return resize_image(crop_elongated(image), self.preprocessing)
+        """Return the image, uint8 [height, width, 3].
+
+        Raises:
+            UserError: if the file has changed since it was indexed, or is gone.
+        """
+        path, file_hash = self.samples.samples[index].path, self.samples.hashes[index]
+        return decode_indexed(
+            self.samples.root, path, file_hash, lambda image: resize_image(crop_elongated(image), self.preprocessing)
+        )
 
     def subset(self, positions: Sequence[int]) -> LazyImageStore:
         """Return the images at `positions`, none of which may be broken."""
-        sizes = self.sizes[np.asarray(positions, np.int64)]
-        return LazyImageStore(self.samples.subset(positions), self.preprocessing, sizes)
+        indices = np.asarray(positions, dtype=np.int64)
+        columns = {name: getattr(self, name)[indices] for name in ("sizes", "brightest")}
+        return replace(self, samples=self.samples.subset(positions), **columns, broken={})
 
 
 def estimate_store_bytes(samples: Samples, preprocessing: Preprocessing) -> int:
@@ -102,10 +115,11 @@ def open_image_store(
     skip_broken: bool = False,
     reporter: Reporter = SILENT,
 ) -> ImageStore:
-    """Open the store of `samples`, after building it if it does not exist.
+    """Open the store of `samples`, after building it if it does not exist or is damaged.
 
     Raises:
-        UserError: if images cannot be decoded (with `skip_broken` only if no other is left), or if the disk is full.
+        UserError: if images cannot be decoded (with `skip_broken` only if no other is left) or have changed since they
+            were indexed, or if the disk is full.
     """
     first_positions, content_indices = samples.find_unique_contents()
     unique_samples = samples.subset(list(first_positions))
@@ -113,15 +127,20 @@ def open_image_store(
     def write_checked(folder: Path) -> None:
         broken_contents = _write_store(unique_samples, preprocessing, folder, reporter)
         check_broken(samples, _map_to_positions(broken_contents, content_indices), skip_broken)
+        write_checksums(folder, key)
 
     key = _compute_store_key(unique_samples, preprocessing)
-    folder = build_folder_once(cache_dir / "decoded" / key, write_checked)
+    folder = cache_dir / "decoded" / key
+    with raise_write_errors(folder):
+        if discard_if_damaged(folder, reporter):
+            reporter.warn(f"the decoded images in {folder} were damaged and are decoded again")
+    build_folder_once(folder, write_checked)
     pixels = np.memmap(folder / "pixels.bin", np.uint8, "r")
     table = np.load(folder / "table.npy", allow_pickle=False)[content_indices]
     broken_contents = json.loads((folder / "broken.json").read_text(encoding="utf-8"))
     broken = _map_to_positions({int(index): reason for index, reason in broken_contents.items()}, content_indices)
     check_broken(samples, broken, skip_broken)  # it may have been built with skip_broken
-    return ImageStore(pixels, table[:, 0], table[:, 1:3], table[:, 3:5], broken)
+    return ImageStore(pixels, table[:, 0], table[:, 1:3], table[:, 3:5], table[:, 5], broken)
 
 
 def _compute_store_key(unique_samples: Samples, preprocessing: Preprocessing) -> str:
@@ -148,25 +167,23 @@ def _map_to_positions(broken_contents: Mapping[int, str], content_indices: np.nd
 def _write_store(samples: Samples, preprocessing: Preprocessing, folder: Path, reporter: Reporter) -> dict[int, str]:
     """Write pixels and table, and return position -> reason of broken images.
 
-    A row of the table is the start of the pixels, their height and width, and the height and width before resizing.
+    A row of the table is the start of the pixels, their height and width, and what `measure_image` returns.
     """
 
-    def resize(image: Image.Image) -> tuple[np.ndarray, tuple[int, int]]:
-        return resize_image(crop_elongated(image), preprocessing), image.size
+    def resize(image: Image.Image) -> tuple[np.ndarray, tuple[int, int, int]]:
+        return resize_image(crop_elongated(image), preprocessing), measure_image(image)
 
     rows, broken, start = [], {}, 0
     with (folder / "pixels.bin").open("wb") as stream:
         for position, image_or_reason in enumerate(iter_decoded(samples, resize, reporter)):
             if isinstance(image_or_reason, str):
                 broken[position] = image_or_reason
-                rows.append((start, 0, 0, 0, 0))
+                rows.append((start, 0, 0, *UNMEASURED))
                 continue
-            image, (width, height) = image_or_reason
+            image, measurements = image_or_reason
             stream.write(image.tobytes())
-            rows.append((start, *image.shape[:2], height, width))
+            rows.append((start, *image.shape[:2], *measurements))
             start += image.size
-        stream.flush()
-        os.fsync(stream.fileno())
     np.save(folder / "table.npy", np.array(rows, dtype=np.int64))
     (folder / "broken.json").write_text(json.dumps(broken), encoding="utf-8")
     return broken
@@ -180,11 +197,17 @@ def open_lazy_image_store(
     Raises:
         UserError: if images cannot be decoded (with `skip_broken` only if no other is left).
     """
-    sizes_or_reasons = list(iter_decoded(samples, lambda image: (image.height, image.width), reporter))
-    broken = {position: result for position, result in enumerate(sizes_or_reasons) if isinstance(result, str)}
+    results = list(iter_decoded(samples, measure_image, reporter))
+    broken = {position: result for position, result in enumerate(results) if isinstance(result, str)}
     check_broken(samples, broken, skip_broken)
-    sizes = [(0, 0) if isinstance(result, str) else result for result in sizes_or_reasons]
-    return LazyImageStore(samples, preprocessing, np.array(sizes, dtype=np.int64), broken)
+    rows = [UNMEASURED if isinstance(result, str) else result for result in results]
+    table = np.array(rows, dtype=np.int64)
+    return LazyImageStore(samples, preprocessing, table[:, :2], table[:, 2], broken)
+
+
+def measure_image(image: Image.Image) -> tuple[int, int, int]:
+    """Return height, width, and the largest value of an RGB image."""
+    return image.height, image.width, int(np.max(image.getextrema()))
 
 
 def iter_decoded(
@@ -193,18 +216,22 @@ def iter_decoded(
     """Yield `transform(image)` for each image in order, or the reason why it cannot be decoded.
 
     As many threads as CPU cores decode and transform; Pillow releases Python's lock meanwhile.
+
+    Raises:
+        UserError: if a file has changed since it was indexed, or is gone.
     """
 
-    def decode_path(path: str) -> DecodeResult | str:
+    def decode(position: int) -> DecodeResult | str:
         try:
-            return transform(decode_image(samples.root / path))
+            path, file_hash = samples.samples[position].path, samples.hashes[position]
+            return decode_indexed(samples.root, path, file_hash, transform)
         except BrokenImageError as error:
             return escape_path(str(error))
 
-    paths = [sample.path for sample in samples.samples]
-    with ThreadPoolExecutor(os.cpu_count()) as pool, reporter.progress("decoding images", len(paths)) as advance:
-        for start in range(0, len(paths), CHUNK_SIZE):
-            for result in pool.map(decode_path, paths[start : start + CHUNK_SIZE]):
+    num_images = len(samples.samples)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, reporter.progress("decoding images", num_images) as advance:
+        for start in range(0, num_images, CHUNK_SIZE):
+            for result in pool.map(decode, range(start, min(start + CHUNK_SIZE, num_images))):
                 yield result
                 advance(1)
 

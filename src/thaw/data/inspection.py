@@ -13,11 +13,13 @@ from thaw.config.errors import Problem, UserError, format_names
 from thaw.config.schema import CaptchaDatasetConfig, CsvDatasetConfig, FolderDatasetConfig
 from thaw.data.download import has_checksum
 from thaw.data.image_store import (
+    UNMEASURED,
     ImageStore,
     LazyImageStore,
     crop_elongated,
     estimate_store_bytes,
     iter_decoded,
+    measure_image,
     open_image_store,
     open_lazy_image_store,
 )
@@ -77,7 +79,8 @@ def inspect_dataset(
     usable_samples, store, skipped = drop_broken(samples, full_store)
     images = (store[position] for position in range(len(usable_samples.samples)))
     hashes = compute_difference_hashes(images) if near_duplicates else None
-    return DatasetInspection(usable_samples, store, skipped, find_problems(usable_samples, store.sizes, hashes))
+    problems = find_problems(usable_samples, store.sizes, store.brightest, hashes)
+    return DatasetInspection(usable_samples, store, skipped, problems)
 
 
 def drop_broken(
@@ -112,10 +115,10 @@ def _check_remaining(samples: Samples) -> None:
 def verify_dataset(samples: Samples, near_duplicates: bool, reporter: Reporter = SILENT) -> list[DatasetProblem]:
     """Decode every file, even if an image store of it exists, and return all problems."""
 
-    def measure(image: Image.Image) -> tuple[tuple[int, int], np.ndarray | None]:
-        """Return height and width, and the hash that near duplicates share."""
+    def measure(image: Image.Image) -> tuple[tuple[int, int, int], np.ndarray | None]:
+        """Return height, width, largest value, and the hash that near duplicates share."""
         image_hash = compute_difference_hash(crop_elongated(image)) if near_duplicates else None
-        return (image.height, image.width), image_hash
+        return measure_image(image), image_hash
 
     results = list(iter_decoded(samples, measure, reporter))
     reasons = {
@@ -124,10 +127,10 @@ def verify_dataset(samples: Samples, near_duplicates: bool, reporter: Reporter =
         if isinstance(result, str)
     }
     usable_results = {position: result for position, result in enumerate(results) if not isinstance(result, str)}
-    sizes = np.array([size for size, _ in usable_results.values()], dtype=np.int64).reshape(-1, 2)
+    table = np.array([row for row, _ in usable_results.values()], dtype=np.int64).reshape(-1, len(UNMEASURED))
     hashes = np.array([image_hash for _, image_hash in usable_results.values()]) if near_duplicates else None
     usable_samples = samples.subset(list(usable_results)) if reasons else samples
-    return [*build_broken_problems(reasons), *find_problems(usable_samples, sizes, hashes)]
+    return [*build_broken_problems(reasons), *find_problems(usable_samples, table[:, :2], table[:, 2], hashes)]
 
 
 def find_corrupt_archives(

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from thaw.config.errors import format_names
+from thaw.data.image import NEARLY_BLACK
 from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
 
@@ -90,18 +91,23 @@ class DatasetProblem:
         return {"kind": self.kind, "what": self.description, "count": len(self.names), "names": names}
 
 
-def find_problems(samples: Samples, sizes: np.ndarray, hashes: np.ndarray | None = None) -> list[DatasetProblem]:
+def find_problems(
+    samples: Samples, sizes: np.ndarray, brightest: np.ndarray, hashes: np.ndarray | None = None
+) -> list[DatasetProblem]:
     """Find all problems of `samples`.
 
-    `sizes` is int64 [samples, 2], height and width of the decoded images. `hashes`, from `compute_difference_hashes`,
+    `sizes` is int64 [samples, 2], height and width of the decoded images, and `brightest` their largest values, of 255,
+    int64 [samples]. `hashes`, from `compute_difference_hashes`,
     uint64 [samples, 2], are given if near duplicates are wanted.
     """
+    nearly_black = f"images that are nearly black: no value above {NEARLY_BLACK} of 255 (12 bits in a 16-bit file?)"
     few_images = f"classes with fewer than {MIN_TRAIN_IMAGES} train images"
     problems = [
         DatasetProblem("few_images", few_images, find_small_classes(samples)),
         DatasetProblem("one_split", "classes that are in one split only", find_single_split_classes(samples)),
         *find_duplicates(samples),
         *find_odd_sizes(samples, sizes),
+        DatasetProblem("nearly_black", nearly_black, find_nearly_black(samples, brightest)),
     ]
     if hashes is not None:
         names = tuple(" ~ ".join(map(escape_path, pair)) for pair in find_near_duplicates(samples, hashes))
@@ -198,6 +204,12 @@ def find_odd_sizes(samples: Samples, sizes: np.ndarray) -> Iterator[DatasetProbl
         paths = [escape_path(samples.samples[position].path) for position in positions]
         names = (f"{path} ({_format_size(sizes[position])})" for path, position in zip(paths, positions, strict=True))
         yield DatasetProblem(kind, description, tuple(names))
+
+
+def find_nearly_black(samples: Samples, brightest: np.ndarray) -> tuple[str, ...]:
+    """Return the images whose largest value, from `brightest`, int64 [samples], shows nothing."""
+    positions = np.flatnonzero(brightest <= NEARLY_BLACK)
+    return tuple(f"{escape_path(samples.samples[position].path)} ({brightest[position]})" for position in positions)
 
 
 def _format_size(size: np.ndarray) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from thaw.config.errors import Problem, UserError, format_names
+from thaw.data.image_file import hash_image_file
 from thaw.data.readers import SPLITS as SPLITS
 from thaw.data.readers import ReaderResult, Row, escape_path, escape_paths, read_image_folder
 
@@ -96,7 +97,7 @@ class Samples:
         samples: ordered by split and path.
         ignored_files: printable paths of files that are no samples: not images, hidden, or in no class folder.
         fingerprint: changes with the bytes, path, label or split of any image.
-        hashes: SHA-256 of each file, in the order of `samples`.
+        hashes: from `hash_image_file`, of each file, in the order of `samples`.
     """
 
     root: Path
@@ -177,7 +178,7 @@ def build_samples(
     rows = _split_rows(root, reader_result, fractions, seed, per_class)
     samples = [Sample(row.path, class_to_idx[row.class_name], row.split or "train") for row in rows]
     ordered_samples = tuple(sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.path)))
-    hashes = tuple(hashlib.sha256((root / sample.path).read_bytes()).hexdigest() for sample in ordered_samples)
+    hashes = tuple(hash_image_file(root / sample.path) for sample in ordered_samples)
     fingerprint = _compute_fingerprint(classes, ordered_samples, hashes)
     result = Samples(root, classes, ordered_samples, reader_result.ignored_files, fingerprint, hashes)
     _check_splits(result, reader_result)

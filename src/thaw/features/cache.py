@@ -7,7 +7,9 @@ make the same collective calls in the same order, whether features are found, co
     plan        the leader locks the folders and decides what is missing
     broadcast   all processes learn the plan
     compute     each writes its part
-    commit      the leader concatenates the parts and moves the folders to their places
+    commit      the leader concatenates the parts, adds their checksums and moves the folders to their places
+
+Features are verified before they are used; damaged ones are removed and computed again.
 
 An error in one process is gathered at the end of its step and raised in all, see `ProcessGroup`.
 """
@@ -39,6 +41,7 @@ from thaw.features.extract import (
 from thaw.features.forward import MEMORY_FORMATS, find_fastest_memory_format
 from thaw.features.process_group import SINGLE_PROCESS, ProcessGroup
 from thaw.models.network import Network
+from thaw.system.cache_checksums import discard_if_damaged, write_checksums
 from thaw.system.cache_entries import CacheEntry, evict_least_recently_used
 from thaw.system.cache_folder import FolderTransaction, raise_write_errors, resolve_cache_dir
 from thaw.system.reporter import SILENT, Reporter
@@ -136,7 +139,10 @@ class FeatureCache:
         raise FileNotFoundError(first_folder)
 
     def _read(self, folder: Path, depth: int) -> CachedFeatures | None:
+        """Return the features in `folder`, or None if another run has evicted them or they are damaged."""
         try:
+            if _discard_if_damaged(folder, self.reporter):
+                return None
             return read_features(folder, depth, self.spec.views, self.images.labels, self.execution.device)
         except FileNotFoundError:
             return None
@@ -158,7 +164,7 @@ class FeatureCache:
 
             request = self.process_group.gather_results(plan)[sharing_ranks[0]]
             self.process_group.run(lambda: self._compute_shard(network, request, shard))
-            self.process_group.run(lambda: self._commit(transaction, request, shard))
+            self.process_group.run(lambda: self._commit(transaction, depth_by_folder, request, shard))
         return time.perf_counter() - start_time if request else 0.0
 
     def _plan(
@@ -187,17 +193,25 @@ class FeatureCache:
             with raise_write_errors(self.folder):
                 extract_features(source, self.execution, request, shard, self.reporter)
 
-    def _commit(self, transaction: FolderTransaction, request: ComputeRequest | None, shard: Shard) -> None:
+    def _commit(
+        self,
+        transaction: FolderTransaction,
+        depth_by_folder: Mapping[Path, int],
+        request: ComputeRequest | None,
+        shard: Shard,
+    ) -> None:
         if request is not None and shard.index == 0:
             with raise_write_errors(self.folder):
-                for folder in request.folders.values():
-                    concatenate_shards(folder, shard.num_shards)
+                for target, depth in depth_by_folder.items():
+                    if folder := request.folders.get(depth):
+                        concatenate_shards(folder, shard.num_shards)
+                        write_checksums(folder, target.name)
                 transaction.commit()
 
     def _choose_memory_format(self, network: Network) -> str:
         measurements_dir, size = self.root / MEASUREMENTS_FOLDER, self.spec.preprocessing.size
         fastest_format = find_fastest_memory_format(
-            network, size, self.spec.architecture, measurements_dir, self.execution.device
+            network, size, self.spec.architecture, measurements_dir, self.execution.device, self.reporter
         )
         return next(name for name, memory_format in MEMORY_FORMATS.items() if memory_format is fastest_format)
 
@@ -240,6 +254,13 @@ def open_feature_cache(
     return FeatureCache(root, max_bytes, spec, images, execution, bytes_per_image, metadata, process_group, reporter)
 
 
+def _discard_if_damaged(folder: Path, reporter: Reporter) -> bool:
+    with raise_write_errors(folder):
+        if is_damaged := discard_if_damaged(folder, reporter):
+            reporter.warn(f"the cached features in {folder} were damaged and are computed again")
+    return is_damaged
+
+
 def find_cached_features(
     recipe: Recipe,
     spec: FeatureSpec,
@@ -247,15 +268,17 @@ def find_cached_features(
     depths: Sequence[int],
     labels: np.ndarray,
     device: torch.device,
+    reporter: Reporter = SILENT,
 ) -> CachedFeatures | None:
-    """Return the features of `network` at the first of `depths` that the cache of `recipe` holds, or None.
+    """Return the features of `network` at the first of `depths` that the cache of `recipe` holds undamaged, or None.
 
     `labels` are those of all samples, int64 [samples].
     """
     folder = resolve_cache_dir(recipe.data.cache_dir) / FEATURES_FOLDER
     for depth, key in spec.compute_keys(network, depths).items():
         try:
-            return read_features(folder / key, depth, spec.views, labels, device)
+            if not _discard_if_damaged(folder / key, reporter):
+                return read_features(folder / key, depth, spec.views, labels, device)
         except FileNotFoundError:
             continue
     return None

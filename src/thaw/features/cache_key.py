@@ -18,7 +18,7 @@ from thaw.features.views import Views
 from thaw.models.network import Network
 from thaw.system.cache_folder import compute_cache_key
 
-FORMAT_VERSION = 2  # of the cached files; features in another format are computed again
+FORMAT_VERSION = 3  # of the cached files; features in another format are computed again
 
 
 @dataclass(frozen=True)

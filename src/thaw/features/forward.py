@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,12 +11,14 @@ import torch
 from torch import Tensor
 
 from thaw.models.network import Network, pool
+from thaw.system.cache_checksums import DamagedEntryError, read_checked_json, write_checked_json
 from thaw.system.cache_folder import compute_cache_key
-from thaw.system.files import replace_durably
+from thaw.system.reporter import SILENT, Reporter
 
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # by Lightning's name of the precision
 DOUBLE_PRECISION = "64-true"
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+FORMAT_VERSION = 2  # of the file of measured times
 NUM_TIMING_IMAGES, NUM_TIMING_RUNS = 4, 2
 
 
@@ -70,7 +70,12 @@ def iter_stage_outputs(network: Network, images: Tensor, depths: Sequence[int]) 
 
 
 def find_fastest_memory_format(
-    network: Network, size: int, architecture: str, measurements_dir: Path, device: torch.device
+    network: Network,
+    size: int,
+    architecture: str,
+    measurements_dir: Path,
+    device: torch.device,
+    reporter: Reporter = SILENT,
 ) -> torch.memory_format:
     """Return the faster of contiguous and channels last for images of `size` x `size` pixels.
 
@@ -80,17 +85,27 @@ def find_fastest_memory_format(
     """
     if device.type != "cpu":
         return torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    file = measurements_dir / f"{compute_cache_key(architecture=architecture, size=size, torch=torch.__version__)}.json"
-    if not file.is_file():
+    key = compute_cache_key(layout=FORMAT_VERSION, architecture=architecture, size=size, torch=torch.__version__)
+    seconds = _read_seconds(measurements_dir / f"{key}.json", reporter)
+    if not seconds:
         seconds = {
             name: _measure_seconds(network, size, memory_format) for name, memory_format in MEMORY_FORMATS.items()
         }
         measurements_dir.mkdir(parents=True, exist_ok=True)
-        partial_file = file.with_suffix(f".partial-{os.getpid()}")
-        partial_file.write_text(json.dumps({"architecture": architecture, "size": size, "seconds": seconds}))
-        replace_durably(partial_file, file)
-    measured_seconds: dict[str, float] = json.loads(file.read_text())["seconds"]
-    return MEMORY_FORMATS[min(measured_seconds, key=lambda name: measured_seconds[name])]
+        content = {"architecture": architecture, "size": size, "seconds": seconds}
+        write_checked_json(measurements_dir / f"{key}.json", content)
+    return MEMORY_FORMATS[min(seconds, key=lambda name: seconds[name])]
+
+
+def _read_seconds(file: Path, reporter: Reporter) -> dict[str, float]:
+    """Return the measured seconds by memory format, or an empty dictionary if there are none."""
+    try:
+        return dict(read_checked_json(file)["seconds"])
+    except FileNotFoundError:
+        return {}
+    except DamagedEntryError:
+        reporter.warn(f"the measured times in {file} were damaged and are measured again")
+        return {}
 
 
 def _measure_seconds(network: Network, size: int, memory_format: torch.memory_format) -> float:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+
+from thaw.system.cache_folder import remove_folder
 
 METADATA_FILE = "meta.json"  # of cached features; its modification time is their last use
 DESCRIPTION_KEYS = ("dataset", "backbone", "stage")  # keys of METADATA_FILE
@@ -83,19 +84,15 @@ def remove(entry: CacheEntry) -> None:
         _acquire_locks(entry, stack)
         if entry.path.is_symlink() or entry.path.is_file():
             entry.path.unlink()
+        elif PARTIAL_NAME_PATTERN.fullmatch(entry.key):
+            shutil.rmtree(entry.path)
         elif entry.path.is_dir():  # otherwise another process has removed it
-            shutil.rmtree(entry.path if PARTIAL_NAME_PATTERN.fullmatch(entry.key) else _rename_to_partial(entry))
+            remove_folder(entry.path)
 
 
 def _acquire_locks(entry: CacheEntry, stack: ExitStack) -> None:
     for lock in entry.locks:
         stack.enter_context(FileLock(lock, timeout=0))
-
-
-def _rename_to_partial(entry: CacheEntry) -> Path:
-    """Rename a complete folder to a partial one, which is also removed if this process is killed meanwhile."""
-    temporary_folder = Path(tempfile.mkdtemp(prefix=f".{entry.key}.partial-", dir=entry.path.parent))
-    return entry.path.replace(temporary_folder)
 
 
 def touch(folder: Path) -> None:

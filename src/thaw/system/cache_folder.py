@@ -94,6 +94,17 @@ class FolderTransaction:
         self._locks.close()
 
 
+def remove_folder(target: Path) -> None:
+    """Remove a complete folder at once: other processes find it complete or absent. If this process is killed
+    meanwhile, the next one that fills the folder removes the rest.
+
+    Raises:
+        OSError: if it cannot be removed.
+    """
+    temporary_folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    shutil.rmtree(target.replace(temporary_folder))
+
+
 @contextmanager
 def raise_write_errors(target: Path) -> Iterator[None]:
     """Turn an OSError into the UserError that says that the cache, of which `target` is a part, cannot be written."""

@@ -38,7 +38,7 @@ def training_pixels(images: ImageDataset, epoch: int, positions: Sequence[int]) 
 
 
 def _load_pixels(images: ImageDataset, epoch: int, positions: Sequence[int]) -> np.ndarray:
-    batch = images.__getitems__([(epoch, int(position)) for position in positions])
+    batch = images.load_batch([(epoch, int(position)) for position in positions])
     pixels = batch.images
     if batch.augmentation_params:
         pixels = apply_augmentation(pixels, batch.augmentation_params, images.size)
