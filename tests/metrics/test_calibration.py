@@ -11,7 +11,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from thaw.metrics.calibration import compute_ece_interval, compute_reliability
-from thaw.metrics.classification import captions, classification_metrics, top_losses
+from thaw.metrics.classification import classification_metrics, top_losses
 from thaw.metrics.per_class import (
     compute_class_metrics,
     compute_macro_f1_interval,
@@ -105,6 +105,3 @@ def test_top_losses_are_confident_and_wrong() -> None:
     labels = torch.tensor([0, 0, 0, 1])
     indices = top_losses(logits, labels, 2)
     assert indices == [2, 1]
-    titles, wrong = captions(logits[[*indices, 0]], [0, 0, 0], ["ant", "bee"])
-    assert titles == ["ant, not bee 1.00", "ant, not bee 0.73", "ant 1.00"]
-    assert wrong == [True, True, False]

@@ -115,7 +115,7 @@ def test_more_classes_than_colors_are_numbered_in_the_plot_and_the_legend() -> N
 
 
 def test_names_are_neither_parsed_as_formulas_nor_hidden() -> None:
-    assert {"_private", "$x^$", "a_{b"} <= collect_texts(["_private", "$x^$", "a_{b"])
+    assert {"_private", r"\$x^\$", "a_{b"} <= collect_texts(["_private", "$x^$", "a_{b"])
 
 
 def test_a_legend_of_wide_names_stays_within_the_figure() -> None:

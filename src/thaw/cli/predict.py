@@ -223,10 +223,17 @@ def _track_progress(items: Iterable[Item], count: int) -> Iterator[Item]:
 
 def _save_grid(classifier: Classifier, predictions: Sequence[Prediction], count: int, file: Path) -> None:
     from thaw.inference.predict import load_pixels
-    from thaw.visualization.plots.image_grid import save_image_grid
+    from thaw.visualization.plots.image_grid import LOW_CONFIDENCE, Caption, save_image_grid
 
-    titles = [f"{prediction.label} {prediction.probability:.2f}" for prediction in predictions]
+    captions = [
+        Caption(
+            f"{prediction.label} {prediction.probability:.2f}",
+            Path(prediction.path).name,
+            is_uncertain=prediction.probability < LOW_CONFIDENCE,
+        )
+        for prediction in predictions
+    ]
     pixels = load_pixels([prediction.path for prediction in predictions], classifier.preprocessing)
-    save_image_grid(pixels, titles, [False] * len(predictions), file)
+    save_image_grid(pixels, captions, file)
     total_note = f"; of {count} images the first" if count > len(predictions) else ""
     print(f"{len(predictions)} images in {file}{total_note}", file=sys.stderr)

@@ -153,15 +153,16 @@ def _print_result(result: ProbeResult) -> None:
 
 def _iter_rows(result: ProbeResult) -> Iterator[list[str]]:
     """Yield the row of each method: its best trial."""
-    from thaw.probing.trial import select_best
+    from thaw.probing.trial import average_over_seeds, select_best
 
     for method in dict.fromkeys(trial.method for trial in result.trials):
         trials = [trial for trial in result.trials if trial.method == method]
         best = select_best(trials)
-        loss = f"{best.loss:.3f}" if best.can_be_chosen else "-"
+        accuracy, loss = average_over_seeds(best, trials)
+        loss_text = f"{loss:.3f}" if best.can_be_chosen else "-"
         remark = "; ".join(filter(None, ["chosen" if best is result.winner else "", best.remark]))
         seconds = f"{sum(trial.seconds for trial in trials):.2f}"
-        yield [method, best.format_setting(), str(len(trials)), f"{best.accuracy:.3f}", loss, seconds, remark]
+        yield [method, best.format_setting(), str(len(trials)), f"{accuracy:.3f}", loss_text, seconds, remark]
 
 
 def _format_trial(trial: ProbeTrial) -> str:

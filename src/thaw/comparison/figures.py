@@ -14,12 +14,11 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 
 from thaw.comparison.configurations import Configuration
 from thaw.comparison.records import RunResults
-from thaw.visualization.plots.dataset import FIGURE_WIDTH, TEXT_COLOR, shorten_name, style_axes
 from thaw.visualization.plots.encode import encode_png
+from thaw.visualization.plots.style import FIGURE_WIDTH, PALETTE, TEXT_COLOR, style_axes
+from thaw.visualization.plots.text import format_label
 
-# In the order of the table. Reds and greens also differ in lightness.
-COLORS = ("#2f6fad", "#e58a2e", "#2c8a57", "#b8336a", "#8067b7", "#8c6d31", "#1aa3b5", "#c9a227", "#d8573c", "#44525f")
-FALLBACK_COLOR = "#b9c3cb"
+COLORS, FALLBACK_COLOR = PALETTE[:-1], PALETTE[-1]  # in the order of the table
 MAX_LABEL_LENGTH = 44
 MAX_CLASSES, MAX_SHOWN_CONFIGURATIONS = 20, 10  # rows and columns of the class figure
 MIN_LOG_SCALE_RATIO = 20  # largest to smallest value; from this ratio on an axis is logarithmic
@@ -126,8 +125,8 @@ def _draw_class_differences(configurations: Sequence[Configuration]) -> Figure |
     figure = Figure(figsize=(FIGURE_WIDTH, 1.7 + 0.24 * len(class_names)), layout="constrained")
     axes = figure.subplots()
     _draw_heatmap(axes, differences)
-    labels = [shorten_name(configuration.short_label, 26) for configuration in other_configurations]
-    _label_heatmap(axes, [shorten_name(name, 18) for name in class_names], labels)
+    labels = [format_label(configuration.short_label, 26) for configuration in other_configurations]
+    _label_heatmap(axes, [format_label(name, 18) for name in class_names], labels)
     return figure
 
 
@@ -169,7 +168,7 @@ def _draw_legend(figure: Figure, configurations: Sequence[Configuration], indice
     axes = figure.axes[0]
     for index in [index for index in indices if index < len(COLORS)]:
         configuration = configurations[index]
-        label = shorten_name(configuration.label, MAX_LABEL_LENGTH) + (
+        label = format_label(configuration.label, MAX_LABEL_LENGTH) + (
             " (reference)" if configuration.is_reference else ""
         )
         axes.plot([], [], "o-", color=get_color(index), label=label, markersize=5)

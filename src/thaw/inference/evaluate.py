@@ -28,7 +28,7 @@ from thaw.features.views import EVALUATION_VIEW, build_views
 from thaw.inference.load import Classifier
 from thaw.inference.predict import iter_predictions, load_pixels
 from thaw.metrics.calibration import Reliability, compute_ece_interval, compute_reliability
-from thaw.metrics.classification import captions, classification_metrics, confusion_matrix, top_losses
+from thaw.metrics.classification import classification_metrics, confusion_matrix, top_losses
 from thaw.metrics.per_class import ClassMetrics, compute_class_metrics, compute_macro_f1_interval
 from thaw.runs.run import Run
 from thaw.system.csv_files import format_rows
@@ -211,14 +211,14 @@ def _format_cells(values: Sequence[Any]) -> Iterator[Any]:
 
 
 def _save_top_losses(file: Path, classifier: Classifier, evaluation: Evaluation) -> None:
-    from thaw.visualization.plots.image_grid import save_image_grid
+    from thaw.visualization.plots.image_grid import build_captions, save_image_grid
 
     indices = top_losses(evaluation.logits, evaluation.labels, MAX_SHOWN_IMAGES)
     samples = [evaluation.samples.samples[evaluation.positions[index]] for index in indices]
-    labels = [sample.label for sample in samples]
-    titles, is_wrong = captions(evaluation.logits[indices], labels, evaluation.samples.classes)
+    labels, paths = [sample.label for sample in samples], [sample.path for sample in samples]
+    captions = build_captions(evaluation.logits[indices], labels, paths, evaluation.samples.classes)
     pixels = load_pixels([evaluation.samples.root / sample.path for sample in samples], classifier.preprocessing)
-    save_image_grid(pixels, titles, is_wrong, file)
+    save_image_grid(pixels, captions, file)
 
 
 def find_metric_differences(metrics: Mapping[str, Any], recorded_metrics: Mapping[str, Any]) -> dict[str, float] | None:

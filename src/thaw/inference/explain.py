@@ -32,7 +32,7 @@ from thaw.visualization.interpret.feature_maps import (
     tile_images,
 )
 from thaw.visualization.interpret.grad_cam import grad_cam
-from thaw.visualization.plots.image_grid import CELL_SIDE, save_image_grid, save_image_strips
+from thaw.visualization.plots.image_grid import CELL_SIDE, Caption, save_image_grid, save_image_strips
 from thaw.visualization.reports.html import encode_thumbnail, render_template
 from thaw.visualization.reports.run import ExplainedModel, overlay_cam, render_run_report
 
@@ -122,11 +122,11 @@ def _compute_top_classes(classifier: Classifier, inputs: Tensor, top: int) -> To
 def _save_cam_grid(display_pixels: np.ndarray, top_classes: TopClasses, file: Path) -> None:
     overlays = [overlay_cam(display_pixels, cam, CELL_SIDE) for cam in top_classes.cams]
     captions = [
-        f"{name} {probability:.3f}"
+        Caption(f"{name} {probability:.3f}")
         for name, probability in zip(top_classes.names, top_classes.probabilities, strict=True)
     ][: len(overlays)]
     original = np.asarray(Image.fromarray(display_pixels).resize((CELL_SIDE, CELL_SIDE)))
-    save_image_grid(np.stack([original, *overlays]), ["image", *captions], [False] * (1 + len(overlays)), file)
+    save_image_grid(np.stack([original, *overlays]), [Caption("image"), *captions], file)
 
 
 def _build_prediction_values(display_pixels: np.ndarray, top_classes: TopClasses) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -67,14 +66,3 @@ def top_losses(logits: Tensor, labels: Tensor, k: int) -> list[int]:
     """Return the rows of `logits` [n, classes] with the highest cross-entropy to `labels` [n], highest first."""
     losses = F.cross_entropy(logits.double(), labels, reduction="none")
     return losses.argsort(descending=True, stable=True)[:k].tolist()
-
-
-def captions(logits: Tensor, labels: Iterable[int], classes: Sequence[str]) -> tuple[list[str], list[bool]]:
-    """Return for each row of `logits` a caption (label, prediction, its probability) and whether it is wrong."""
-    top = logits.softmax(1).max(1)
-    texts, wrong_flags = list[str](), list[bool]()
-    for label, prediction, probability in zip(labels, top.indices.tolist(), top.values.tolist(), strict=True):
-        wrong_flags.append(label != prediction)
-        text = classes[label] if label == prediction else f"{classes[label]}, not {classes[prediction]}"
-        texts.append(f"{text} {probability:.2f}")
-    return texts, wrong_flags

@@ -59,7 +59,7 @@ def _run_probe(run: Run, grid: HeadGrid, reporter: Reporter) -> ProbeResult:
     metrics = compute_split_metrics(predictions, extraction.labels)
     metrics["timing"] = _build_timing(time.perf_counter() - start_time, train_s, extraction.seconds)
     result = ProbeResult(trials, winner, metrics, run)
-    write_probe(result, extraction, grid, predictions)
+    write_probe(result, extraction, grid, predictions, reporter)
     return result
 
 

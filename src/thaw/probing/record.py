@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,20 +13,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from thaw.probing.linear_heads import HeadGrid
-from thaw.probing.trial import KNN_METHOD, LINEAR_HEAD_METHOD, ProbeTrial, select_best
+from thaw.probing.trial import KNN_METHOD, LINEAR_HEAD_METHOD, ProbeTrial, average_over_seeds, select_best
 from thaw.runs.run import Run
 from thaw.system.csv_files import format_rows
 from thaw.system.devices import describe_hardware
+from thaw.system.reporter import SILENT, Reporter
 from thaw.system.tables import build_data_frame
 from thaw.training.callbacks.checkpointing import AtomicCheckpointIO, build_checkpoint_metadata
-from thaw.training.evaluation import SplitPredictions, save_plots, write_report
+from thaw.training.evaluation import SplitPredictions, draw_results, warn_if_not_drawn
 from thaw.training.extraction import Extraction
-from thaw.training.tensorboard import log_results
-from thaw.visualization.plots.training import TRAIN_COLOR
+from thaw.visualization.plots.encode import save_figure
+from thaw.visualization.plots.style import HIGHLIGHT_COLOR, PALETTE, TRAIN_COLOR
+from thaw.visualization.plots.text import format_label
 
 BEST_COLUMNS = ("classifier", "best setting", "tried", "val accuracy", "val loss", "remark")
 COLUMNS = ("method", "setting", "val_accuracy", "val_loss", "seconds", "can_be_chosen", "chosen", "remark")
-WINNER_COLOR = "#c22020"
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,10 @@ class ProbeResult:
         return f"<div>{html.escape(repr(self))}<table><tr>{header}</tr>{rows}</table></div>"
 
     def _list_cells(self, trial: ProbeTrial, num_trials: int) -> list[str]:
-        loss = f"{trial.loss:.3f}" if trial.can_be_chosen else ""
+        accuracy, loss = average_over_seeds(trial, self.trials)
+        loss_text = f"{loss:.3f}" if trial.can_be_chosen else ""
         remark = "; ".join(filter(None, ["chosen" if trial is self.winner else "", trial.remark]))
-        return [trial.method, trial.format_setting(), str(num_trials), f"{trial.accuracy:.3f}", loss, remark]
+        return [trial.method, trial.format_setting(), str(num_trials), f"{accuracy:.3f}", loss_text, remark]
 
 
 def _render_row(cells: list[str], is_bold: bool) -> str:
@@ -95,7 +98,13 @@ def _render_row(cells: list[str], is_bold: bool) -> str:
     return "<tr>" + "".join(f"<td>{tags[0]}{html.escape(cell)}{tags[1]}</td>" for cell in cells) + "</tr>"
 
 
-def write_probe(result: ProbeResult, extraction: Extraction, grid: HeadGrid, predictions: SplitPredictions) -> None:
+def write_probe(
+    result: ProbeResult,
+    extraction: Extraction,
+    grid: HeadGrid,
+    predictions: SplitPredictions,
+    reporter: Reporter = SILENT,
+) -> None:
     """Write the files of a run, with `probe.csv` and plots/probe.png instead of a history and its curves.
 
     The network of `extraction` has the winner as its head. There is no last.ckpt, as nothing can be resumed.
@@ -103,14 +112,14 @@ def write_probe(result: ProbeResult, extraction: Extraction, grid: HeadGrid, pre
     run, samples = result.run, extraction.samples
     _update_record(run, extraction, grid, result.winner)
     run.write_probe_trials(format_csv(result))
-    title = f"{run.recipe.dataset.name}, {run.recipe.backbone.name}: validation"
-    save_probe_plot(result.trials, result.winner, title, run.plots_directory / "probe.png")
     _save_network(run, extraction)
     run.write_predictions(samples, *predictions["test"])
-    save_plots(run, extraction.components.data, predictions)
     run.write_metrics(result.metrics)
-    log_results(run, samples, predictions["test"], result.metrics)
-    write_report(run, extraction.components.data, extraction.components.model)
+    with warn_if_not_drawn("probe.png", run.directory, reporter):
+        title = f"{run.recipe.dataset.name}, {run.recipe.backbone.name}: validation"
+        save_probe_plot(result.trials, result.winner, title, run.plots_directory / "probe.png")
+    components = extraction.components
+    draw_results(run, components.data, components.model, predictions, result.metrics, reporter)
 
 
 def format_csv(result: ProbeResult) -> str:
@@ -163,21 +172,37 @@ def save_probe_plot(trials: Sequence[ProbeTrial], winner: ProbeTrial, title: str
     for trial in (trial for trial in trials if not trial.setting):
         _draw_level(strength_axes, trial, winner)
     _draw_heads(head_axes, [trial for trial in trials if trial.method == LINEAR_HEAD_METHOD], winner)
+    bottom, num_below = compute_axis_bottom(trials)
+    neighbor_axes.set_ylim(bottom=bottom)
     neighbor_axes.set_ylabel("validation accuracy")
+    title += f" ({num_below} of {len(trials)} settings are below the axis)" * (num_below > 0)
     for axes, label in ((neighbor_axes, "neighbors k"), (strength_axes, "C: regularization is weaker to the right")):
         _style_axes(axes, label)
     _style_axes(head_axes, "learning rate")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    figure.savefig(file, dpi=110)
+    figure.suptitle(format_label(title, 100), x=0.01, ha="left", fontsize=11)
+    save_figure(figure, file)
+
+
+def compute_axis_bottom(trials: Sequence[ProbeTrial]) -> tuple[float, int]:
+    """Return the lowest accuracy to show and the number of trials below it.
+
+    The axis reaches half as far below the worst method's median as the best trial lies above it: a few settings that
+    learn nothing would press all others together.
+    """
+    methods = {trial.method for trial in trials}
+    medians = [statistics.median(trial.accuracy for trial in trials if trial.method == method) for method in methods]
+    best = max(trial.accuracy for trial in trials)
+    bottom = max(0.0, min(medians) - 0.5 * (best - min(medians)) - 0.01)
+    return bottom, sum(trial.accuracy < bottom for trial in trials)
 
 
 def _draw_lines(axes: Axes, trials: Iterable[ProbeTrial], key: str, winner: ProbeTrial) -> None:
     trials_by_method: dict[str, list[ProbeTrial]] = {}
     for trial in trials:
         trials_by_method.setdefault(trial.method, []).append(trial)
-    for method, method_trials in trials_by_method.items():
-        values = [trial.setting[key] for trial in method_trials]
-        axes.plot(values, [trial.accuracy for trial in method_trials], marker="o", markersize=3, label=method)
+    for color, (method, method_trials) in zip(PALETTE, trials_by_method.items(), strict=False):
+        values, accuracies = zip(*((trial.setting[key], trial.accuracy) for trial in method_trials), strict=True)
+        axes.plot(values, accuracies, color=color, marker="o", markersize=3, label=method)
         if winner.method == method:
             _mark_winner(axes, winner.setting[key], winner)
     axes.set_xscale("log")
@@ -199,7 +224,7 @@ def _draw_heads(axes: Axes, trials: Sequence[ProbeTrial], winner: ProbeTrial) ->
         ]
         means = [sum(seed_accuracies) / len(seed_accuracies) for seed_accuracies in accuracies]
         lows, highs = list(map(min, accuracies)), list(map(max, accuracies))
-        color, label = f"C{index}", f"weight decay {decay:g}"
+        color, label = PALETTE[index % len(PALETTE)], f"weight decay {decay:g}"
         axes.plot(rates, means, "o-", color=color, markersize=3, label=label)
         axes.fill_between(rates, lows, highs, color=color, alpha=0.12, linewidth=0)
     if winner.method == LINEAR_HEAD_METHOD:
@@ -208,7 +233,7 @@ def _draw_heads(axes: Axes, trials: Sequence[ProbeTrial], winner: ProbeTrial) ->
 
 
 def _mark_winner(axes: Axes, x: float, winner: ProbeTrial) -> None:
-    axes.plot(x, winner.accuracy, "o", color=WINNER_COLOR, markersize=8, fillstyle="none", label="chosen")
+    axes.plot(x, winner.accuracy, "o", color=HIGHLIGHT_COLOR, markersize=8, fillstyle="none", label="chosen")
 
 
 def _style_axes(axes: Axes, label: str) -> None:

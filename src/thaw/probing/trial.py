@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -72,14 +73,26 @@ def select_best(trials: Iterable[ProbeTrial]) -> ProbeTrial:
     101 random splits of eight data sets (20 to 160 validation images), the highest accuracy chose heads with a mean
     test accuracy of 0.731, 1.9 points below their validation accuracy, and the lowest loss heads with 0.740.
     """
-    trials_by_setting: dict[tuple[object, ...], list[ProbeTrial]] = {}
+    groups = _group_by_setting(trials)
+    candidates = [group for group in groups if all(trial.can_be_chosen for trial in group)]
+    if not candidates:
+        return max((trial for group in groups for trial in group), key=lambda trial: trial.accuracy)
+    return min(candidates, key=lambda group: statistics.fmean(trial.loss for trial in group))[0]
+
+
+def average_over_seeds(trial: ProbeTrial, trials: Iterable[ProbeTrial]) -> tuple[float, float]:
+    """Return the mean validation accuracy and loss of the trials with the method and setting of `trial`."""
+    (group,) = [group for group in _group_by_setting(trials) if trial in group]
+    return statistics.fmean(trial.accuracy for trial in group), statistics.fmean(trial.loss for trial in group)
+
+
+def _group_by_setting(trials: Iterable[ProbeTrial]) -> list[list[ProbeTrial]]:
+    """Return one list per method and setting: the trials of its seeds."""
+    groups: dict[tuple[object, ...], list[ProbeTrial]] = {}
     for trial in trials:
         setting = {name: value for name, value in trial.setting.items() if name != SEED}
-        trials_by_setting.setdefault((trial.method, *setting.items()), []).append(trial)
-    candidates = [group for group in trials_by_setting.values() if all(trial.can_be_chosen for trial in group)]
-    if not candidates:
-        return max((trial for group in trials_by_setting.values() for trial in group), key=lambda trial: trial.accuracy)
-    return min(candidates, key=lambda group: sum(trial.loss for trial in group) / len(group))[0]
+        groups.setdefault((trial.method, *setting.items()), []).append(trial)
+    return list(groups.values())
 
 
 def evaluate_linear_model(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,21 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from thaw.metrics.classification import captions, classification_metrics, confusion_matrix, top_losses
+from thaw.metrics.classification import classification_metrics, confusion_matrix, top_losses
 from thaw.models.state_dict import read_state
 from thaw.runs.run import Run
+from thaw.system.reporter import SILENT, Reporter
 from thaw.training.distributed.collectives import all_gather_object, broadcast
 from thaw.training.distributed.fsdp import is_sharded, load_full_state_dict
 from thaw.training.setup import Data, Model, TrainingSetup
+from thaw.training.tensorboard import log_results
 from thaw.visualization.plots.example_images import evaluation_pixels
-from thaw.visualization.plots.image_grid import save_image_grid
+from thaw.visualization.plots.image_grid import build_captions, save_image_grid
+from thaw.visualization.plots.text import find_missing_characters
 from thaw.visualization.plots.training import save_confusion_matrix, save_curves
 from thaw.visualization.reports.run import ExplainedModel, render_run_report
 
+MAX_CHARACTERS_LISTED = 10
 MAX_SAMPLES_SHOWN, MAX_TOP_LOSSES_SHOWN = 32, 16
 SplitPredictions = dict[str, tuple[Tensor, Tensor]]  # split -> logits [n, classes], positions in the table [n]
 
@@ -72,28 +78,77 @@ def compute_timing(run: Run, num_train_images: int, wall_s: float, cache_s: floa
     }
 
 
-def save_plots(run: Run, data: Data, predictions: SplitPredictions) -> None:
-    """Save plots of the training and of the test images.
+def draw_results(
+    run: Run,
+    data: Data,
+    model: Model,
+    predictions: SplitPredictions,
+    metrics: dict[str, Any],
+    reporter: Reporter = SILENT,
+) -> None:
+    """Draw what explains the results: the files in plots/, the results in TensorBoard, and report.html.
 
-    curves.png; confusion_matrix.png; samples.jpg, a random choice of images with label and prediction; worst.jpg, the
-    images with the highest losses.
+    The results are in the run directory already, so a drawing that fails is a warning. `model` has the weights of the
+    best epoch.
     """
-    plots_directory, samples = run.plots_directory, data.samples
-    logits, positions = predictions["test"]
-    predicted_labels, labels = logits.argmax(1), torch.from_numpy(samples.get_labels())[positions]
+    if missing := find_missing_characters(data.samples.classes):
+        characters = " ".join(sorted(missing)[:MAX_CHARACTERS_LISTED])
+        reporter.warn(
+            f"no installed font has {characters}: plots show code points in their place; install a font that "
+            "has them, such as one of the Noto family"
+        )
+    drawings: dict[str, Callable[[], object]] = {
+        "samples.jpg and worst.jpg": lambda: save_image_grids(run, data, predictions),
+        "curves.png": lambda: save_history(run),
+        "confusion_matrix.png": lambda: save_confusion(run, data, predictions),
+        "TensorBoard's results": lambda: log_results(run, data.samples, predictions["test"], metrics),
+        "report.html": lambda: write_report(run, data, model),
+    }
+    for name, draw in drawings.items():
+        with warn_if_not_drawn(name, run.directory, reporter):
+            draw()
+
+
+@contextmanager
+def warn_if_not_drawn(name: str, directory: Path, reporter: Reporter) -> Iterator[None]:
+    """Turn an exception of the block into a warning: no drawing may cost a training. A full disk stays an error."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        reporter.warn(f"{name} of {directory} could not be drawn, which does not affect the results: {reason}")
+
+
+def save_image_grids(run: Run, data: Data, predictions: SplitPredictions) -> None:
+    """Save test images with label and prediction: samples.jpg, a random choice, and worst.jpg, the highest losses."""
+    samples, (logits, positions) = data.samples, predictions["test"]
+    labels = torch.from_numpy(samples.get_labels())[positions]
     sample_indices = np.random.default_rng(run.recipe.seed).permutation(len(positions))[:MAX_SAMPLES_SHOWN]
     for name, indices in {
         "samples": sorted(sample_indices.tolist()),
         "worst": top_losses(logits, labels, MAX_TOP_LOSSES_SHOWN),
     }.items():
-        titles, is_wrong = captions(logits[indices], labels[indices].tolist(), samples.classes)
-        pixels = evaluation_pixels(data.images, positions[indices].tolist())
-        save_image_grid(pixels, titles, is_wrong, plots_directory / f"{name}.jpg")
+        shown_positions = positions[indices].tolist()
+        paths = [samples.samples[position].path for position in shown_positions]
+        captions = build_captions(logits[indices], labels[indices].tolist(), paths, samples.classes)
+        save_image_grid(evaluation_pixels(data.images, shown_positions), captions, run.plots_directory / f"{name}.jpg")
+
+
+def save_history(run: Run) -> None:
+    """Save curves.png, if the run has epochs."""
     if rows := run.read_history():
-        save_curves(rows, plots_directory / "curves.png")
+        save_curves(rows, run.plots_directory / "curves.png")
+
+
+def save_confusion(run: Run, data: Data, predictions: SplitPredictions) -> None:
+    """Save confusion_matrix.png of the test images."""
+    samples, (logits, positions) = data.samples, predictions["test"]
+    predicted_labels, labels = logits.argmax(1), torch.from_numpy(samples.get_labels())[positions]
     confusion = confusion_matrix(predicted_labels, labels, len(samples.classes)).numpy()
     title = f"{int((predicted_labels == labels).sum())} of {len(labels)} test images correct"
-    save_confusion_matrix(confusion, samples.classes, title, plots_directory / "confusion_matrix.png")
+    save_confusion_matrix(confusion, samples.classes, title, run.plots_directory / "confusion_matrix.png")
 
 
 def write_report(run: Run, data: Data, model: Model) -> None:

@@ -174,12 +174,14 @@ def save_embedding_plot(vectors: np.ndarray, extraction: Extraction, title: str,
         UserError: if the file cannot be written.
     """
     from thaw.visualization.plots.embedding import compute_embedding, plot_embedding  # imports scikit-learn
+    from thaw.visualization.plots.encode import encode_png
 
     embeddings = compute_embedding(vectors, seed)
     num_shown = len(embeddings.positions)
     image_count = f"{num_shown:,} of {len(vectors):,} images" if num_shown < len(vectors) else f"{num_shown:,} images"
     figure = plot_embedding(embeddings, extraction.samples, f"{title}: {image_count}")
-    _write(file, lambda stream: figure.savefig(stream, format="png", dpi=110))
+    content = encode_png(figure, dpi=110)
+    _write(file, lambda stream: stream.write(content))
     return num_shown
 
 

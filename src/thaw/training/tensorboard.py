@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import yaml
 from PIL import Image
+from pydantic import BaseModel
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -66,7 +68,7 @@ def log_results(run: Run, samples: Samples, predictions: tuple[Tensor, Tensor], 
     logits, positions = predictions
     probabilities, labels = logits.softmax(1).numpy(), samples.get_labels()[positions.numpy()]
     with SummaryWriter(run.tensorboard_directory) as writer:
-        for file in (run.plots_directory / name for name in TEST_PLOT_FILES):
+        for file in (run.plots_directory / name for name in TEST_PLOT_FILES if (run.plots_directory / name).is_file()):
             add_encoded_image(writer, f"test/{file.stem}", file.read_bytes())
         for label in find_rarest_classes(labels, MAX_CURVES):
             writer.add_pr_curve(f"test/{samples.classes[label]}", labels == label, probabilities[:, label], 0)
@@ -113,8 +115,9 @@ def _log_hyperparameters(writer: SummaryWriter, recipe: Recipe, metrics: dict[st
 def collect_hyperparameters(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as `group.key` -> scalar; values that are nested deeper become text.
 
-    TensorBoard counts a key as differing if two runs have it with different values; at this depth all recipes of a kind
-    have the same keys. The paths of a run are not hyperparameters.
+    A key that is null is left out: it would be a column of "None". TensorBoard counts a key as differing if two runs
+    have it with different values, so every group with such keys also has `group.optional`, a text of those that are
+    set. The paths of a run are not hyperparameters.
     """
     non_defaults = recipe.model_dump(mode="json", exclude_defaults=True)
     scalars: dict[str, Any] = {}
@@ -122,13 +125,18 @@ def collect_hyperparameters(recipe: Recipe) -> dict[str, Any]:
         if group in ("output_dir", "resume", "data"):
             continue
         if isinstance(value, dict):
-            scalars |= {
-                f"{group}.{key}": _to_scalar(non_defaults.get(group, {}).get(key, nested_value))
-                for key, nested_value in value.items()
-            }
-        else:
+            values = {key: non_defaults.get(group, {}).get(key, nested_value) for key, nested_value in value.items()}
+            scalars |= {f"{group}.{key}": text for key, text in _list_scalars(type(getattr(recipe, group)), values)}
+        elif value is not None:
             scalars[group] = _to_scalar(value)
     return scalars
+
+
+def _list_scalars(schema: type[BaseModel], values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    optional_keys = [key for key, field in schema.model_fields.items() if field.default is None]
+    yield from ((key, _to_scalar(value)) for key, value in values.items() if value is not None)
+    if optional_keys:
+        yield "optional", _to_scalar({key: values[key] for key in optional_keys if values.get(key) is not None})
 
 
 def _to_scalar(value: Any) -> bool | int | float | str:

@@ -42,13 +42,13 @@ from thaw.training.evaluation import (
     SplitPredictions,
     compute_split_metrics,
     compute_timing,
+    draw_results,
     predict_splits,
-    save_plots,
-    write_report,
+    warn_if_not_drawn,
 )
 from thaw.training.l2_sp import build_l2_sp_regularizer
 from thaw.training.setup import TrainingSetup, setup_training
-from thaw.training.tensorboard import log_charts, log_dataset, log_results
+from thaw.training.tensorboard import log_charts, log_dataset
 from thaw.visualization.reports.console import print_summary
 
 
@@ -64,8 +64,9 @@ def train(run: Run, reporter: Reporter = SILENT) -> None:
     setup = raise_on_all_ranks(partial(setup_training, run, reporter))
     trainer = build_trainer(run, setup, reporter)
     if run.rank == 0 and not run.last_checkpoint.is_file():  # a resumed run has logged them
-        log_dataset(trainer, setup.components.data)
         log_charts(trainer)
+        with warn_if_not_drawn("pictures of the data set", run.directory, reporter):
+            log_dataset(trainer, setup.components.data)
     _fit(trainer, setup, run)
     predictions = predict_splits(trainer, setup, run.best_checkpoint)
     if run.rank == 0:
@@ -207,13 +208,11 @@ def _write_results(
     data, samples = setup.components.data, setup.components.data.samples
     metrics = compute_split_metrics(predictions, samples.get_labels())
     run.write_predictions(samples, *predictions["test"])
-    save_plots(run, data, predictions)
     num_train_images = samples.count_per_split()["train"]
     wall_s = time.perf_counter() - start_time
     metrics["timing"] = compute_timing(run, num_train_images, wall_s, setup.batch_source.seconds)
     run.write_metrics(metrics)
-    log_results(run, samples, predictions["test"], metrics)
-    write_report(run, data, setup.components.model)
+    draw_results(run, data, setup.components.model, predictions, metrics, reporter)
     print_summary(reporter, metrics, str(run.directory), run.recipe.notes)
 
 

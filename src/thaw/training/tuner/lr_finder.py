@@ -23,8 +23,9 @@ from thaw.training.callbacks.checks import NonFiniteLossError
 from thaw.training.dataloaders import EpochPreparation
 from thaw.training.setup import TrainingSetup
 from thaw.training.tuner.dry_run import build_dry_run_trainer, restrict_to_phase, set_up_dry_run
-from thaw.visualization.plots.encode import encode_png
-from thaw.visualization.plots.training import TRAIN_COLOR, VAL_COLOR
+from thaw.visualization.plots.encode import encode_png, save_figure
+from thaw.visualization.plots.style import HIGHLIGHT_COLOR, TRAIN_COLOR, VAL_COLOR
+from thaw.visualization.plots.text import format_label
 from thaw.visualization.reports.html import encode_data_uri
 
 STEPS_PER_CHECK = 10  # on a GPU, where reading a loss waits for the device; steps after divergence are discarded
@@ -33,7 +34,6 @@ SKIPPED_STEPS = 10  # steps; before, the smoothed loss is a mean of few losses, 
 SLOPE_SPAN = 4  # steps on either side of a slope: a single batch far from the mean is not a descent
 DIVERGENCE_FACTOR = 4.0
 MIN_LOSS_DECREASE = 0.05  # relative; less is noise
-SUGGESTION_COLOR = "#c22020"
 CURVE_COLUMNS = ("learning_rate", "loss", "smoothed_loss")
 
 
@@ -193,7 +193,7 @@ def write_lr_curve(curve: LRCurve, title: str, folder: Path) -> None:
     rows = zip(curve.learning_rates, curve.losses, curve.smoothed_losses, strict=True)
     lines = [f"{step},{rate:.6g},{loss:.6g},{mean:.6g}" for step, (rate, loss, mean) in enumerate(rows, 1)]
     write_text(folder / "learning_rate.csv", "\n".join([",".join(["step", *CURVE_COLUMNS]), *lines]) + "\n")
-    draw_lr_curve(curve, title).savefig(folder / "learning_rate.png", dpi=110)
+    save_figure(draw_lr_curve(curve, title), folder / "learning_rate.png")
 
 
 def draw_lr_curve(curve: LRCurve, title: str) -> Figure:
@@ -205,14 +205,14 @@ def draw_lr_curve(curve: LRCurve, title: str) -> Figure:
     axes.plot(curve.learning_rates, curve.smoothed_losses, color=VAL_COLOR, label="smoothed")
     if (step := curve.steepest_step) is not None:
         rate = curve.learning_rates[step]
-        axes.axvline(rate, color=SUGGESTION_COLOR, linewidth=0.8)
+        axes.axvline(rate, color=HIGHLIGHT_COLOR, linewidth=0.8)
         label = f"steepest descent, {rate:.1e}"
-        axes.plot(rate, curve.smoothed_losses[step], "o", color=SUGGESTION_COLOR, label=label)
+        axes.plot(rate, curve.smoothed_losses[step], "o", color=HIGHLIGHT_COLOR, label=label)
     axes.set_xscale("log")
     axes.set_ylim(0, 1.25 * max(curve.smoothed_losses[: curve.minimum_step + 1]))  # above that it only diverges
     axes.set_xlabel("optimizer.learning_rate")
     axes.set_ylabel("training loss")
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(format_label(title, 80), loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)

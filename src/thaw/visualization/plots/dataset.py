@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from thaw.data.samples import SPLITS, Samples
+from thaw.visualization.plots.style import FIGURE_WIDTH, TEXT_COLOR, style_axes
+from thaw.visualization.plots.text import format_label
 
-SPLIT_COLORS = {"train": "#8fb8de", "val": "#3d7ebf", "test": "#f0a45d"}
-TEXT_COLOR = "#33404d"
+SPLIT_COLORS = {"train": "#9ccbe8", "val": "#0072b2", "test": "#e69f00"}  # they differ in lightness too
 MAX_NAMED_CLASSES = 40
-FIGURE_WIDTH = 5.4  # inches; legible on a phone and, two side by side, on a laptop
 
 
 def plot_class_counts(samples: Samples) -> Figure:
@@ -36,7 +35,7 @@ def plot_class_counts(samples: Samples) -> Figure:
         offsets += widths
     axes.invert_yaxis()
     if has_class_names:
-        axes.set_yticks(range(len(order)), [shorten_name(samples.classes[label]) for label in order])
+        axes.set_yticks(range(len(order)), [format_label(samples.classes[label]) for label in order])
     else:
         axes.set_ylabel(f"{len(order)} classes, the largest first", color=TEXT_COLOR, fontsize=9)
     figure.legend(loc="outside upper right", frameon=False, fontsize=9, ncols=3)
@@ -91,21 +90,7 @@ def plot_image_rows(
         for axes, pixels in zip(row_axes, images, strict=False):
             axes.imshow(pixels)
         text_options = {"transform": row_axes[0].transAxes, "ha": "right", "va": "center"}
-        row_axes[0].text(-0.08, 0.5, shorten_name(label), fontsize=9, color=TEXT_COLOR, **text_options)
+        row_axes[0].text(-0.08, 0.5, format_label(label), fontsize=9, color=TEXT_COLOR, **text_options)
     for axes, heading in zip(grid[0], headings, strict=False):
         axes.set_title(heading, fontsize=8, color=TEXT_COLOR)
     return figure
-
-
-def shorten_name(name: str, max_length: int = 22) -> str:
-    """Cut a name that is longer than `max_length` characters."""
-    return name if len(name) <= max_length else f"{name[: max_length - 1]}…"
-
-
-def style_axes(axes: Axes, xlabel: str) -> None:
-    """Style the axes of a plot for a page: a faint grid and no frame."""
-    axes.set_xlabel(xlabel, color=TEXT_COLOR, fontsize=9)
-    axes.tick_params(colors=TEXT_COLOR, labelsize=9, length=0)
-    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.set_axisbelow(True)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
@@ -19,7 +19,8 @@ from sklearn.manifold import TSNE
 
 from thaw.config.errors import Problem, UserError
 from thaw.data.samples import UNUSED_SPLIT, Sample, Samples
-from thaw.visualization.plots.dataset import TEXT_COLOR, shorten_name
+from thaw.visualization.plots.style import PALETTE, TEXT_COLOR
+from thaw.visualization.plots.text import format_label
 
 MAX_POINTS = 5000
 MAX_PCA_COMPONENTS = 50  # PCA before t-SNE, as in van der Maaten and Hinton 2008
@@ -94,7 +95,7 @@ def plot_embedding(embedding: FeatureEmbedding, samples: Samples, title: str) ->
     More than MAX_CLASSES_BY_COLOR classes have a number too, or their name if it is short, at the median of their
     images. More than MAX_NAMED_CLASSES classes are not named.
     """
-    classes = [shorten_name(name) for name in samples.classes]
+    classes = [format_label(name) for name in samples.classes]
     shown_samples = [samples.samples[position] for position in embedding.positions]
     palette, has_class_names = build_palette(len(classes)), len(classes) <= MAX_NAMED_CLASSES
     tags = _build_tags(classes) if len(classes) > MAX_CLASSES_BY_COLOR and has_class_names else []
@@ -122,9 +123,12 @@ def _build_tags(classes: Sequence[str]) -> list[str]:
 
 
 def build_palette(num_classes: int) -> Palette:
-    """Build one color per class: matplotlib's ten, or hues around the circle in three lightnesses."""
+    """Build one color per class: those of all plots, or hues around the circle in three lightnesses.
+
+    More than ten colors cannot be told apart by color alone; such classes have a number or a name in the plot too.
+    """
     if num_classes <= MAX_CLASSES_BY_COLOR:
-        return [matplotlib.colormaps["tab10"](number)[:3] for number in range(num_classes)]
+        return [to_rgb(color) for color in PALETTE[:num_classes]]
     lightness = (0.38, 0.50, 0.64)
     return [
         colorsys.hls_to_rgb(number * GOLDEN_RATIO % 1, lightness[number % 3], 0.75) for number in range(num_classes)
@@ -159,7 +163,6 @@ def _name_classes(axes: Axes, points: np.ndarray, labels: np.ndarray, names: Seq
     label_positions = repel_labels((medians - low) / extent + (0, LABEL_OFFSET)) * extent + low
     for label, (x, y) in zip(present_labels, label_positions, strict=True):
         text = axes.text(x, y, names[label], fontsize=8, fontweight="bold", ha="center", va="center", zorder=5)
-        text.set_parse_math(False)
         text.set_color(tuple(0.6 * channel for channel in palette[label]))
         text.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
 
@@ -201,7 +204,6 @@ def _draw_class_legend(figure: Figure, names: Sequence[str], font_size: float, p
         handles, [""] * len(names), loc="outside lower left", fontsize=font_size, **spacing, **LEGEND_STYLE
     )
     for text, name in zip(legend.get_texts(), names, strict=True):  # set here, a name may start with _ and contain $
-        text.set_parse_math(False)
         text.set_text(name)
 
 

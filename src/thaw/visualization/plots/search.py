@@ -13,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from thaw.visualization.plots.training import TRAIN_COLOR, VAL_COLOR
+from thaw.visualization.plots.encode import save_figure
+from thaw.visualization.plots.style import HIGHLIGHT_COLOR, TRAIN_COLOR, VAL_COLOR
+from thaw.visualization.plots.text import format_label
 
-BEST_COLOR = "#c22020"
 COLUMNS = 3
 
 
@@ -55,14 +56,14 @@ def save_search_plot(
         panel.set_ylabel("validation accuracy")
     for panel in panels[1 + len(parameters) :]:
         panel.set_visible(False)
-    figure.savefig(file, dpi=110)
+    save_figure(figure, file)
 
 
 def _draw_history(panel: Axes, points: Sequence[TrialPoint], best: TrialPoint) -> None:
     completed = [point for point in points if not point.is_pruned]
     best_so_far = list(accumulate((point.accuracy for point in completed), max))
     xs, ys = [*(point.number for point in completed), points[-1].number], [*best_so_far, best_so_far[-1]]
-    panel.step(xs, ys, where="post", color=BEST_COLOR, linewidth=0.9, label="best so far")
+    panel.step(xs, ys, where="post", color=HIGHLIGHT_COLOR, linewidth=0.9, label="best so far")
     _draw_points(panel, points, [point.number for point in points], best)
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     panel.legend(frameon=False, fontsize=8)
@@ -73,7 +74,7 @@ def _draw_parameter(panel: Axes, points: Sequence[TrialPoint], parameter: Search
     values = [point.params[parameter.key] for point in points]
     if parameter.is_categorical:
         names = list(dict.fromkeys(sorted(map(str, values))))
-        panel.set_xticks(range(len(names)), names)
+        panel.set_xticks(range(len(names)), [format_label(name) for name in names])
         panel.set_xlim(-0.5, len(names) - 0.5)
         values = [names.index(str(value)) for value in values]
     elif parameter.is_log:
@@ -89,7 +90,7 @@ def _draw_points(panel: Axes, points: Sequence[TrialPoint], positions: Sequence[
         xs, ys = [positions[index] for index in indices], [points[index].accuracy for index in indices]
         panel.scatter(xs, ys, s=18, color=color, marker=marker, label=label if indices else None, alpha=0.8)
     x = positions[points.index(best)]
-    panel.scatter([x], [best.accuracy], s=70, facecolors="none", edgecolors=BEST_COLOR, label="best")
+    panel.scatter([x], [best.accuracy], s=70, facecolors="none", edgecolors=HIGHLIGHT_COLOR, label="best")
 
 
 def _style_axes(panel: Axes, title: str, xlabel: str) -> None:

@@ -29,6 +29,7 @@ from thaw.visualization.reports.html import encode_data_uri, encode_thumbnail, r
 
 MAX_IMAGES_PER_ROW = 8
 CAM_SIDE = 168  # pixels on the page
+MAX_CLASSES_BESIDE = 15  # with more classes the names in a confusion matrix of half the page are too small to read
 Rows = list[tuple[str, str]]
 METRIC_LABELS = {
     "accuracy": "accuracy",
@@ -75,6 +76,7 @@ def _build_overview(run: Run) -> dict[str, Any]:
         "plots": {path.stem: encode_data_uri(path.read_bytes()) for path in sorted(run.plots_directory.glob("*.png"))},
         "parameters": run.record["parameters"],
         "data": run.record["data"],
+        "is_wide_confusion": run.record["data"]["classes"] > MAX_CLASSES_BESIDE,
         "recipe_text": run.recipe_text,
     }
 
