@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -32,8 +33,9 @@ class Page(HTMLParser):
         self.open += [] if tag in VOID_TAGS else [tag]
         self.section = values.get("id", "") if tag == "section" else self.section
         self.references += [values[key] for key in ("src", "href") if key in values]
-        if tag == "img":
-            self.images.append((self.section, values["src"]))
+        drawn = [values["src"]] if tag == "img" else re.findall(r"url\((.*?)\)", values.get("style", ""))
+        self.images += [(self.section, source) for source in drawn]
+        self.references += [source for source in drawn if tag != "img"]
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
