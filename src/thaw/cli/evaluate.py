@@ -59,6 +59,7 @@ def evaluate(
     """
     from thaw.config.recipe_overrides import with_overrides
     from thaw.inference.evaluate import evaluate_splits
+    from thaw.inference.evaluation_data import load_evaluation_data
     from thaw.inference.load import load_checkpoint
     from thaw.runs.run import Run
     from thaw.system.process import configure_process
@@ -68,10 +69,12 @@ def evaluate(
     configure_process(recipe.seed, recipe.trainer.deterministic, recipe.trainer.threads)
     has_trainer_overrides = any(override.startswith("trainer.") for override in overrides)
     classifier = replace(classifier, recipe=recipe).on_hardware(recipe.trainer if has_trainer_overrides else None)
-    evaluations = evaluate_splits(classifier, recipe, list(split))
+    data = load_evaluation_data(classifier, recipe, overrides, _read_fingerprint(checkpoint))
+    print("\n".join([*data.notes, ""] if data.notes else []), end="")
+    evaluations = evaluate_splits(classifier, recipe, data.samples, list(split))
     metrics = {name: evaluation.compute_metrics() for name, evaluation in evaluations.items()}
     _print_evaluations(evaluations, metrics)
-    if not overrides and (recorded_metrics := Run(checkpoint).metrics):
+    if not overrides and data.is_own and (recorded_metrics := Run(checkpoint).metrics):
         _print_differences(metrics, recorded_metrics)
     if out:
         from thaw.inference.evaluate import write_evaluation
@@ -80,6 +83,13 @@ def evaluate(
         write_evaluation(out, classifier, first_split, evaluation, metrics)
         print(f"\n{first_split}: everything is in {out}")
     return EXIT_SUCCESS
+
+
+def _read_fingerprint(checkpoint: Path) -> str | None:
+    """Return the fingerprint of the data in the record of a run; None for a checkpoint alone."""
+    from thaw.runs.run import Run, is_run
+
+    return Run(checkpoint).record.get("data", {}).get("fingerprint") if is_run(checkpoint) else None
 
 
 def _print_evaluations(evaluations: Mapping[str, Evaluation], metrics: Mapping[str, Mapping[str, Any]]) -> None:

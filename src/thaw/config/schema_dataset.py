@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from pydantic import StringConstraints as Text
 
 NonEmptyStr = Annotated[str, Text(min_length=1)]
+# A part of the name of run directories. It separates no folders.
+Name = Annotated[str, Text(min_length=1, max_length=80, pattern=r"^[^/\\\x00-\x1f]+$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Checksum = Annotated[str, Text(pattern=r"^(md5|sha1|sha256):[0-9a-f]+$")]
@@ -34,7 +36,7 @@ class CaptchaDatasetConfig(StrictModel):
 
     kind: Literal["captcha"]
     """How the data set is read: drawn characters."""
-    name: NonEmptyStr
+    name: Name
     """Name of the data set in run directories and reports."""
     characters: Annotated[str, Text(min_length=2, pattern=r"^[0-9A-Za-z]+$")]
     """The characters that are drawn, each a class; upper and lower case of a letter cannot both be in it."""
@@ -92,7 +94,7 @@ class FolderDatasetConfig(StrictModel):
 
     kind: Literal["folder"]
     """How the data set is read: an image folder."""
-    name: NonEmptyStr
+    name: Name
     """Name of the data set in run directories and reports."""
     root: NonEmptyStr | None
     """The image folder, or an archive of it; null: `archive` is downloaded."""
@@ -120,7 +122,7 @@ class CsvDatasetConfig(StrictModel):
 
     kind: Literal["csv"]
     """How the data set is read: a CSV file."""
-    name: NonEmptyStr
+    name: Name
     """Name of the data set in run directories and reports."""
     root: NonEmptyStr | None
     """The folder that holds the CSV file, or an archive of it; null: an archive is downloaded."""

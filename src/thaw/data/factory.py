@@ -11,8 +11,9 @@ from thaw.data.archive import extract_archive, find_nested_archive
 from thaw.data.captcha import build_captcha_folder
 from thaw.data.cifar import build_cifar_folder
 from thaw.data.download import KAGGLE_URL_PREFIX, DownloadError, download, download_competition, manual_download_error
-from thaw.data.readers import SPLITS, Columns, read_csv
-from thaw.data.samples import Samples, build_samples, load_folder_samples
+from thaw.data.evaluation_samples import EvaluationSamples, build_evaluation_samples
+from thaw.data.readers import SPLITS, Columns, ReaderResult, read_csv, read_image_folder
+from thaw.data.samples import Samples, build_samples
 from thaw.system.cache_folder import cache_write_error, compute_cache_key, resolve_cache_dir
 from thaw.system.reporter import SILENT, Reporter
 
@@ -23,22 +24,44 @@ def load_samples(recipe: Recipe, reporter: Reporter = SILENT) -> Samples:
     Raises:
         UserError: if the data is not available or is not a valid data set.
     """
+    root, reader_result = _read_dataset(recipe, reporter)
+    return build_samples(root, reader_result, *_get_split_settings(recipe))
+
+
+def load_evaluation_samples(recipe: Recipe, classes: Sequence[str], reporter: Reporter = SILENT) -> EvaluationSamples:
+    """Load the samples of the recipe's data set to evaluate a network of `classes` on them, as
+    `build_evaluation_samples` does.
+
+    Raises:
+        UserError: if the data is not available, has no images, or other classes.
+    """
+    root, reader_result = _read_dataset(recipe, reporter)
+    return build_evaluation_samples(root, reader_result, classes, *_get_split_settings(recipe))
+
+
+def _get_split_settings(recipe: Recipe) -> tuple[dict[str, float], int, int | None]:
+    dataset = recipe.dataset
+    if isinstance(dataset, CaptchaDatasetConfig):
+        return {}, recipe.seed, None
+    return dataset.fractions.model_dump(), recipe.seed, dataset.per_class
+
+
+def _read_dataset(recipe: Recipe, reporter: Reporter) -> tuple[Path, ReaderResult]:
+    """Return the root and the rows of the data set, after drawing, downloading or extracting it if necessary."""
     dataset, cache_dir = recipe.dataset, resolve_cache_dir(recipe.data.cache_dir)
     if isinstance(dataset, CaptchaDatasetConfig):
         counts = {split: getattr(dataset, split) for split in SPLITS}
         root = build_captcha_folder(dataset.characters, counts, dataset.side, dataset.draw_seed, cache_dir)
-        return load_folder_samples(root, dict(zip(SPLITS, SPLITS, strict=True)), {}, recipe.seed)
-    root, fractions = _prepare_root(dataset, cache_dir, recipe.data.mirror, reporter), dataset.fractions.model_dump()
+        return root, read_image_folder(root, dict(zip(SPLITS, SPLITS, strict=True)))
+    root = _prepare_root(dataset, cache_dir, recipe.data.mirror, reporter)
     if isinstance(dataset, CsvDatasetConfig):
         columns = Columns(
             dataset.path_column, dataset.label_column, dataset.split_column, dataset.folder, dataset.suffix
         )
-        reader_result = read_csv(root, dataset.file, columns, dataset.unlabelled)
-        return build_samples(root, reader_result, fractions, recipe.seed, dataset.per_class)
+        return root, read_csv(root, dataset.file, columns, dataset.unlabelled)
     if dataset.convert == "cifar" and not (root / dataset.splits.train).is_dir():
         root = build_cifar_folder(root, cache_dir)
-    split_folders = dataset.splits.model_dump()
-    return load_folder_samples(root, split_folders, fractions, recipe.seed, dataset.exclude, dataset.per_class)
+    return root, read_image_folder(root, dataset.splits.model_dump(), dataset.exclude)
 
 
 def missing_download(recipe: Recipe) -> str:
@@ -53,6 +76,15 @@ def missing_download(recipe: Recipe) -> str:
     file = _get_download_path(archive, cache_dir)
     is_available = _get_extraction_folder(dataset.name, archive, cache_dir).is_dir() or file.is_file()
     return "" if is_available else f"{archive.url} as {file}"
+
+
+def is_available(recipe: Recipe) -> bool:
+    """Return whether the data set of `recipe` is here: nothing has to be downloaded or extracted from a download."""
+    dataset = recipe.dataset
+    if isinstance(dataset, CaptchaDatasetConfig) or dataset.root is not None:
+        return True
+    archive = _select_archive(dataset, get_archives(dataset))
+    return _get_extraction_folder(dataset.name, archive, resolve_cache_dir(recipe.data.cache_dir)).is_dir()
 
 
 def _select_archive(dataset: FolderDatasetConfig | CsvDatasetConfig, archives: Mapping[str, Archive]) -> Archive:

@@ -174,20 +174,30 @@ def build_samples(
     """
     classes = tuple(sorted({row.class_name for row in reader_result.rows}))
     _check_classes(root, classes, reader_result)
-    class_to_idx = {name: index for index, name in enumerate(classes)}
-    rows = _split_rows(root, reader_result, fractions, seed, per_class)
-    samples = [Sample(row.path, class_to_idx[row.class_name], row.split or "train") for row in rows]
-    ordered_samples = tuple(sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.path)))
-    hashes = tuple(hash_image_file(root / sample.path) for sample in ordered_samples)
-    fingerprint = _compute_fingerprint(classes, ordered_samples, hashes)
-    result = Samples(root, classes, ordered_samples, reader_result.ignored_files, fingerprint, hashes)
+    rows = split_rows(root, reader_result, fractions, seed, per_class)
+    result = index_rows(root, classes, rows, reader_result)
     _check_splits(result, reader_result)
     return result
 
 
-def _split_rows(
+def index_rows(root: Path, classes: tuple[str, ...], rows: Iterable[Row], reader_result: ReaderResult) -> Samples:
+    """Build the samples of `rows`, whose class names are in `classes`; a row without a split is a train image."""
+    class_to_idx = {name: index for index, name in enumerate(classes)}
+    samples = [Sample(row.path, class_to_idx[row.class_name], row.split or "train") for row in rows]
+    ordered_samples = tuple(sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.path)))
+    hashes = tuple(hash_image_file(root / sample.path) for sample in ordered_samples)
+    fingerprint = _compute_fingerprint(classes, ordered_samples, hashes)
+    return Samples(root, classes, ordered_samples, reader_result.ignored_files, fingerprint, hashes)
+
+
+def split_rows(
     root: Path, reader_result: ReaderResult, fractions: Mapping[str, float], seed: int, per_class: int | None
 ) -> Sequence[Row]:
+    """Return the rows with the splits that the data set does not provide.
+
+    Raises:
+        UserError: as `split_per_class`, and if `per_class` is set for a data set that is split.
+    """
     if per_class is None:
         missing_fractions = {
             split: fraction

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thaw.config.errors import Problem, UserError, format_names
+from thaw.config.errors import Problem, UserError
 from thaw.config.schema import CsvDatasetConfig, Recipe
 from thaw.data.augmentation import build_augmentation
 from thaw.data.batches import SequentialBatchSampler
-from thaw.data.factory import load_samples
 from thaw.data.image_store import MAX_LISTED_IMAGES
-from thaw.data.samples import SPLITS, Samples, limit_per_class
+from thaw.data.samples import SPLITS, Samples
 from thaw.features.cache import find_cached_features
 from thaw.features.cache_key import build_feature_spec
 from thaw.features.views import EVALUATION_VIEW, build_views
+from thaw.inference.evaluation_data import load_recorded_samples
 from thaw.inference.load import Classifier
 from thaw.inference.predict import iter_predictions, load_pixels
 from thaw.metrics.calibration import Reliability, compute_ece_interval, compute_reliability
@@ -85,21 +85,21 @@ class Evaluation:
         return self.logits.double().softmax(1).max(1).values.numpy(), correct
 
 
-def evaluate_splits(classifier: Classifier, recipe: Recipe, splits: Sequence[str]) -> dict[str, Evaluation]:
-    """Evaluate a network on those of `splits` that the data set of `recipe` has; `all` are all images.
+def evaluate_splits(
+    classifier: Classifier, recipe: Recipe, samples: Samples, splits: Sequence[str]
+) -> dict[str, Evaluation]:
+    """Evaluate a network on those of `splits` that `samples` have; `all` are all images.
 
     Raises:
-        UserError: where the data cannot be loaded, has other classes than the network, or has none of the splits.
+        UserError: where there are none of the splits, or an image cannot be decoded.
     """
-    samples = load_samples(recipe)
-    if recipe.data.train_per_class:
-        samples = limit_per_class(samples, recipe.data.train_per_class, recipe.seed)
-    _check_classes(samples, classifier.classes)
     positions_by_split = {split: _select_positions(samples, split) for split in splits}
     positions_by_split = {split: positions for split, positions in positions_by_split.items() if len(positions)}
     if not positions_by_split:
-        counts = ", ".join(f"{count} {split}" for split, count in samples.count_per_split().items())
-        problem = Problem(f"split={format_names(splits)}", counts, fix=f"split={ALL_SPLITS}")
+        counts = samples.count_per_split()
+        got = ", ".join(f"{count} {split}" for split, count in counts.items())
+        fix = f"split={max(counts, key=lambda split: counts[split])}"
+        problem = Problem(f"split={','.join(splits)}", got, fix=fix)
         raise UserError("nothing to evaluate.", [problem])
     return {
         split: _evaluate_split(classifier, recipe, samples, positions)
@@ -111,18 +111,6 @@ def _select_positions(samples: Samples, split: str) -> np.ndarray:
     if split == ALL_SPLITS:
         return np.concatenate([samples.get_positions(name) for name in SPLITS])
     return samples.get_positions(split)
-
-
-def _check_classes(samples: Samples, classes: Sequence[str]) -> None:
-    if samples.classes == tuple(classes):
-        return
-    missing, unknown = (
-        sorted(names) for names in (set(classes) - set(samples.classes), set(samples.classes) - set(classes))
-    )
-    got = f"{len(samples.classes)} classes; unknown to the network: {format_names(unknown, 8) or 'none'}"
-    valid = f"the network's {len(classes)}; not in the data set: {format_names(missing, 8) or 'none'}"
-    problem = Problem(str(samples.root), got, valid, "dataset=NAME, or dataset.root=DIR, of data of these classes")
-    raise UserError("the data set has other classes than the network.", [problem])
 
 
 def _evaluate_split(classifier: Classifier, recipe: Recipe, samples: Samples, positions: np.ndarray) -> Evaluation:
@@ -262,7 +250,7 @@ def _find_unlabelled_images(classifier: Classifier, root: str | None) -> tuple[C
         problem = Problem(f"dataset={dataset.name}", "no unlabelled images", valid)
         raise UserError("nothing to predict.", [problem])
     dataset = dataset.model_copy(update={"root": root}) if root else dataset
-    samples = load_samples(recipe.model_copy(update={"dataset": dataset}))
+    samples = load_recorded_samples(recipe.model_copy(update={"dataset": dataset}))
     folder = samples.root / str(dataset.unlabelled)
     paths = sorted(folder.glob(f"*{dataset.suffix}"))
     if not paths:

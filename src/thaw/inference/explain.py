@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
-from thaw.data.factory import load_samples
 from thaw.data.image import BrokenImageError
+from thaw.inference.evaluation_data import load_recorded_samples
 from thaw.inference.load import Classifier, load_checkpoint
 from thaw.inference.predict import load_pixels, preprocess
 from thaw.models.cost import compute_stage_costs
@@ -251,7 +251,7 @@ def _load_test_pixels(classifier: Classifier, paths: Sequence[str]) -> np.ndarra
     """Raise OSError if an image cannot be read or downloaded."""
     recipe = classifier.recipe
     try:
-        root = load_samples(recipe).root
+        root = load_recorded_samples(recipe).root
         return load_pixels([root / path for path in paths], classifier.preprocessing)
     except (UserError, BrokenImageError) as error:
         raise OSError(str(error).splitlines()[0]) from error

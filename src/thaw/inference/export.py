@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from thaw.config.errors import Problem, UserError, format_names
-from thaw.data.factory import load_samples, missing_download
+from thaw.data.factory import missing_download
 from thaw.data.image import BrokenImageError
 from thaw.data.preprocessing import Preprocessing
+from thaw.inference.evaluation_data import load_recorded_samples
 from thaw.inference.export_formats import FORMATS, LogitsFunction, build_export_metadata, build_exportable_model
 from thaw.inference.load import Classifier
 from thaw.inference.predict import open_image, preprocess
@@ -150,7 +151,7 @@ def _list_test_images(classifier: Classifier, root: str | None) -> list[Path]:
         recipe = recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update={"root": root})})
     if missing_download(recipe):
         return []
-    samples = load_samples(recipe)
+    samples = load_recorded_samples(recipe)
     positions = samples.get_positions("test")
     sampled_indices = np.linspace(0, len(positions) - 1, min(MAX_IMAGES, len(positions))).round().astype(int)
     return [samples.root / samples.samples[position].path for position in positions[sampled_indices]]

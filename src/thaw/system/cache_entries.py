@@ -196,6 +196,11 @@ ENTRY_LISTERS: dict[str, Callable[[str, Path], Iterator[CacheEntry]]] = {
 }
 
 
+def is_cache_folder(folder: Path) -> bool:
+    """Return whether `folder` has been used as a cache."""
+    return any((folder / name).is_dir() for name in ENTRY_LISTERS)
+
+
 def _list_paths(folder: Path) -> Sequence[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else ()
 
