@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torchvision import models
 
 from thaw.config.errors import UserError
-from thaw.models.state_dict import match_state_dict, read_state
+from thaw.models.state_dict import read_state
 
 
 class Payload:
@@ -56,17 +55,3 @@ def test_a_file_without_named_tensors_is_an_error(tmp_path: Path) -> None:
     torch.save([torch.zeros(2)], tmp_path / "list.pth")
     with pytest.raises(UserError, match="no tensors by name"):
         read_state(tmp_path / "list.pth")
-
-
-def test_wrapped_weights_and_another_number_of_classes_fit() -> None:
-    model, other_model = models.resnet18(weights=None), models.resnet18(weights=None, num_classes=7)
-    state = {f"module.{name}": value for name, value in other_model.state_dict().items()}
-    model.load_state_dict(match_state_dict(state, model, Path("x.pth")))
-    assert torch.equal(model.layer4[1].conv2.weight, other_model.layer4[1].conv2.weight)
-    assert model.fc.weight.shape == (1000, 512)
-
-
-def test_weights_of_another_network_are_rejected_with_the_names_that_differ() -> None:
-    state = models.resnet34(weights=None).state_dict()
-    with pytest.raises(UserError, match=r"tensors not in the network: layer1\.2"):
-        match_state_dict(dict(state), models.resnet18(weights=None), Path("resnet34.pth"))

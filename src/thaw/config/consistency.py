@@ -27,6 +27,8 @@ from thaw.config.schema import (
 
 KeyedProblems = Iterator[tuple[str, Problem]]
 MATRIX_OPTIMIZERS = ("Adafactor", "Muon")  # torch's other optimizers update each number by itself
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt", ".bin", ".tar")  # .pth.tar is one of torch.save, too
+WEIGHTS_PATTERNS = format_names(f"*{suffix}" for suffix in WEIGHTS_SUFFIXES)
 Rule = Callable[[Recipe], KeyedProblems]
 
 
@@ -57,18 +59,18 @@ def _check_weights_file(recipe: Recipe) -> KeyedProblems:
     weights = recipe.backbone.weights
     if not has_weights_path(recipe.backbone):
         return
-    if not weights.endswith((".pth", ".pt", ".safetensors")):
-        yield "backbone.weights", Problem(f"backbone.weights={weights}", weights, "a file *.pth, *.pt or *.safetensors")
+    if not weights.endswith(WEIGHTS_SUFFIXES):
+        yield "backbone.weights", Problem(f"backbone.weights={weights}", weights, f"a file {WEIGHTS_PATTERNS}")
     elif not Path(weights).expanduser().is_file():
         folder = Path(weights).expanduser().parent
-        weights_files = sorted(file.name for file in folder.glob("*") if file.suffix in (".pth", ".pt", ".safetensors"))
+        weights_files = sorted(file.name for file in folder.glob("*") if file.suffix in WEIGHTS_SUFFIXES)
         valid = f"a file; in {folder} there is {format_names(weights_files) or 'none'}"
         yield "backbone.weights", Problem(f"backbone.weights={weights}", "no such file", valid)
 
 
 def has_weights_path(backbone: BackboneConfig) -> bool:
     """Whether `backbone.weights` looks like a path and not like the name of weights."""
-    return "/" in backbone.weights or backbone.weights.endswith((".pth", ".pt", ".safetensors"))
+    return "/" in backbone.weights or backbone.weights.endswith(WEIGHTS_SUFFIXES)
 
 
 def _check_weights_package(recipe: Recipe) -> KeyedProblems:

@@ -43,7 +43,7 @@ class BackboneConfig(StrictModel):
     """Name of the network in its library, for timm with or without a tag (resnet50.a1_in1k)."""
     weights: NonEmptyStr
     """Source weights: default, none, a weight's name in torchvision (IMAGENET1K_V1), or a file (*.pth, *.pt,
-    *.safetensors)."""
+    *.safetensors, *.ckpt, *.bin)."""
     package: WeightsPackage | None
     """Python package that holds the default weights; null: the library downloads them."""
     memory_format: Literal["auto", "contiguous", "channels_last"]

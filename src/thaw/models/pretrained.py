@@ -11,20 +11,22 @@ from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from thaw.config.consistency import has_weights_path
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.schema import BackboneConfig
 from thaw.data.download import DownloadError, download, has_checksum, manual_download_error
 from thaw.data.preprocessing import Preprocessing
-from thaw.models.state_dict import match_state_dict, read_state
+from thaw.models.state_dict import read_state
+from thaw.models.weights_file import load_weights_file
+from thaw.system.files import compute_sha256
 from thaw.system.reporter import SILENT, Reporter
 
 ALTERNATIVE_WEIGHTS_FIX = (
     "backbone.weights=FILE (.pth, .safetensors), or backbone=efficientnet_lite0, whose weights are a package"
 )
-AUXILIARY_CLASSIFIERS = {"aux1", "aux2", "AuxLogits"}  # torchvision's names
+AUXILIARY_CLASSIFIERS = frozenset({"aux1", "aux2", "AuxLogits"})  # torchvision's names
 IMAGENET_PREPROCESSING = Preprocessing(224, 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -61,7 +63,7 @@ def load_pretrained(
     """
     weights = "none" if random_init else backbone.weights
     if backbone.library == "timm":
-        return _load_timm(backbone, weights, cache_dir, size)
+        return _load_timm(backbone, weights, cache_dir, size, reporter)
     return _load_torchvision(backbone, weights, cache_dir, mirror, size, reporter)
 
 
@@ -86,7 +88,7 @@ def _load_torchvision(
         return PretrainedModel(model, preprocessing, classes, {"name": "none"})
     if has_weights_path(backbone):
         model = _build_untrained(backbone.name, preprocessing.size)
-        weights_info = _load_file(model, weights)
+        weights_info = _load_file(model, weights, reporter)
         return PretrainedModel(model, preprocessing, _drop_classes_of_random_rows(classes, weights_info), weights_info)
     if published_weights is None:
         raise _build_no_weights_error(backbone)
@@ -176,7 +178,9 @@ def _download_weights(url: str, description: str, cache_dir: Path, mirror: str |
         ) from error
 
 
-def _load_timm(backbone: BackboneConfig, weights: str, cache_dir: Path, size: int | None) -> PretrainedModel:
+def _load_timm(
+    backbone: BackboneConfig, weights: str, cache_dir: Path, size: int | None, reporter: Reporter
+) -> PretrainedModel:
     import timm
 
     if weights not in ("none", "default") and not has_weights_path(backbone):
@@ -191,16 +195,16 @@ def _load_timm(backbone: BackboneConfig, weights: str, cache_dir: Path, size: in
         model = timm.create_model(backbone.name, pretrained=False, **_build_size_kwargs(backbone.name, size))
     if model.num_classes == 0:  # trained without labels: it has no classifier that a head could replace
         model.reset_classifier(2)
-    weights_info = _load_timm_weights(backbone, weights, model)
+    weights_info = _load_timm_weights(backbone, weights, model, reporter)
     classes = _drop_classes_of_random_rows(_get_timm_classes(model.pretrained_cfg), weights_info)
     return PretrainedModel(model, _read_timm_preprocessing(model.pretrained_cfg), classes, weights_info)
 
 
-def _load_timm_weights(backbone: BackboneConfig, weights: str, model: Any) -> dict[str, str]:
+def _load_timm_weights(backbone: BackboneConfig, weights: str, model: Any, reporter: Reporter) -> dict[str, str]:
     if weights == "none":
         return {"name": "none"}
     if weights != "default":
-        return _load_file(model, weights)
+        return _load_file(model, weights, reporter)
     if backbone.package is None:
         config = model.pretrained_cfg
         return {
@@ -290,25 +294,20 @@ def _read_imagenet_class_names(subset: str) -> tuple[str, ...]:
     return tuple(ImageNetInfo(subset).label_descriptions())
 
 
-def _load_file(model: nn.Module, weights: str) -> dict[str, str]:
+def _load_file(model: nn.Module, weights: str, reporter: Reporter) -> dict[str, str]:
     """Load a user's file; its classifier may have any number of classes, since the head replaces it."""
-    import hashlib
-
     file = Path(weights).expanduser()
-    state = match_state_dict(_drop_auxiliary_tensors(read_state(file), model), model, file)
-    own_data_pointers = {tensor.data_ptr() for tensor in model.state_dict().values()}
-    with file.open("rb") as stream:
-        weights_info = {"name": file.name, "hash": hashlib.file_digest(stream, "sha256").hexdigest()}
-    if any(tensor.data_ptr() in own_data_pointers for tensor in state.values()):
-        weights_info["classifier"] = "random, as the file's is of another shape"  # recorded in run.json
-    model.load_state_dict(state, strict=True)
+    ignored_segments = AUXILIARY_CLASSIFIERS if hasattr(model, "aux_logits") else frozenset[str]()
+    weights_file = load_weights_file(file, model, ignored_segments)
+    model.load_state_dict(weights_file.tensors, strict=True)
+    if description := weights_file.describe():
+        reporter.write(description)
+    weights_info = {"name": file.name, "hash": compute_sha256(file)}
+    if weights_file.prefix:
+        weights_info["prefix"] = weights_file.prefix
+    if weights_file.random_names:
+        weights_info["classifier"] = "random, as the file has none of this shape"  # recorded in run.json
     return weights_info
-
-
-def _drop_auxiliary_tensors(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    if not hasattr(model, "aux_logits"):
-        return state
-    return {name: value for name, value in state.items() if AUXILIARY_CLASSIFIERS.isdisjoint(name.split("."))}
 
 
 def _drop_classes_of_random_rows(classes: tuple[str, ...], weights_info: dict[str, str]) -> tuple[str, ...]:

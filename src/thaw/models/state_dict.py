@@ -1,4 +1,4 @@
-"""State dicts: read weight files, fit them to a network, convert between the library's names and thaw's.
+"""State dicts: read files of known names, convert between the library's names and thaw's.
 
 Nothing in a file is executed.
 """
@@ -17,102 +17,53 @@ from thaw.models.network import HEAD, Network
 from thaw.models.tensor_file import TensorFileError, find_non_finite, find_unusable, load_tensor_file
 from thaw.models.tracing import trace_model
 
-NESTED_KEYS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
-WRAPPER_PREFIXES = ("module.", "model.", "network.", "backbone.")
 OWN_HEAD_PREFIX = "thaw.head."  # tensors of an exported head that the library's network has no place for
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """Read tensors by name, on the CPU, from a .safetensors file or one that torch.save wrote.
+    """Read tensors by name, on the CPU, from a .safetensors file or one that torch.save wrote; of a checkpoint its
+    `state_dict`.
 
     Raises:
-        UserError: for a file that is truncated, holds no tensors, or holds pickled code.
+        UserError: for a file that is damaged, holds no tensors, unusable or infinite ones, or holds pickled code.
     """
-    try:
-        content = _load_content(file)
-    except (TensorFileError, OSError) as error:
-        raise _build_unreadable_error(file, str(error)) from error
-    tensors = _extract_tensors(content)
+    content = load_content(file)
+    tensors = _select_tensors(content)
     if not tensors:
-        raise _build_unreadable_error(file, "it holds no tensors by name")
+        raise build_unreadable_error(file, "it holds no tensors by name")
     if unusable := list(find_unusable(tensors)):
-        raise _build_unreadable_error(file, f"tensors of another kind: {format_names(unusable, 3)}")
+        raise build_unreadable_error(file, f"tensors of another kind: {format_names(unusable, 3)}")
     if names := find_non_finite(tensors):
-        raise _build_unreadable_error(file, f"NaN or infinite values in {format_names(names, 3)}")
+        raise build_unreadable_error(file, f"NaN or infinite values in {format_names(names, 3)}")
     return tensors
 
 
-def _load_content(file: Path) -> Any:
-    if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(file)
-        except SafetensorError as error:
-            raise TensorFileError(str(error)) from error
-    return load_tensor_file(file)
-
-
-def _extract_tensors(content: Any) -> dict[str, Tensor]:
+def _select_tensors(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         return {}
-    for key in NESTED_KEYS:
-        if isinstance(content.get(key), Mapping):
-            return _extract_tensors(content[key])
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    state = content.get("state_dict")
+    mapping = state if isinstance(state, Mapping) else content
+    return {str(name): value for name, value in mapping.items() if isinstance(value, Tensor)}
 
 
-def match_state_dict(state: dict[str, Tensor], model: nn.Module, file: Path) -> dict[str, Tensor]:
-    """Return the tensors of `state` under the names of `model`, without a wrapper's prefix.
-
-    The last layer keeps the model's own tensors where the file has another number of classes.
+def load_content(file: Path) -> Any:
+    """Load what torch.save or safetensors wrote into `file`, on the CPU.
 
     Raises:
-        UserError: with the tensors that are missing, unknown or of another shape.
+        UserError: for a file that is damaged, of another format, or holds pickled code.
     """
-    expected_state = model.state_dict()
-    state = {name: value for name, value in state.items() if not name.startswith(OWN_HEAD_PREFIX)}
-    state = _strip_prefixes(state, expected_state)
-    for name in _find_last_layer_names(expected_state):
-        if name not in state or state[name].shape != expected_state[name].shape:
-            state[name] = expected_state[name]
-    if difference := _describe_difference(state, expected_state):
-        valid = f"the {len(expected_state)} tensors of {type(model).__name__}: {format_names(expected_state, 3)}"
-        problem = Problem(str(file), difference, valid, "the backbone that the weights were trained with")
-        raise UserError("the weights do not fit the backbone.", [problem])
-    return state
+    try:
+        return load_tensor_file(file)
+    except TensorFileError as error:
+        raise build_unreadable_error(file, str(error), error.fix) from error
+    except OSError as error:
+        raise build_unreadable_error(file, str(error)) from error
 
 
-def _describe_difference(state: Mapping[str, Tensor], expected_state: Mapping[str, Tensor]) -> str:
-    common_names = [name for name in expected_state if name in state]
-    names_by_problem = {
-        "missing": [name for name in expected_state if name not in state],
-        "not in the network": [name for name in state if name not in expected_state],
-        "of another shape": [name for name in common_names if state[name].shape != expected_state[name].shape],
-    }
-    return "; ".join(
-        f"{len(names)} tensors {label}: {format_names(names, 3)}" for label, names in names_by_problem.items() if names
-    )
-
-
-def _strip_prefixes(state: dict[str, Tensor], expected_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in WRAPPER_PREFIXES:
-        stripped = {name.removeprefix(prefix): value for name, value in state.items()}
-        if len(stripped.keys() & expected_state.keys()) > len(state.keys() & expected_state.keys()):
-            return _strip_prefixes(stripped, expected_state)
-    return dict(state)
-
-
-def _find_last_layer_names(expected_state: Mapping[str, Tensor]) -> list[str]:
-    matrix_names = [name for name, value in expected_state.items() if value.ndim >= 2]
-    layer_path = matrix_names[-1].rpartition(".")[0]
-    return [name for name in expected_state if name.rpartition(".")[0] == layer_path]
-
-
-def _build_unreadable_error(file: Path, reason: str) -> UserError:
-    fix = "a file of tensors alone: torch.save(model.state_dict(), FILE), or safetensors"
-    return UserError("the weights cannot be read.", [Problem(str(file), reason, "tensors by name", fix)])
+def build_unreadable_error(file: Path, reason: str, fix: str = "") -> UserError:
+    """Build the error of a weights file that cannot be read. The usual `fix` is another way to save it."""
+    fix = fix or "a file of tensors alone: torch.save(model.state_dict(), FILE), or safetensors"
+    return UserError("the weights cannot be read.", [Problem(str(file), reason, "finite tensors by name", fix)])
 
 
 def map_to_library_names(network: Network, model: nn.Module, head: HeadConfig) -> dict[str, str]:

@@ -22,30 +22,84 @@ ZIP_ERRORS = (
 )
 
 
+MAX_FIRST_BYTES = 512
+REPEAT_DOWNLOAD_FIX = "download the file again, from the address of the file itself"
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PLAIN_DTYPES = (*FLOAT_DTYPES, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class TensorFileError(ValueError):
-    """The file is damaged, or holds more than tensors and plain data; the message says which."""
+    """The file is damaged, or holds more than tensors and plain data; the message says which.
+
+    `fix` says what to do where that is known; empty for the usual advice.
+    """
+
+    def __init__(self, reason: str, fix: str = "") -> None:
+        super().__init__(reason)
+        self.fix = fix
 
 
 def load_tensor_file(file: Path) -> Any:
-    """Load what torch.save wrote into `file`, on the CPU. The checksums of the file are verified: torch skips them.
+    """Load what torch.save or safetensors wrote into `file`, on the CPU; the content decides, not the suffix.
+
+    The checksums of torch.save are verified: torch skips them. safetensors has none.
 
     Raises:
-        TensorFileError: if the file is damaged, is not of torch.save, or holds pickled objects, which stay unexecuted.
+        TensorFileError: if the file is damaged, of another format, or holds pickled objects, which stay unexecuted.
     """
+    with file.open("rb") as stream:
+        first_bytes = stream.read(MAX_FIRST_BYTES)
+    if error := identify_text(first_bytes):
+        raise error
     if damage := find_damage(file):
         raise TensorFileError(damage)
+    return _load_safetensors(file) if first_bytes[8:9] == b"{" else _load_torch_file(file)
+
+
+def identify_text(first_bytes: bytes) -> TensorFileError | None:
+    """Return the error for a file that begins as what a server or Git puts in the place of a large file."""
+    text = first_bytes.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n").replace(b"\0", b"").lower()
+    if not text:
+        return TensorFileError("the file is empty" if not first_bytes else "the file is blank", REPEAT_DOWNLOAD_FIX)
+    if text.startswith(b"version https://git-lfs.github.com"):
+        return TensorFileError("a Git LFS pointer, which stands in a repository for the file itself", "git lfs pull")
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body", b"<!--")):
+        return TensorFileError("a web page: the download was not of the file itself", REPEAT_DOWNLOAD_FIX)
+    if re.match(rb"[\[{]\s*[\"}\]]", text):
+        return TensorFileError(
+            "JSON text: the download was a server's answer, not the file itself", REPEAT_DOWNLOAD_FIX
+        )
+    return None
+
+
+def _load_safetensors(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:  # KeyError: a dtype that torch does not have
+        raise TensorFileError(f"not a file of safetensors, or damaged: {error}") from error
+
+
+def _load_torch_file(file: Path) -> Any:
     try:
         with warnings.catch_warnings(action="ignore"):  # advice to the file's author
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        _forget_unvalidated_tensors()
         raise TensorFileError(_describe_pickle(str(error))) from error
     except Exception as error:  # whatever a file of another program, or a hostile one, makes the unpickler raise
+        _forget_unvalidated_tensors()
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TensorFileError(f"not a file of torch.save: {reason}") from error
+
+
+def _forget_unvalidated_tensors() -> None:
+    """Clear torch's list of sparse tensors to validate: it keeps those of a file that failed for the next file."""
+    get_tensors = getattr(torch._utils, "_get_sparse_tensors_to_validate", None)  # before, a list of the module
+    tensors = get_tensors() if get_tensors else getattr(torch._utils, "_sparse_tensors_to_validate", [])
+    tensors.clear()
 
 
 def find_damage(file: Path) -> str:
@@ -53,9 +107,9 @@ def find_damage(file: Path) -> str:
     with file.open("rb") as stream:
         if stream.read(2) != b"PK":
             return ""  # torch's format before 1.6 has no checksums
-    if not zipfile.is_zipfile(file):
-        return "a truncated file: the end of its archive is missing"
     try:
+        if not zipfile.is_zipfile(file):
+            return "a truncated file: the end of its archive is missing"
         with zipfile.ZipFile(file) as archive:
             damaged_record = archive.testzip()
     except ZIP_ERRORS as error:
