@@ -77,7 +77,8 @@ def _load_safetensors(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(file)
+        tensors: dict[str, Tensor] = load_file(file)
+        return tensors
     except (SafetensorError, KeyError, RuntimeError, ValueError) as error:  # KeyError: a dtype that torch does not have
         raise TensorFileError(f"not a file of safetensors, or damaged: {error}") from error
 
