@@ -25,18 +25,28 @@ class Delay:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Raw:
+    """Send `content` as it is, then `tail` until the client disconnects, with a pause between its pieces."""
+
+    content: bytes
+    tail: bytes = b""
+    pause_s: float = 0.0
+
+
 @dataclass
 class Server:
     """Serve `files` by path.
 
-    Each request takes the next of `failures`, if any: a status, the bytes of another file, `Disconnect` or `Delay`.
+    Each request takes the next of `failures`, if any: a status, the bytes of another file, `Disconnect`, `Delay` or
+    `Raw`.
     `requests` records the path and the Range header of each request.
     """
 
     address: str
     files: dict[str, bytes] = field(default_factory=dict)
     supports_range: bool = True
-    failures: list[int | bytes | Disconnect | Delay] = field(default_factory=list)
+    failures: list[int | bytes | Disconnect | Delay | Raw] = field(default_factory=list)
     requests: list[tuple[str, str | None]] = field(default_factory=list)
 
     def serve(self, path: str, content: bytes) -> str:
@@ -57,12 +67,15 @@ def run_server() -> Iterator[Server]:
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        with contextlib.suppress(ConnectionError):  # the client may have disconnected
+        with contextlib.suppress(ConnectionError, ValueError):  # the client may have disconnected
             self._answer(self.server.state)  # type: ignore[attr-defined]
 
     def _answer(self, server: Server) -> None:
         server.requests.append((self.path, self.headers["Range"]))
         failure = server.failures.pop(0) if server.failures else None
+        if isinstance(failure, Raw):
+            self._send_raw(failure)
+            return
         if isinstance(failure, Delay):
             time.sleep(failure.seconds)
         content = failure if isinstance(failure, bytes) else server.files.get(self.path)
@@ -71,6 +84,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self._send_headers(content, server.supports_range)
         self.wfile.write(body[: failure.num_bytes] if isinstance(failure, Disconnect) else body)
+
+    def _send_raw(self, answer: Raw) -> None:
+        self.wfile.write(answer.content)
+        while answer.tail:
+            self.wfile.write(answer.tail)
+            time.sleep(answer.pause_s)
 
     def _send_headers(self, content: bytes, supports_range: bool) -> bytes:
         """Send the headers and return the body."""

@@ -12,9 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.data.server import Delay, Disconnect, Server
+from tests.data.server import Delay, Disconnect, Raw, Server
 from thaw.config.errors import UserError
 from thaw.data import download as download_module
+from thaw.data import transfer as transfer_module
 from thaw.data.download import DownloadError, download, has_checksum
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -143,7 +144,7 @@ def test_retries_are_limited(server: Server, url: str, target: Path) -> None:
 
 
 def test_a_timeout_is_retried(server: Server, url: str, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download_module, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(transfer_module, "TIMEOUT_S", 0.3)
     server.failures = [Delay(1.0)]
     assert download(url, SHA256, target).read_bytes() == CONTENT
 
@@ -245,3 +246,125 @@ def test_a_folder_that_is_not_writable_is_a_user_error(url: str, tmp_path: Path)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"data\.cache_dir=DIR"):
         download(url, SHA256, tmp_path / "file" / "images.zip")
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+LENGTH = b"Content-Length: 300000\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        OK + b"Content-Length: many\r\n\r\n",
+        OK + b"Content-Length: -5\r\n\r\n",
+        OK + b"\r\n",
+        OK + LENGTH * 2 + b"\r\n",
+        OK + LENGTH + b"X: " + b"\x1b[2J\xff" * 50 + b"\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + OK + b"\r\n",
+    ],
+)
+def test_a_complete_file_is_taken_whatever_its_headers(server: Server, url: str, target: Path, head: bytes) -> None:
+    server.failures = [Raw(head + CONTENT)]
+    assert download(url, SHA256, target).read_bytes() == CONTENT
+    assert len(server.requests) == 1
+
+
+REDIRECT = b"HTTP/1.1 302 Found\r\nLocation: "
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (OK + b"Content-Length: 999999999999999999\r\n\r\n" + CONTENT, "of the disk"),
+        (OK + b"Content-Length: 400000\r\n\r\n" + CONTENT, "closed after 300000 of 400000 bytes"),
+        (OK + b"Content-Length: 5\r\n\r\n" + CONTENT, "checksum"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc", "connection lost"),
+        (OK + b"Content-Encoding: gzip\r\n\r\nabc", "checksum"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", "204"),
+        (b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 9-\r\n\r\nabc", "another part"),
+        (b"HTTP/1.1 416 Nothing\r\n\r\n", "416"),
+        (b"HTTP/1.1 404 " + b"\x1b[2J" * 90 + b"\r\n\r\n", "404"),
+        (b"garbage\r\n\r\n", "garbage"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", ": ."),
+        (b"", ": ."),
+        (REDIRECT + b"http://[\r\n\r\n", "not an address"),
+        (REDIRECT + b"file:///etc/passwd\r\n\r\n", "a file of this machine"),
+        (REDIRECT + b"ftp://127.0.0.1/x\r\n\r\n", "begins with none of"),
+        (REDIRECT + b"images.zip\r\n\r\n", "in a circle"),
+        (REDIRECT + b"http:///x\r\n\r\n", "no host"),
+        (b"HTTP/1.1 302 Found\r\n\r\n", "without an address"),
+    ],
+)
+def test_a_fault_of_the_server_is_named_and_leaves_no_file(
+    server: Server, url: str, target: Path, answer: bytes, message: str
+) -> None:
+    server.failures = [Raw(answer)] * download_module.MAX_ATTEMPTS
+    with pytest.raises(DownloadError, match=message) as error_info:
+        download(url, SHA256, target)
+    assert str(error_info.value).startswith(url)
+    assert len(str(error_info.value)) < 1000
+    assert not target.exists()
+
+
+def test_a_redirect_is_followed(server: Server, url: str, target: Path) -> None:
+    server.serve("/files/moved here.zip", CONTENT)
+    server.files["/files/moved%20here.zip"] = CONTENT
+    server.failures = [Raw(REDIRECT + b"moved here.zip\r\n\r\n", tail=b"endless")]
+    assert download(url, SHA256, target).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://[", "http://", "http://a b/x", "http://a\nb/x", "http://a:b/x", "http://..a/x", "x.zip", "ftp://a/x", "",
+     "http://\x1b/x", "http:///x", "data:,x", "file:///nothing", "file:///dev"],
+)  # fmt: skip
+def test_what_is_not_an_address_is_named(url: str, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"not an address|no such file"):
+        download(url, SHA256, tmp_path / "downloads" / transfer_module.get_file_name(url))
+    assert [path.name for path in tmp_path.iterdir()] == ["downloads"]
+
+
+@pytest.mark.parametrize("url", ["http://a/..", "http://a/", "http://a/\x00", "http://a/" + "b" * 300, "a/.", ""])
+def test_the_name_of_a_file_is_a_plain_word(url: str) -> None:
+    name = transfer_module.get_file_name(url)
+    assert "/" not in name
+    assert name not in ("", ".", "..")
+    assert name.isprintable()
+
+
+@pytest.mark.parametrize("head", [OK + b"\r\n", OK + LENGTH + b"\r\n", OK, b"", b"HTTP/1.1 100 Continue\r\n\r\n"])
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(
+    server: Server, url: str, target: Path, head: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_module, "PROGRESS_WINDOW_S", 0.3)
+    server.failures = [Raw(head, tail=head[:1] or b"x", pause_s=0.05)]
+    with pytest.raises(DownloadError, match=r"less than 1024 bytes/s in 0\.3 s"):
+        download(url, SHA256, target)
+    assert len(server.requests) == 1
+    assert not target.exists()
+
+
+def test_an_endless_file_ends_at_a_limit_and_leaves_nothing(
+    server: Server, url: str, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_module, "MAX_UNDECLARED_BYTES", 3 << 20)
+    server.failures = [Raw(OK + b"\r\n", tail=bytes(1 << 16))]
+    with pytest.raises(DownloadError, match="no end of the file after"):
+        download(url, SHA256, target)
+    assert list_files(target) == []
+
+
+def test_a_file_without_declared_length_leaves_room_on_the_disk(
+    server: Server, url: str, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_module, "MIN_FREE_BYTES", 1 << 60)
+    server.failures = [Raw(OK + b"\r\n" + CONTENT)]
+    with pytest.raises(DownloadError, match="no end of the file after"):
+        download(url, SHA256, target)
+
+
+def test_a_server_that_resumes_elsewhere_sends_all_again(server: Server, url: str, target: Path) -> None:
+    wrong_part = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-299999/300000\r\n\r\n" + CONTENT
+    server.failures = [Disconnect(100_000), Raw(wrong_part)]
+    assert download(url, SHA256, target).read_bytes() == CONTENT
+    assert list_ranges(server) == [None, "bytes=100000-", None]

@@ -5,30 +5,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import http.client
 import importlib
 import io
-import os
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
-from urllib.parse import urlsplit
+from typing import Any
 
 from filelock import FileLock
 
 from thaw.config.errors import Problem, UserError
+from thaw.data.transfer import TransferError, get_file_name, transfer
 from thaw.system.cache_folder import cache_write_error
 from thaw.system.files import replace_durably
 from thaw.system.portable import expand_home
 from thaw.system.reporter import SILENT, Reporter
 
 MAX_ATTEMPTS = 4
-TIMEOUT_S = 20.0
-BLOCK_BYTES = 1 << 20
-NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, EOFError)
 KAGGLE_URL_PREFIX = "kaggle://competitions/"
 DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 CREDENTIALS_HELP = (
@@ -63,8 +56,8 @@ def download(url: str, checksum: str, target: Path, mirror: str | None = None, r
 
 def list_urls(url: str, mirror: str | None) -> list[str]:
     """Return the URLs of the file in the order in which they are tried."""
-    name = Path(urlsplit(url).path).name
-    return [expand_home(address) for address in ([f"{mirror.rstrip('/')}/{name}", url] if mirror else [url])]
+    urls = [f"{mirror.rstrip('/')}/{get_file_name(url)}", url] if mirror else [url]
+    return list(map(expand_home, urls))
 
 
 def has_checksum(file: Path, checksum: str) -> bool:
@@ -75,76 +68,36 @@ def has_checksum(file: Path, checksum: str) -> bool:
 
 
 def _download_from_any(urls: list[str], checksum: str, target: Path, reporter: Reporter) -> None:
-    partial_file = target.with_name(target.name + ".part")
-    failures = []
+    failures = list[str]()
     for url in urls:
         for attempt in range(MAX_ATTEMPTS):
             try:
-                _resume_download(url, partial_file, reporter)
-            except urllib.error.HTTPError as error:
-                failures.append(f"{url}: {error.code} {error.reason}")
-                if error.code < 500:
+                return _download_from(url, checksum, target, reporter)
+            except TransferError as error:
+                failures.append(f"{url}: {error}")
+                is_wrong_again = not error.keeps_part and failures.count(failures[-1]) > 1
+                if is_wrong_again or not error.can_retry:
                     break
-            except NETWORK_ERRORS as error:
-                failures.append(f"{url}: {getattr(error, 'reason', error)}")
-                if _is_unreachable(error):
-                    break
-            else:
-                if has_checksum(partial_file, checksum):
-                    replace_durably(partial_file, target)
-                    return
-                failures.append(f"{url}: a file with a checksum other than {checksum}")
-                partial_file.unlink()
             time.sleep(0.2 * 2**attempt)
     raise DownloadError("; ".join(dict.fromkeys(failures)))
 
 
-def _is_unreachable(error: Exception) -> bool:
-    """Return whether the host is unknown, has no route or refuses connections, so that a retry cannot help."""
-    reason = getattr(error, "reason", error)
-    return isinstance(reason, OSError) and not isinstance(reason, TimeoutError | ConnectionResetError)
-
-
-def _resume_download(url: str, partial_file: Path, reporter: Reporter) -> None:
-    """Append the missing bytes to `partial_file`.
+def _download_from(url: str, checksum: str, target: Path, reporter: Reporter) -> None:
+    """Download the rest of the file and move it to `target`. A part that cannot be the beginning of it is removed.
 
     Raises:
-        EOFError: if the connection ends before the file is complete.
+        TransferError: if it is not complete.
     """
-    existing_bytes = partial_file.stat().st_size if partial_file.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={existing_bytes}-"} if existing_bytes else {})
+    partial_file = target.with_name(target.name + ".part")
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        if error.code != 416:  # no bytes after ours: the file is complete, or the server has another one
-            raise
-        return
-    with response:
-        is_resumed = getattr(response, "status", None) == 206
-        content_length = int(response.headers.get("Content-Length") or 0)
-        start = existing_bytes if is_resumed else 0
-        with (
-            partial_file.open("ab" if is_resumed else "wb") as stream,
-            reporter.progress(
-                f"downloading {Path(urlsplit(url).path).name}", start + content_length, unit="B"
-            ) as advance,
-        ):
-            advance(start)
-            for block in _iter_blocks(response):
-                stream.write(block)
-                advance(len(block))
-            stream.flush()
-            os.fsync(stream.fileno())
-    if content_length and partial_file.stat().st_size < start + content_length:
-        raise EOFError(f"connection closed after {partial_file.stat().st_size} of {start + content_length} bytes")
-
-
-def _iter_blocks(response: BinaryIO) -> Iterator[bytes]:
-    try:
-        while block := response.read(BLOCK_BYTES):
-            yield block
-    except OSError as error:  # from the network or a mirror; only write errors concern the cache
-        raise ConnectionResetError(f"connection lost: {error}") from error
+        transfer(url, partial_file, reporter)
+        if not has_checksum(partial_file, checksum):
+            raise TransferError(f"a file with a checksum other than {checksum}", can_retry=True, keeps_part=False)
+    except TransferError as error:
+        if not error.keeps_part:
+            partial_file.unlink(missing_ok=True)
+        raise
+    replace_durably(partial_file, target)
 
 
 def manual_download_error(

@@ -14,6 +14,7 @@ from thaw.data.download import KAGGLE_URL_PREFIX, DownloadError, download, downl
 from thaw.data.evaluation_samples import EvaluationSamples, build_evaluation_samples
 from thaw.data.readers import SPLITS, Columns, ReaderResult, read_csv, read_image_folder
 from thaw.data.samples import Samples, build_samples
+from thaw.data.transfer import get_file_name
 from thaw.system.cache_folder import cache_write_error, compute_cache_key, resolve_cache_dir
 from thaw.system.reporter import SILENT, Reporter
 
@@ -145,7 +146,7 @@ def _get_extraction_folder(name: str, archive: Archive, cache_dir: Path) -> Path
 
 def _get_download_path(archive: Archive, cache_dir: Path) -> Path:
     """Return where the archive is downloaded to; Kaggle's client names the file after the competition."""
-    name = Path(archive.url).name
+    name = get_file_name(archive.url)
     return cache_dir / "downloads" / (f"{name}.zip" if archive.url.startswith(KAGGLE_URL_PREFIX) else name)
 
 
