@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import random
 import tarfile
 import zipfile
@@ -252,3 +255,75 @@ def test_a_nested_archive_with_a_path_outside_the_target_leaves_nothing(tmp_path
 def test_a_nested_decompression_bomb_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unpacks to"):
         extract_archive(write_nested_zip(tmp_path, {"zeros": bytes(12 << 20)}), tmp_path / "target", "images.tar.gz")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize("link_target", ["missing", "link", "folder/../missing"])
+def test_a_link_to_a_member_that_is_missing_is_rejected(tmp_path: Path, kind: bytes, link_target: str) -> None:
+    archive = write_tar_member(tmp_path / "images.tar", kind, "link", link_target, file_name="folder/file")
+    assert "not in it" in str(assert_rejected(archive, tmp_path / "folder"))
+
+
+def test_a_hard_link_to_a_member_has_its_content(tmp_path: Path) -> None:
+    archive = write_tar_member(tmp_path / "links.tar", tarfile.LNKTYPE, "a/link", "b/file", file_name="b/file")
+    assert (extract_archive(archive, tmp_path / "target") / "a" / "link").read_bytes() == b"evil"
+
+
+@pytest.mark.parametrize("kind", TAR_MODES)
+def test_a_tar_that_ends_between_two_members_is_rejected(tmp_path: Path, kind: str) -> None:
+    content = write_tar(tmp_path / "whole.tar", {"a": b"a" * 512, "b": b"b"}).read_bytes()[: 2 * 512]
+    opened = {"tar": open, "tar.gz": gzip.open, "tar.bz2": bz2.open, "tar.xz": lzma.open}[kind]
+    with opened(tmp_path / "images", "wb") as stream:  # type: ignore[operator]
+        stream.write(content)
+    assert "its end is missing" in str(assert_rejected(tmp_path / "images", tmp_path / "folder"))
+
+
+def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    archive = write_tar(tmp_path / "images.tar", {"a": b"a" * 512, "b": b"b"})
+    content = bytearray(archive.read_bytes())
+    content[1024 + 5] ^= 1  # in the name of b: its checksum is wrong
+    archive.write_bytes(content)
+    assert_rejected(archive, tmp_path / "folder")
+
+
+def test_a_tar_whose_last_member_is_a_zip_is_a_tar(tmp_path: Path) -> None:
+    inner = write_zip(tmp_path / "inner.zip", {"x": b"x"}).read_bytes()
+    target = extract_archive(write_tar(tmp_path / "images.tar", {"a": b"a", "z.zip": inner}), tmp_path / "target")
+    assert sorted(read_contents(target)) == ["a", "z.zip"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize(
+    "tree", [{"a": b"file", "a/b": b"below"}, {"a/b": b"below", "a": b"file"}, {"n" * 300: b"long"}, {"..": b""}, {}]
+)
+def test_members_that_cannot_be_together_are_rejected(tmp_path: Path, kind: str, tree: dict[str, bytes]) -> None:
+    assert_rejected(write_archive(tmp_path, kind, tree), tmp_path / "folder")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_of_two_members_with_one_name_the_last_is_extracted(tmp_path: Path, kind: str) -> None:
+    archive = write_archive(tmp_path, kind, {"a": b"first"})
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "a") as zip_archive:
+            zip_archive.writestr("a", b"last")
+    else:
+        with tarfile.open(archive, "a") as tar_archive:
+            member = tarfile.TarInfo("a")
+            member.size = 4
+            tar_archive.addfile(member, io.BytesIO(b"last"))
+    assert read_contents(extract_archive(archive, tmp_path / "target")) == {"a": b"last"}
+
+
+def test_names_of_a_zip_from_windows_or_without_a_declared_encoding_are_read(tmp_path: Path) -> None:
+    member, plain = zipfile.ZipInfo("birds\\crow\\1.png"), zipfile.ZipInfo("Gr\xf6\xdfe/1.png")
+    member.create_system = 0
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr(member, b"one")
+        archive.writestr(plain, b"two")
+    content = (tmp_path / "images.zip").read_bytes()
+    content = content.replace(b"PK\x03\x04\x14\x00\x00\x08", b"PK\x03\x04\x14\x00\x00\x00")
+    content = content.replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x08", b"PK\x01\x02\x14\x03\x14\x00\x00\x00")
+    (tmp_path / "images.zip").write_bytes(content)
+    names = set(read_contents(extract_archive(tmp_path / "images.zip", tmp_path / "target")))
+    assert names == {"birds/crow/1.png", "Gr\xf6\xdfe/1.png"}

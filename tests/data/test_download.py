@@ -291,7 +291,6 @@ REDIRECT = b"HTTP/1.1 302 Found\r\nLocation: "
         (REDIRECT + b"file:///etc/passwd\r\n\r\n", "a file of this machine"),
         (REDIRECT + b"ftp://127.0.0.1/x\r\n\r\n", "begins with none of"),
         (REDIRECT + b"images.zip\r\n\r\n", "in a circle"),
-        (REDIRECT + b"http:///x\r\n\r\n", "no host"),
         (b"HTTP/1.1 302 Found\r\n\r\n", "without an address"),
     ],
 )
