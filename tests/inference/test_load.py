@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -237,10 +237,75 @@ def test_a_path_an_image_and_an_array_give_the_same_prediction(checkpoint: Path)
     assert len(classifier.predict(np.stack([pixels, pixels]))) == 2
 
 
-@pytest.mark.parametrize("pixels", [np.zeros((8, 8, 3)), np.zeros((8, 8, 5), np.uint8), np.zeros(8, np.uint8)])
-def test_an_array_that_is_not_an_image_is_an_error(pixels: np.ndarray, checkpoint: Path) -> None:
-    with pytest.raises(UserError, match="the array is not an image"):
-        load(checkpoint).predict(pixels)
+def _build_pictures() -> dict[str, tuple[Image.Image, str, dict[str, Any]]]:
+    """Return pictures of many kinds with the suffix and the options of a file that keeps all of them."""
+    rng, exif = np.random.default_rng(0), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    image = Image.fromarray(rng.integers(0, 255, (40, 30, 3), dtype=np.uint8))
+    transparent = image.convert("RGBA")
+    transparent.putalpha(Image.fromarray(rng.integers(0, 255, (40, 30), dtype=np.uint8)))
+    gray_and_alpha, palette = transparent.convert("LA"), image.quantize(16)
+    return {
+        "transparency": (transparent, ".png", {}),
+        "gray and transparency": (gray_and_alpha, ".png", {}),
+        "palette": (palette, ".png", {"transparency": 3}),
+        "rotated": (image, ".jpg", {"exif": exif}),
+        "CMYK": (image.convert("CMYK"), ".jpg", {}),
+        "16 bits": (Image.fromarray(rng.integers(0, 65535, (40, 30)).astype(np.uint16)), ".png", {}),
+        "1 bit": (image.convert("1"), ".png", {}),
+        "floating point": (Image.fromarray(rng.random((40, 30), dtype=np.float32)), ".tif", {}),
+    }
+
+
+@pytest.mark.parametrize("kind", _build_pictures())
+def test_a_file_and_its_opened_image_give_the_same_prediction(kind: str, checkpoint: Path) -> None:
+    picture, suffix, options = _build_pictures()[kind]
+    file = checkpoint.parent / f"picture{suffix}"
+    picture.save(file, **options)
+    classifier, opened_image = load_checkpoint(checkpoint), Image.open(file)
+    from_file, first, second = classifier.predict([file, opened_image, opened_image])
+    assert from_file.error == ""
+    assert first.top == second.top == from_file.top
+
+
+def test_an_opened_image_that_cannot_be_decoded_has_an_error_in_its_place(checkpoint: Path) -> None:
+    file = checkpoint.parent / "truncated.png"
+    Image.effect_noise((40, 40), 50).save(file)
+    file.write_bytes(file.read_bytes()[:-300])
+    from_file, from_image = load_checkpoint(checkpoint).predict([file, Image.open(file)])
+    assert from_image.error == from_file.error != ""
+
+
+@pytest.mark.parametrize(
+    ("pixels", "fix"),
+    [
+        (np.full((8, 8, 3), 0.5), "(array * 255).round().astype('uint8')"),
+        (np.full((8, 8), 128.0), "(array).round().astype('uint8')"),
+        (np.zeros((3, 8, 9), np.uint8), "array.transpose(1, 2, 0)"),
+        (np.zeros((3, 8, 9), np.float32), "(array.transpose(1, 2, 0) * 255).round().astype('uint8')"),
+        (np.zeros((8, 9), np.uint16), "(array // 257).astype('uint8')"),
+        (np.zeros((8, 8, 5), np.uint8), ""),
+        (np.zeros(8, np.uint8), ""),
+        (np.zeros((0, 8, 3), np.uint8), ""),
+        (np.zeros((8, 8, 3), np.int64), ""),
+    ],
+)
+def test_an_array_that_is_not_an_image_is_an_error_with_the_expression_that_is(
+    pixels: np.ndarray, fix: str, checkpoint: Path
+) -> None:
+    classifier = load_checkpoint(checkpoint)
+    with pytest.raises(UserError, match="the array is not an image") as raised:
+        classifier.predict(pixels)
+    (problem,) = raised.value.problems
+    assert (problem.got, problem.fix) == (f"{pixels.dtype} {list(pixels.shape)}", fix)
+    if fix:
+        assert classifier.predict(eval(fix, {"array": pixels}))[0].label in "ABCD"
+
+
+@pytest.mark.parametrize("value", [None, 3, torch.zeros(3, 8, 8), [None], b"ant.jpg"])
+def test_what_is_no_image_is_an_error_with_what_is(value: Any, checkpoint: Path) -> None:
+    with pytest.raises(UserError, match="a path, a PIL image, or an array uint8"):
+        load_checkpoint(checkpoint).predict(value)
 
 
 def test_a_run_is_loaded_like_its_directory(short_run: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,6 +69,7 @@ EXIF_TRANSPOSES = {  # EXIF orientation -> the transposition that undoes it
 }
 
 DecodeResult = TypeVar("DecodeResult")
+_LOAD_LOCK = threading.Lock()
 
 
 def decode_image(path: Path) -> Image.Image:
@@ -103,6 +105,18 @@ def _decode(content: bytes, name: str, transform: Callable[[Image.Image], Decode
             image.load()
             rgb_image = convert_to_rgb(image)
         return transform(rgb_image)
+
+
+def convert_opened_image(image: Image.Image) -> Image.Image:
+    """Convert an image that the caller has opened to RGB, exactly as `decode_image` decodes its file.
+
+    Raises:
+        BrokenImageError: as `decode_image`.
+    """
+    with _raise_broken("the image"):
+        with _LOAD_LOCK:  # Pillow reads the file of an image at its first use, and not twice at once
+            image.load()
+        return convert_to_rgb(image)
 
 
 @functools.cache

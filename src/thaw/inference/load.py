@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from thaw.config.catalog import list_backbones
@@ -101,9 +103,11 @@ class Classifier:
         [n, height, width, 3] is a sequence of images. An image that cannot be decoded has an `error` in its place.
 
         Raises:
-            UserError: where an array is not an image.
+            UserError: where an array is not an image, or something is neither of these.
         """
-        is_single = isinstance(images, ImageLike) and not (isinstance(images, np.ndarray) and images.ndim == 4)
+        is_array = isinstance(images, np.ndarray | Tensor)
+        is_sequence = images.ndim == 4 if is_array else isinstance(images, Iterable)  # type: ignore[union-attr]
+        is_single = isinstance(images, str | os.PathLike | Image.Image) or not is_sequence
         image_list: list[Any] = [images] if is_single else list(images)  # type: ignore[arg-type]
         return Predictions(predict_images(self, image_list, top))
 

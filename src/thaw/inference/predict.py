@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ from torch import Tensor
 from thaw.config.errors import Problem, UserError
 from thaw.config.schema import Recipe
 from thaw.data.augmentation import build_views, center_crop
-from thaw.data.image import BrokenImageError, decode_image
+from thaw.data.image import BrokenImageError, convert_opened_image, decode_image
 from thaw.data.image_store import crop_elongated
 from thaw.data.preprocessing import Preprocessing, resize_image
 from thaw.system.process import available_cpus
@@ -26,7 +27,8 @@ from thaw.system.tables import build_data_frame, render_html_table, render_text_
 
 DEFAULT_BATCH_SIZE = 32
 MAX_SHOWN_ROWS = 20
-ImageLike = str | Path | Image.Image | np.ndarray
+VALID_ARRAY = "an array uint8 [height, width, 3], RGB from 0 to 255"
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 PixelsOrError = tuple[Tensor | None, str]
 
 
@@ -142,7 +144,7 @@ def predict_images(classifier: Predictor, images: Sequence[ImageLike], top: int)
 
 def build_prediction(raw_prediction: RawPrediction, classes: Sequence[str], image: ImageLike, top: int) -> Prediction:
     """Build the prediction of `image` from its logits."""
-    path = str(image) if isinstance(image, str | Path) else ""
+    path = str(image) if isinstance(image, str | os.PathLike) else ""
     if raw_prediction.logits is None:
         return Prediction(path, (), raw_prediction.error)
     best = raw_prediction.logits[0].softmax(0).topk(min(top, len(classes)))
@@ -190,24 +192,48 @@ def load_pixels(images: Iterable[ImageLike], preprocessing: Preprocessing) -> np
 
 
 def open_image(image: ImageLike) -> Image.Image:
-    """Open a file, a PIL image or an array as an RGB image.
+    """Open a file, a PIL image or an array as an RGB image: the same picture gives the same pixels in each form.
 
     Raises:
-        BrokenImageError: where a file cannot be decoded.
-        UserError: where an array is not uint8 [height, width], [height, width, 3] or [height, width, 4].
+        BrokenImageError: where a file or a PIL image cannot be decoded.
+        UserError: where an array is not uint8 [height, width], or [height, width, channels] of 1, 3 or 4 channels, or
+            where it is something else.
     """
     if isinstance(image, np.ndarray):
-        image = _convert_array(image)
-    return image.convert("RGB") if isinstance(image, Image.Image) else decode_image(Path(image))
+        return convert_opened_image(_convert_array(image))
+    if isinstance(image, Image.Image):
+        return convert_opened_image(image)
+    if isinstance(image, str | os.PathLike):
+        return decode_image(Path(image))
+    shape = f" {list(image.shape)}" if isinstance(image, Tensor) else ""
+    fix = "tensor.permute(1, 2, 0).numpy(), or compute_logits(tensor)" if shape else ""
+    problem = Problem("the image", f"{type(image).__name__}{shape}", f"a path, a PIL image, or {VALID_ARRAY}", fix)
+    raise UserError("this is not an image.", [problem])
 
 
 def _convert_array(pixels: np.ndarray) -> Image.Image:
-    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))
     if pixels.dtype != np.uint8 or not is_image or not pixels.size:
         got = f"{pixels.dtype} {list(pixels.shape)}"
-        problem = Problem("the array", got, "uint8 [height, width, 3], RGB from 0 to 255", "array.astype('uint8')")
-        raise UserError("the array is not an image.", [problem])
-    return Image.fromarray(pixels)
+        raise UserError("the array is not an image.", [Problem("the array", got, VALID_ARRAY, _suggest_array(pixels))])
+    return Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+
+
+def _suggest_array(pixels: np.ndarray) -> str:
+    """Return the expression that turns the array into an image, where it is clear; empty otherwise."""
+    expression = "array"
+    if not pixels.size or pixels.ndim not in (2, 3) or pixels.dtype.kind not in "fu":
+        return ""
+    if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4):
+        if pixels.shape[0] not in (1, 3, 4):
+            return ""
+        expression = "array.transpose(1, 2, 0)"
+    if pixels.dtype == np.uint16:
+        return f"({expression} // 257).astype('uint8')"
+    if pixels.dtype.kind == "f":
+        is_fraction = pixels.min() >= 0 and pixels.max() <= 1
+        return f"({expression}{' * 255' if is_fraction else ''}).round().astype('uint8')"
+    return expression if pixels.dtype == np.uint8 else f"{expression}.astype('uint8')"
 
 
 def _predict_pending(classifier: Predictor, pending: Sequence[tuple[int, PixelsOrError]]) -> Iterator[RawPrediction]:
