@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from thaw.config.compose import compose_recipe
 from thaw.config.schema import Recipe
-from thaw.runs.run import create_run
+from thaw.runs.lifecycle import create_run
 from thaw.strategy.plan import PartPlan
 from thaw.training.module import ClassificationModule
 from thaw.training.optimizers import parameter_groups

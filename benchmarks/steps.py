@@ -22,7 +22,7 @@ import torch
 
 from thaw.config.compose import compose_recipe
 from thaw.data.batches import Batch
-from thaw.runs.run import create_run
+from thaw.runs.lifecycle import create_run
 from thaw.training.freezing import apply_phase
 from thaw.training.module import ClassificationModule
 from thaw.training.optimizers import set_weight_decay

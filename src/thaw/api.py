@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,12 +62,21 @@ def compose(*overrides: str, config_dir: AnyPath | None = None) -> Recipe:
         return compose_recipe([*options, *overrides])
 
 
-def train(recipe: Recipe | Run, directory: AnyPath | None = None, *, verbose: bool = False) -> Run:
+def train(
+    recipe: Recipe | Run,
+    directory: AnyPath | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
+    verbose: bool = False,
+) -> Run:
     """Train `recipe` and return its run; continue the run if one that was interrupted is given.
 
     Args:
         recipe: what `compose` returned, or an interrupted run.
         directory: the run directory; by default a new one in `recipe.output_dir`.
+        overrides: changes of a run that is continued, such as `"trainer.epochs=20"` or `"dataset.root=DIR"`.
+        trust: import the optimizer class of another package that a run names; that executes code.
         verbose: print what the command line prints.
 
     Raises:
@@ -78,8 +87,9 @@ def train(recipe: Recipe | Run, directory: AnyPath | None = None, *, verbose: bo
         from thaw.training.start import resume_run, start_run
 
         if isinstance(recipe, Run):
-            return resume_run(recipe.directory, reporter=_choose_reporter(verbose))
-        path = Path(directory) if directory is not None else _name_run_directory(recipe)
+            reporter = _choose_reporter(verbose)
+            return resume_run(recipe.directory, overrides, command="thaw.train(run)", trust=trust, reporter=reporter)
+        path = Path(directory).expanduser() if directory is not None else _name_run_directory(recipe)
         return start_run(recipe, path, command="thaw.train(recipe)", reporter=_choose_reporter(verbose))
 
 
@@ -144,7 +154,7 @@ def probe(recipe: Recipe, directory: AnyPath | None = None, *, verbose: bool = F
     Raises:
         UserError: if there are no validation images, or data, weights or hardware do not fit.
     """
-    path = Path(directory) if directory is not None else _name_run_directory(recipe, "probe")
+    path = Path(directory).expanduser() if directory is not None else _name_run_directory(recipe, "probe")
     with _preserved_process():
         from thaw.probing.linear_heads import HeadGrid
         from thaw.probing.probe import probe as fit_probe

@@ -13,6 +13,8 @@ from thaw.comparison.results import ComparisonResults
 from thaw.config.errors import UserError
 
 SCRATCH, FIXED, FINETUNE = "strategy=scratch", "strategy=fixed", "strategy=finetune"
+DATA = {"fingerprint": "of seed 0", "classes": 2, "images": {"train": 40}}
+PHASE = {"name": "all", "start": 0, "end": 4, "parts": []}
 
 
 def compare_runs(directory: Path) -> ComparisonResults:
@@ -60,18 +62,26 @@ def test_without_validation_images_the_reference_is_best_on_test_and_a_caveat_sa
     ("paths", "record", "caveat_start"),
     [
         ([f"other/{index}" for index in range(20)], {}, "Test images differ: [fixed] against [scratch]"),
-        (None, {"data": {"fingerprint": "other", "images": {"train": 40}}}, "Train or validation images differ"),
         (
             None,
-            {"data": {"fingerprint": "of seed 0", "images": {"train": 9}}},
+            {"data": {**DATA, "fingerprint": "other"}},
+            "Train or validation images differ",
+        ),
+        (
+            None,
+            {"data": {**DATA, "images": {"train": 9}}},
             "Train images differ: 40 in [fixed]; 9 in",
         ),
-        (None, {"plan": [{"start": 0, "end": 50}]}, "Epochs differ: 4 in [fixed]; 50 in [scratch]"),
+        (
+            None,
+            {"plan": [{**PHASE, "end": 50}]},
+            "Epochs differ: 4 in [fixed]; 50 in [scratch]",
+        ),
         (None, {"hardware": {**HARDWARE, "cores": 64}}, "Hardware, threads or workers differ"),
         (None, {"versions": {"torch": "2.6.0"}}, "Versions differ: torch 2.15.0, 2.6.0"),
         (None, {"git": {"commit": "fedcba98765432", "changed": False}}, "thaw's commit 0123456789, fedcba9876"),
         (None, {"resumed": ["later"]}, "The times of resumed runs are counted since they were resumed: b"),
-        (None, {"probe": {}}, "Probes are compared with trainings"),
+        (None, {"probe": {"method": "k-NN"}}, "Probes are compared with trainings"),
         (None, {"seed": 1}, "Seeds are missing: fixed lacks seed 1; scratch lacks seed 0"),
     ],
 )
@@ -128,11 +138,15 @@ def test_runs_that_are_not_done_are_listed_with_their_reason(tmp_path: Path) -> 
     assert unfinished_runs["b"] == ("interrupted", "finetune", fix)
     assert unfinished_runs["c"][:2] == ("running", "scratch")
     assert unfinished_runs["d"] == ("failed", "", "RuntimeError: no room")
-    assert unfinished_runs["e"][0] == "unreadable"
-    assert unfinished_runs["e"][2].startswith("JSONDecodeError: ")
-    assert unfinished_runs["f"] == ("unreadable", "", "FileNotFoundError: there is no metrics.json")
+    assert unfinished_runs["e"][0] == "damaged"
+    assert unfinished_runs["e"][2].startswith("run.json: it is cut off: Expecting")
+    assert unfinished_runs["f"] == (
+        "damaged",
+        "",
+        f"metrics.json: no such file; `thaw resume {tmp_path / 'f'}` computes it again",
+    )
     (caveat,) = [caveat for caveat in results.caveats if "not done" in caveat]
-    assert all(words in caveat for words in ("1 interrupted", "1 running", "1 failed", "2 unreadable"))
+    assert all(words in caveat for words in ("1 interrupted", "1 running", "1 failed", "2 damaged"))
 
 
 def test_the_reason_of_a_message_of_thaw_is_its_first_two_lines() -> None:

@@ -11,7 +11,8 @@ import torch
 from tests.conftest import ROOT, get_only_run, run_thaw
 from tests.images import write_image_folder
 from thaw.cli.train import launch
-from thaw.runs.run import Run, record_failure
+from thaw.runs.lifecycle import record_failure
+from thaw.runs.run import Run
 from thaw.sweeps.record import Sweep, read_sweep, write_sweep
 from thaw.system.portable import expand_home, format_command, format_traceback, make_portable, shorten_home
 

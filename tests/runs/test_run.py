@@ -12,18 +12,8 @@ from tests.comparison.records import build_correct, write_run
 from thaw.config.compose import compose_recipe
 from thaw.config.errors import UserError
 from thaw.runs.environment import lock_run
-from thaw.runs.run import (
-    Run,
-    TrialPruned,
-    check_resumable,
-    create_run,
-    find_runs,
-    is_run,
-    open_run,
-    read_status,
-    record_failure,
-    record_status,
-)
+from thaw.runs.lifecycle import TrialPruned, check_resumable, create_run, record_failure, record_status
+from thaw.runs.run import Run, find_runs, is_run, open_run, read_status
 
 PLAN = [
     {
@@ -53,8 +43,8 @@ def test_a_finished_run_has_its_recipe_record_and_metrics(run: Run) -> None:
     assert run.recipe.to_dict() == run.read_recipe_values()
     assert run.record["data"]["classes"] == 2
     assert run.metrics["test"]["accuracy"] == 0.9
-    assert run.find_missing_files() == ["checkpoints/best.ckpt"]
-    assert run.find_missing_files(with_checkpoint=False) == []
+    run.check_results()
+    assert not run.needs_evaluation
 
 
 def test_its_files_lie_in_its_directory(run: Run) -> None:
@@ -125,7 +115,7 @@ def test_an_unfinished_run_has_no_numbers_yet(unfinished_run: Run) -> None:
     assert len(run.plan) == 0
     assert repr(run) == f"Run({str(run.directory)!r}, running)"
     assert "<table" not in run._repr_html_()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match="no such file"):
         _ = run.predictions
 
 
@@ -135,7 +125,7 @@ def test_a_run_without_a_directory_is_not_started(tmp_path: Path) -> None:
     assert repr(run) == f"Run({str(tmp_path / 'none')!r}, not started)"
     assert run.read_recipe_values() == {}
     assert read_status(tmp_path / "none") is None
-    with pytest.raises(UserError, match=r"No such run\.(.|\n)*no run.json in it"):
+    with pytest.raises(UserError, match=r"No such run\.(.|\n)*no run.json and no config.yaml in it"):
         open_run(tmp_path / "none")
 
 
@@ -147,15 +137,23 @@ def test_a_misspelled_run_is_an_error_with_the_nearest_name(run: Run) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("run.json", "{", "no readable run.json(.|\n)*JSONDecodeError"),
-        ("config.yaml", "{a: [", "no readable recipe(.|\n)*ParserError"),
+        (
+            "run.json",
+            "{",
+            "run.json cannot be used(.|\n)*got: +it is cut off(.|\n)*fix: +delete the file; then",
+        ),
+        (
+            "config.yaml",
+            "{a: [",
+            "config.yaml cannot be used(.|\n)*while parsing a flow(.|\n)*fix: +restore it",
+        ),
         ("config.yaml", "seed: 1", "is missing"),
     ],
 )
 def test_an_unreadable_file_is_an_error(run: Run, name: str, content: str, message: str) -> None:
     (run.directory / name).write_text(content)
     with pytest.raises(UserError, match=message):
-        _ = (run.record, run.recipe)
+        _ = (Run(run.directory).record, Run(run.directory).recipe)
 
 
 def test_a_directory_with_a_run_is_not_used_again(run: Run) -> None:

@@ -44,7 +44,7 @@ def test_its_recipe_has_the_present_keys(run: Run) -> None:
 
 
 def test_it_opens_with_metrics_history_predictions_and_plan(run: Run) -> None:
-    assert (run.status, run.is_finished, run.find_missing_files()) == ("done", True, [])
+    assert (run.status, run.is_finished, run.needs_evaluation) == ("done", True, False)
     assert run.metrics["test"]["accuracy"] == 0.25
     assert list(run.history["epoch"]) == [1, 2]
     assert len(run.predictions) == 20

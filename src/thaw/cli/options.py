@@ -50,6 +50,11 @@ def flag(name: str, help: str) -> Option:
     return Option(name, is_flag=True, help=help)
 
 
+def trust_option() -> Option:
+    """Declare `--trust`, where a verb trains from a file that may be foreign."""
+    return flag("--trust", "import the optimizer class of another package that the file names; that executes code")
+
+
 def out_option(metavar: str, help: str) -> Option:
     """Declare `--out`, where a verb writes."""
     return Option("--out", type=FilePath(), metavar=metavar, help=help)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thaw.cli.arguments import run_command
-from thaw.cli.grammar import Verb
-from thaw.cli.options import FilePath, path_argument
+from thaw.cli.grammar import ANY_RECIPE_KEY, Verb
+from thaw.cli.options import FilePath, path_argument, trust_option
 from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS
 from thaw.system.portable import format_command
 
@@ -21,43 +21,56 @@ if TYPE_CHECKING:
 @Verb(
     "resume",
     summary="continue an interrupted run, or the jobs of a sweep that are not done",
-    examples=("thaw resume outputs/RUN", "thaw resume outputs/SWEEP"),
+    examples=(
+        "thaw resume outputs/RUN",
+        "thaw resume outputs/SWEEP",
+        "thaw resume outputs/RUN trainer.epochs=20",
+        "thaw resume outputs/RUN dataset.root=DIR",
+    ),
     description="A run continues after its last whole epoch, as with python train.py resume=DIR. In a sweep, finished "
-    "jobs stay as they are, interrupted jobs continue, and failed or missing jobs run; then all are compared again.",
+    "jobs stay as they are, interrupted jobs continue, and failed or missing jobs run; then all are compared again.\n\n"
+    "dataset.root, data.cache_dir, backbone.weights and the hardware (trainer.devices, trainer.num_workers ...) can be "
+    "set where they have changed; images and weights must be the same. trainer.epochs=N trains a run, also a finished "
+    "one, to N epochs. A finished run whose metrics.json or predictions.csv is damaged is evaluated again.",
     paths=(path_argument("directory", "DIR", FilePath(file_okay=False)),),
+    options=(trust_option(),),
+    recipe_keys=ANY_RECIPE_KEY,
     exit_statuses="0 done; 1 a job failed again; 2 there is something for you to change; 130 interrupted.",
     no_args_is_help=True,
 )
-def resume(directory: Path) -> int:
+def resume(directory: Path, overrides: Sequence[str], trust: bool) -> int:
     """Continue the run or sweep in `directory` and return the exit status.
 
     Raises:
         UserError: if it holds neither, or a run that is done.
     """
-    return resume_directory(directory)
+    return resume_directory(directory, overrides, trust)
 
 
-def resume_directory(directory: Path) -> int:
-    """Continue the run or sweep in `directory` and return the exit status.
+def resume_directory(directory: Path, overrides: Sequence[str] = (), trust: bool = False) -> int:
+    """Continue the run or sweep in `directory`, with the changes `overrides`, and return the exit status.
 
     Raises:
         UserError: if it holds neither, or a run that is done.
     """
-    from thaw.runs.run import check_resumable
+    from thaw.runs.lifecycle import check_resumable
     from thaw.sweeps.record import is_sweep
     from thaw.system.reporter import ConsoleReporter
 
     set_environment()
     if is_sweep(directory):
         from thaw.sweeps.sweep import resume_sweep
-        from thaw.system.reporter import ConsoleReporter
 
-        result = resume_sweep(directory, command_line=get_command_line(), reporter=ConsoleReporter())
+        command_line, reporter = get_command_line(), ConsoleReporter()
+        result = resume_sweep(directory, overrides, command_line=command_line, trust=trust, reporter=reporter)
         return EXIT_FAILURE if result.unfinished_jobs else EXIT_SUCCESS
-    check_resumable(directory)  # before torch is imported
+    check_resumable(directory, overrides)  # before torch is imported
     from thaw.training.start import resume_run
 
-    return report_training(lambda reporter: resume_run(directory, reporter=reporter), directory)
+    command = get_command_line()
+    return report_training(
+        lambda reporter: resume_run(directory, overrides, command=command, trust=trust, reporter=reporter), directory
+    )
 
 
 def report_training(train: Callable[[Reporter], object], directory: Path) -> int:

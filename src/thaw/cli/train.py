@@ -19,6 +19,7 @@ from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, Pro
 if TYPE_CHECKING:
     from thaw.config.compose import CheckedCommand, Command
 
+TRUST_FLAG = "--trust"  # beside resume=DIR, as for thaw resume
 HYDRA_FLAGS = ("--multirun", "--cfg", "--resolve", "--package", "--info", "--config-name", "--config-dir", "--help")
 VERB = Verb(
     "train",
@@ -68,9 +69,10 @@ def run_training(arguments: Sequence[str]) -> int:
         from thaw.training.distributed.rendezvous import start_leader
 
         start_leader()
-    command = parse_command(arguments)
+    command = parse_command([word for word in arguments if word != TRUST_FLAG])
     if resume_path := _get_resume_path(command):
-        return resume_directory(resume_path)
+        overrides = [line for line in command.overrides if not _is_resume_override(line)]
+        return resume_directory(resume_path, overrides, TRUST_FLAG in arguments)
     return _start(command)
 
 
@@ -101,15 +103,16 @@ def _run_as_worker() -> int:
 
 
 def _get_resume_path(command: Command) -> Path | None:
-    resume_values = [line.split("=", 1)[1] for line in command.overrides if line.lstrip("+").startswith("resume=")]
-    other_overrides = [line for line in command.overrides if not line.lstrip("+").startswith("resume=")]
+    resume_values = [line.split("=", 1)[1] for line in command.overrides if _is_resume_override(line)]
     if not resume_values or resume_values == ["null"]:
         return None
-    if other_overrides or command.multirun:
-        got = " ".join(other_overrides) or "-m"
-        problem = Problem("resume=DIR and other settings", got, "resume=DIR alone")
-        raise UserError("a resumed run keeps its recipe.", [problem])
+    if command.multirun:
+        raise UserError("a resumed run keeps its recipe.", [Problem("resume=DIR and -m", fix="leave -m out")])
     return Path(resume_values[0]).expanduser()
+
+
+def _is_resume_override(line: str) -> bool:
+    return line.lstrip("+").startswith("resume=")
 
 
 def _start(command: Command) -> int:
@@ -147,9 +150,10 @@ def _run(checked_command: CheckedCommand) -> int:
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.utils import run_job
     from hydra.types import HydraContext
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, open_dict, read_write
 
     from thaw.cli.resume import get_command_line, report_training
+    from thaw.runs.lifecycle import create_directory
 
     recipe = checked_command.build_recipe()
 
@@ -161,6 +165,11 @@ def _run(checked_command: CheckedCommand) -> int:
             lambda reporter: start_run(recipe, directory, command=command, reporter=reporter), directory
         )
 
-    context = HydraContext(config_loader=checked_command.config_loader, callbacks=Callbacks(checked_command.config))
-    status: int = run_job(start_training, checked_command.config, "hydra.run.dir", None, context).return_value
+    config = checked_command.config
+    directory = Path(config.hydra.run.dir).expanduser()
+    with read_write(config), open_dict(config):
+        config.hydra.run.dir = str(directory)
+    context = HydraContext(config_loader=checked_command.config_loader, callbacks=Callbacks(config))
+    with create_directory(directory):
+        status: int = run_job(start_training, config, "hydra.run.dir", None, context).return_value
     return status

@@ -157,10 +157,20 @@ def _find_timing_caveats(configurations: Sequence[Configuration]) -> Iterator[st
     if _count_different([[run.record.get("versions"), run.record.get("git")] for run in runs]) > 1:
         versions = _describe_differing_versions(runs)
         yield f"Versions differ: {versions}. Times are not comparable, and results may differ."
+    continued_names = [run.name for run in runs if _has_more_epochs(run)]
+    if continued_names:
+        names = format_names(continued_names, MAX_LISTED)
+        yield f"Continued with another number of epochs than they began with: {names}. Their schedules differ."
     resumed_names = [run.name for run in runs if run.record.get("resumed")]
     if resumed_names:
         names = format_names(resumed_names, MAX_LISTED)
         yield f"The times of resumed runs are counted since they were resumed: {names}."
+
+
+def _has_more_epochs(run: RunResults) -> bool:
+    """Return whether the run was resumed with another number of epochs."""
+    entries = [entry for entry in run.record.get("resumed", []) if isinstance(entry, Mapping)]
+    return any(override.startswith("trainer.epochs=") for entry in entries for override in entry["overrides"])
 
 
 def _count_different(values: Iterable[object]) -> int:

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from pydantic import ValidationError
 
 from thaw.config.errors import Problem, UserError, find_closest_name
 from thaw.config.schema import Recipe
+from thaw.runs.reader import DAMAGED
 from thaw.runs.run import Run
 from thaw.runs.run import find_runs as find_runs_below
 
-DONE, UNREADABLE = "done", "unreadable"
+DONE = "done"
 
 
 @dataclass(frozen=True)
@@ -113,39 +113,41 @@ def _build_directory_problem(directory: Path) -> Problem:
 
 def read_results(runs: Iterable[Run]) -> list[RunResults]:
     """Return the results of `runs` in the order in which they were started. A run that cannot be read has the status
-    `unreadable` and the reason as its error."""
+    `damaged` and the reason as its error."""
     return sorted(map(_read_run, runs), key=lambda run: (run.record.get("started", ""), run.directory))
 
 
 def _read_run(run: Run) -> RunResults:
     try:
-        is_done = run.record["status"] == DONE
-        if is_done and (missing_files := run.find_missing_files(with_checkpoint=False)):
-            raise FileNotFoundError(f"there is no {', no '.join(missing_files)}")
+        is_done = run.status == DONE
+        if is_done:
+            run.check_results()
         return RunResults(
             run.directory,
-            run.record["status"],
+            run.status,
             run.record.get("error", ""),
             run.record,
-            _fill_defaults(run.read_recipe_values()),
+            _fill_defaults(run),
             run.metrics if is_done else {},
             run.read_history(),
             _build_predictions(run.read_prediction_rows()) if is_done else EMPTY_PREDICTIONS,
         )
     except UserError as error:
-        reason = error.problems[0].got
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    return RunResults(run.directory, UNREADABLE, reason, {}, {}, {}, [], EMPTY_PREDICTIONS)
+        problem = error.problems[0]
+        reason = "; ".join(filter(None, [f"{Path(problem.subject).name}: {problem.got}", problem.fix]))
+    return RunResults(run.directory, DAMAGED, reason, {}, {}, {}, [], EMPTY_PREDICTIONS)
 
 
-def _fill_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Return `recipe` with the keys that did not exist yet when an older version of thaw wrote it. A recipe of a newer
-    version stays as it is."""
+def _fill_defaults(run: Run) -> dict[str, Any]:
+    """Return the recipe of `run` with the keys that did not exist yet when an older version of thaw wrote it. A recipe
+    of a newer version, with more keys, stays as it is."""
+    recipe = run.read_recipe_values()
     try:
         return Recipe.model_validate(recipe).to_dict() if recipe else {}
-    except ValidationError:
-        return recipe
+    except ValidationError as error:
+        if all(detail["type"] == "extra_forbidden" for detail in error.errors()):
+            return recipe
+    return run.recipe.to_dict()  # raises a UserError with what is wrong
 
 
 def _build_predictions(rows: Sequence[Mapping[str, str]]) -> Predictions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from thaw.inference.evaluation_data import load_recorded_samples
 from thaw.inference.load import Classifier, load_checkpoint
 from thaw.inference.predict import load_pixels, preprocess
 from thaw.models.cost import compute_stage_costs
-from thaw.runs.run import Run
+from thaw.runs.run import Run, open_run
 from thaw.system.files import write_text
 from thaw.visualization.interpret.deep_dream import DeepDreamSettings, deep_dream
 from thaw.visualization.interpret.feature_maps import (
@@ -220,12 +221,14 @@ def _render_layers(stage: StageMaps) -> list[tuple[str, np.ndarray]]:
 
 
 def check_reportable(run: Run) -> None:
-    """Raise UserError if `run` lacks a file that the report needs."""
-    if missing_files := run.find_missing_files():
-        fix = f"thaw resume {run.directory}" if run.exists else ""
-        got = f"there is no {', no '.join(missing_files)}"
-        problem = Problem(str(run.directory), got, "a run directory", fix)
+    """Raise UserError if `run` has not finished, or a file that the report needs is damaged."""
+    open_run(run.directory)
+    if not run.is_finished:
+        fix = f"thaw resume {shlex.quote(str(run.directory))}"
+        problem = Problem(str(run.directory), f"this run is {run.status}", "a run that is done", fix)
         raise UserError("no report without a finished run.", [problem])
+    run.check_results()
+    run.read_history()
 
 
 def write_report(run: Run) -> Path:

@@ -24,7 +24,8 @@ from thaw.probing.linear_heads import HeadGrid, fit_linear_heads
 from thaw.probing.record import ProbeResult, write_probe
 from thaw.probing.trial import FeatureSet, LinearModel, ProbeData, ProbeTrial, fit_scaling, select_best
 from thaw.runs.environment import lock_run
-from thaw.runs.run import Run, create_run, record_status
+from thaw.runs.lifecycle import create_directory, create_run, record_status
+from thaw.runs.run import Run
 from thaw.system.devices import resolve_accelerator
 from thaw.system.reporter import SILENT, Reporter
 from thaw.training.evaluation import SplitPredictions, compute_split_metrics
@@ -40,7 +41,7 @@ def probe(recipe: Recipe, grid: HeadGrid, directory: Path, reporter: Reporter = 
     Raises:
         UserError: if there are no validation images, or data, weights or hardware are not as the recipe needs them.
     """
-    with lock_run(directory):
+    with create_directory(directory), lock_run(directory):
         run = create_run(recipe, directory)
         with record_status(run):
             return _run_probe(run, grid, reporter)

@@ -18,7 +18,7 @@ from thaw.config.errors import Problem, UserError
 from thaw.config.schema import Recipe
 from thaw.system.portable import make_portable, shorten_home
 
-RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "hydra-core", "numpy", "pillow")
+RECORDED_PACKAGES = ("thaw", "torch", "torchvision", "pytorch-lightning", "timm", "hydra-core", "numpy", "pillow")
 
 
 def format_current_time() -> str:
@@ -27,7 +27,7 @@ def format_current_time() -> str:
 
 
 def get_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a result."""
+    """Return the versions of thaw, Python and the packages that decide a result."""
     return {"python": sys.version.split()[0], **{name: version(name) for name in RECORDED_PACKAGES}}
 
 
@@ -65,7 +65,6 @@ def lock_run(directory: Path) -> Iterator[None]:
     Raises:
         UserError: if another process trains in it.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     file_descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(file_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thaw.system.csv_files import format_rows, read_rows
-
-
-def parse_history(text: str) -> list[dict[str, str]]:
-    """Return the rows of the CSV in `text`."""
-    return read_rows(io.StringIO(text, newline=""))
+from thaw.system.csv_files import format_rows
 
 
 def format_history(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
-from thaw.config.renamed_keys import upgrade_recipe
 from thaw.config.schema import Recipe
-from thaw.config.validation import validate_recipe
 from thaw.runs import (
     BEST_CHECKPOINT,
     HISTORY_FILE,
@@ -27,15 +23,26 @@ from thaw.runs import (
     RECIPE_FILE,
     RECORD_FILE,
     REPORT_FILE,
+    SWEEP_FILE,
     TENSORBOARD_DIRECTORY,
 )
-from thaw.runs.environment import format_current_time, get_git_revision, get_versions, make_recipe_portable
-from thaw.runs.history import format_history, parse_history
+from thaw.runs.history import format_history
 from thaw.runs.notebook import HtmlReport, render_run
 from thaw.runs.predictions import TestPredictions, format_predictions, parse_predictions
-from thaw.system.csv_files import read_rows
+from thaw.runs.reader import (
+    DAMAGED,
+    build_damage_error,
+    check_agreement,
+    check_history,
+    check_predictions,
+    read_json,
+    read_recipe,
+    read_recipe_values,
+    read_rows,
+)
+from thaw.runs.schema import FinishedRecord, Metrics, Record
 from thaw.system.files import compute_sha256, write_json, write_text
-from thaw.system.portable import format_traceback, shorten_home
+from thaw.system.portable import shorten_home
 from thaw.system.tables import build_data_frame
 
 if TYPE_CHECKING:
@@ -44,11 +51,7 @@ if TYPE_CHECKING:
     from thaw.data.samples import Samples
 
 FINISHED_STATUSES = ("done", "pruned")  # such a run is not started again
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a tenth of the time, if PyYAML was built with it
-
-
-class TrialPruned(Exception):
-    """A search stopped one of its runs early. The message says when and why."""
+PREDICTION_COLUMNS = ("path", "label", "prediction", "probability")
 
 
 class Run:
@@ -66,6 +69,8 @@ class Run:
         rank: int = 0,
     ) -> None:
         self.directory, self.rank = Path(directory), rank
+        self.has_started = False  # in this process: whether all that training needs was there
+        self.previous_texts: dict[str, str] = {}  # of the files that this process changed to resume the run, by name
         if recipe is not None:
             self.recipe = recipe
         if record is not None:
@@ -76,26 +81,18 @@ class Run:
         """The recipe that is trained. Keys of version 0.1 are renamed.
 
         Raises:
-            UserError: if there is no readable recipe in the directory.
+            UserError: if `config.yaml` is missing or damaged.
         """
-        try:
-            values = upgrade_recipe(yaml.load(self.recipe_text, YAML_LOADER))
-        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-            raise self._build_error("no readable recipe", error) from error
-        return validate_recipe(values, rules=())
+        return read_recipe(self.directory / RECIPE_FILE)
 
     @cached_property
     def record(self) -> dict[str, Any]:
         """The content of `run.json`: status, command, seed, versions, hardware, data fingerprint, weights, plan.
 
         Raises:
-            UserError: if it cannot be read.
+            UserError: if it is missing or damaged.
         """
-        try:
-            content: dict[str, Any] = self._read_json(RECORD_FILE)
-        except (OSError, ValueError) as error:
-            raise self._build_error("no readable run.json", error) from error
-        return content
+        return read_json(self.directory / RECORD_FILE, Record)
 
     @property
     def recipe_text(self) -> str:
@@ -111,6 +108,18 @@ class Run:
     def exists(self) -> bool:
         """Whether a run was started in the directory."""
         return (self.directory / RECIPE_FILE).is_file() and (self.directory / RECORD_FILE).is_file()
+
+    @property
+    def has_results(self) -> bool:
+        """Whether a training or an evaluation has left something in the directory."""
+        names = (BEST_CHECKPOINT, LAST_CHECKPOINT, HISTORY_FILE, METRICS_FILE)
+        return any(os.path.lexists(self.directory / name) for name in names)
+
+    @property
+    def only_evaluates(self) -> bool:
+        """Whether the run is resumed because its metrics or predictions are damaged, and trains no more."""
+        last_resume = self.record.get("resumed", [{}])[-1]  # only a time, if version 0.1 or 0.2 resumed the run
+        return isinstance(last_resume, dict) and bool(last_resume.get("evaluates_only"))
 
     @property
     def status(self) -> str:
@@ -165,8 +174,13 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         """The content of `metrics.json`: `test` and `val` with accuracy, interval, loss ..., and `timing`. Empty if the
-        run has not finished."""
-        return self._read_json(METRICS_FILE) if (self.directory / METRICS_FILE).is_file() else {}
+        run has not finished.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        file = self.directory / METRICS_FILE
+        return read_json(file, Metrics) if os.path.lexists(file) else {}
 
     @property
     def history(self) -> Any:
@@ -193,34 +207,67 @@ class Run:
 
     def read_recipe_values(self) -> dict[str, Any]:
         """Return the recipe as nested dicts, unchecked, with the keys of version 0.1 renamed; empty if the run failed
-        before it had a recipe."""
-        if not (self.directory / RECIPE_FILE).is_file():
-            return {}
-        return upgrade_recipe(yaml.load(self.recipe_text, YAML_LOADER) or {})
+        before it had a recipe.
+
+        Raises:
+            UserError: if `config.yaml` is damaged.
+        """
+        file = self.directory / RECIPE_FILE
+        return read_recipe_values(file) if os.path.lexists(file) else {}
 
     def read_history(self) -> list[dict[str, str]]:
-        """Return the rows of `history.csv` as text; an empty list before the first epoch ends."""
+        """Return the rows of `history.csv` as text; an empty list before the first epoch ends.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
         file = self.directory / HISTORY_FILE
-        return parse_history(file.read_text(encoding="utf-8")) if file.is_file() else []
+        rows = read_rows(file, ("epoch", "val_loss", "val_accuracy")) if os.path.lexists(file) else []
+        check_history(file, rows)
+        return rows
 
     def read_test_predictions(self, classes: Sequence[str]) -> TestPredictions:
-        """Return `predictions.csv` as arrays, with labels as indices into `classes`."""
-        return parse_predictions(self.read_prediction_rows(), classes)
+        """Return `predictions.csv` as arrays, with labels as indices into `classes`.
+
+        Raises:
+            UserError: as `read_prediction_rows`, and for a label that is not in `classes`.
+        """
+        try:
+            return parse_predictions(self.read_prediction_rows(), classes)
+        except KeyError as error:
+            got = f"the label {error} is no class of the checkpoint"
+            raise build_damage_error(self.directory / PREDICTIONS_FILE, got) from error
 
     def read_prediction_rows(self) -> list[dict[str, str]]:
-        """Return the rows of `predictions.csv` as text: path, label, prediction, probability."""
-        return self._read_rows(PREDICTIONS_FILE)
+        """Return the rows of `predictions.csv` as text: path, label, prediction, probability.
 
-    def find_missing_files(self, with_checkpoint: bool = True) -> list[str]:
-        """Return the names of the files that a finished run has and this directory lacks."""
-        names = [
-            RECORD_FILE,
-            RECIPE_FILE,
-            METRICS_FILE,
-            PREDICTIONS_FILE,
-            *[BEST_CHECKPOINT] * with_checkpoint,
-        ]
-        return [name for name in names if not (self.directory / name).is_file()]
+        Raises:
+            UserError: if the file is missing or damaged, or disagrees with `metrics.json`.
+        """
+        file = self.directory / PREDICTIONS_FILE
+        rows = read_rows(file, PREDICTION_COLUMNS)
+        check_predictions(file, rows)
+        if test_metrics := self.metrics.get("test"):
+            num_correct = sum(row["label"] == row["prediction"] for row in rows)
+            check_agreement(file, len(rows), num_correct, test_metrics)
+        return rows
+
+    def check_results(self) -> None:
+        """Raise UserError if the record of a run that is done lacks entries, `metrics.json` or `predictions.csv` is
+        missing or damaged, or they disagree."""
+        read_json(self.directory / RECORD_FILE, FinishedRecord)
+        read_json(self.directory / METRICS_FILE, Metrics)
+        self.read_prediction_rows()
+
+    @property
+    def needs_evaluation(self) -> bool:
+        """Whether the run is done, and its metrics or predictions are damaged."""
+        try:
+            if self.status == "done":
+                self.check_results()
+        except UserError:
+            return True
+        return False
 
     def update(self, **entries: Any) -> None:
         """Add `entries` to `run.json`, with `~` for the home folder."""
@@ -232,6 +279,16 @@ class Run:
         """Compute the SHA-256 of each checkpoint by file name, to find damage later."""
         files = (self.best_checkpoint, self.last_checkpoint)
         return {file.name: compute_sha256(file) for file in files if file.is_file()}
+
+    def start(self, **entries: Any) -> None:
+        """Record that training begins, with `entries` about data, weights and plan."""
+        self.has_started = True
+        self.update(**entries)
+
+    def write_recipe(self) -> None:
+        """Write `config.yaml`."""
+        text = yaml.safe_dump(self.recipe.to_dict(), sort_keys=False, allow_unicode=True)
+        self._write_text(RECIPE_FILE, text)
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
         """Replace `history.csv` by `rows`, one an epoch, all with the keys of the last row."""
@@ -258,100 +315,52 @@ class Run:
         if self.rank == 0:
             write_text(self.directory / name, text)
 
-    def _read_json(self, name: str) -> Any:
-        return json.loads((self.directory / name).read_text(encoding="utf-8"))
-
-    def _read_rows(self, name: str) -> list[dict[str, str]]:
-        with (self.directory / name).open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            return read_rows(stream)
-
-    def _build_error(self, headline: str, error: Exception) -> UserError:
-        got = f"{type(error).__name__}: {error}"
-        return UserError(f"{headline}.", [Problem(str(self.directory), got, "a run directory")])
-
     def __fspath__(self) -> str:
         return str(self.directory)
 
     def __repr__(self) -> str:
-        accuracy = self.metrics.get("test", {}).get("accuracy") if self.exists else None
-        score = f", test accuracy {accuracy:.3f}" if accuracy is not None else ""
-        return f"Run({str(self.directory)!r}, {self.status if self.exists else 'not started'}{score})"
+        status, metrics = self._summarize()
+        score = f", test accuracy {metrics['test']['accuracy']:.3f}" if metrics else ""
+        return f"Run({str(self.directory)!r}, {status}{score})"
 
     def _repr_html_(self) -> str:
-        return render_run(self.name, self.status, self.metrics, self.plots_directory / "curves.png")
+        return render_run(self.name, *self._summarize(), self.plots_directory / "curves.png")
 
-
-def create_run(recipe: Recipe, directory: Path, command: str = "") -> Run:
-    """Start a run directory for `recipe`. `command` is the command line, recorded in `run.json`.
-
-    Raises:
-        UserError: if `directory` already holds a run.
-    """
-    if (directory / RECIPE_FILE).exists():
-        fix = f"resume={directory}, or another hydra.run.dir"
-        raise UserError("The run directory is taken.", [Problem(str(directory), "it holds a run", fix=fix)])
-    run = Run(directory, make_recipe_portable(recipe), {})
-    for folder in (run.best_checkpoint.parent, run.plots_directory, run.tensorboard_directory):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_text(directory / RECIPE_FILE, yaml.safe_dump(run.recipe.to_dict(), sort_keys=False, allow_unicode=True))
-    run.update(
-        status="running",
-        command=command,
-        seed=recipe.seed,
-        started=format_current_time(),
-        versions=get_versions(),
-        git=get_git_revision(),
-        **({"notes": recipe.notes} if recipe.notes else {}),
-    )
-    return run
+    def _summarize(self) -> tuple[str, dict[str, Any]]:
+        """Return status and metrics to be shown, which must not raise."""
+        try:
+            return (self.status, self.metrics) if self.exists else ("not started", {})
+        except UserError:
+            return DAMAGED, {}
 
 
 def open_run(directory: str | os.PathLike[str]) -> Run:
-    """Open the run in `directory`.
+    """Open the run in `directory`; `~` is the user's home folder.
 
     Raises:
-        UserError: if there is no run in it; the nearest name of a run beside it is the fix.
+        UserError: if there is no run in it, with the nearest name of a run beside it as the fix; or if its `run.json`
+            or `config.yaml` is damaged.
     """
-    run = Run(directory)
+    run = Run(Path(directory).expanduser())
     if not run.exists:
-        raise UserError("No such run.", [_build_missing_run_problem(run.directory, str(directory), "")])
+        raise UserError("No such run.", [build_missing_run_problem(run.directory, str(directory), "")])
+    _ = (run.record, run.recipe)
     return run
 
 
-def check_resumable(directory: Path) -> None:
-    """Raise UserError if there is no run in `directory`, or it has finished."""
-    if not (directory / RECORD_FILE).is_file():
-        problem = _build_missing_run_problem(directory, f"resume={directory}", "resume=")
-        raise UserError("no run to resume.", [problem])
-    if (status := Run(directory).status) in FINISHED_STATUSES:
-        problem = Problem(f"resume={directory}", f"this run is {status}", fix="start a new one")
-        raise UserError("nothing to resume.", [problem])
-
-
-def _build_missing_run_problem(directory: Path, subject: str, prefix: str) -> Problem:
+def build_missing_run_problem(directory: Path, subject: str, prefix: str) -> Problem:
+    """Return the problem of a directory without a run. `prefix` is what the fix has before the nearest directory."""
     run_names = sorted(file.parent.name for file in directory.parent.glob(f"*/{RECORD_FILE}"))
     closest_name = find_closest_name(directory.name, run_names)
     valid = f"a run directory; in {directory.parent} there is {format_names(run_names[-5:]) or 'none'}"
-    fix = f"{prefix}{directory.parent / closest_name}" if closest_name else ""
-    return Problem(subject, f"no {RECORD_FILE} in it", valid, fix)
-
-
-def resume_run(directory: Path) -> Run:
-    """Open the run in `directory` to continue it.
-
-    Raises:
-        UserError: if there is none, it has finished, or its recipe cannot be trained here.
-    """
-    check_resumable(directory)
-    run = Run(directory)
-    validate_recipe(run.recipe.to_dict())  # with all rules: the data and weights of a run that trains must be here
-    run.update(status="running", resumed=[*run.record.get("resumed", []), format_current_time()])
-    return run
+    missing_names = [name for name in (RECORD_FILE, RECIPE_FILE) if not (directory / name).is_file()]
+    fix = f"{prefix}{directory.parent / closest_name}" if closest_name and closest_name != directory.name else ""
+    return Problem(subject, f"no {' and no '.join(missing_names)} in it", valid, fix)
 
 
 def find_runs(directory: Path) -> list[Run]:
     """Return the run in `directory`, or all runs below it, sorted by path."""
-    if (directory / RECORD_FILE).is_file():
+    if is_run(directory):
         return [Run(directory)]
     return [Run(file.parent) for file in sorted(directory.rglob(RECORD_FILE))]
 
@@ -361,35 +370,16 @@ def is_run(directory: Path) -> bool:
     return (directory / RECORD_FILE).is_file()
 
 
+def is_job(directory: Path) -> bool:
+    """Return whether the run in `directory` is a job of a sweep."""
+    return (directory.parent / SWEEP_FILE).is_file()
+
+
 def read_status(directory: Path) -> str | None:
-    """Return the status of the run in `directory`, or None if there is none that could continue."""
+    """Return the status of the run in `directory`, or None if there is none that could continue.
+
+    Raises:
+        UserError: if its `run.json` is damaged.
+    """
     run = Run(directory)
     return run.status if run.exists else None
-
-
-def record_failure(directory: Path, error: str) -> None:
-    """Record `error` of a run that failed before it began. A run that began records its own."""
-    if read_status(directory) is None:
-        write_json(
-            directory / RECORD_FILE, {"status": "failed", "ended": format_current_time(), "error": shorten_home(error)}
-        )
-
-
-@contextmanager
-def record_status(run: Run) -> Iterator[None]:
-    """Write into `run.json` how the run ended, whatever ends it. A pruned run does not raise."""
-    try:
-        yield
-    except TrialPruned as reason:
-        run.update(status="pruned", ended=format_current_time(), pruned=str(reason))
-        return
-    except UserError as error:
-        run.update(status="failed", ended=format_current_time(), error=str(error))
-        raise
-    except Exception:
-        run.update(status="failed", ended=format_current_time(), error=format_traceback())
-        raise
-    except BaseException:
-        run.update(status="interrupted", ended=format_current_time())
-        raise
-    run.update(status="done", ended=format_current_time(), checkpoints=run.compute_checkpoint_digests())

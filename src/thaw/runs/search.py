@@ -3,15 +3,20 @@ make an Optuna study. Nothing else is stored, so nothing can be lost or contradi
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thaw.config.errors import UserError
 from thaw.config.renamed_keys import find_new_key
+from thaw.runs import SEARCH_FILE
 from thaw.runs.history import selection_score
+from thaw.runs.reader import read_json
 from thaw.runs.run import Run, find_runs
+from thaw.runs.schema import SearchEntries
 from thaw.system.files import write_json
 
 if TYPE_CHECKING:
@@ -20,7 +25,6 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import Trial as OptunaTrial
 
-SEARCH_FILE = "search.json"
 OLD_NAMES = {"known": "n_completed", "spared_trials": "n_startup_trials", "spared_epochs": "n_warmup_steps"}  # 0.1's
 
 
@@ -57,11 +61,15 @@ def write_search(directory: Path, search: Search, **results: Any) -> None:
 
 
 def read_search(directory: Path) -> Search | None:
-    """Return the search in the directory of a sweep, or None if it has none. Names of version 0.1 are replaced."""
+    """Return the search in the directory of a sweep, or None if it has none. Names of version 0.1 are replaced.
+
+    Raises:
+        UserError: if `search.json` is damaged.
+    """
     file = directory / SEARCH_FILE
-    if not file.is_file():
+    if not os.path.lexists(file):
         return None
-    content = _replace_old_names(json.loads(file.read_text(encoding="utf-8")))
+    content = _replace_old_names(read_json(file, SearchEntries))
     trials = [_replace_old_names(trial) for trial in content["trials"]]
     settings = {key: content[key] for key in Search.__dataclass_fields__}
     settings["space"] = _upgrade_keys(content["space"])
@@ -83,8 +91,14 @@ def is_trial(run_directory: Path) -> bool:
 
 
 def find_trial_runs(directory: Path) -> dict[int, Run]:
-    """Return the runs below the directory of a sweep by the number of their job."""
-    return {int(run.name.partition("_")[0]): run for run in find_runs(directory)}
+    """Return the runs below the directory of a sweep by the number of their job, without those whose record is
+    damaged: a trial without a run counts as failed."""
+    runs_by_number = {}
+    for run in find_runs(directory):
+        with suppress(UserError, ValueError):
+            number, _ = int(run.name.partition("_")[0]), run.status
+            runs_by_number[number] = run
+    return runs_by_number
 
 
 def create_optuna_trial(run_directory: Path) -> OptunaTrial:

@@ -14,7 +14,8 @@ from thaw.config.compose import resolve_values
 from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_USER_ERROR, UserError
 from thaw.config.schema import Recipe
 from thaw.config.validation import validate_recipe
-from thaw.runs.run import FINISHED_STATUSES, read_status, record_failure
+from thaw.runs.lifecycle import check_trusted, record_failure
+from thaw.runs.run import Run
 from thaw.sweeps.launchers import OUTPUT_FILE, is_in_process_launcher, is_local_parallel_launcher, redirect_output
 from thaw.sweeps.record import is_sweep, read_sweep
 from thaw.system.portable import format_traceback, shorten_home
@@ -24,10 +25,13 @@ from thaw.system.reporter import SILENT, ConsoleReporter, Reporter
 @dataclass(frozen=True)
 class JobRunner:
     """Trains one job. `command_line` is recorded in its `run.json`. `reporter` is used in the process of the sweep; in
-    other processes a job always writes, into a file."""
+    other processes a job always writes, into a file. A job that has started continues with the changes `overrides`.
+    `trust` is whether the recipe was typed, and not read from a file that may be foreign."""
 
     command_line: str = ""
     reporter: Reporter = SILENT
+    overrides: tuple[str, ...] = ()
+    trust: bool = True
 
     def __call__(self, config: DictConfig) -> int:
         """Train the recipe of `config` and return the exit status; a job that fails does not stop the others.
@@ -44,10 +48,47 @@ class JobRunner:
         reporter = self.reporter if is_in_process else ConsoleReporter()
         with _redirect_job_output(directory, is_in_process):
             reporter.write(_format_title(directory, hydra_config.job.num))
-            status = _train_or_record_failure(config, directory, self.command_line, reporter)
+            status = self._train_or_record_failure(config, directory, reporter)
         if status == EXIT_INTERRUPTED:
             raise KeyboardInterrupt
         return status
+
+    def _train_or_record_failure(self, config: DictConfig, directory: Path, reporter: Reporter) -> int:
+        try:
+            return self._train(config, directory, reporter)
+        except UserError as error:
+            reporter.log(f"thaw: {error}")
+            record_failure(directory, shorten_home(str(error)))
+            return EXIT_USER_ERROR
+        except Exception:
+            reporter.log(traceback.format_exc().rstrip())
+            record_failure(directory, format_traceback())
+            return EXIT_FAILURE
+
+    def _train(self, config: DictConfig, directory: Path, reporter: Reporter) -> int:
+        run = Run(directory)
+        if run.exists and run.is_finished and not run.needs_evaluation:
+            reporter.write(f"{run.status} before")
+            return EXIT_SUCCESS
+        recipe = validate_recipe(resolve_values(config))
+        check_trusted(recipe, self.trust, f"thaw resume {directory.parent}")
+        from thaw.system.devices import assign_gpus_from
+        from thaw.system.process import Interrupted
+        from thaw.training.start import resume_run, start_run
+
+        try:
+            with assign_gpus_from(_get_first_gpu(recipe)):
+                if run.exists:
+                    is_same_class = run.recipe.optimizer.name == recipe.optimizer.name
+                    resume_run(
+                        directory, self.overrides, command=self.command_line, trust=is_same_class, reporter=reporter
+                    )
+                else:
+                    start_run(recipe, directory, command=self.command_line, reporter=reporter)
+        except Interrupted:
+            reporter.log(f"\ninterrupted; continue with: python train.py resume={directory}")
+            return EXIT_INTERRUPTED
+        return EXIT_SUCCESS
 
 
 def _redirect_job_output(directory: Path, is_in_process: bool) -> AbstractContextManager[None]:
@@ -59,41 +100,6 @@ def _format_title(directory: Path, number: int) -> str:
     sweep = read_sweep(directory.parent) if is_sweep(directory.parent) else None
     total = f" of {sweep.jobs}" if sweep and sweep.jobs else ""
     return f"\njob {number + 1}{total}: {directory.name.partition('_')[2]}"
-
-
-def _train_or_record_failure(config: DictConfig, directory: Path, command_line: str, reporter: Reporter) -> int:
-    try:
-        return _train(config, directory, command_line, reporter)
-    except UserError as error:
-        reporter.log(f"thaw: {error}")
-        record_failure(directory, shorten_home(str(error)))
-        return EXIT_USER_ERROR
-    except Exception:
-        reporter.log(traceback.format_exc().rstrip())
-        record_failure(directory, format_traceback())
-        return EXIT_FAILURE
-
-
-def _train(config: DictConfig, directory: Path, command_line: str, reporter: Reporter) -> int:
-    previous_status = read_status(directory)
-    if previous_status in FINISHED_STATUSES:
-        reporter.write(f"{previous_status} before")
-        return EXIT_SUCCESS
-    recipe = validate_recipe(resolve_values(config))
-    from thaw.system.devices import assign_gpus_from
-    from thaw.system.process import Interrupted
-    from thaw.training.start import resume_run, start_run
-
-    try:
-        with assign_gpus_from(_get_first_gpu(recipe)):
-            if previous_status:
-                resume_run(directory, reporter=reporter)
-            else:
-                start_run(recipe, directory, command=command_line, reporter=reporter)
-    except Interrupted:
-        reporter.log(f"\ninterrupted; continue with: python train.py resume={directory}")
-        return EXIT_INTERRUPTED
-    return EXIT_SUCCESS
 
 
 def _get_first_gpu(recipe: Recipe) -> int:

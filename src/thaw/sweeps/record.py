@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from thaw.config.compose import build_job_name
+from thaw.config.errors import UserError
 from thaw.config.renamed_keys import RENAMED_VALUES, find_new_key
+from thaw.runs import SWEEP_FILE
+from thaw.runs.reader import DAMAGED, read_json
 from thaw.runs.run import FINISHED_STATUSES, Run, find_runs
+from thaw.runs.schema import SweepEntries
 from thaw.system.files import write_json
 from thaw.system.portable import expand_home, shorten_home
 
-SWEEP_FILE = "sweep.json"
 # A path alone: neither a choice of several nor null, and no name of weights, which has no suffix and no slash.
 PATH_OVERRIDE_PATTERN = re.compile(r"(\+{0,2}(?:dataset\.root|data\.cache_dir)=)(?!null$)([^~,(){}\[\]'\"$=]+)")
 MISSING = "missing"
+JOB_NAME_PATTERN = re.compile(r"\d+_")
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a sweep. `status` is that of its run, or `missing` if it has no run yet. `error` is the last line of the
-    error."""
+    """A job of a sweep. `status` is that of its run, `missing` if it has no run yet, or `damaged` if its record cannot
+    be read. `error` is the last line of the error."""
 
     number: int
     name: str
@@ -84,8 +87,12 @@ def _make_portable(word: str) -> str:
 
 
 def read_sweep(directory: Path) -> Sweep:
-    """Return the record of a sweep. Keys of version 0.1 in its command are renamed."""
-    content = json.loads((directory / SWEEP_FILE).read_text(encoding="utf-8"))
+    """Return the record of a sweep. Keys of version 0.1 in its command are renamed.
+
+    Raises:
+        UserError: if `sweep.json` is missing or damaged.
+    """
+    content = read_json(directory / SWEEP_FILE, SweepEntries)
     return Sweep(tuple(upgrade_override(expand_home(word)) for word in content["arguments"]), content["jobs"])
 
 
@@ -104,7 +111,7 @@ def upgrade_override(line: str) -> str:
 def upgrade_job_directories(directory: Path) -> None:
     """Rename the directories of jobs that version 0.1 named by keys that are renamed: a resumed sweep finds its runs by
     these names."""
-    for run in find_runs(directory):
+    for run in find_job_runs(directory):
         number, _, job_name = run.name.partition("_")
         overrides = job_name.split(",")
         new_overrides = list(map(upgrade_override, overrides))
@@ -114,7 +121,7 @@ def upgrade_job_directories(directory: Path) -> None:
 
 def read_jobs(directory: Path) -> list[Job]:
     """Return every job of the sweep in `directory` by number, also those without a run."""
-    jobs_by_number = {job.number: job for job in map(_read_job, find_runs(directory))}
+    jobs_by_number = {job.number: job for job in map(_read_job, find_job_runs(directory))}
     numbers = sorted({*jobs_by_number, *range(read_sweep(directory).jobs or 0)})
     return [jobs_by_number.get(number) or Job(number, "", MISSING, "") for number in numbers]
 
@@ -129,7 +136,17 @@ def select_unfinished_jobs(jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if job.status not in FINISHED_STATUSES]
 
 
+def find_job_runs(directory: Path) -> list[Run]:
+    """Return the runs of the jobs of a sweep; other runs may lie in its directory."""
+    runs = [run for run in find_runs(directory) if run.directory.parent == directory]
+    return [run for run in runs if JOB_NAME_PATTERN.match(run.name)]
+
+
 def _read_job(run: Run) -> Job:
     number, _, name = run.name.partition("_")
-    lines = str(run.record.get("error", "")).strip().splitlines()
-    return Job(int(number), name, run.status, lines[-1].strip() if lines else "", run)
+    try:
+        status, error = run.status, str(run.record.get("error", ""))
+    except UserError as damage:
+        status, error = DAMAGED, " ".join(map(str.strip, str(damage.problems[0]).splitlines()))
+    lines = error.strip().splitlines()
+    return Job(int(number), name, status, lines[-1].strip() if lines else "", run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra._internal.callbacks import Callbacks
@@ -14,6 +15,7 @@ from thaw.config.compose import CheckedCommand, Command, check_command, parse_co
 from thaw.config.errors import UserError
 from thaw.config.search_space import is_search
 from thaw.runs.environment import lock_run
+from thaw.runs.lifecycle import create_directory, explain_write_errors
 from thaw.sweeps.job import JobRunner
 from thaw.sweeps.launchers import Task, register_resource_resolvers
 from thaw.sweeps.monitor import monitor_jobs
@@ -26,6 +28,7 @@ from thaw.sweeps.record import (
     upgrade_job_directories,
     write_sweep,
 )
+from thaw.sweeps.resume import check_config_trusted, check_words_trusted, replace_overrides
 from thaw.sweeps.search import run_search
 from thaw.system.reporter import SILENT, Reporter
 
@@ -39,40 +42,53 @@ def sweep(command: Command, *, command_line: str = "", reporter: Reporter = SILE
         KeyboardInterrupt: if a job is interrupted; `resume_sweep` continues.
     """
     checked_command = check_command(command)
-    directory = Path(checked_command.config.hydra.sweep.dir).absolute()
-    return _run_sweep(checked_command, directory, command.arguments, command_line, reporter)
+    directory = Path(checked_command.config.hydra.sweep.dir).expanduser().absolute()
+    with create_directory(directory):
+        return _run_sweep(checked_command, directory, command.arguments, JobRunner(command_line, reporter))
 
 
-def resume_sweep(directory: Path, *, command_line: str = "", reporter: Reporter = SILENT) -> SweepResult:
+def resume_sweep(
+    directory: Path,
+    overrides: Sequence[str] = (),
+    *,
+    command_line: str = "",
+    trust: bool = False,
+    reporter: Reporter = SILENT,
+) -> SweepResult:
     """Run the jobs of the sweep in `directory` that failed or are missing, and continue those that were interrupted.
 
+    `overrides` say for all jobs where data and weights are, or on which hardware they train. `trust` allows classes
+    that the sweep names and thaw does not know; they are imported.
+
     Raises:
-        UserError: if its command is no longer valid.
+        UserError: if its command is damaged, no longer valid, or names such a class without `trust`.
         KeyboardInterrupt: if a job is interrupted.
     """
     directory = directory.absolute()
-    arguments = read_sweep(directory).arguments
+    arguments = replace_overrides(read_sweep(directory).arguments, overrides)
+    check_words_trusted(arguments, trust, directory)
     checked_command = check_command(parse_command(arguments))
+    check_config_trusted(checked_command.config, trust, directory)
     upgrade_job_directories(directory)
-    return _run_sweep(checked_command, directory, arguments, command_line, reporter)
+    if overrides:
+        write_sweep(directory, Sweep(arguments, checked_command.num_jobs))
+    runner = JobRunner(command_line, reporter, tuple(overrides), trust)
+    return _run_sweep(checked_command, directory, arguments, runner)
 
 
 def _run_sweep(
-    checked_command: CheckedCommand,
-    directory: Path,
-    arguments: tuple[str, ...],
-    command_line: str,
-    reporter: Reporter,
+    checked_command: CheckedCommand, directory: Path, arguments: tuple[str, ...], runner: JobRunner
 ) -> SweepResult:
-    with lock_run(directory):
+    reporter = runner.reporter
+    with lock_run(directory), explain_write_errors(directory, f"thaw resume {directory}"):
         if not is_sweep(directory):
             write_sweep(directory, Sweep(arguments, checked_command.num_jobs))
         try:
-            _run_jobs(checked_command, directory, command_line, reporter)
+            _run_jobs(checked_command, directory, runner)
         except KeyboardInterrupt:
             reporter.log(f"go on with the sweep: thaw resume {directory}")
             raise
-        except UserError:
+        except (UserError, OSError):
             raise
         except Exception:  # from a launcher, for instance if its process was killed; jobs record their own errors
             reporter.log(traceback.format_exc().rstrip())
@@ -81,9 +97,9 @@ def _run_sweep(
     return result
 
 
-def _run_jobs(checked_command: CheckedCommand, directory: Path, command_line: str, reporter: Reporter) -> None:
+def _run_jobs(checked_command: CheckedCommand, directory: Path, runner: JobRunner) -> None:
     """Do what Hydra's multirun does, in a directory that is known before and with the checked values of a preset."""
-    config = checked_command.config
+    config, reporter = checked_command.config, runner.reporter
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = str(directory)
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{directory}'")  # jobs are composed from these
@@ -94,7 +110,7 @@ def _run_jobs(checked_command: CheckedCommand, directory: Path, command_line: st
     callbacks = Callbacks(config)
     callbacks.on_multirun_start(config=config, config_name=config.hydra.job.config_name)
     context = HydraContext(config_loader=checked_command.config_loader, callbacks=callbacks)
-    task = Task(JobRunner(command_line, reporter), tuple(checked_command.arguments))
+    task = Task(runner, tuple(checked_command.arguments))
     overrides = _select_task_overrides(checked_command, config)
     with monitor_jobs(config, directory, reporter):
         if is_search(config):

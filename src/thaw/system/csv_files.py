@@ -33,11 +33,16 @@ def read_rows(stream: Iterable[str]) -> list[dict[str, str]]:
     """Return the rows of CSV with a header line by column, as they were before `write_rows`.
 
     Raises:
-        csv.Error: if it is not CSV.
+        csv.Error: if it is not CSV, or a row has more or fewer cells than the header.
     """
-    reader = csv.reader(stream)
+    reader = csv.reader(stream, strict=True)
     header = [_unquote_formula(name) for name in next(reader, [])]
-    return [dict(zip(header, map(_unquote_formula, row), strict=False)) for row in reader if row]
+    rows = []
+    for row in filter(None, reader):
+        if len(row) != len(header):
+            raise csv.Error(f"line {reader.line_num} has {len(row)} cells, and the header {len(header)}")
+        rows.append(dict(zip(header, map(_unquote_formula, row), strict=True)))
+    return rows
 
 
 def _format_cell(cell: Any) -> str:

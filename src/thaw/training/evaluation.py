@@ -98,6 +98,7 @@ def draw_results(
             "has them, such as one of the Noto family"
         )
     drawings: dict[str, Callable[[], object]] = {
+        "the folder of plots": lambda: run.plots_directory.mkdir(exist_ok=True),
         "samples.jpg and worst.jpg": lambda: save_image_grids(run, data, predictions),
         "curves.png": lambda: save_history(run),
         "confusion_matrix.png": lambda: save_confusion(run, data, predictions),

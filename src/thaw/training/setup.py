@@ -37,6 +37,7 @@ from thaw.system.cache_folder import resolve_cache_dir
 from thaw.system.devices import Devices, describe_hardware, resolve_devices, resolve_memory_format
 from thaw.system.process import available_cpus, configure_process
 from thaw.system.reporter import SILENT, Reporter
+from thaw.training.continuation import check_continuation
 from thaw.training.dataloaders import BatchSource, DataLoaders, build_dataloaders, resolve_num_workers
 from thaw.training.distributed.collectives import all_gather_object
 from thaw.training.freezing import collect_trainable_parameters, plan_for_recipe
@@ -63,12 +64,17 @@ def setup_training(run: Run, reporter: Reporter = SILENT) -> TrainingSetup:
         UserError: if data, weights or hardware are not as the recipe needs them.
     """
     components = build_components(run.recipe, reporter)
-    _check_dataset_unchanged(run, components.data.samples)
+    _check_unchanged(run, components)
     plan = plan_for_recipe(run.recipe, components.model.network)
+    check_continuation(run, plan, reporter)
     parameter_counts = _count_parameters(components.model.network, plan)
     print_plan(reporter, components.model.facts, plan, parameter_counts, run.recipe.strategy.l2_sp)
     batch_source = _build_batch_source(components, plan, run.rank, reporter)
-    run.update(
+    data, devices = components.data, components.devices
+    loaders = build_dataloaders(run.recipe, data.samples, data.images, batch_source, devices, run.rank)
+    _print_processes(components, reporter)
+    module = _build_module(components, plan, len(loaders.train))
+    run.start(
         **components.build_run_entries(),
         parameters=parameter_counts,
         plan=plan.to_dicts(),
@@ -76,10 +82,6 @@ def setup_training(run: Run, reporter: Reporter = SILENT) -> TrainingSetup:
         hardware=describe_hardware(),
         processes=components.devices.topology.to_dict(),
     )
-    data, devices = components.data, components.devices
-    loaders = build_dataloaders(run.recipe, data.samples, data.images, batch_source, devices, run.rank)
-    _print_processes(components, reporter)
-    module = _build_module(components, plan, len(loaders.train))
     return TrainingSetup(components, plan, batch_source, loaders, module)
 
 
@@ -226,12 +228,21 @@ def _build_model(
     return Model(network, pretrained, preprocessing, compute_stage_costs(network, preprocessing.size))
 
 
-def _check_dataset_unchanged(run: Run, samples: Samples) -> None:
-    recorded_fingerprint = run.record.get("data", {}).get("fingerprint", samples.fingerprint)
-    if recorded_fingerprint != samples.fingerprint:
-        fix = "restore the images, or start a new run"
-        problem = Problem(f"resume={run.directory}", f"fingerprint {samples.fingerprint}", recorded_fingerprint, fix)
+def _check_unchanged(run: Run, components: Components) -> None:
+    """Raise UserError if the images or the source weights of a resumed run are not those that it began with."""
+    fingerprint, source = components.data.samples.fingerprint, components.model.pretrained.weights_info
+    recorded_fingerprint = run.record.get("data", {}).get("fingerprint", fingerprint)
+    if recorded_fingerprint != fingerprint:
+        fix = "restore the images, dataset.root=DIR if they have moved, or start a new run"
+        problem = Problem(f"resume={run.directory}", f"fingerprint {fingerprint}", recorded_fingerprint, fix)
         raise UserError("the data set is not the one that this run began with.", [problem])
+    recorded_hash = (run.record.get("source") or source).get("hash")
+    if recorded_hash != source.get("hash"):
+        subject = f"backbone.weights={run.recipe.backbone.weights}"
+        problem = Problem(
+            subject, f"SHA-256 {source.get('hash')}", str(recorded_hash), "the file that the run began with"
+        )
+        raise UserError("the source weights are not those that this run began with.", [problem])
 
 
 def _count_parameters(network: Network, plan: Plan) -> dict[str, int]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from thaw.config.schema import Recipe
 from thaw.runs.environment import lock_run
-from thaw.runs.run import Run, create_run, record_status
-from thaw.runs.run import resume_run as open_resumable_run
+from thaw.runs.lifecycle import create_directory, create_run, explain_write_errors, record_status
+from thaw.runs.lifecycle import resume_run as open_resumable_run
+from thaw.runs.run import Run
 from thaw.system.devices import resolve_accelerator, resolve_process_topology
 from thaw.system.launcher import detect_launcher, is_worker
 from thaw.system.process import raise_on_interrupt
@@ -34,18 +35,32 @@ def start_run(recipe: Recipe, directory: Path, *, command: str = "", reporter: R
     return _run_to_completion(directory, lambda: create_run(recipe, directory, command), reporter)
 
 
-def resume_run(directory: Path, *, reporter: Reporter = SILENT) -> Run:
-    """Continue the run in `directory` from its last complete epoch.
+def resume_run(
+    directory: Path,
+    overrides: Sequence[str] = (),
+    *,
+    command: str = "",
+    trust: bool = False,
+    reporter: Reporter = SILENT,
+) -> Run:
+    """Continue the run in `directory` from its last complete epoch. `thaw.runs.lifecycle.resume_run` describes the
+    arguments.
 
     Raises:
         UserError: if there is no run, it has finished, or it cannot be trained here.
         Interrupted: on Ctrl-C or SIGTERM.
     """
-    return _run_to_completion(directory, lambda: open_resumable_run(directory), reporter)
+    return _run_to_completion(directory, lambda: open_resumable_run(directory, overrides, command, trust), reporter)
 
 
 def _run_to_completion(directory: Path, open_run: Callable[[], Run], reporter: Reporter) -> Run:
-    with raise_on_interrupt(), lock_run(directory):
+    full_disk_fix = f"resume={directory}"
+    with (
+        raise_on_interrupt(),
+        create_directory(directory),
+        lock_run(directory),
+        explain_write_errors(directory, full_disk_fix),
+    ):
         run = open_run()
         with record_status(run), _launch_processes(run), explain_resource_errors(run):
             train(run, reporter)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 import warnings
@@ -20,7 +19,8 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from thaw.config.errors import Problem, UserError
 from thaw.config.schema import TrainerConfig
-from thaw.runs.run import Run, TrialPruned
+from thaw.runs.lifecycle import TrialPruned, explain_write_errors
+from thaw.runs.run import Run
 from thaw.runs.search import is_trial
 from thaw.system.devices import get_lightning_devices
 from thaw.system.reporter import SILENT, Reporter
@@ -67,7 +67,8 @@ def train(run: Run, reporter: Reporter = SILENT) -> None:
         log_charts(trainer)
         with warn_if_not_drawn("pictures of the data set", run.directory, reporter):
             log_dataset(trainer, setup.components.data)
-    _fit(trainer, setup, run)
+    if not run.only_evaluates:
+        _fit(trainer, setup, run)
     predictions = predict_splits(trainer, setup, run.best_checkpoint)
     if run.rank == 0:
         _write_results(run, setup, predictions, start_time, reporter)
@@ -218,16 +219,12 @@ def _write_results(
 
 @contextmanager
 def explain_resource_errors(run: Run) -> Iterator[None]:
-    """Turn a full disk or a full GPU into a UserError that says what to change."""
+    """Turn a full GPU, a full disk or a folder that is gone into a UserError that says what to change."""
     try:
-        yield
+        with explain_write_errors(run.directory, f"resume={run.directory}"):
+            yield
     except torch.cuda.OutOfMemoryError as error:
         raise _build_memory_error(run.recipe.trainer) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        fix = f"free some space, then resume={run.directory}"
-        raise UserError("the disk is full.", [Problem(str(run.directory), str(error), fix=fix)]) from error
 
 
 def _build_memory_error(settings: TrainerConfig) -> UserError:

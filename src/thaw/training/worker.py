@@ -13,7 +13,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, EXIT_USER_ERROR, UserError
-from thaw.runs.run import Run, TrialPruned
+from thaw.runs.lifecycle import TrialPruned
+from thaw.runs.run import Run
 from thaw.system.devices import resolve_accelerator
 from thaw.system.process import Interrupted, raise_on_interrupt
 from thaw.training.distributed.collectives import exit_with_parent, select_backend

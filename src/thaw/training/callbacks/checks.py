@@ -12,7 +12,8 @@ from torch import Tensor
 from thaw.config.errors import format_names
 from thaw.data.batches import Batch
 from thaw.models.network import get_batchnorm_layers
-from thaw.runs.run import Run, TrialPruned
+from thaw.runs.lifecycle import TrialPruned
+from thaw.runs.run import Run
 from thaw.runs.search import create_optuna_trial, report_epochs
 from thaw.training.distributed.collectives import average_statistics, mismatched_tensors
 from thaw.training.distributed.fsdp import select_replicated

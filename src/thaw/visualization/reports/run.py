@@ -222,9 +222,10 @@ def _build_groups(run: Run, model: ExplainedModel) -> dict[str, Rows]:
 
 
 def _build_data_rows(record: Mapping[str, Any], recipe: Recipe, model: ExplainedModel) -> Rows:
-    data, source, preprocessing = record["data"], record["source"], model.preprocessing
-    skipped_rows = [("unreadable, left out", f"{len(data['skipped'])}")] if data["skipped"] else []
-    problem_rows = [(problem["kind"], f"{problem['count']}") for problem in data["problems"] if "count" in problem]
+    data, source, preprocessing = record["data"], record.get("source"), model.preprocessing
+    skipped, problems = data.get("skipped"), data.get("problems", [])
+    skipped_rows = [("unreadable, left out", f"{len(skipped)}")] if skipped else []
+    problem_rows = [(problem["kind"], f"{problem['count']}") for problem in problems if "count" in problem]
     return [
         ("data set", f"{recipe.dataset.name}, {data['classes']} classes"),
         *((f"{split} images", f"{count:,}") for split, count in data["images"].items()),
@@ -271,11 +272,11 @@ def _build_timing_rows(timing: Mapping[str, float], is_probe: bool) -> Rows:
 
 
 def _build_environment_rows(record: Mapping[str, Any]) -> Rows:
-    hardware, git = record["hardware"], record["git"]
+    hardware, git = record["hardware"], record.get("git")
     revision = f"{git['commit'][:12]}{', with changes' if git['changed'] else ''}" if git else "not in a checkout"
     return [
         ("started", str(record["started"])),
-        *([("resumed", ", ".join(record["resumed"]))] if record.get("resumed") else []),
+        *([("resumed", _format_resumes(record["resumed"]))] if record.get("resumed") else []),
         ("processor", f"{hardware['cpu']}, {hardware['cores']} cores"),
         *([("GPUs", ", ".join(hardware["gpus"]))] if hardware["gpus"] else []),
         ("platform", str(hardware["platform"])),
@@ -284,10 +285,16 @@ def _build_environment_rows(record: Mapping[str, Any]) -> Rows:
     ]
 
 
+def _format_resumes(entries: Sequence[Any]) -> str:
+    """Return the times of all resumes with what they changed; version 0.1 recorded the times alone."""
+    resumes = [entry if isinstance(entry, Mapping) else {"time": entry} for entry in entries]
+    return ", ".join(" ".join([str(entry.get("time")), *entry.get("overrides", [])]) for entry in resumes)
+
+
 def _build_command_rows(run: Run) -> Rows:
     quoted_directory = shlex.quote(shorten_path(run.directory))
     return [
-        ("train the same run again", str(run.record["command"])),
+        ("train the same run again", run.record.get("command", "")),
         ("measure it on its test images, or on others", f"thaw evaluate {quoted_directory}"),
         ("predict an image", f"thaw predict {quoted_directory} IMAGE"),
         ("show which regions of an image decide", f"thaw explain {quoted_directory} IMAGE"),
