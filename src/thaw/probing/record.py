@@ -117,6 +117,7 @@ def write_probe(
     run.write_metrics(result.metrics)
     with warn_if_not_drawn("probe.png", run.directory, reporter):
         title = f"{run.recipe.dataset.name}, {run.recipe.backbone.name}: validation"
+        run.plots_directory.mkdir(exist_ok=True)
         save_probe_plot(result.trials, result.winner, title, run.plots_directory / "probe.png")
     components = extraction.components
     draw_results(run, components.data, components.model, predictions, result.metrics, reporter)
