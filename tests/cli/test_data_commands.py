@@ -168,7 +168,7 @@ def test_a_report_without_out_gets_a_new_folder_in_the_outputs(
             run_thaw(monkeypatch, "data", "report", *dataset_overrides(data), "dataset.image_size=32", output_override)
             == 0
         )
-    pages = list((tmp_path / "outputs").glob("report_folder_*/report.html"))
+    pages = list((tmp_path / "outputs").glob("report_data_*/report.html"))
     assert len(pages) == 2
     assert "has no augmentation" in Page(pages[0].read_text(encoding="utf-8")).sections["augmented"]
 

@@ -140,3 +140,8 @@ def test_a_key_that_was_not_renamed_has_no_new_key() -> None:
 def test_the_fix_of_a_renamed_key_means_the_same_as_the_upgraded_recipe() -> None:
     old_scheduler = {"name": "one_cycle", "start_divisor": 10, "end_divisor": 1e4}
     assert upgrade_recipe({"scheduler": old_scheduler})["scheduler"]["final_div_factor"] == 1000
+
+
+def test_an_old_run_of_hymenoptera_leaves_out_the_gif_that_it_did_not_read() -> None:
+    assert upgrade_recipe({"dataset": {"name": "hymenoptera"}})["dataset"]["exclude"] == ["imageNotFound.gif"]
+    assert compose_recipe(["dataset=hymenoptera"]).dataset.exclude == ["imageNotFound.gif"]

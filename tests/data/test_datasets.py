@@ -88,10 +88,10 @@ def test_hotdog_keeps_its_test_images_and_splits_validation_images_from_train(
     assert {sample.path.split("/")[0] for sample in samples.samples if sample.split == "test"} == {"test"}
 
 
-def test_the_stray_file_of_hymenoptera_is_ignored(serve_archive: ServeArchive, tmp_path: Path) -> None:
+def test_the_placeholder_of_hymenoptera_is_excluded(serve_archive: ServeArchive, tmp_path: Path) -> None:
     samples = load(serve_archive("hymenoptera", official.make_hymenoptera_zip()), tmp_path)
     assert samples.count_per_split() == {"train": 16, "val": 4, "test": 8}
-    assert samples.ignored_files == ("train/ants/imageNotFound.gif",)
+    assert samples.ignored_files == {}
 
 
 def test_dog_breeds_are_stratified_by_breed(serve_archive: ServeArchive, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_unlabelled_dogs_are_neither_samples_nor_ignored_files(tmp_path: Path) -
     assert recipe.dataset.unlabelled is not None
     samples = load_samples(recipe)
     assert not any(sample.path.startswith("test/") for sample in samples.samples)
-    assert samples.ignored_files == ()
+    assert samples.ignored_files == {}
     assert len(list((samples.root / recipe.dataset.unlabelled).glob("*.jpg"))) == 3
 
 
@@ -141,7 +141,7 @@ def test_caltech101_is_extracted_twice_and_split_in_half_and_quarters(
         == count_per_class(samples, "test")
         == {"Faces": 3, "Faces_easy": 2, "chair": 10}
     )
-    assert samples.ignored_files == ()
+    assert samples.ignored_files == {}
     assert [path.name for path in samples.root.parent.iterdir()] == ["101_ObjectCategories"]
 
 

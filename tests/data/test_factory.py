@@ -104,7 +104,7 @@ def test_captcha_samples_have_the_counts_of_the_recipe(tmp_path: Path) -> None:
     samples = load(make_captcha_config(), tmp_path)
     assert samples.classes == ("A", "B", "C")
     assert samples.count_per_split() == {"train": 9, "val": 6, "test": 3}
-    assert samples.ignored_files == ()
+    assert samples.ignored_files == {}
 
 
 def test_captcha_samples_do_not_depend_on_the_seed_of_the_run(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.data.pictures import make_image, write_class_folders
 from thaw.config.errors import UserError
-from thaw.data.readers import Columns, read_csv
+from thaw.data.csv_reader import Columns, read_csv
 from thaw.data.samples import Samples, build_samples
 
 COLUMNS = Columns("path", "label")
@@ -32,7 +32,7 @@ def make_rows(*classes: str, split: str = "") -> str:
 
 
 def load(root: Path, columns: Columns = COLUMNS, seed: int = 0, **fractions: float) -> Samples:
-    return build_samples(root, read_csv(root, "labels.csv", columns), fractions or {"val": 0.2, "test": 0.1}, seed)
+    return build_samples(read_csv(root, "labels.csv", columns), fractions or {"val": 0.2, "test": 0.1}, seed)
 
 
 def load_and_get_error(root: Path, columns: Columns = COLUMNS) -> str:
@@ -82,18 +82,18 @@ def test_unlisted_images_are_ignored_files_and_other_files_are_not(image_folder:
     make_image(9, 9).save(image_folder / "images" / "more.png")
     root = write_csv(image_folder, "path,label\n" + make_rows("cat", "dog"))
     (root / "notes.txt").touch()
-    assert load(root).ignored_files == ("images/more.png",)
+    assert load(root).ignored_files == {"images/more.png": "image in no row of labels.csv"}
 
 
 def test_all_problems_are_reported_together_with_counts_and_names(image_folder: Path) -> None:
     text = "path,label,split\n" + make_rows("cat", "dog", split=",train")
     text += "images/00.png,cat,train\nimages/gone.png,cat,train\nimages/lost.png,dog,train\n,cat,train\n"
-    text = text.replace("01.png,dog", "01.png,").replace("02.png,cat,train", "02.png,cat,dev")
+    text = text.replace("01.png,dog", "01.png,").replace("02.png,cat,train", "02.png,cat,pool")
     message = load_and_get_error(write_csv(image_folder, text), Columns("path", "label", split="split"))
     for text in (
         "rows without a path: 1\n      got:   line 25",
         "rows without a label: 1\n      got:   images/01.png",
-        "rows of an unknown split: 1\n      got:   images/02.png ('dev')\n      valid: train, val, test",
+        "rows of an unknown split: 1\n      got:   images/02.png ('pool')\n      valid: train, val, test",
         "duplicate paths: 1\n      got:   images/00.png",
         "missing images: 2\n      got:   images/gone.png, images/lost.png",
     ):
@@ -181,6 +181,7 @@ def test_a_label_that_is_not_utf8_is_reported_as_printable_text(image_folder: Pa
     content = (root / "labels.csv").read_bytes()
     (root / "labels.csv").write_bytes(content.replace(b"dog", b"d\xf6g"))
     message = load_and_get_error(root)
-    assert "names that cannot be decoded" in message
-    assert r"d\xf6g" in message
+    assert "labels that are not UTF-8: 10" in message
+    assert r"d\xf6g (line 3)" in message
+    assert "dataset.encoding=cp1252" in message
     message.encode("utf-8")

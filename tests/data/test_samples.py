@@ -10,6 +10,8 @@ import pytest
 
 from tests.data.pictures import make_image, write_class_folders
 from thaw.config.errors import UserError
+from thaw.data.folder_reader import IN_NO_CLASS
+from thaw.data.folder_scan import HIDDEN, NO_IMAGE_SUFFIX, SYSTEM_FILE
 from thaw.data.samples import SPLITS, Samples, load_folder_samples
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "test": "test"}
@@ -130,18 +132,22 @@ def test_each_class_keeps_a_train_image(tmp_path: Path) -> None:
 
 def test_files_that_are_not_images_are_ignored_and_named(tmp_path: Path) -> None:
     write_class_folders(tmp_path, {"ant": 9, "bee": 9})
-    stray_files = {"README.txt", "ant/notes.txt", "bee/Thumbs.db", "ant/.DS_Store", "bee/._00.png"}
+    stray_files = {
+        **dict.fromkeys(("README.txt", "ant/notes.txt"), NO_IMAGE_SUFFIX),
+        **dict.fromkeys(("ant/.DS_Store", "bee/._00.png"), HIDDEN),
+        "bee/Thumbs.db": SYSTEM_FILE,
+    }
     for name in stray_files:
         (tmp_path / name).write_bytes(b"no image")
     samples = load(tmp_path)
-    assert samples.ignored_files == tuple(sorted(stray_files))
+    assert samples.ignored_files == stray_files
     assert len(samples.samples) == 18
 
 
 def test_images_outside_class_folders_are_ignored_and_named(tmp_path: Path) -> None:
     write_split_folders(tmp_path, train=9, test=3)
     make_image(9, 9).save(tmp_path / "train" / "overview.png")
-    assert load(tmp_path).ignored_files == ("train/overview.png",)
+    assert load(tmp_path).ignored_files == {"train/overview.png": IN_NO_CLASS}
 
 
 def test_images_in_hidden_folders_are_ignored(tmp_path: Path) -> None:
@@ -156,11 +162,18 @@ def test_a_data_set_may_be_below_a_hidden_folder(tmp_path: Path) -> None:
     assert len(load(write_class_folders(tmp_path / ".cache" / "set", {"ant": 9, "bee": 9})).samples) == 18
 
 
-def test_a_folder_without_images_is_not_a_class(tmp_path: Path) -> None:
-    write_class_folders(tmp_path, {"ant": 9, "bee": 9, "empty": 0})
-    (tmp_path / "papers").mkdir()
+def test_class_folders_without_images_are_reported_with_what_they_contain(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, {"ant": 9, "bee": 9, "empty": 0, "papers": 0})
     (tmp_path / "papers" / "cite.pdf").touch()
-    assert load(tmp_path).classes == ("ant", "bee")
+    with pytest.raises(UserError) as error_info:
+        load(tmp_path)
+    assert [(problem.subject, problem.got) for problem in error_info.value.problems] == [
+        ("empty/", "a folder without an image: empty"),
+        ("papers/", "a folder without an image: 1 .pdf"),
+    ]
+    assert "dataset.exclude=[papers]" in str(error_info.value)
+    samples = load_folder_samples(tmp_path, SPLIT_FOLDERS, FRACTIONS, 0, exclude=["papers", "empty"])
+    assert samples.classes == ("ant", "bee")
 
 
 def test_suffixes_may_be_uppercase(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.data.pictures import write_class_folders
 from thaw.config.errors import UserError
+from thaw.data.folder_scan import NO_IMAGE_SUFFIX
 from thaw.data.readers import Row
 from thaw.data.samples import load_folder_samples, split_per_class
 
@@ -62,7 +63,7 @@ def test_images_per_class_require_a_data_set_without_splits(tmp_path: Path) -> N
 def test_excluded_folders_are_neither_classes_nor_ignored_files(tmp_path: Path) -> None:
     write_class_folders(tmp_path, {"ant": 9, "bee": 9, "background": 9})
     samples = load_folder_samples(tmp_path, SPLIT_FOLDERS, {"val": 0.2, "test": 0.2}, 0, exclude=["background"])
-    assert (samples.classes, samples.ignored_files) == (("ant", "bee"), ())
+    assert (samples.classes, samples.ignored_files) == (("ant", "bee"), {})
 
 
 def test_an_empty_test_folder_is_not_filled_from_train(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_names_that_are_not_utf8_are_read_or_reported(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"ant/\xe9.txt")).touch()
     samples = load_folder_samples(tmp_path, SPLIT_FOLDERS, {"val": 0.2, "test": 0.2}, 0)
     assert "ant/\udce9.png" in {sample.path for sample in samples.samples}
-    assert samples.ignored_files == (r"ant/\xe9.txt",)
+    assert samples.ignored_files == {r"ant/\xe9.txt": NO_IMAGE_SUFFIX}
     (tmp_path / "bee").rename(tmp_path / os.fsdecode(b"b\xe9e"))
     with pytest.raises(UserError, match="names that cannot be decoded") as error_info:
         load_folder_samples(tmp_path, SPLIT_FOLDERS, {"val": 0.2, "test": 0.2}, 0)

@@ -75,7 +75,7 @@ def _resolve_path(path_or_pattern: str, can_be_pattern: bool) -> tuple[Iterable[
 
 
 def _match_pattern(pattern: Path) -> Iterator[Path]:
-    from thaw.data.readers import is_image
+    from thaw.data.folder_scan import is_image
 
     root = Path(pattern.anchor)
     for match in sorted(root.glob(str(pattern.relative_to(root)))):
@@ -87,12 +87,11 @@ def _match_pattern(pattern: Path) -> Iterator[Path]:
 
 def _list_images(folder: Path) -> tuple[list[Path], list[str]]:
     """Return the images below `folder`, sorted, and the paths of its other files that are not hidden."""
-    from thaw.data.readers import is_image
+    from thaw.data.folder_scan import HIDDEN, SYSTEM_FILE, scan_folder
 
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    images = [path for path in files if is_image(path, folder)]
-    visible_files = (path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return images, [str(path) for path in visible_files if path not in set(images)]
+    scan = scan_folder(folder)
+    visible_files = [path for path, reason in scan.ignored.items() if reason not in (HIDDEN, SYSTEM_FILE)]
+    return sorted(folder / path for path in scan.top.iter_images()), [str(folder / path) for path in visible_files]
 
 
 def _build_missing_file_problem(argument: str, path: Path) -> Problem:
@@ -104,9 +103,9 @@ def _build_missing_file_problem(argument: str, path: Path) -> Problem:
 
 
 def _build_no_images_problem(folder: Path) -> Problem:
-    from thaw.data.readers import SUFFIXES
+    from thaw.data.image import IMAGE_SUFFIXES
 
     has_checkpoint = any(folder.glob("*.ckpt"))
     actual = "a checkpoint, and no images" if has_checkpoint else "no images in it"
     fix = "the checkpoint first, then images" if has_checkpoint else ""
-    return Problem(str(folder), actual, f"images {', '.join(SUFFIXES)}", fix)
+    return Problem(str(folder), actual, f"images {', '.join(IMAGE_SUFFIXES)}", fix)

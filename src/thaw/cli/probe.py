@@ -180,15 +180,12 @@ def check_validation_images(recipe: Recipe) -> None:
 
 
 def _find_validation_problems(recipe: Recipe) -> Iterator[Problem]:
-    from thaw.config.schema import CaptchaDatasetConfig, FolderDatasetConfig
+    from thaw.config.schema import CaptchaDatasetConfig
+    from thaw.config.search_space import has_validation_source
 
     dataset = recipe.dataset
     if isinstance(dataset, CaptchaDatasetConfig):
         if dataset.val == 0:
             yield Problem("dataset.val=0", "no validation images", fix="dataset.val=10")
-    elif dataset.fractions.val == 0 and (
-        dataset.splits.val if isinstance(dataset, FolderDatasetConfig) else dataset.split_column
-    ):
-        return  # the data set has a validation split of its own
-    elif dataset.fractions.val == 0:
+    elif dataset.fractions.val == 0 and not has_validation_source(dataset):
         yield Problem("dataset.fractions.val=0", "no validation images", fix="dataset.fractions.val=0.15")

@@ -5,12 +5,15 @@ Every job of a sweep is checked, and every problem is reported at once.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import time
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra import initialize_config_dir
@@ -32,6 +35,8 @@ if TYPE_CHECKING:  # pydantic takes 0.1 s, and a wrong choice or an unknown grou
     from thaw.config.schema import Recipe
 
 MAX_JOB_NAME_LENGTH = 100
+MAX_DATASET_NAME_LENGTH = 60
+ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tgz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
 
 
 def register_resolvers(command_line: Sequence[str]) -> None:
@@ -44,6 +49,21 @@ def register_resolvers(command_line: Sequence[str]) -> None:
     OmegaConf.register_new_resolver(
         "thaw.job_name", lambda overrides: build_job_name(overrides, command_line), replace=True
     )
+    OmegaConf.register_new_resolver("thaw.folder_name", _name_dataset, replace=True)
+
+
+def _name_dataset(_parent_: DictConfig) -> str:
+    """Return the name of a data set that has none of its own: that of its root, or its kind as long as it has none."""
+    root = None if OmegaConf.is_missing(_parent_, "root") else _parent_.get("root")
+    return build_dataset_name(root) if isinstance(root, str) else str(_parent_.get("kind"))
+
+
+def build_dataset_name(root: str) -> str:
+    """Return the last part of the path `root`, without the suffix of an archive, as a plain word: it becomes part of
+    the names of folders."""
+    name = ARCHIVE_SUFFIX.sub("", Path(os.path.normpath(Path(root).expanduser().absolute())).name)
+    word = re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFC", name)).strip("-.")
+    return word[:MAX_DATASET_NAME_LENGTH] or "folder"
 
 
 def parse_command(arguments: Sequence[str]) -> Command:

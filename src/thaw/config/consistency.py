@@ -10,14 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from thaw.config.catalog import list_backbones, resolve_torch_optimizer
+from thaw.config.dataset_rules import DATASET_RULES
 from thaw.config.errors import Problem, find_closest_name, format_names
 from thaw.config.optimizer_rules import OPTIMIZER_RULES
 from thaw.config.schema import (
-    Archive,
     BackboneConfig,
     CaptchaDatasetConfig,
-    CsvDatasetConfig,
-    FolderDatasetConfig,
     MultiStepSchedule,
     PlateauSchedule,
     Recipe,
@@ -250,78 +248,6 @@ def _check_early_stopping_validation(recipe: Recipe) -> KeyedProblems:
         yield "dataset.val", Problem(subject, fix="dataset.val=10, or trainer.early_stopping=null")
 
 
-def _check_captcha_characters(recipe: Recipe) -> KeyedProblems:
-    dataset = recipe.dataset
-    if not isinstance(dataset, CaptchaDatasetConfig):
-        return
-    uppercase_characters = dataset.characters.upper()  # a class is a folder; some file systems take a and A as equal
-    if duplicates := sorted(
-        {character for character in uppercase_characters if uppercase_characters.count(character) > 1}
-    ):
-        yield (
-            "dataset.characters",
-            Problem(f"dataset.characters names {format_names(duplicates)} twice", valid="each class once"),
-        )
-
-
-def _check_dataset_root(recipe: Recipe) -> KeyedProblems:
-    dataset = recipe.dataset
-    if isinstance(dataset, CaptchaDatasetConfig):
-        return
-    if dataset.root is None and not get_archives(dataset):
-        yield (
-            "dataset.root",
-            Problem("dataset.root is null, and there is no archive to download", fix="dataset.root=DIR"),
-        )
-    elif dataset.root is not None and not Path(dataset.root).expanduser().exists():
-        path = Path(dataset.root).expanduser()
-        closest = (
-            find_closest_name(path.name, [entry.name for entry in path.parent.glob("*")])
-            if path.parent.is_dir()
-            else None
-        )
-        fix = f"dataset.root={path.parent / closest}" if closest else "dataset.root=DIR"
-        valid = (
-            "an image folder, or an archive of it"
-            if isinstance(dataset, FolderDatasetConfig)
-            else "a folder, or an archive"
-        )
-        yield "dataset.root", Problem(f"dataset.root={dataset.root}", "no such folder", valid, fix)
-    if dataset.fractions.val + dataset.fractions.test >= 1:
-        got = f"{dataset.fractions.val} + {dataset.fractions.test}"
-        yield "dataset.fractions", Problem("dataset.fractions leave nothing to train on", got, "val + test < 1")
-
-
-def get_archives(dataset: FolderDatasetConfig | CsvDatasetConfig) -> dict[str, Archive]:
-    """Return every archive from which the data set can be downloaded, by variant."""
-    if isinstance(dataset, CsvDatasetConfig):
-        return dataset.archives
-    return {"archive": dataset.archive} if dataset.archive else {}
-
-
-def _check_dataset_variant(recipe: Recipe) -> KeyedProblems:
-    dataset = recipe.dataset
-    if not isinstance(dataset, CsvDatasetConfig) or dataset.variant in (dataset.archives or [None]):
-        return
-    closest = find_closest_name(dataset.variant or "", dataset.archives) or next(iter(dataset.archives), "null")
-    valid = format_names(dataset.archives) or "null, as there are no archives"
-    yield (
-        "dataset.variant",
-        Problem(f"dataset.variant={dataset.variant}", "no such variant", valid, f"dataset.variant={closest}"),
-    )
-
-
-def _check_archive_checksums(recipe: Recipe) -> KeyedProblems:
-    dataset = recipe.dataset
-    if isinstance(dataset, CaptchaDatasetConfig):
-        return
-    for key, archive in get_archives(dataset).items():
-        archive_key = f"dataset.{'' if isinstance(dataset, FolderDatasetConfig) else 'archives.'}{key}"
-        if archive.checksum is None and not archive.url.startswith("kaggle://"):
-            subject = f"{archive_key}.checksum=null, and only the client of kaggle:// checks a download without one"
-            yield f"{archive_key}.checksum", Problem(subject, fix=f"{archive_key}.checksum=sha256:HEX")
-
-
 def _check_random_crop(recipe: Recipe) -> KeyedProblems:
     crop = recipe.augment.random_resized_crop
     if crop is None:
@@ -341,7 +267,6 @@ def _check_random_crop(recipe: Recipe) -> KeyedProblems:
         )
 
 
-DATA_RULES = (_check_captcha_characters, _check_dataset_root, _check_dataset_variant, _check_archive_checksums)
 RULES = (
     _check_backbone,
     _check_weights_file,
@@ -361,6 +286,6 @@ RULES = (
     _check_sync_batchnorm,
     _check_source_rows_head,
     _check_early_stopping_validation,
-    *DATA_RULES,
+    *DATASET_RULES,
     _check_random_crop,
 )

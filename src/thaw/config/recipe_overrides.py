@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 
 from thaw.config.catalog import list_group_choices
 from thaw.config.compose import compose_recipe
-from thaw.config.consistency import DATA_RULES
+from thaw.config.dataset_rules import DATASET_RULES
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.overrides import get_first_line
 from thaw.config.renamed_keys import find_new_key
@@ -74,7 +74,7 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str], options: Sequence[s
         ]
     for override in parsed_overrides:
         _set_value(values, override.key_or_group.split("."), override.value())
-    if keyed_problems := find_problems(values, DATA_RULES):
+    if keyed_problems := find_problems(values, DATASET_RULES):
         raise UserError("Nothing was started.", [problem for _, problem in keyed_problems])
     return Recipe.model_validate(values)
 

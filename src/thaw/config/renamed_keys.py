@@ -68,7 +68,14 @@ def upgrade_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
         section = upgraded.get(group)
         if isinstance(section, dict) and section.get(name) in new_values:
             section[name] = new_values[section[name]]
+    _exclude_unread_files(upgraded.get("dataset"))
     return upgraded
+
+
+def _exclude_unread_files(dataset: Any) -> None:
+    """Exclude the placeholder of hymenoptera, which is a GIF: versions without this setting in the preset read none."""
+    if isinstance(dataset, dict) and dataset.get("name") == "hymenoptera":
+        dataset.setdefault("exclude", ["imageNotFound.gif"])
 
 
 def _rename(section: Any, old_parts: list[str], new_parts: list[str]) -> None:

@@ -70,7 +70,8 @@ class Archive(StrictModel):
 
 
 class SplitFolders(StrictModel):
-    """The folder of each split, below the root of the data set."""
+    """The folder of each split, below the root of the data set. The names train, val and test stand for others too:
+    training; valid, validation, dev; testing; in any case."""
 
     train: NonEmptyStr
     """Folder of the train images."""
@@ -100,15 +101,18 @@ class FolderDatasetConfig(StrictModel):
     """The image folder, or an archive of it; null: `archive` is downloaded."""
     archive: Archive | None
     """The official archive of the data set, downloaded if there is no `root`; null: there is none."""
-    splits: SplitFolders
-    """The folder of each split."""
+    splits: SplitFolders | None
+    """The folder of each split; null: there are no split folders, and every folder is a class."""
     fractions: SplitFractions
     """Fractions for splits that have no folder."""
     per_class: PositiveInt | None = None
     """Train images of each class; of the others `fractions.val` become validation images and the rest test images.
     null: the fractions decide."""
     exclude: list[NonEmptyStr] = Field(default_factory=list)
-    """Class folders to leave out."""
+    """Files and folders to leave out, by name or by path below the root."""
+    subfolders: Literal["error", "merge"] = "error"
+    """Class folders that contain several folders of images, and no image themselves: error stops, because these may be
+    the classes; merge takes all images below a class folder as its own."""
     convert: Literal["cifar"] | None = None
     """Conversion of the downloaded files to an image folder: CIFAR's pickles; null: they are images already."""
     image_size: ImageSize | None
@@ -118,7 +122,7 @@ class FolderDatasetConfig(StrictModel):
 
 
 class CsvDatasetConfig(StrictModel):
-    """Images listed with their labels in a CSV file (UTF-8, with a header line)."""
+    """Images listed with their labels in a CSV file with a header line."""
 
     kind: Literal["csv"]
     """How the data set is read: a CSV file."""
@@ -132,6 +136,10 @@ class CsvDatasetConfig(StrictModel):
     """The archives from which the data set can be downloaded, by name."""
     file: NonEmptyStr
     """Path of the CSV file below the root."""
+    delimiter: Annotated[str, Text(min_length=1, max_length=1)] | None = None
+    """Character between the cells; null: the one of comma, semicolon, tab and | with which the columns are there."""
+    encoding: NonEmptyStr | None = None
+    """Encoding of the CSV file, for example cp1252; null: UTF-8, or UTF-16 if the file is."""
     path_column: NonEmptyStr
     """Column that holds the path of the image."""
     label_column: NonEmptyStr

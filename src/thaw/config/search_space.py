@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
 from thaw.config.errors import Problem
-from thaw.config.schema import CaptchaDatasetConfig, FolderDatasetConfig, Recipe, StrictModel
+from thaw.config.schema import CaptchaDatasetConfig, CsvDatasetConfig, FolderDatasetConfig, Recipe, StrictModel
 
 SWEEPER_TARGET = "thaw.sweeps.search.run_search"
 EXAMPLE_OVERRIDE = "'optimizer.learning_rate=tag(log,interval(1e-5,1e-1))'"
@@ -197,6 +197,13 @@ def _check_trial_count(dimensions: Sequence[Dimension], num_trials: int) -> Iter
         )
 
 
+def has_validation_source(dataset: FolderDatasetConfig | CsvDatasetConfig) -> bool:
+    """Return whether the data set may have validation images of its own: a folder, or values of a column."""
+    if isinstance(dataset, CsvDatasetConfig):
+        return dataset.split_column is not None
+    return dataset.splits is not None and dataset.splits.val is not None
+
+
 def check_search_validation(recipe: Recipe) -> Iterator[Problem]:
     """Yield a problem if there are certainly no validation images, by which a search compares its trials."""
     dataset = recipe.dataset
@@ -204,7 +211,6 @@ def check_search_validation(recipe: Recipe) -> Iterator[Problem]:
         if dataset.val == 0:
             yield Problem("a search compares validation images, and dataset.val=0 draws none", fix="dataset.val=10")
         return
-    validation_source = dataset.splits.val if isinstance(dataset, FolderDatasetConfig) else dataset.split_column
-    if dataset.fractions.val == 0 and not validation_source:
+    if dataset.fractions.val == 0 and not has_validation_source(dataset):
         subject = "a search compares validation images, and dataset.fractions.val=0 leaves none"
         yield Problem(subject, fix="dataset.fractions.val=0.15")

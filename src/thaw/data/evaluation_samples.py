@@ -5,7 +5,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.data.identity import DataIdentity
@@ -38,7 +37,6 @@ class EvaluationSamples:
 
 
 def build_evaluation_samples(
-    root: Path,
     reader_result: ReaderResult,
     classes: Sequence[str],
     fractions: Mapping[str, float],
@@ -55,13 +53,13 @@ def build_evaluation_samples(
     index_by_name = {_normalize(name): name for name in classes}
     unknown_names = sorted({row.class_name for row in reader_result.rows} - index_by_name.keys() - {*classes})
     if unknown_names or not reader_result.rows:
-        raise UserError(*_describe_other_classes(root, reader_result, unknown_names, classes))
+        raise UserError(*_describe_other_classes(reader_result, unknown_names, classes))
     try:
-        rows = split_rows(root, reader_result, fractions, seed, per_class)
+        rows = split_rows(reader_result, fractions, seed, per_class)
     except UserError:  # dataset.per_class needs more images: these are not the data of the training
         rows = reader_result.rows
     named_rows = [replace(row, class_name=index_by_name.get(row.class_name, row.class_name)) for row in rows]
-    samples = index_rows(root, tuple(classes), named_rows, reader_result)
+    samples = index_rows(tuple(classes), named_rows, reader_result)
     return EvaluationSamples(samples, bool(reader_result.provided_splits))
 
 
@@ -70,8 +68,9 @@ def _normalize(name: str) -> str:
 
 
 def _describe_other_classes(
-    root: Path, reader_result: ReaderResult, unknown_names: Sequence[str], classes: Sequence[str]
+    reader_result: ReaderResult, unknown_names: Sequence[str], classes: Sequence[str]
 ) -> tuple[str, list[Problem]]:
+    root = reader_result.root
     if not unknown_names:
         fix = "dataset.root=DIR of labeled images"
         return "nothing to evaluate.", [Problem(str(root), "no images", reader_result.layout, fix)]

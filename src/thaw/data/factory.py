@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from thaw.config.consistency import get_archives
+from thaw.config.dataset_rules import get_archives
 from thaw.config.schema import Archive, CaptchaDatasetConfig, CsvDatasetConfig, FolderDatasetConfig, Recipe
 from thaw.data.archive import extract_archive, find_nested_archive
 from thaw.data.captcha import build_captcha_folder
 from thaw.data.cifar import build_cifar_folder
+from thaw.data.csv_reader import Columns, read_csv
+from thaw.data.csv_table import TableFormat
 from thaw.data.download import KAGGLE_URL_PREFIX, DownloadError, download, download_competition, manual_download_error
 from thaw.data.evaluation_samples import EvaluationSamples, build_evaluation_samples
-from thaw.data.readers import SPLITS, Columns, ReaderResult, read_csv, read_image_folder
+from thaw.data.folder_reader import read_image_folder
+from thaw.data.readers import SPLITS, ReaderResult
 from thaw.data.samples import Samples, build_samples
 from thaw.data.transfer import get_file_name
 from thaw.system.cache_folder import cache_write_error, compute_cache_key, resolve_cache_dir
@@ -25,8 +28,7 @@ def load_samples(recipe: Recipe, reporter: Reporter = SILENT) -> Samples:
     Raises:
         UserError: if the data is not available or is not a valid data set.
     """
-    root, reader_result = _read_dataset(recipe, reporter)
-    return build_samples(root, reader_result, *_get_split_settings(recipe))
+    return build_samples(_read_dataset(recipe, reporter), *_get_split_settings(recipe))
 
 
 def load_evaluation_samples(recipe: Recipe, classes: Sequence[str], reporter: Reporter = SILENT) -> EvaluationSamples:
@@ -36,8 +38,7 @@ def load_evaluation_samples(recipe: Recipe, classes: Sequence[str], reporter: Re
     Raises:
         UserError: if the data is not available, has no images, or other classes.
     """
-    root, reader_result = _read_dataset(recipe, reporter)
-    return build_evaluation_samples(root, reader_result, classes, *_get_split_settings(recipe))
+    return build_evaluation_samples(_read_dataset(recipe, reporter), classes, *_get_split_settings(recipe))
 
 
 def _get_split_settings(recipe: Recipe) -> tuple[dict[str, float], int, int | None]:
@@ -47,22 +48,24 @@ def _get_split_settings(recipe: Recipe) -> tuple[dict[str, float], int, int | No
     return dataset.fractions.model_dump(), recipe.seed, dataset.per_class
 
 
-def _read_dataset(recipe: Recipe, reporter: Reporter) -> tuple[Path, ReaderResult]:
-    """Return the root and the rows of the data set, after drawing, downloading or extracting it if necessary."""
+def _read_dataset(recipe: Recipe, reporter: Reporter) -> ReaderResult:
+    """Return the rows of the data set, after drawing, downloading or extracting it if necessary."""
     dataset, cache_dir = recipe.dataset, resolve_cache_dir(recipe.data.cache_dir)
     if isinstance(dataset, CaptchaDatasetConfig):
         counts = {split: getattr(dataset, split) for split in SPLITS}
         root = build_captcha_folder(dataset.characters, counts, dataset.side, dataset.draw_seed, cache_dir)
-        return root, read_image_folder(root, dict(zip(SPLITS, SPLITS, strict=True)))
+        return read_image_folder(root, dict(zip(SPLITS, SPLITS, strict=True)))
     root = _prepare_root(dataset, cache_dir, recipe.data.mirror, reporter)
     if isinstance(dataset, CsvDatasetConfig):
         columns = Columns(
             dataset.path_column, dataset.label_column, dataset.split_column, dataset.folder, dataset.suffix
         )
-        return root, read_csv(root, dataset.file, columns, dataset.unlabelled)
-    if dataset.convert == "cifar" and not (root / dataset.splits.train).is_dir():
+        table_format = TableFormat(dataset.delimiter, dataset.encoding)
+        return read_csv(root, dataset.file, columns, dataset.unlabelled, table_format)
+    split_folders = dataset.splits.model_dump() if dataset.splits else {}
+    if dataset.convert == "cifar" and not (root / split_folders.get("train", "train")).is_dir():
         root = build_cifar_folder(root, cache_dir)
-    return root, read_image_folder(root, dataset.splits.model_dump(), dataset.exclude)
+    return read_image_folder(root, split_folders, dataset.exclude, dataset.subfolders == "merge")
 
 
 def missing_download(recipe: Recipe) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from thaw.config.consistency import get_archives
+from thaw.config.dataset_rules import get_archives
 from thaw.config.errors import Problem, UserError, format_names
 from thaw.config.schema import CaptchaDatasetConfig, CsvDatasetConfig, FolderDatasetConfig
 from thaw.data.download import has_checksum

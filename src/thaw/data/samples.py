@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from thaw.config.errors import Problem, UserError, format_names
+from thaw.data.folder_reader import read_image_folder
 from thaw.data.image_file import hash_image_file
 from thaw.data.readers import SPLITS as SPLITS
-from thaw.data.readers import ReaderResult, Row, escape_path, escape_paths, read_image_folder
+from thaw.data.readers import ReaderResult, Row, escape_path, escape_paths
 
 UNUSED_SPLIT = (
     "unused"  # the split of train images that are not used; they stay in the table, so that caches are shared
@@ -95,17 +96,22 @@ class Samples:
         root: the folder that the paths are relative to.
         classes: class names, sorted; a label is an index into them.
         samples: ordered by split and path.
-        ignored_files: printable paths of files that are no samples: not images, hidden, or in no class folder.
+        ignored_files: printable path -> reason, of files that are no samples: not images, hidden, or in no class
+            folder. Folders, which are empty or read already, end with "/".
         fingerprint: changes with the bytes, path, label or split of any image.
         hashes: from `hash_image_file`, of each file, in the order of `samples`.
+        notes: how the data set was read, where that is not obvious.
+        warnings: what is likely to be a mistake in the data set or in the recipe.
     """
 
     root: Path
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
-    ignored_files: tuple[str, ...]
+    ignored_files: Mapping[str, str]
     fingerprint: str
     hashes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def get_positions(self, split: str) -> np.ndarray:
         """Return the positions of the split's samples in `samples`, int64."""
@@ -118,6 +124,13 @@ class Samples:
     def get_labels(self) -> np.ndarray:
         """Return the labels, int64 [samples]."""
         return np.array([sample.label for sample in self.samples], dtype=np.int64)
+
+    def group_ignored_files(self) -> dict[str, list[str]]:
+        """Return the printable paths of the ignored files by reason, both sorted."""
+        groups: dict[str, list[str]] = {}
+        for path, reason in sorted(self.ignored_files.items(), key=lambda item: (item[1], item[0])):
+            groups.setdefault(reason, []).append(path)
+        return groups
 
     def find_unique_contents(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the position of one sample for each file content, int64 [contents], and the index of the content of
@@ -149,19 +162,20 @@ def load_folder_samples(
     seed: int,
     exclude: Collection[str] = (),
     per_class: int | None = None,
+    merge_subfolders: bool = False,
 ) -> Samples:
     """Load an image folder: `root/SPLIT/CLASS/...` if any of the split folders `folders` exists, else `root/CLASS/...`.
 
-    Classes in `exclude` are skipped. Splits without a folder are created as in `build_samples`.
+    Files and folders in `exclude` are skipped. Splits without a folder are created as in `build_samples`.
 
     Raises:
-        UserError: as `build_samples`.
+        UserError: as `read_image_folder` and `build_samples`.
     """
-    return build_samples(root, read_image_folder(root, folders, exclude), fractions, seed, per_class)
+    return build_samples(read_image_folder(root, folders, exclude, merge_subfolders), fractions, seed, per_class)
 
 
 def build_samples(
-    root: Path, reader_result: ReaderResult, fractions: Mapping[str, float], seed: int, per_class: int | None = None
+    reader_result: ReaderResult, fractions: Mapping[str, float], seed: int, per_class: int | None = None
 ) -> Samples:
     """Build the samples of a reader's rows.
 
@@ -169,29 +183,37 @@ def build_samples(
     `fractions[split]` of them, or all but `per_class` images per class (see `split_per_class`).
 
     Raises:
-        UserError: if there are fewer than two classes, no train or test images, a class without train images, or class
-            names that are not UTF-8.
+        UserError: if there are fewer than two classes, no train or test images, a split folder without images of a
+            class, a class without train images, class names that are not UTF-8, or some that differ in spaces only.
     """
     classes = tuple(sorted({row.class_name for row in reader_result.rows}))
-    _check_classes(root, classes, reader_result)
-    rows = split_rows(root, reader_result, fractions, seed, per_class)
-    result = index_rows(root, classes, rows, reader_result)
-    _check_splits(result, reader_result)
-    return result
+    _check_provided_splits(reader_result, fractions)
+    _check_classes(classes, reader_result)
+    rows = split_rows(reader_result, fractions, seed, per_class)
+    _check_splits(rows, reader_result)
+    return index_rows(classes, rows, reader_result)
 
 
-def index_rows(root: Path, classes: tuple[str, ...], rows: Iterable[Row], reader_result: ReaderResult) -> Samples:
+def index_rows(classes: tuple[str, ...], rows: Iterable[Row], reader_result: ReaderResult) -> Samples:
     """Build the samples of `rows`, whose class names are in `classes`; a row without a split is a train image."""
-    class_to_idx = {name: index for index, name in enumerate(classes)}
+    root, class_to_idx = reader_result.root, {name: index for index, name in enumerate(classes)}
     samples = [Sample(row.path, class_to_idx[row.class_name], row.split or "train") for row in rows]
     ordered_samples = tuple(sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.path)))
     hashes = tuple(hash_image_file(root / sample.path) for sample in ordered_samples)
-    fingerprint = _compute_fingerprint(classes, ordered_samples, hashes)
-    return Samples(root, classes, ordered_samples, reader_result.ignored_files, fingerprint, hashes)
+    return Samples(
+        root,
+        classes,
+        ordered_samples,
+        reader_result.ignored_files,
+        _compute_fingerprint(classes, ordered_samples, hashes),
+        hashes,
+        reader_result.notes,
+        (*reader_result.warnings, *_describe_similar_classes(classes)),
+    )
 
 
 def split_rows(
-    root: Path, reader_result: ReaderResult, fractions: Mapping[str, float], seed: int, per_class: int | None
+    reader_result: ReaderResult, fractions: Mapping[str, float], seed: int, per_class: int | None
 ) -> Sequence[Row]:
     """Return the rows with the splits that the data set does not provide.
 
@@ -205,10 +227,10 @@ def split_rows(
             if split not in reader_result.provided_splits and fraction > 0
         }
         return split_stratified(reader_result.rows, missing_fractions, seed)
-    if own_splits := sorted(reader_result.provided_splits - {"train"}):
+    if own_splits := sorted(reader_result.provided_splits.keys() - {"train"}):
         got = f"its own {format_names(own_splits)} images"
         problem = Problem(f"dataset.per_class={per_class}", got, "a data set without splits", "dataset.per_class=null")
-        raise UserError(f"the data set under {root} is already split.", [problem])
+        raise UserError(f"the data set under {reader_result.root} is already split.", [problem])
     return split_per_class(reader_result.rows, per_class, fractions["val"], seed)
 
 
@@ -221,31 +243,76 @@ def _compute_fingerprint(classes: tuple[str, ...], samples: Sequence[Sample], ha
     return digest.hexdigest()[:16]
 
 
-def _check_classes(root: Path, classes: Sequence[str], reader_result: ReaderResult) -> None:
+def _check_provided_splits(reader_result: ReaderResult, fractions: Mapping[str, float]) -> None:
+    """Raise if the folder of a split contains no images of a class, as Kaggle's test images without labels."""
+    filled_splits = {row.split for row in reader_result.rows}
+    empty_splits = [split for split in SPLITS if split in reader_result.provided_splits and split not in filled_splits]
+    if not empty_splits:
+        return
+    problems = []
+    for split in empty_splits:
+        fix = f"dataset.splits.{split}=null, which takes {split} images from train"
+        if split == "test" and not fractions.get(split):
+            fix = f"dataset.splits.test=null dataset.fractions.test=0.15{fix.removeprefix('dataset.splits.test=null')}"
+        fix = "class folders in it" if split == "train" else fix
+        got = "no images in class folders"
+        problems.append(Problem(reader_result.provided_splits[split], got, reader_result.layout, fix))
+    raise UserError(f"the data set has no {format_names(empty_splits)} images.", problems)
+
+
+def _check_classes(classes: Sequence[str], reader_result: ReaderResult) -> None:
+    root = str(reader_result.root)
     if len(classes) < 2:
         got = f"{len(classes)} class{'' if len(classes) == 1 else 'es'} {format_names(escape_paths(classes))}".strip()
         raise UserError(
             "the data set has too few classes.",
-            [Problem(str(root), got, reader_result.layout, "dataset.root=DIR of such data")],
+            [Problem(root, got, reader_result.layout, "dataset.root=DIR of such data")],
         )
     if undecodable_names := [name for name in classes if escape_path(name) != name]:
         names = format_names(escape_paths(undecodable_names))
-        problem = Problem(str(root), names, "names in UTF-8: tables and figures contain them")
+        problem = Problem(root, names, "names in UTF-8: tables and figures contain them")
         raise UserError("class names that cannot be decoded.", [problem])
+    if spaced_names := [group for group in _group_similar_names(classes) if len(set(map(str.casefold, group))) > 1]:
+        got = "names that differ in spaces only"
+        problems = [Problem(format_names(map(repr, group)), got) for group in spaced_names]
+        raise UserError(f"the classes under {root} are ambiguous; give each one name.", problems)
+    _check_train_classes(classes, reader_result)
+
+
+def _check_train_classes(classes: Sequence[str], reader_result: ReaderResult) -> None:
     train_classes = {row.class_name for row in reader_result.rows if row.split in (None, "train")}
     if missing_classes := [name for name in classes if name not in train_classes]:
         got = f"no train images of {format_names(missing_classes)}"
-        raise UserError("classes without train images.", [Problem(str(root), got, "train images of every class")])
+        similar_names = [group for group in _group_similar_names(classes) if set(group) & set(missing_classes)]
+        if similar_names:
+            got += f"; names that differ in case only: {format_names(' and '.join(group) for group in similar_names)}"
+        fix = "the same name in every split" if similar_names else f"dataset.exclude=[{', '.join(missing_classes)}]"
+        problem = Problem(str(reader_result.root), got, "train images of every class", fix)
+        raise UserError("classes without train images.", [problem])
 
 
-def _check_splits(samples: Samples, reader_result: ReaderResult) -> None:
-    counts = samples.count_per_split()
+def _group_similar_names(classes: Iterable[str]) -> list[list[str]]:
+    """Return the names that differ only in case and spaces, for each group of at least two."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(" ".join(name.casefold().split()), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _describe_similar_classes(classes: Iterable[str]) -> Iterator[str]:
+    for group in _group_similar_names(classes):
+        yield f"classes whose names differ in case only: {format_names(group)}"
+
+
+def _check_splits(rows: Sequence[Row], reader_result: ReaderResult) -> None:
+    counts = {split: sum((row.split or "train") == split for row in rows) for split in SPLITS}
     empty_splits = [split for split in ("train", "test") if not counts[split]]
     if empty_splits:
         got = ", ".join(f"{count} {split}" for split, count in counts.items())
         split = empty_splits[0]
         fix = f"{reader_result.missing_split_hint.format(split=split)}, or dataset.fractions.{split}=0.15"
-        raise UserError(f"the data set has no {split} images.", [Problem(str(samples.root), got, fix=fix)])
+        problem = Problem(str(reader_result.root), got, fix=fix)
+        raise UserError(f"the data set has no {split} images.", [problem])
 
 
 def limit_per_class(samples: Samples, per_class: int, seed: int) -> Samples:

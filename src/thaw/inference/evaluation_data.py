@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from thaw.config.catalog import get_config_folder
-from thaw.config.consistency import get_archives
+from thaw.config.dataset_rules import get_archives
 from thaw.config.errors import Problem, UserError
 from thaw.config.schema import CaptchaDatasetConfig, CsvDatasetConfig, FolderDatasetConfig, Recipe
 from thaw.data.evaluation_samples import EvaluationSamples

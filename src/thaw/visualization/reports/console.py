@@ -72,7 +72,7 @@ def print_summary(reporter: Reporter, metrics: Mapping[str, Any], directory: str
 
 
 def print_dataset_summary(reporter: Reporter, name: str, samples: Samples, skipped: Mapping[str, str]) -> None:
-    """Write the number of images per split and the files that are not used.
+    """Write the number of images per split, how they were read, and for each reason the files that are not used.
 
     `skipped` maps the path of each image that cannot be decoded to the reason.
     """
@@ -81,12 +81,15 @@ def print_dataset_summary(reporter: Reporter, name: str, samples: Samples, skipp
     num_unused = len(samples.samples) - sum(samples.count_per_split().values())
     if num_unused:
         reporter.write(f"unused train images: {num_unused} (data.train_per_class)")
-    if samples.ignored_files:
-        text = format_names(samples.ignored_files, MAX_NAMES_ON_SCREEN)
-        reporter.write(f"ignored, not an image of a class: {len(samples.ignored_files)} ({text})")
+    for note in samples.notes:
+        reporter.write(escape_line(note))
+    for reason, names in samples.group_ignored_files().items():
+        reporter.write(escape_line(f"ignored, {reason}: {len(names)} ({format_names(names, MAX_NAMES_ON_SCREEN)})"))
     if skipped:
         text = format_names([f"{path}: {reason}" for path, reason in skipped.items()], MAX_NAMES_ON_SCREEN)
         reporter.write(f"skipped, cannot be decoded: {len(skipped)} ({text})")
+    for warning in samples.warnings:
+        reporter.warn(escape_line(warning))
 
 
 def print_problems(reporter: Reporter, problems: Iterable[DatasetProblem]) -> None:

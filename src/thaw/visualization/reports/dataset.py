@@ -110,7 +110,7 @@ def _collect_facts(data: DatasetInspection) -> dict[str, Any]:
         "classes": samples.classes,
         "counts_by_class": _count_by_class(data),
         "fingerprint": samples.fingerprint,
-        "ignored_files": samples.ignored_files,
+        "ignored_files": samples.group_ignored_files(),
         "problems": [*build_broken_problems(data.skipped), *data.problems],
         "median_size": f"{width} x {height}",
         "min_side": int(sizes.min()),
