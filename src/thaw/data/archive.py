@@ -129,7 +129,9 @@ def _extract(archive: Path, folder: Path, budget: _Budget) -> None:
     except OSError as error:
         if error.errno is not None and error.errno not in NAME_ERRNOS:
             raise
-        raise _build_error(archive, str(error)) from error  # bz2 and gzip report damaged data without errno
+        name = f": a member {Path(error.filename).name!r}" if error.filename else ""
+        # bz2 and gzip report damaged data without errno
+        raise _build_error(archive, f"{error.strerror or error}{name}") from error
 
 
 def _is_zip(archive: Path) -> bool:
