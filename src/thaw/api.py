@@ -201,7 +201,7 @@ def _choose_reporter(verbose: bool) -> Reporter:
 
 def _name_run_directory(recipe: Recipe, kind: str = "") -> Path:
     words = kind or f"{recipe.dataset.name}-{recipe.backbone.name}-{recipe.strategy.name}"
-    return Path(recipe.output_dir) / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{words}_{secrets.token_hex(3)}"
+    return Path(recipe.output_dir).expanduser() / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{words}_{secrets.token_hex(3)}"
 
 
 @contextmanager

@@ -70,8 +70,8 @@ def test_a_default_is_that_of_the_preset() -> None:
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("trainer.batch_size", "integer (at least 2)"),
-        ("trainer.devices", "integer or auto (greater than 0)"),
+        ("trainer.batch_size", "integer (at least 2, at most 65536)"),
+        ("trainer.devices", "integer or auto (greater than 0, at most 1024)"),
         ("trainer.accelerator", "auto, cpu, gpu"),
         ("head.dropout", "number (at least 0, less than 1)"),
         ("dataset.image_size", "integer or null (at least 16, at most 2048)"),

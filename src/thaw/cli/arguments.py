@@ -38,7 +38,7 @@ def get_config_dir_arguments(config_dir: Path | None) -> list[str]:
 
 def generate_output_path(recipe: Recipe, kind: str) -> Path:
     """Return a path in the recipe's output_dir that no other call returns."""
-    return Path(recipe.output_dir) / generate_unique_name(f"{kind}_{recipe.dataset.name}")
+    return Path(recipe.output_dir).expanduser() / generate_unique_name(f"{kind}_{recipe.dataset.name}")
 
 
 def generate_unique_name(stem: str) -> str:

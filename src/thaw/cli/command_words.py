@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol, Union, get_args, get_origin
 
 import click
 
-from thaw.cli.options import Option, format_value
+from thaw.cli.options import AnyWord, Option, format_value
 from thaw.config.catalog import list_group_choices
 from thaw.config.errors import Problem, find_closest_name, format_names
 
@@ -142,7 +142,8 @@ def _is_path(verb: Declaration, argument: str, words: SplitWords) -> bool:
     key, separator, _ = argument.partition("=")
     has_room = any(path.nargs == -1 for path in verb.paths) or len(words.paths) < len(verb.paths)
     if separator:
-        return has_room and ("/" in key or Path(argument).expanduser().exists())
+        takes_any_word = any(isinstance(path.type, AnyWord) for path in verb.paths)
+        return has_room and (takes_any_word or "/" in key or Path(argument).expanduser().exists())
     return has_room or not verb.recipe_keys
 
 

@@ -33,6 +33,7 @@ VERBS = {
     "report": "report:report",
     "export": "export:export",
     "submit": "submit:submit",
+    "help": "help:help_command",
     "schema": "schema:schema",
     "completion": "completion:completion",
 }

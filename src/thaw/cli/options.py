@@ -82,6 +82,10 @@ class FilePath(click.Path):
         return Path(value).expanduser()
 
 
+class AnyWord(click.types.StringParamType):
+    """Any word, also one with =."""
+
+
 class Number(click.FloatRange):
     """A finite number."""
 

@@ -103,12 +103,14 @@ def _run_as_worker() -> int:
 
 
 def _get_resume_path(command: Command) -> Path | None:
-    resume_values = [line.split("=", 1)[1] for line in command.overrides if _is_resume_override(line)]
-    if not resume_values or resume_values == ["null"]:
+    from thaw.config.literal_paths import read_path
+
+    resume_overrides = [line for line in command.overrides if _is_resume_override(line)]
+    if not resume_overrides or (path := read_path(resume_overrides[-1])) is None:
         return None
     if command.multirun:
         raise UserError("a resumed run keeps its recipe.", [Problem("resume=DIR and -m", fix="leave -m out")])
-    return Path(resume_values[0]).expanduser()
+    return Path(path).expanduser()
 
 
 def _is_resume_override(line: str) -> bool:

@@ -4,6 +4,7 @@ installed libraries, the arguments of a constructor. Importing torchvision or ti
 from __future__ import annotations
 
 import ast
+import math
 import re
 import sys
 from functools import cache
@@ -100,15 +101,20 @@ def list_group_choices() -> dict[str, list[str]]:
 
 def read_description(file: Path) -> str:
     """Return the first sentence of the comment that a file of `conf/` begins with, or "-" if there is none."""
+    first_sentence = re.split(r"(?<=\.)\s+(?=[A-Z])", read_comment(file), maxsplit=1)[0]
+    return first_sentence.removesuffix(".") or "-"
+
+
+def read_comment(file: Path) -> str:
+    """Return the first paragraph of the comment that a file of `conf/` begins with; empty if there is none."""
     lines: list[str] = []
     for line in file.read_text(encoding="utf-8").splitlines():
         text = line.removeprefix("#").strip()
-        is_end_of_sentence = lines and (not text or line.startswith("#  "))  # an indented line is a command
-        if not line.startswith("#") or is_end_of_sentence:
+        is_end_of_paragraph = lines and (not text or line.startswith("#  "))  # an indented line is a command
+        if not line.startswith("#") or is_end_of_paragraph:
             break
         lines += [text] if text and not text.startswith(("@package", "yaml-language-server:")) else []
-    first_sentence = re.split(r"(?<=\.)\s+(?=[A-Z])", " ".join(lines), maxsplit=1)[0]
-    return first_sentence.removesuffix(".") or "-"
+    return " ".join(lines)
 
 
 def parse_constructor_arguments(source: str, name: str) -> dict[str, ArgumentType]:
@@ -158,8 +164,15 @@ def _parse_annotation(node: ast.expr) -> ArgumentType:
 
 
 def is_valid_value(value: Any, argument_type: ArgumentType) -> bool:
-    """Whether a value from YAML has the type `argument_type`; true and false are no numbers."""
-    return any(_is_valid_member(value, member) for member in argument_type)
+    """Whether a value from YAML has the type `argument_type`; true and false are no numbers, nor are inf and nan."""
+    return is_finite(value) and any(_is_valid_member(value, member) for member in argument_type)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether every number in `value`, at any depth of lists and mappings, is finite."""
+    if isinstance(value, list | dict):
+        return all(map(is_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _is_valid_member(value: Any, member: str | tuple[ArgumentType, ...]) -> bool:

@@ -14,22 +14,23 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from hydra import initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from thaw.config.catalog import get_config_folder as get_config_folder
-from thaw.config.errors import UserError, format_count
-from thaw.config.job_checks import CONFIG_NAME as CONFIG_NAME
-from thaw.config.job_checks import Command as Command
-from thaw.config.job_checks import Composer
-from thaw.config.job_checks import resolve_values as resolve_values
+from thaw.config.command import CONFIG_NAME as CONFIG_NAME
+from thaw.config.command import Command as Command
+from thaw.config.command import parse_command as parse_command
+from thaw.config.errors import Problem, UserError, format_count
+from thaw.config.job_composer import Composer
+from thaw.config.job_composer import resolve_values as resolve_values
 from thaw.config.overrides import GroupChoices, find_unused_launchers, parse_overrides
+from thaw.config.preset_files import PresetFolder, find_problems_in_presets
 
 if TYPE_CHECKING:  # pydantic takes 0.1 s, and a wrong choice or an unknown group is reported without it
     from thaw.config.schema import Recipe
@@ -66,32 +67,6 @@ def build_dataset_name(root: str) -> str:
     return word[:MAX_DATASET_NAME_LENGTH] or "folder"
 
 
-def parse_command(arguments: Sequence[str]) -> Command:
-    """Parse a command line of train.py.
-
-    Raises:
-        SystemExit: with status 2 and argparse's usage for an unknown option.
-    """
-    sorted_arguments = sorted(arguments, key=_is_override)  # argparse accepts no options between overrides
-    namespace = get_args_parser().parse_args(sorted_arguments)
-    shows_help = bool(
-        namespace.help or namespace.hydra_help or namespace.cfg or namespace.info or namespace.shell_completion
-    )
-    config_name = namespace.config_name or CONFIG_NAME
-    return Command(
-        tuple(sorted_arguments),
-        tuple(namespace.overrides),
-        namespace.multirun,
-        shows_help,
-        namespace.config_dir,
-        config_name,
-    )
-
-
-def _is_override(argument: str) -> bool:
-    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
-
-
 @dataclass(frozen=True)
 class CheckedCommand:
     """A valid command. `arguments` are passed to Hydra; `config` is the composed configuration with Hydra's section:
@@ -122,22 +97,32 @@ def check_command(command: Command) -> CheckedCommand:
         UserError: with all problems of all jobs, each once.
     """
     with _open_composer(command) as composer:
-        valid_overrides, problems = parse_overrides(
-            command.overrides, command.multirun, command.config_dir is None, composer.group_choices
-        )
+        valid_overrides, problems = parse_overrides(command.overrides, command.multirun, composer.group_choices)
+        if not command.has_shipped_config:
+            folder = composer.group_choices.preset_folder or PresetFolder(get_config_folder())
+            if preset_problems := find_problems_in_presets(folder, valid_overrides, command.config_name):
+                raise_problems([*problems, *preset_problems])
         is_default_recipe = not valid_overrides and command.has_shipped_config
         if not command.shows_help and not (problems and is_default_recipe):
             from thaw.config.job_checks import find_problems_in_jobs
 
             problems += find_problems_in_jobs(valid_overrides, composer)
             problems += [] if command.multirun else find_unused_launchers(valid_overrides)
-        if problems := list(dict.fromkeys(problems)):
-            headline = f"{format_count(len(problems), 'problem')} in the command. Nothing was started."
-            raise UserError(headline, problems)
+        if problems:
+            raise_problems(problems)
         return _build_checked_command(composer, valid_overrides)
 
 
+def raise_problems(problems: Sequence[Problem]) -> NoReturn:
+    """Raise a UserError with `problems`, each once."""
+    problems = list(dict.fromkeys(problems))
+    headline = f"{format_count(len(problems), 'problem')} in the command. Nothing was started."
+    raise UserError(headline, problems)
+
+
 def _build_checked_command(composer: Composer, overrides: Sequence[Override]) -> CheckedCommand:
+    from thaw.config.hydra_settings import expand_directory
+
     command = composer.command
     if command.shows_help:
         arguments = [
@@ -149,12 +134,13 @@ def _build_checked_command(composer: Composer, overrides: Sequence[Override]) ->
         from thaw.config.job_checks import count_jobs, parse_preset_overrides
 
         shared_config = composer.compose_shared_config(overrides)
+        expand_directory(shared_config, "sweep")
         all_overrides = [*parse_preset_overrides(overrides, shared_config, composer), *overrides]
         lines = composer.force_overrides([override.input_line or "" for override in all_overrides])
         return CheckedCommand(lines, shared_config, composer.config_loader, count_jobs(shared_config, all_overrides))
-    return CheckedCommand(
-        composer.force_overrides(command.overrides), composer.compose_job(command.overrides), composer.config_loader
-    )
+    config = composer.compose_job(command.overrides)
+    expand_directory(config, "run")
+    return CheckedCommand(composer.force_overrides(command.overrides), config, composer.config_loader)
 
 
 def compose_recipe(overrides: Sequence[str]) -> Recipe:
@@ -168,11 +154,14 @@ def compose_recipe(overrides: Sequence[str]) -> Recipe:
 
 @contextmanager
 def _open_composer(command: Command) -> Iterator[Composer]:
+    folder = PresetFolder(Path(command.config_dir).expanduser()) if command.config_dir is not None else None
+    if folder and (problems := list(folder.find_problems())):
+        raise_problems(problems)
     register_resolvers(command.arguments)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(get_config_folder()), version_base="1.3", job_name=CONFIG_NAME):
         config_loader = GlobalHydra.instance().config_loader()
-        yield Composer(command, config_loader, GroupChoices(config_loader))
+        yield Composer(command, config_loader, GroupChoices(config_loader, folder))
 
 
 def build_job_name(overrides: Iterable[str], command_line: Collection[str]) -> str:

@@ -15,7 +15,8 @@ EXIT_SUCCESS, EXIT_FAILURE, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to change. `fix` says what to type or to do; empty strings do not appear in the message.
+    """One thing to change. `fix` says what to type or to do; empty strings do not appear in the message. A fix that
+    repeats the subject, which is what was typed, is no fix and is left out.
 
     Text from outside is escaped in the message, and its further lines are indented: no name can fake a line.
     """
@@ -25,14 +26,24 @@ class Problem:
     valid: str = ""
     fix: str = ""
 
+    def __post_init__(self) -> None:
+        if self.fix == self.subject:
+            object.__setattr__(self, "fix", "")
+
     def __str__(self) -> str:
-        rows = [("got", self.got), ("valid", self.valid), ("fix", self.fix)]
+        rows = [("got", shorten(self.got)), ("valid", shorten(self.valid)), ("fix", self.fix)]
         lines = [f"      {label + ':':<7}{_indent(escape_text(text))}" for label, text in rows if text]
-        return "\n".join([f"  {escape_line(self.subject)}", *lines])
+        return "\n".join([f"  {escape_line(shorten(self.subject))}", *lines])
 
 
 def _indent(text: str) -> str:
     return text.replace("\n", "\n" + " " * 13)
+
+
+def shorten(text: str, max_length: int = 1000) -> str:
+    """Return `text` without its middle if it is longer than `max_length`."""
+    half = max_length // 2
+    return text if len(text) <= max_length else f"{text[:half]} ... {text[-half:]}"
 
 
 class UserError(Exception):

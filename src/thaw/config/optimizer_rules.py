@@ -9,13 +9,14 @@ from typing import Any
 
 from thaw.config.catalog import (
     describe_argument_type,
+    is_finite,
     is_module_importable,
     is_valid_value,
     list_optimizer_files,
     read_optimizer_arguments,
     resolve_torch_optimizer,
 )
-from thaw.config.errors import Problem, find_closest_name, format_names
+from thaw.config.errors import Problem, find_closest_name, format_names, format_value
 from thaw.config.schema import OptimizerConfig, Recipe
 
 # Arguments that thaw passes to every constructor, and what to change instead.
@@ -99,8 +100,13 @@ def check_reserved_arguments(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
 def check_optimizer_arguments(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
     """Yield a problem for each argument that the constructor does not have, or whose type is wrong."""
     name = resolve_torch_optimizer(recipe.optimizer.name)
-    if name is None or name in UNSUPPORTED_OPTIMIZERS:
-        return  # a class of the user is checked when it is built
+    if name in UNSUPPORTED_OPTIMIZERS:
+        return
+    if name is None:  # a class of the user, which is checked further when it is built
+        for key in [key for key, value in recipe.optimizer.arguments.items() if not is_finite(value)]:
+            got = f"optimizer.arguments.{key}={format_value(recipe.optimizer.arguments[key])}"
+            yield f"optimizer.arguments.{key}", Problem(got, valid="finite numbers")
+        return
     argument_types = read_optimizer_arguments(name)
     for key, value in recipe.optimizer.arguments.items():
         argument_key = f"optimizer.arguments.{key}"
@@ -114,11 +120,9 @@ def check_optimizer_arguments(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
                 ),
             )
         elif key not in RESERVED_ARGUMENTS and not is_valid_value(value, argument_types[key]):
-            got = f"{json.dumps(value)} ({type(value).__name__})"
-            yield (
-                argument_key,
-                Problem(f"{argument_key}={json.dumps(value)}", got, describe_argument_type(argument_types[key])),
-            )
+            text = json.dumps(value) if is_finite(value) else format_value(value)
+            valid = describe_argument_type(argument_types[key]) + ("" if is_finite(value) else ", finite")
+            yield argument_key, Problem(f"{argument_key}={text}", f"{text} ({type(value).__name__})", valid)
 
 
 def build_unknown_argument_problem(optimizer: OptimizerConfig, key: str, valid: list[str]) -> Problem:

@@ -14,7 +14,8 @@ from hydra.errors import HydraException
 
 from thaw.config.catalog import LAUNCHER_GROUPS, get_install_command
 from thaw.config.errors import Problem, find_closest_name, format_names, format_value
-from thaw.config.suggestions import describe_choices, find_suggestion, suggest_choice
+from thaw.config.preset_files import PresetFolder
+from thaw.config.suggestions import describe_choices, find_suggestion, suggest_choice, suggest_for_word
 
 
 @dataclass(frozen=True)
@@ -22,22 +23,24 @@ class GroupChoices:
     """The choices of each group, each asked for once: Hydra copies its search path for every answer (15 ms)."""
 
     config_loader: ConfigLoader
+    preset_folder: PresetFolder | None = None
     choices_by_group: dict[str, list[str]] = field(default_factory=dict)
 
     def get_choices(self, group: str) -> list[str]:
         """Return the choices of `group`, none if it is no group. A key with a dot never is one."""
         if group not in self.choices_by_group:
-            self.choices_by_group[group] = [] if "." in group else self.config_loader.get_group_options(group)
+            own_choices = self.preset_folder.list_choices(group) if self.preset_folder and "." not in group else []
+            choices = [] if "." in group else self.config_loader.get_group_options(group)
+            self.choices_by_group[group] = sorted({*choices, *own_choices})
         return self.choices_by_group[group]
 
 
 def parse_overrides(
-    lines: Sequence[str], multirun: bool, has_all_choices: bool, group_choices: GroupChoices
+    lines: Sequence[str], multirun: bool, group_choices: GroupChoices
 ) -> tuple[list[Override], list[Problem]]:
     """Return the overrides that can be composed and the problems of the others.
 
-    The keys of a group depend on its choice, so they are left out while the choice is not valid. `has_all_choices` is
-    false if a folder of the user has further choices.
+    The keys of a group depend on its choice, so they are left out while the choice is not valid.
     """
     valid_overrides, problems, invalid_groups = list[Override](), list[Problem](), set[str]()
     parser = OverridesParser.create(config_loader=group_choices.config_loader)
@@ -52,7 +55,7 @@ def parse_overrides(
             problems.append(replace(suggestion, fix=f"-m {suggestion.fix}") if needs_sweep else suggestion)
             invalid_groups.update(_list_groups_in_fix(suggestion, group_choices))
             continue
-        override_problems = list(_find_override_problems(override, multirun, has_all_choices, group_choices))
+        override_problems = list(_find_override_problems(override, multirun, group_choices))
         problems.extend(override_problems)
         valid_overrides.extend([] if override_problems else [override])
         invalid_groups.update([override.key_or_group] if override_problems else [])
@@ -69,15 +72,23 @@ def _list_groups_in_fix(suggestion: Problem, group_choices: GroupChoices) -> lis
 
 def _build_syntax_problem(line: str, error: HydraException) -> Problem:
     if "=" not in line:
-        return Problem(line, "a key without a value", "key=value", f"{line}=VALUE")
+        return Problem(line, "a word without =", "key=value", suggest_for_word(line) or _suggest_key(line))
     value = line.split("=", 1)[1]
     got = f"{value!r}: {get_first_line(error.__cause__ or error)}" if value else "nothing after ="
     return Problem(line, got, "key=value", "quote a value that holds spaces or = , [ ] { }: 'key=\"VALUE\"'")
 
 
-def _find_override_problems(
-    override: Override, multirun: bool, has_all_choices: bool, group_choices: GroupChoices
-) -> Iterator[Problem]:
+def _suggest_key(word: str) -> str:
+    from thaw.config.catalog import list_group_choices
+    from thaw.config.schema import Recipe
+
+    if "." in word and all(part.isidentifier() for part in word.split(".")):
+        return f"{word}=VALUE"
+    key = find_closest_name(word, [*list_group_choices(), *Recipe.model_fields])
+    return f"{key}=VALUE" if key else "python train.py --help lists groups and choices"
+
+
+def _find_override_problems(override: Override, multirun: bool, group_choices: GroupChoices) -> Iterator[Problem]:
     key, is_removed = override.key_or_group, override.is_delete() and override.value() is None
     choices = [] if is_removed else group_choices.get_choices(key)
     if override.is_sweep_override() and not multirun:
@@ -89,7 +100,7 @@ def _find_override_problems(
         )
     elif choices and override.is_interval_sweep():
         yield Problem(str(override.input_line), "an interval", format_names(choices))
-    elif choices and has_all_choices:
+    elif choices:
         values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
         if not values:  # a sweep over nothing would end at once without an error
             yield Problem(str(override.input_line), "a pattern that matches no choice", format_names(choices))

@@ -65,6 +65,7 @@ class KeyDescription:
     variants: tuple[str, ...] = ()
 
 
+@cache
 def describe_keys() -> list[KeyDescription]:
     """Return every key of the recipe in the order of the schema; defaults are those of the presets in `conf/`."""
     descriptions: list[KeyDescription] = []

@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from pydantic import StringConstraints as Text
 
 from thaw.config.schema_dataset import (
     Activation,
     Archive,
     CaptchaDatasetConfig,
+    Count,
     CsvDatasetConfig,
     DatasetConfig,
     FolderDatasetConfig,
     Fraction,
     Initialization,
     NonEmptyStr,
+    PathStr,
     ReplacedLayers,
+    Seed,
     SplitFolders,
     SplitFractions,
     StrictModel,
@@ -108,7 +111,7 @@ TestTimeAugmentation = Literal["none", "flip", "five_crop", "ten_crop"]
 class DataConfig(StrictModel):
     """Where data are stored and which images are used."""
 
-    cache_dir: NonEmptyStr | None
+    cache_dir: PathStr | None
     """Folder of data sets, weights and decoded images; null: $THAW_CACHE, or the user's cache folder."""
     mirror: Annotated[str, Text(pattern=r"^(https?|file)://")] | None
     """Folder in which archives and weights are looked for first: http(s):// or file://; null: none."""
@@ -118,7 +121,7 @@ class DataConfig(StrictModel):
     """Largest size on disk of the decoded images of one data set, in GiB; 0: decode in every epoch."""
     near_duplicates: bool
     """Whether to search different splits for images that look alike (30 s for 10^9 pairs)."""
-    train_per_class: PositiveInt | None = None
+    train_per_class: Count | None = None
     """Largest number of train images of each class; null: all. sweep=images_per_class shows how accuracy grows with
     it."""
 
@@ -129,7 +132,7 @@ class FeatureCacheConfig(StrictModel):
     mode: Literal["auto", "off", "require"]
     """auto: cache where it is exact and saves time; off: run every stage in every epoch; require: stop with the reason
     if something cannot be cached."""
-    views: PositiveInt | None
+    views: Annotated[int, Field(gt=0, le=1000)] | None
     """Augmented views of each train image that are cached. null: only what is exact, which is one view without
     augmentation and two with mirror images alone; other augmentation is drawn in every epoch and not cached."""
     gib: PositiveFloat
@@ -139,7 +142,7 @@ class FeatureCacheConfig(StrictModel):
 class EarlyStoppingConfig(StrictModel):
     """When a training ends early."""
 
-    patience: PositiveInt
+    patience: Count
     """Epochs without a better validation accuracy after which the training ends."""
 
 
@@ -171,13 +174,13 @@ AveragingConfig = Annotated[EMAConfig | SWAConfig, Field(discriminator="kind")]
 class TrainerConfig(StrictModel):
     """How long and on which hardware the network is trained."""
 
-    epochs: PositiveInt
+    epochs: Annotated[int, Field(gt=0, le=100_000)]
     """Epochs of the whole training, all phases together."""
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[int, Field(ge=2, le=65536)]
     """Images of a step on each device."""
     label_smoothing: Fraction
     """Label smoothing of the cross-entropy loss."""
-    accumulate_grad_batches: PositiveInt
+    accumulate_grad_batches: Annotated[int, Field(gt=0, le=65536)]
     """Batches of an optimizer step. Each image of a step counts the same; the last step of an epoch may have fewer
     batches."""
     gradient_clip_val: PositiveFloat | None
@@ -187,10 +190,10 @@ class TrainerConfig(StrictModel):
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     """What several devices share. ddp: the images of each step; fsdp: also weights, gradients and optimizer state;
     auto: ddp if `devices` is above 1."""
-    devices: PositiveInt | Literal["auto"]
+    devices: Annotated[int, Field(gt=0, le=1024)] | Literal["auto"]
     """Devices of each node, one process each. auto: one; with parallel ddp or fsdp all GPUs, or as many as torchrun or
     srun started."""
-    num_nodes: PositiveInt | Literal["auto"] = "auto"
+    num_nodes: Annotated[int, Field(gt=0, le=1024)] | Literal["auto"] = "auto"
     """Machines. auto: one; with parallel ddp or fsdp as many as torchrun or srun started."""
     sync_batchnorm: bool = False
     """Whether BatchNorm uses the images of all GPUs in training; false: those of its own GPU, with statistics averaged
@@ -200,9 +203,9 @@ class TrainerConfig(StrictModel):
     CPU."""
     deterministic: bool
     """Whether every run with the same recipe gives the same bits."""
-    threads: PositiveInt | None
+    threads: Annotated[int, Field(gt=0, le=1024)] | None
     """CPU threads of a step; null: one for each core."""
-    num_workers: NonNegativeInt | None
+    num_workers: Annotated[int, Field(ge=0, le=256)] | None
     """Processes that load batches; null: none on a CPU, up to 8 with a GPU."""
     early_stopping: EarlyStoppingConfig | None
     """When to end the training early, for example {patience: 5}; null: never."""
@@ -237,9 +240,9 @@ class Recipe(StrictModel):
     """Random changes of train images."""
     trainer: TrainerConfig
     """How long and on which hardware the network is trained."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Seed
     """Seed of splits, initial weights, order of batches and augmentation; nothing else is random."""
-    output_dir: NonEmptyStr
+    output_dir: PathStr
     """Folder in which run directories are created."""
     data: DataConfig
     """Where data are stored and which images are used."""
@@ -247,7 +250,7 @@ class Recipe(StrictModel):
         default_factory=lambda: FeatureCacheConfig(mode="auto", views=None, gib=50)
     )
     """The cache of the outputs of frozen stages."""
-    resume: NonEmptyStr | None
+    resume: PathStr | None
     """Directory of an interrupted run, which continues with its own recipe; nothing else may be set then."""
     notes: list[NonEmptyStr] = Field(default_factory=list)
     """What a reader of the results must know; kept with them and printed next to them."""

@@ -2,14 +2,53 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
+from unicodedata import category
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 from pydantic import StringConstraints as Text
 
+MAX_PATH_BYTES, MAX_FILE_NAME_BYTES = 4095, 255  # of Linux; other systems allow less
+
+
+def check_path(text: str) -> str:
+    """Return `text` if a file system can have such a path; `~` is the home folder.
+
+    Raises:
+        ValueError: with what a path must be.
+    """
+    if "\0" in text:
+        raise ValueError("text without a zero byte")
+    name_lengths = [len(name.encode("utf-8", "surrogatepass")) for name in text.split("/")]
+    if max(name_lengths) > MAX_FILE_NAME_BYTES or sum(name_lengths) + len(name_lengths) > MAX_PATH_BYTES:
+        raise ValueError(f"a path of at most {MAX_PATH_BYTES} bytes, and {MAX_FILE_NAME_BYTES} in each name")
+    try:
+        Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError("a path; ~ is your home folder, and ~NAME that of a user of this machine") from error
+    return text
+
+
+def check_name(text: str) -> str:
+    """Return `text` if a folder can have it as a part of its name.
+
+    Raises:
+        ValueError: with what a name must be.
+    """
+    if text in (".", "..") or any(character in "/\\" or category(character) == "Cc" for character in text):
+        raise ValueError("text without slashes and control characters")
+    return text
+
+
 NonEmptyStr = Annotated[str, Text(min_length=1)]
+PathStr = Annotated[str, Text(min_length=1), AfterValidator(check_path)]
 # A part of the name of run directories. It separates no folders.
-Name = Annotated[str, Text(min_length=1, max_length=80, pattern=r"^[^/\\\x00-\x1f]+$")]
+Name = Annotated[str, Text(min_length=1, max_length=80), AfterValidator(check_name)]
+# Upper limits keep a mistyped number from filling the memory; no training needs more.
+Count = Annotated[int, Field(gt=0, le=1_000_000)]
+CountOrZero = Annotated[int, Field(ge=0, le=1_000_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Checksum = Annotated[str, Text(pattern=r"^(md5|sha1|sha256):[0-9a-f]+$")]
@@ -28,7 +67,7 @@ class StrictModel(BaseModel):
     reads it from the source when it is needed; pydantic's `use_attribute_docstrings` would read it at every start.
     """
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class CaptchaDatasetConfig(StrictModel):
@@ -40,15 +79,15 @@ class CaptchaDatasetConfig(StrictModel):
     """Name of the data set in run directories and reports."""
     characters: Annotated[str, Text(min_length=2, pattern=r"^[0-9A-Za-z]+$")]
     """The characters that are drawn, each a class; upper and lower case of a letter cannot both be in it."""
-    train: PositiveInt
+    train: Count
     """Train images of each class."""
-    val: NonNegativeInt
+    val: CountOrZero
     """Validation images of each class; 0 trains without validation."""
-    test: PositiveInt
+    test: Count
     """Test images of each class."""
     side: Annotated[int, Field(ge=32, le=512)]
     """Width and height of a drawn image in pixels."""
-    draw_seed: NonNegativeInt
+    draw_seed: Seed
     """Seed of the drawn images, separate from `seed`, so that a sweep over seeds shares one data set."""
     image_size: ImageSize | None
     """Side of the network's input in pixels; null: the size at which the source weights were trained."""
@@ -73,11 +112,11 @@ class SplitFolders(StrictModel):
     """The folder of each split, below the root of the data set. The names train, val and test stand for others too:
     training; valid, validation, dev; testing; in any case."""
 
-    train: NonEmptyStr
+    train: PathStr
     """Folder of the train images."""
-    val: NonEmptyStr | None
+    val: PathStr | None
     """Folder of the validation images; null: they are split from the train images."""
-    test: NonEmptyStr | None
+    test: PathStr | None
     """Folder of the test images; null: they are split from the train images."""
 
 
@@ -97,7 +136,7 @@ class FolderDatasetConfig(StrictModel):
     """How the data set is read: an image folder."""
     name: Name
     """Name of the data set in run directories and reports."""
-    root: NonEmptyStr | None
+    root: PathStr | None
     """The image folder, or an archive of it; null: `archive` is downloaded."""
     archive: Archive | None
     """The official archive of the data set, downloaded if there is no `root`; null: there is none."""
@@ -105,7 +144,7 @@ class FolderDatasetConfig(StrictModel):
     """The folder of each split; null: there are no split folders, and every folder is a class."""
     fractions: SplitFractions
     """Fractions for splits that have no folder."""
-    per_class: PositiveInt | None = None
+    per_class: Count | None = None
     """Train images of each class; of the others `fractions.val` become validation images and the rest test images.
     null: the fractions decide."""
     exclude: list[NonEmptyStr] = Field(default_factory=list)
@@ -128,13 +167,13 @@ class CsvDatasetConfig(StrictModel):
     """How the data set is read: a CSV file."""
     name: Name
     """Name of the data set in run directories and reports."""
-    root: NonEmptyStr | None
+    root: PathStr | None
     """The folder that holds the CSV file, or an archive of it; null: an archive is downloaded."""
     variant: NonEmptyStr | None
     """Name of the entry of `archives` that is downloaded if there is no `root`; null: there are no archives."""
     archives: dict[NonEmptyStr, Archive]
     """The archives from which the data set can be downloaded, by name."""
-    file: NonEmptyStr
+    file: PathStr
     """Path of the CSV file below the root."""
     delimiter: Annotated[str, Text(min_length=1, max_length=1)] | None = None
     """Character between the cells; null: the one of comma, semicolon, tab and | with which the columns are there."""
@@ -150,11 +189,11 @@ class CsvDatasetConfig(StrictModel):
     """Folder below the root to which the paths are relative; empty: the root."""
     suffix: str
     """Text appended to each path, for example .jpg; empty: the paths are complete."""
-    unlabelled: NonEmptyStr | None
+    unlabelled: PathStr | None
     """Folder of images without labels, below the root, for predictions; null: there is none."""
     fractions: SplitFractions
     """Fractions for splits that the CSV file does not give."""
-    per_class: PositiveInt | None
+    per_class: Count | None
     """Train images of each class; of the others `fractions.val` become validation images and the rest test images.
     null: the fractions decide."""
     image_size: ImageSize | None

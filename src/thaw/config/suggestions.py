@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
+from thaw.config.catalog import is_finite
 from thaw.config.errors import Problem, find_closest_name, format_names, format_value
 from thaw.config.guesses import CHOICE_GUESSES, KEY_GUESSES, SECTIONS, VALUE_GUESSES
+from thaw.config.literal_paths import is_path_key, quote_path
 from thaw.config.renamed_keys import convert_old_value, find_new_key
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ GetChoices = Callable[[str], Sequence[str]]
 RENAMED_GOT = "{}, the name in version 0.1"
 DIV_FACTOR_KEYS = ("scheduler.div_factor", "scheduler.start_divisor")
 DEFAULT_DIV_FACTOR = 25.0  # conf/scheduler/one_cycle.yaml
+MAX_WORD_LENGTH = 255
 FREE_CHOICES = {"dataset": "or your own images: dataset=folder with a folder for each class"}
 
 
@@ -35,10 +39,10 @@ def find_suggestion(override: Override, get_choices: GetChoices, lines: Sequence
         return _build_renamed_problem(override, new_key, get_choices, lines)
     if override.is_delete() or get_choices(key):
         return None
-    text = line.split("=", 1)[1]
+    text = _read_text(override)
     if text.startswith("{") or not (targets := find_guess(key, text)):
         return None
-    return _build_problem(f"{line}: no such key", "", targets, get_choices)
+    return _build_problem(f"{line.split('=', 1)[0]}={text}: no such key", "", targets, get_choices)
 
 
 def suggest_for_key(key: str, value: Any) -> Problem | None:
@@ -66,6 +70,38 @@ def find_guess(key: str, text: str) -> list[str]:
     return [target.format(value=text) for target in shlex.split(template)] if "=" in template else [template]
 
 
+def suggest_for_option(name: str, text: str, closest_option: str | None = None) -> str:
+    """Return what to type instead of the unknown option `name` with the value `text`: the key of the recipe that is
+    meant, else `closest_option`, else nothing."""
+    from thaw.config.catalog import list_group_choices
+
+    choices = list_group_choices()
+    key = name.lstrip("-").replace("-", "_")
+    text = text or "VALUE"
+    is_known = key in choices or _is_in_schema(key) or key in ("seed", "output_dir", "resume")
+    targets = [f"{key}={text}"] if is_known else [] if closest_option else find_guess(key, text)
+    if not targets:
+        return closest_option or ""
+    return _build_problem("", "", targets, lambda group: choices.get(group, ())).fix
+
+
+def suggest_for_word(word: str) -> str:
+    """Return what to type instead of `word`, which is no key=value: the data set in the folder `word`, or the choice or
+    the network of that name. Empty if it is none."""
+    from thaw.config.catalog import list_group_choices
+
+    path = Path(word).expanduser() if len(word) < MAX_WORD_LENGTH else Path()
+    if path.name and path.exists():
+        is_run = (path / "run.json").is_file() or (path / "sweep.json").is_file()
+        return (
+            quote_for_shell(f"resume={word}") if is_run else f"dataset=folder {quote_for_shell(f'dataset.root={word}')}"
+        )
+    for group, choices in list_group_choices().items():
+        if _normalize(word) in map(_normalize, choices) or _normalize(word) in CHOICE_GUESSES.get(group, {}):
+            return suggest_choice(group, word, choices)
+    return _suggest_from_library("backbone", word) or _suggest_from_library("optimizer", word)
+
+
 def _is_in_schema(key: str) -> bool:
     from thaw.config.reference import find_fields
     from thaw.config.schema import Recipe
@@ -79,13 +115,11 @@ def _build_renamed_problem(override: Override, new_key: str, get_choices: GetCho
     if override.is_delete():
         deleted_value = line.partition("=")[1:]
         return Problem(line, got, f"~{new_key}", f"~{new_key}{''.join(deleted_value)}")
-    text = line.split("=", 1)[1]
+    text = _read_text(override)
     if not override.is_sweep_override():
         value = override.value()
-        new_value = convert_old_value(override.key_or_group, _to_plain(value), _find_div_factor(lines))
-        text = (
-            text if new_value == _to_plain(value) else f"{new_value:g}" if isinstance(new_value, float) else new_value
-        )
+        new_value = convert_old_value(override.key_or_group, to_plain(value), _find_div_factor(lines))
+        text = text if new_value == to_plain(value) else f"{new_value:g}" if isinstance(new_value, float) else new_value
     return _build_problem(line, got, [f"{new_key}={text}"], get_choices)
 
 
@@ -97,7 +131,7 @@ def _find_div_factor(lines: Sequence[str]) -> float:
         return DEFAULT_DIV_FACTOR
 
 
-def _quote(override: str) -> str:
+def quote_for_shell(override: str) -> str:
     """Return `override` as a shell takes it; commas and equals signs need no quotes."""
     return override if not set(override) & set(" {}[]()'\"$*?;&|<>`\\") else shlex.quote(override)
 
@@ -124,23 +158,31 @@ def _complete_target(target: str, get_choices: GetChoices) -> tuple[str, str]:
         return "", target
     valid = f"{key}: {describe_valid_values(key)}" if describe_valid_values(key) else ""
     try:
-        override = OverridesParser.create().parse_override(target)
+        override = OverridesParser.create().parse_override(quote_path(target, multirun=False))
     except HydraException:
         return valid, f"{key}=VALUE"
     if override.is_sweep_override() or not valid:
-        return valid, _quote(target)
-    better_value = suggest_value(key, _to_plain(override.value()))
-    return valid, _quote(f"{key}={better_value}" if better_value else target)
+        return valid, quote_for_shell(target)
+    better_value = suggest_value(key, to_plain(override.value()))
+    return valid, quote_for_shell(f"{key}={better_value}" if better_value else target)
 
 
-def _to_plain(value: Any) -> Any:
+def _read_text(override: Override) -> str:
+    """Return the value of `override` as it was typed; a path without Hydra's quotes."""
+    value = None if override.is_sweep_override() else override.value()
+    if isinstance(value, str) and is_path_key(override.key_or_group):
+        return value
+    return str(override.input_line).split("=", 1)[1]
+
+
+def to_plain(value: Any) -> Any:
     """Return `value` of an override without Hydra's class for quoted text."""
     if isinstance(value, QuotedString):
         return value.text
     if isinstance(value, list):
-        return [_to_plain(entry) for entry in value]
+        return [to_plain(entry) for entry in value]
     if isinstance(value, Mapping):
-        return {_to_plain(key): _to_plain(entry) for key, entry in value.items()}
+        return {to_plain(key): to_plain(entry) for key, entry in value.items()}
     return value
 
 
@@ -203,4 +245,4 @@ def _is_valid(field: FieldInfo, value: Any) -> bool:
         TypeAdapter(annotation).validate_python(value, strict=True)
     except ValidationError:
         return False
-    return True
+    return is_finite(value)

@@ -14,7 +14,7 @@ from thaw.config.catalog import read_optimizer_arguments, resolve_torch_optimize
 from thaw.config.consistency import Rule, find_contradictions
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names, format_value
 from thaw.config.guesses import VALUE_GUESSES
-from thaw.config.reference import iter_models
+from thaw.config.reference import describe_valid_values, iter_models
 from thaw.config.renamed_keys import find_new_key
 from thaw.config.schema import Recipe
 from thaw.config.suggestions import suggest_for_key
@@ -81,6 +81,9 @@ def _build_problem(key: str, details: Sequence[Any], values: Mapping[str, Any]) 
         return _build_unknown_key_problem(key_path, values)
     if error_type == "missing":
         return Problem(f"{key} is missing", fix=f"{key}=VALUE")
+    if error_type == "union_tag_not_found":
+        tag_key = f"{key}.{details[0]['ctx']['discriminator'].strip(chr(39))}"
+        return Problem(f"{tag_key} is missing", valid=describe_valid_values(tag_key), fix=f"{tag_key}=VALUE")
     got = details[0]["input"]
     if error_type.startswith("union_tag"):
         tag = details[0]["ctx"]["discriminator"].strip("'")
@@ -155,7 +158,9 @@ def _get_value(key_path: KeyPath, values: Any) -> Any:
 def _describe_valid_values(detail: Any) -> str:
     if "expected_tags" in detail.get("ctx", {}):
         return str(detail["ctx"]["expected_tags"])
-    text = re.sub(r"^(Input|List|String) should (be|have) | after validation, not \d+$", "", detail["msg"])
+    text = re.sub(
+        r"^(Input|List|String) should (be|have) |^Value error, | after validation, not \d+$", "", detail["msg"]
+    )
     return text.removeprefix("a valid ").replace("String should match pattern", "text that matches")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra._internal.callbacks import Callbacks
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -102,7 +104,8 @@ def _run_jobs(checked_command: CheckedCommand, directory: Path, runner: JobRunne
     config, reporter = checked_command.config, runner.reporter
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = str(directory)
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{directory}'")  # jobs are composed from these
+        quoted_directory = QuotedString(str(directory), Quote.single).with_quotes()
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted_directory}")  # jobs are composed from these
         if checked_command.num_jobs is not None:
             config.hydra.sweeper.params = None
     register_resolvers(checked_command.arguments)
@@ -119,8 +122,14 @@ def _run_jobs(checked_command: CheckedCommand, directory: Path, runner: JobRunne
             report_search(*run_search(config, context, task, overrides), reporter)
         else:
             sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=task)
+            if isinstance(sweeper, BasicSweeper):  # would compose every job once more before the first starts
+                setattr(sweeper, "validate_batch_is_legal", _accept_batch)  # noqa: B010  # mypy allows no assignment
             sweeper.sweep(arguments=overrides)
     callbacks.on_multirun_end(config=config, config_name=config.hydra.job.config_name)
+
+
+def _accept_batch(batch: Sequence[Sequence[str]]) -> None:
+    """Accept the jobs of a `batch`: `check_command` has checked all."""
 
 
 def _select_task_overrides(checked_command: CheckedCommand, config: DictConfig) -> list[str]:
