@@ -14,6 +14,7 @@ from thaw.config.catalog import list_group_choices
 from thaw.config.compose import compose_recipe
 from thaw.config.dataset_rules import DATASET_RULES
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
+from thaw.config.literal_paths import quote_path
 from thaw.config.overrides import get_first_line
 from thaw.config.renamed_keys import find_new_key
 from thaw.config.schema import Recipe
@@ -102,7 +103,7 @@ def find_resume_problems(overrides: Sequence[str]) -> list[Problem]:
 
 def _parse_overrides(overrides: Sequence[str], keys: OverridableKeys) -> tuple[list[Override], list[Problem]]:
     valid_overrides, problems = list[Override](), list[Problem]()
-    for line in overrides:
+    for line in (quote_path(line, multirun=False) for line in overrides):
         try:
             (override,) = OverridesParser.create().parse_overrides([line])
         except HydraException as error:
