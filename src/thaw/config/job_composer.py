@@ -17,6 +17,7 @@ from yaml import YAMLError
 from thaw.config.command import Command
 from thaw.config.overrides import GroupChoices, force_override
 
+DATASET_LABEL = "${thaw.folder_name:}"  # the name of a data set, on which no other value depends
 # What Hydra and OmegaConf raise for a configuration that they cannot compose, besides their own exceptions: `off`
 # without quotes in a defaults list, text as the index of a list, a choice that is a folder, a value inside itself.
 HYDRA_FAULTS = (
@@ -92,7 +93,7 @@ def resolve_values(config: DictConfig) -> dict[str, Any]:
 
 def has_interpolations(config: DictConfig) -> bool:
     """Whether a value of the recipe refers to another key."""
-    return "${" in str(_convert(config, resolve=False))
+    return "${" in str(_convert(config, resolve=False)).replace(DATASET_LABEL, "")
 
 
 def _convert(config: DictConfig, resolve: bool) -> dict[str, Any]:
