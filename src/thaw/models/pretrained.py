@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import socket
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import nn
 
-from thaw.config.consistency import has_weights_path
+from thaw.config.consistency import has_weights_path, is_weights_path
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.schema import BackboneConfig
 from thaw.data.download import DownloadError, download, has_checksum, manual_download_error
@@ -67,6 +68,54 @@ def load_pretrained(
     return _load_torchvision(backbone, weights, cache_dir, mirror, size, reporter)
 
 
+def build_untrained(library: str, name: str, weights: str, size: int) -> nn.Module:
+    """Build the classifier `name` with random weights, of the shapes that it has with `weights` and images of `size`.
+
+    torchvision's ViTs have the size of their weights; timm interpolates position embeddings.
+
+    Raises:
+        UserError: where there is no such classifier or no such weights.
+    """
+    if library == "timm":
+        import timm
+
+        check_timm_tag(name)
+        model: nn.Module = timm.create_model(name, pretrained=False, **_build_size_kwargs(name, size))
+        return model
+    default_size = _read_default_preprocessing(name, weights).size
+    return _build_untrained_torchvision(name, size if weights == "none" else default_size)
+
+
+def get_default_size(backbone: BackboneConfig, weights: str) -> int:
+    """Return the side of the images that `weights`, or the default ones, were trained on.
+
+    Raises:
+        UserError: where there is no such classifier or no such weights.
+    """
+    if backbone.library == "torchvision":
+        return _read_default_preprocessing(backbone.name, weights).size
+    import timm
+
+    check_timm_tag(backbone.name)
+    config = timm.get_pretrained_cfg(backbone.name)
+    return config.input_size[-1] if config else IMAGENET_PREPROCESSING.size
+
+
+def check_timm_tag(name: str) -> None:
+    """Raise UserError if `name`, as in resnet50.a1_in1k, has a tag that the installed timm does not have."""
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    names = timm.list_pretrained(f"{architecture}.*")
+    if not tag or name in names:
+        return
+    close_names = difflib.get_close_matches(name, names, n=len(names), cutoff=0)
+    fix = f"backbone.name={close_names[0] if close_names else architecture}"
+    valid = format_names([other.partition(".")[2] for other in close_names], 8) or "no tags"
+    problem = Problem(f"backbone.name={name}", f"the tag {tag}", f"tags of {architecture}: {valid}", fix)
+    raise UserError("no such weights.", [problem])
+
+
 def _load_torchvision(
     backbone: BackboneConfig,
     weights: str,
@@ -75,19 +124,15 @@ def _load_torchvision(
     size: int | None,
     reporter: Reporter,
 ) -> PretrainedModel:
-    from torchvision import models
 
-    weights_enum = models.get_model_weights(backbone.name)
-    published_weights = weights_enum.DEFAULT if len(weights_enum) else None
-    if weights not in ("none", "default") and not has_weights_path(backbone):
-        published_weights = _get_named_weights(weights_enum, weights)
-    preprocessing = _read_torchvision_preprocessing(published_weights) if published_weights else IMAGENET_PREPROCESSING
+    published_weights = _get_published_weights(backbone.name, weights)
+    preprocessing = _read_default_preprocessing(backbone.name, weights)
     classes = tuple(published_weights.meta["categories"]) if published_weights else ()
     if weights == "none":
-        model = _build_untrained(backbone.name, size or preprocessing.size)
+        model = _build_untrained_torchvision(backbone.name, size or preprocessing.size)
         return PretrainedModel(model, preprocessing, classes, {"name": "none"})
     if has_weights_path(backbone):
-        model = _build_untrained(backbone.name, preprocessing.size)
+        model = _build_untrained_torchvision(backbone.name, preprocessing.size)
         weights_info = _load_file(model, weights, reporter)
         return PretrainedModel(model, preprocessing, _drop_classes_of_random_rows(classes, weights_info), weights_info)
     if published_weights is None:
@@ -113,7 +158,7 @@ def _build_with_weights(name: str, weights: Any, file: Path) -> nn.Module:
         return _configure_as_published(models.get_model(name, weights=weights))
 
 
-def _build_untrained(name: str, size: int) -> nn.Module:
+def _build_untrained_torchvision(name: str, size: int) -> nn.Module:
     from torchvision import models
 
     # torchvision's ViTs are its only networks that take one image size alone
@@ -133,6 +178,21 @@ def _configure_as_published(model: Any) -> nn.Module:
             setattr(model, name, None)
     configured_model: nn.Module = model
     return configured_model
+
+
+def _get_published_weights(name: str, weights: str) -> Any:
+    """Return torchvision's entry of the weights, that of the default ones for a file; None where none are published."""
+    from torchvision import models
+
+    weights_enum = models.get_model_weights(name)
+    if weights not in ("none", "default") and not is_weights_path(weights):
+        return _get_named_weights(weights_enum, weights)
+    return weights_enum.DEFAULT if len(weights_enum) else None
+
+
+def _read_default_preprocessing(name: str, weights: str) -> Preprocessing:
+    published_weights = _get_published_weights(name, weights)
+    return _read_torchvision_preprocessing(published_weights) if published_weights else IMAGENET_PREPROCESSING
 
 
 def _get_named_weights(weights_enum: Any, name: str) -> Any:
@@ -183,6 +243,7 @@ def _load_timm(
 ) -> PretrainedModel:
     import timm
 
+    check_timm_tag(backbone.name)
     if weights not in ("none", "default") and not has_weights_path(backbone):
         tags = timm.list_pretrained(f"{backbone.name.split('.')[0]}.*")
         valid, fix = "default, none, FILE, or a tag in the name", f"backbone.name={tags[0]}" if tags else ""

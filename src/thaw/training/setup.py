@@ -27,6 +27,7 @@ from thaw.features.process_group import SINGLE_PROCESS, ProcessGroup
 from thaw.features.views import Views, build_views
 from thaw.models.cost import StageCost, compute_stage_costs
 from thaw.models.factory import build_network, load_seeded_pretrained
+from thaw.models.image_sizes import check_backbone
 from thaw.models.network import HEAD, Network, StageFacts, convert_to_sync_batchnorm, count_parameters, pool
 from thaw.models.pretrained import PretrainedModel
 from thaw.models.source_rows import describe_rows
@@ -175,8 +176,9 @@ def build_components(recipe: Recipe, reporter: Reporter = SILENT) -> Components:
     threads = recipe.trainer.threads or max(1, available_cpus() // devices.topology.devices)
     configure_process(recipe.seed, recipe.trainer.deterministic, threads)
     cache_dir, dataset = resolve_cache_dir(recipe.data.cache_dir), recipe.dataset
-    all_samples = load_samples(recipe, reporter)
     is_random = recipe.strategy.init == "random"
+    check_backbone(recipe.backbone, is_random, dataset.image_size)
+    all_samples = load_samples(recipe, reporter)
     pretrained = load_seeded_pretrained(
         recipe.backbone, is_random, recipe.seed, cache_dir, recipe.data.mirror, dataset.image_size, reporter
     )
