@@ -1,7 +1,7 @@
 """The public Python interface: what `thaw.__init__` exports.
 
 Every call leaves the process as it was: threads, random generators, deterministic mode, signal handlers, environment
-and working directory. Nothing is printed unless `verbose=True`; a notebook shows progress bars.
+and working directory. Nothing is printed unless `verbose=True`, also not in a notebook.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from thaw.config.errors import UserError
 from thaw.config.schema import Recipe
 from thaw.runs.run import Run, open_run
-from thaw.system.reporter import SILENT, ConsoleReporter, ProgressReporter, Reporter, is_notebook
+from thaw.system.reporter import SILENT, ConsoleReporter, Reporter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -194,9 +194,7 @@ def split_stages(model: nn.Module, size: int = 224) -> StagedModel:
 
 
 def _choose_reporter(verbose: bool) -> Reporter:
-    if verbose:
-        return ConsoleReporter()
-    return ProgressReporter() if is_notebook() else SILENT
+    return ConsoleReporter() if verbose else SILENT
 
 
 def _name_run_directory(recipe: Recipe, kind: str = "") -> Path:

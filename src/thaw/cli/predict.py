@@ -211,14 +211,13 @@ def _report_broken_count(num_broken: int, count: int) -> int:
 
 
 def _track_progress(items: Iterable[Item], count: int) -> Iterator[Item]:
-    """Yield `items`, with a progress bar on a terminal that does not show the rows."""
-    from rich.progress import track
+    """Yield `items` and show on standard error how many have been used."""
+    from thaw.system.reporter import ConsoleReporter
 
-    from thaw.system.terminal import build_console
-
-    console = build_console(stderr=True)
-    is_hidden = not console.is_terminal or sys.stdout.isatty()
-    yield from track(items, "predicting", count, console=console, transient=True, disable=is_hidden)
+    with ConsoleReporter().progress("predicting", count) as advance:
+        for item in items:
+            yield item
+            advance(1)
 
 
 def _save_grid(classifier: Classifier, predictions: Sequence[Prediction], count: int, file: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -15,23 +15,26 @@ from thaw.config.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_SUCCESS, EXI
 from thaw.config.schema import Recipe
 from thaw.config.validation import validate_recipe
 from thaw.runs.lifecycle import check_trusted, record_failure
-from thaw.runs.run import Run
+from thaw.runs.run import FINISHED_STATUSES, Run, read_status
 from thaw.sweeps.launchers import OUTPUT_FILE, is_in_process_launcher, is_local_parallel_launcher, redirect_output
 from thaw.sweeps.record import is_sweep, read_sweep
 from thaw.system.portable import format_traceback, shorten_home
+from thaw.system.progress import ProgressTask
 from thaw.system.reporter import SILENT, ConsoleReporter, Reporter
 
 
 @dataclass(frozen=True)
 class JobRunner:
     """Trains one job. `command_line` is recorded in its `run.json`. `reporter` is used in the process of the sweep; in
-    other processes a job always writes, into a file. A job that has started continues with the changes `overrides`.
-    `trust` is whether the recipe was typed, and not read from a file that may be foreign."""
+    other processes a job always writes, into a file. `count_job` is called when a job of this process ends. A job that
+    has started continues with the changes `overrides`. `trust` is whether the recipe was typed, and not read from a
+    file that may be foreign."""
 
     command_line: str = ""
     reporter: Reporter = SILENT
     overrides: tuple[str, ...] = ()
     trust: bool = True
+    count_job: ProgressTask = field(default_factory=lambda: ProgressTask("sweep", 0, "jobs"))
 
     def __call__(self, config: DictConfig) -> int:
         """Train the recipe of `config` and return the exit status; a job that fails does not stop the others.
@@ -46,9 +49,13 @@ class JobRunner:
         directory = Path(hydra_config.runtime.output_dir)
         is_in_process = is_in_process_launcher(hydra_config.launcher)
         reporter = self.reporter if is_in_process else ConsoleReporter()
+        was_finished = read_status(directory) in FINISHED_STATUSES
         with _redirect_job_output(directory, is_in_process):
-            reporter.write(_format_title(directory, hydra_config.job.num))
+            title = _format_title(directory, hydra_config.job.num)
+            reporter.write(f"\n{title}: {directory.name.partition('_')[2]}")
+            self.count_job(0, title)
             status = self._train_or_record_failure(config, directory, reporter)
+            self.count_job(0 if was_finished else 1)
         if status == EXIT_INTERRUPTED:
             raise KeyboardInterrupt
         return status
@@ -99,7 +106,7 @@ def _redirect_job_output(directory: Path, is_in_process: bool) -> AbstractContex
 def _format_title(directory: Path, number: int) -> str:
     sweep = read_sweep(directory.parent) if is_sweep(directory.parent) else None
     total = f" of {sweep.jobs}" if sweep and sweep.jobs else ""
-    return f"\njob {number + 1}{total}: {directory.name.partition('_')[2]}"
+    return f"job {number + 1}{total}"
 
 
 def _get_first_gpu(recipe: Recipe) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from thaw.runs.run import FINISHED_STATUSES
 from thaw.sweeps.launchers import OUTPUT_FILE, count_gpus, get_launcher_name, is_in_process_launcher
 from thaw.sweeps.record import Job, read_jobs, read_sweep
+from thaw.system.progress import ProgressTask
 from thaw.system.reporter import Reporter
 
 POLL_INTERVAL_S = 1.0
@@ -19,18 +20,27 @@ REPORTED_STATUSES = (*FINISHED_STATUSES, "failed", "interrupted")
 
 
 @contextmanager
-def monitor_jobs(config: DictConfig, directory: Path, reporter: Reporter) -> Iterator[None]:
-    """Log a line for each job of the sweep in `directory` that ends, on whatever machine. Only the run directories are
-    read. Jobs of this process are not reported: they write their own lines."""
+def monitor_jobs(config: DictConfig, directory: Path, reporter: Reporter) -> Iterator[ProgressTask]:
+    """Show how many jobs of the sweep in `directory` are done, and log a line for each that ends, on whatever machine.
+    Only the run directories are read.
+
+    Jobs of this process are not watched: they write their own lines and count themselves with what is yielded.
+    """
     if is_in_process_launcher(config.hydra.launcher):
-        yield
+        with _show_progress(directory, reporter) as count_job:
+            yield count_job
         return
     with (
         reporter.keep_log() as log_reporter
     ):  # because some launchers run jobs, with redirected output, in this process
         _announce_jobs(config, directory, log_reporter)
-        with _poll_jobs(directory, log_reporter):
-            yield
+        with _show_progress(directory, log_reporter) as count_job, _poll_jobs(directory, log_reporter, count_job):
+            yield ProgressTask("sweep", 0, "jobs")  # for the launcher's processes, which show nothing
+
+
+def _show_progress(directory: Path, reporter: Reporter) -> AbstractContextManager[ProgressTask]:
+    num_finished = sum(job.status in FINISHED_STATUSES for job in read_jobs(directory))
+    return reporter.progress("sweep", read_sweep(directory).jobs or 0, "jobs", num_finished)
 
 
 def _announce_jobs(config: DictConfig, directory: Path, reporter: Reporter) -> None:
@@ -69,7 +79,7 @@ def _warn_about_oversubscription(num_parallel_jobs: int, config: DictConfig, rep
 
 
 @contextmanager
-def _poll_jobs(directory: Path, reporter: Reporter) -> Iterator[None]:
+def _poll_jobs(directory: Path, reporter: Reporter, count_job: ProgressTask) -> Iterator[None]:
     stop_event = Event()
     last_statuses = {job.number: job.status for job in read_jobs(directory)}
 
@@ -77,6 +87,7 @@ def _poll_jobs(directory: Path, reporter: Reporter) -> Iterator[None]:
         for job in read_jobs(directory):
             if job.status in REPORTED_STATUSES and last_statuses.get(job.number) != job.status:
                 reporter.log(_format_job_line(job, directory))
+                count_job(1)
             last_statuses[job.number] = job.status
 
     def poll() -> None:

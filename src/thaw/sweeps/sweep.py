@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hydra._internal.callbacks import Callbacks
@@ -113,9 +114,9 @@ def _run_jobs(checked_command: CheckedCommand, directory: Path, runner: JobRunne
     callbacks = Callbacks(config)
     callbacks.on_multirun_start(config=config, config_name=config.hydra.job.config_name)
     context = HydraContext(config_loader=checked_command.config_loader, callbacks=callbacks)
-    task = Task(runner, tuple(checked_command.arguments))
     overrides = _select_task_overrides(checked_command, config)
-    with monitor_jobs(config, directory, reporter):
+    with monitor_jobs(config, directory, reporter) as count_job:
+        task = Task(replace(runner, count_job=count_job), tuple(checked_command.arguments))
         if is_search(config):
             from thaw.sweeps.search_report import report_search  # imports matplotlib
 

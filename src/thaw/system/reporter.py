@@ -6,10 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from thaw.config.printable import escape_line, escape_text
-from thaw.system.terminal import build_console
+from thaw.config.printable import escape_text
+from thaw.system.progress import Display, ProgressTask, build_display
+from thaw.system.terminal import SCREEN_ERRORS, build_console, get_unescaped_stream
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +21,7 @@ class Reporter:
 
     @property
     def shows_progress(self) -> bool:
-        """Whether progress bars are wanted."""
+        """Whether progress is wanted."""
         return False
 
     def write(self, text: str = "", style: str = "") -> None:
@@ -41,21 +42,27 @@ class Reporter:
         yield self
 
     @contextmanager
-    def progress(self, description: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
-        """Show a progress bar over `total` steps (0: unknown) of `unit`; yields the function that advances it."""
-        yield lambda _steps: None
+    def progress(
+        self, description: str, total: int, unit: str = "images", initial: int = 0, *, is_main_part: bool = False
+    ) -> Iterator[ProgressTask]:
+        """Show the progress of some work for a context; yields what counts its steps, see `ProgressTask`.
+
+        With `is_main_part` it is the main part of a step of the work around it: the training in a job of a sweep.
+        """
+        yield ProgressTask(description, total, unit, initial)
 
 
 class ConsoleReporter(Reporter):
-    """Writes to standard output, logs to standard error, and shows progress bars there if it is a terminal or a
-    notebook."""
+    """Writes to standard output, and logs and progress to standard error: live lines on a terminal, otherwise a line
+    now and then."""
 
     def __init__(self, log_stream: TextIO | None = None) -> None:
         self.log_stream = log_stream
+        self._display: Display | None = None
 
     @property
     def shows_progress(self) -> bool:
-        return sys.stderr.isatty() or is_notebook()
+        return True
 
     def write(self, text: str = "", style: str = "") -> None:
         if style and sys.stdout.isatty():
@@ -74,51 +81,18 @@ class ConsoleReporter(Reporter):
 
     @contextmanager
     def keep_log(self) -> Iterator[Reporter]:
-        with os.fdopen(os.dup(2), "w", buffering=1) as stream:
+        with os.fdopen(os.dup(2), "w", buffering=1, errors=SCREEN_ERRORS) as stream:
             yield ConsoleReporter(stream)
 
     @contextmanager
-    def progress(self, description: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
-        if not self.shows_progress:
-            yield lambda _steps: None
-            return
-        from tqdm.auto import tqdm
-
-        with tqdm(
-            total=total or None,
-            desc=escape_line(description),
-            leave=False,
-            unit=unit or " images",
-            unit_scale=bool(unit),
-        ) as progress_bar:
-
-            def advance(steps: int) -> None:
-                progress_bar.update(steps)
-
-            yield advance
-
-
-class ProgressReporter(ConsoleReporter):
-    """Shows progress bars and writes nothing else: the default in a notebook."""
-
-    def write(self, text: str = "", style: str = "") -> None:
-        pass
-
-    def draw(self, print_to: Callable[[Console], object]) -> None:
-        pass
-
-    def warn(self, text: str) -> None:
-        pass
-
-    def log(self, text: str) -> None:
-        pass
-
-
-def is_notebook() -> bool:
-    """Return whether this process is the kernel of a notebook."""
-    ipython: Any = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    def progress(
+        self, description: str, total: int, unit: str = "images", initial: int = 0, *, is_main_part: bool = False
+    ) -> Iterator[ProgressTask]:
+        task = ProgressTask(description, total, unit, initial)
+        if self._display is None or not self._display.tasks:
+            self._display = build_display(get_unescaped_stream(self.log_stream or sys.stderr))
+        with self._display.show(task, is_main_part):
+            yield task
 
 
 SILENT = Reporter()

@@ -25,6 +25,28 @@ def render_text_table(headings: Sequence[str], rows: Rows, num_left_columns: int
     return "\n".join(map(format_row, [headings, *rows]))
 
 
+def measure_width(text: str) -> int:
+    """Return how many cells of a terminal `text` takes; a Chinese character takes two."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def shorten_middle(text: str, width: int) -> str:
+    """Return `text` in at most `width` cells; an ellipsis replaces the middle of one that is longer.
+
+    Both ends of a name tell it from others: `vit_small_patch16_224.augreg` and `vit_small_patch16_384.augreg`.
+    """
+    if measure_width(text) <= width:
+        return text
+    from rich.cells import set_cell_size
+
+    num_last = (width - 1) // 2
+    first = set_cell_size(text, width - 1 - num_last).rstrip()
+    last = set_cell_size(text[::-1], num_last)[::-1].lstrip()
+    return f"{first}…{last}"
+
+
 def render_html_table(title: str, headings: Sequence[str], rows: Rows) -> str:
     """Render a table for a notebook. All text is escaped; without headings the first column holds the names of rows."""
     head = _render_row("th", headings) if headings else ""

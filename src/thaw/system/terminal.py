@@ -1,7 +1,10 @@
-"""The one way to the terminal: whatever is printed, text from outside cannot control it."""
+"""The one way to the terminal: whatever is printed, text from outside cannot control it, and it can show the text."""
 
 from __future__ import annotations
 
+import codecs
+import io
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +16,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PIPED_WIDTH = 160  # columns if there is no terminal: enough for timm's longest names
+
+SCREEN_ERRORS = "thaw.screen"  # how characters that a screen cannot show are encoded, a name for `codecs`
+SUBSTITUTES = {"±": "+-", "·": "-", "…": "~", "→": "->", "—": "-", "━": "-", "─": "-", "│": "|"}
+
+
+def substitute_unencodable(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands for the characters that an encoding lacks, as an error handler of `codecs`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    fallback = "backslashreplace"
+    texts = [SUBSTITUTES.get(char) or char.encode("ascii", fallback).decode("ascii") for char in characters]
+    return "".join(texts), error.end
+
+
+codecs.register_error(SCREEN_ERRORS, substitute_unencodable)
 
 
 class EscapingStream:
@@ -44,13 +63,32 @@ class EscapingStream:
 
 @contextmanager
 def escape_output() -> Iterator[None]:
-    """Escape for a context what this process prints to standard output and standard error."""
+    """Escape for a context what this process prints to standard output and standard error.
+
+    A screen that is not UTF-8 gets ASCII for the characters that it lacks.
+    """
     previous_streams = sys.stdout, sys.stderr
     try:
         sys.stdout, sys.stderr = map(_build_escaping_stream, previous_streams)
-        yield
+        with substitute_on(previous_streams[0]), substitute_on(previous_streams[1]):
+            yield
     finally:
         sys.stdout, sys.stderr = previous_streams
+
+
+@contextmanager
+def substitute_on(stream: TextIO) -> Iterator[None]:
+    """Write substitutes for the characters that the encoding of `stream` lacks, for a context."""
+    text_stream = get_unescaped_stream(stream)
+    if not isinstance(text_stream, io.TextIOWrapper):  # a notebook's or a test's, which have no encoding
+        yield
+        return
+    previous_errors = text_stream.errors
+    text_stream.reconfigure(errors=SCREEN_ERRORS)
+    try:
+        yield
+    finally:
+        text_stream.reconfigure(errors=previous_errors)
 
 
 def _build_escaping_stream(stream: TextIO) -> TextIO:
@@ -59,11 +97,31 @@ def _build_escaping_stream(stream: TextIO) -> TextIO:
 
 def get_unescaped_stream(stream: TextIO) -> TextIO:
     """Return what `stream` writes to, for a writer of colors and progress bars that escapes text itself."""
+    if hasattr(stream, "rich_proxied_file"):
+        return cast(TextIO, AboveLiveLines(stream))
     return stream.unescaped_stream if isinstance(stream, EscapingStream) else stream
 
 
-def build_console(*, stderr: bool = False) -> Console:
-    """Return a console of rich that interprets no markup and escapes its text; its own colors and bars stay.
+class AboveLiveLines:
+    """The stream by which rich prints above its live lines. A console of rich would look through and bypass it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "rich_proxied_file":
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
+
+def can_redraw(stream: TextIO) -> bool:
+    """Return whether lines on `stream` can be drawn again: it is a terminal, and a capable one."""
+    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+def build_console(stream: TextIO | None = None) -> Console:
+    """Return a console of rich on `stream`, by default standard output, that interprets no markup and escapes its text;
+    its own colors and bars stay.
 
     It is as wide as the terminal, or PIPED_WIDTH if the output goes elsewhere.
     """
@@ -75,8 +133,7 @@ def build_console(*, stderr: bool = False) -> Console:
             for segment in super().render(renderable, options):
                 yield segment if segment.control else Segment(escape_text(segment.text), segment.style)
 
-    stream = get_unescaped_stream(sys.stderr if stderr else sys.stdout)
-    console = EscapingConsole(file=stream, highlight=False, markup=False)
+    console = EscapingConsole(file=get_unescaped_stream(stream or sys.stdout), highlight=False, markup=False)
     if not console.is_terminal:
         console.width = PIPED_WIDTH
     return console

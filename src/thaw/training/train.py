@@ -12,7 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy, Strategy
@@ -33,6 +33,7 @@ from thaw.training.callbacks.checks import (
 )
 from thaw.training.callbacks.gradient_norms import GradientNormCallback
 from thaw.training.callbacks.history import HistoryCallback
+from thaw.training.callbacks.progress import ProgressCallback
 from thaw.training.callbacks.weight_averaging import build_weight_averaging
 from thaw.training.dataloaders import EpochPreparation
 from thaw.training.distributed.collectives import raise_on_all_ranks, select_backend
@@ -79,8 +80,6 @@ def build_trainer(
 ) -> pl.Trainer:
     """Build a Trainer that writes into the run directory. `callbacks` come before its own."""
     settings, devices = run.recipe.trainer, setup.components.devices
-    shows_progress = reporter.shows_progress and run.rank == 0
-    progress_bars = [TQDMProgressBar(leave=False)] if shows_progress else []
     return pl.Trainer(
         accelerator=devices.accelerator,
         devices=get_lightning_devices(devices.accelerator, devices.topology.devices),
@@ -90,8 +89,8 @@ def build_trainer(
         max_epochs=settings.epochs,
         accumulate_grad_batches=settings.accumulate_grad_batches,
         gradient_clip_val=settings.gradient_clip_val,
-        callbacks=[*callbacks, *_build_callbacks(run, setup, reporter), *progress_bars],
-        enable_progress_bar=shows_progress,
+        callbacks=[*callbacks, *_build_callbacks(run, setup, reporter)],
+        enable_progress_bar=False,  # ProgressCallback shows it
         logger=TensorBoardLogger(run.directory, name="", version="tensorboard"),
         plugins=[AtomicCheckpointIO()],
         enable_model_summary=False,
@@ -142,6 +141,7 @@ def _build_callbacks(run: Run, setup: TrainingSetup, reporter: Reporter) -> list
         averaging,
         EpochPreparation(setup.batch_source, run.recipe.seed),
         HistoryCallback(run, reporter),
+        ProgressCallback(reporter, setup.components.data.samples.count_per_split()) if run.rank == 0 else None,
         GradientNormCallback(),
         PruningCallback(run.directory) if is_search_trial else None,
         *build_step_callbacks(setup),

@@ -72,6 +72,10 @@ def _format_tag(key: str) -> str:
 
 
 def _format_line(row: dict[str, Any], max_epochs: int | None) -> str:
-    val_text = f"   val loss {row['val_loss']:.3f} accuracy {row['val_accuracy']:.3f}" if row["val_loss"] != "" else ""
-    train_text = f"train loss {row['train_loss']:.3f} accuracy {row['train_accuracy']:.3f}"
-    return f"epoch {row['epoch']}/{max_epochs}   {row['phase']}   {train_text}{val_text}   {row['seconds']:.1f} s"
+    """Return the line of an epoch. It fits 80 columns."""
+    has_val = row["val_loss"] != ""
+    texts = [
+        f"{metric} {row[f'train_{metric}']:.3f}" + (f", val {row[f'val_{metric}']:.3f}" if has_val else "")
+        for metric in ("loss", "accuracy")
+    ]
+    return "  ".join([f"epoch {row['epoch']}/{max_epochs}", row["phase"], *texts, f"{row['seconds']:.1f} s"])
