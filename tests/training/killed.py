@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from thaw.cli.train import launch
+from thaw.system import files
 from thaw.training.module import ClassificationModule
 
 PROCESSES = multiprocessing.get_context("forkserver")  # forked from one that has imported everything, once
@@ -39,4 +40,25 @@ def _launch_and_die(epoch: int, arguments: list[str], job: str) -> None:
         return loss
 
     ClassificationModule.training_step = step_or_die  # type: ignore[method-assign]
+    launch(arguments)
+
+
+def kill_before_write(name: str, arguments: Sequence[str], job: str = "") -> None:
+    """Run `python train.py ARGUMENTS` in a process that kills itself before it writes the first file `name`. If there
+    are several jobs, the first job whose directory name starts with `job` does."""
+    process = PROCESSES.Process(target=_launch_and_die_before_write, args=(name, list(arguments), job))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, f"ended with {process.exitcode} before {name} was written"
+
+
+def _launch_and_die_before_write(name: str, arguments: list[str], job: str) -> None:
+    write: Callable[..., None] = files.write_atomically
+
+    def write_or_die(file: Path, *rest: Any) -> None:
+        if file.name == name and file.parent.name.startswith(job):
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(file, *rest)
+
+    files.write_atomically = write_or_die
     launch(arguments)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from thaw.cli.arguments import get_config_dir_arguments
 from thaw.cli.grammar import ANY_RECIPE_KEY, Verb
 from thaw.cli.options import ChoiceList, FilePath, Option, config_dir_option, out_option, path_argument
-from thaw.config.errors import EXIT_SUCCESS
+from thaw.config.errors import EXIT_SUCCESS, UserError
 from thaw.config.printable import escape_line
 
 if TYPE_CHECKING:
     from thaw.inference.evaluate import Evaluation
     from thaw.metrics.per_class import ClassMetrics
+    from thaw.runs.run import Run
 
 SPLITS = ("test", "val", "train", "all")
 MAX_SHOWN_CLASSES, MAX_SHOWN_PATHS = 10, 5
@@ -74,8 +75,8 @@ def evaluate(
     evaluations = evaluate_splits(classifier, recipe, data.samples, list(split))
     metrics = {name: evaluation.compute_metrics() for name, evaluation in evaluations.items()}
     _print_evaluations(evaluations, metrics)
-    if not overrides and data.is_own and (recorded_metrics := Run(checkpoint).metrics):
-        _print_differences(metrics, recorded_metrics)
+    if not overrides and data.is_own:
+        _print_differences(metrics, Run(checkpoint))
     if out:
         from thaw.inference.evaluate import write_evaluation
 
@@ -146,10 +147,15 @@ def _print_confused_pairs(split: str, evaluation: Evaluation) -> None:
     print_table([*columns, Column("of the label", is_numeric=True)], rows, f"\n{split}: most confused")
 
 
-def _print_differences(metrics: Mapping[str, Any], recorded_metrics: Mapping[str, Any]) -> None:
+def _print_differences(metrics: Mapping[str, Any], run: Run) -> None:
     from thaw.inference.evaluate import find_metric_differences
 
-    differences = find_metric_differences(metrics, recorded_metrics)
+    try:
+        recorded_metrics = run.metrics
+    except UserError as error:  # the evaluation needs nothing of the run but its checkpoint
+        print(f"\nnot compared with the run's own metrics: {error}")
+        return
+    differences = find_metric_differences(metrics, recorded_metrics) if recorded_metrics else None
     if differences is None:
         return
     summary = "the same numbers"

@@ -11,16 +11,17 @@ from thaw.cli.options import flag, path_argument
 from thaw.config.catalog import get_config_folder, list_group_choices, read_description
 from thaw.config.errors import EXIT_SUCCESS, Problem, UserError, find_closest_name, format_names
 
-BACKBONES = "backbones"
+BACKBONES, RUNS = "backbones", "runs"
 
 
 @Verb(
     "list",
-    summary="list backbones with their figures, strategies, data sets and all other choices",
-    examples=("thaw list strategies", "thaw list backbones 'convnext*'"),
+    summary="list runs with their results; backbones with their figures, strategies, data sets and all other choices",
+    examples=("thaw list runs", "thaw list strategies", "thaw list backbones 'convnext*'"),
     description="Without KIND: the kinds and the choices of each. backbones: presets, and torchvision's classifiers "
     "with their published figures; with PATTERN, a quoted shell pattern, also those of timm. Every other kind: a line "
-    "for each choice.\n\n"
+    "for each choice. runs: a line for each run in the folder PATTERN (default: outputs) with status, accuracy, time "
+    "and age; those that cannot be read are named.\n\n"
     "GMACs are billions of multiply-adds for one image, which many papers call GFLOPs; top-1 is accuracy on ImageNet "
     "in percent. Both, and the number of parameters, are those of the default weights and of images of the size "
     'beside them. "weights here" names weights that need no network: those of an installed package, or files in '
@@ -46,6 +47,10 @@ def list_choices(kind: str | None, pattern: str | None, csv: bool) -> int:
         rows = [[name, f"{group}=NAME", ", ".join(choices[group])] for name, group in groups.items()]
         print_rows(columns, rows, csv)
         return EXIT_SUCCESS
+    if kind in (RUNS, "run"):
+        from thaw.cli import list_runs
+
+        return list_runs.list_runs(pattern, csv)
     kind = _resolve_kind(kind, groups)
     if kind == BACKBONES:
         from thaw.cli import backbones
@@ -60,10 +65,12 @@ def _resolve_kind(name: str, groups: dict[str, str]) -> str:
     kinds_by_group = {group: kind for kind, group in groups.items()}
     if name in groups or name in kinds_by_group:
         return kinds_by_group.get(name, name)
-    fix = f"thaw list {find_closest_name(name, groups) or ''}".strip()
+    fix = f"thaw list {find_closest_name(name, [*groups, RUNS]) or ''}".strip()
     if find_closest_name(name, groups) is None and find_closest_name(name, kinds_by_group) is None:
         fix = f"thaw list backbones '*{name.strip('*')}*'" if re.search(r"[\d*]", name) else fix
-    raise UserError("no such kind of choice.", [Problem(f"thaw list {name}", valid=format_names(groups), fix=fix)])
+    raise UserError(
+        "no such kind of choice.", [Problem(f"thaw list {name}", valid=format_names([RUNS, *groups]), fix=fix)]
+    )
 
 
 def _build_description_rows(kind: str, group: str, pattern: str | None) -> Sequence[Sequence[str]]:

@@ -76,6 +76,7 @@ def resume_directory(directory: Path, overrides: Sequence[str] = (), trust: bool
 def report_training(train: Callable[[Reporter], object], directory: Path) -> int:
     """Call `train` with a console reporter, print its error, if it raises one, and return the exit status. After an
     interruption, print how the run in `directory` continues."""
+    from thaw.runs.lifecycle import format_resume_command
     from thaw.system.process import Interrupted
     from thaw.system.reporter import ConsoleReporter
 
@@ -83,7 +84,7 @@ def report_training(train: Callable[[Reporter], object], directory: Path) -> int
         try:
             train(ConsoleReporter())
         except Interrupted:
-            print(f"\ninterrupted; continue with: python train.py resume={directory}", file=sys.stderr)
+            print(f"\ninterrupted; continue with: {format_resume_command(directory)}", file=sys.stderr)
             return EXIT_INTERRUPTED
         return EXIT_SUCCESS
 

@@ -27,6 +27,8 @@ from thaw.models.tensor_file import (
     load_tensor_file,
 )
 from thaw.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, RECORD_FILE
+from thaw.runs.reader import read_json
+from thaw.runs.schema import Record
 from thaw.system.files import compute_sha256
 
 EXPECTED_INPUT = f"a run directory, or its {BEST_CHECKPOINT}"
@@ -165,10 +167,10 @@ def check_recorded_digest(file: Path) -> None:
     While a run trains, its files are newer than its record.
     """
     try:
-        record = json.loads((file.resolve().parent.parent / RECORD_FILE).read_text(encoding="utf-8"))
-        expected = record["checkpoints"][file.name] if record["status"] == "done" else None
-    except (OSError, ValueError, KeyError, TypeError):  # a checkpoint needs nothing of its run
+        record = read_json(file.resolve().parent.parent / RECORD_FILE, Record)
+    except UserError:  # a checkpoint needs nothing of its run
         return
+    expected = record.get("checkpoints", {}).get(file.name) if record["status"] == "done" else None
     if expected and compute_sha256(file) != expected:
         got = "the file has changed since the run ended: its SHA-256 differs from that in run.json"
         fix = f"{suggest_replacement(file)}, or a copy outside of the run if you changed it on purpose"

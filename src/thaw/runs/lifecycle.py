@@ -17,6 +17,7 @@ from thaw.config.schema import Recipe
 from thaw.config.validation import validate_recipe
 from thaw.runs import RECIPE_FILE, RECORD_FILE
 from thaw.runs.environment import format_current_time, get_git_revision, get_versions, make_recipe_portable
+from thaw.runs.overview import summarize_recipe
 from thaw.runs.run import Run, build_missing_run_problem, is_job, read_status
 from thaw.system.files import write_json, write_text
 from thaw.system.portable import format_traceback, shorten_home
@@ -51,6 +52,7 @@ def _build_first_entries(recipe: Recipe, command: str) -> dict[str, Any]:
         "status": "running",
         "command": command,
         "seed": recipe.seed,
+        "summary": summarize_recipe(recipe),
         "started": format_current_time(),
         "versions": get_versions(),
         "git": get_git_revision(),
@@ -149,6 +151,13 @@ def check_trusted(recipe: Recipe, trust: bool, command: str) -> None:
         raise UserError("the recipe names a class that thaw does not know.", [problem])
 
 
+def format_resume_command(directory: Path) -> str:
+    """Return the command that continues the run in `directory`, which is of the user's own."""
+    run = Run(directory)
+    needs_trust = run.exists and not is_trusted_class(run.recipe.optimizer.name)
+    return f"python train.py resume={directory}{' --trust' * needs_trust}"
+
+
 def is_trusted_class(name: str) -> bool:
     """Return whether `name` is an optimizer of torch or timm, which may be imported whatever file names it."""
     return not is_class_path(name) or name.startswith(TRUSTED_PACKAGES)
@@ -222,6 +231,7 @@ def create_directory(directory: Path) -> Iterator[None]:
 @contextmanager
 def explain_write_errors(directory: Path, full_disk_fix: str) -> Iterator[None]:
     """Turn an error of writing into `directory` into a UserError that says what to change."""
+    was_there = directory.is_dir()
     try:
         yield
     except OSError as error:
@@ -231,12 +241,8 @@ def explain_write_errors(directory: Path, full_disk_fix: str) -> Iterator[None]:
         file = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
         if file is None or not (file.is_relative_to(directory) or directory.is_relative_to(file)):
             raise
-        raise UserError(
-            "the output folder cannot be written.", [_build_write_problem(directory, file, error)]
-        ) from error
-
-
-def _build_write_problem(directory: Path, file: Path, error: OSError) -> Problem:
-    if isinstance(error, FileNotFoundError) and not directory.is_dir():
-        return Problem(str(directory), "the folder was removed while the run wrote into it", fix="start the run again")
-    return Problem(str(file), str(error.strerror), "a folder that can be written", "another output_dir")
+        problem = Problem(str(file), str(error.strerror), "a folder that can be written", "another output_dir")
+        if was_there and not directory.is_dir():
+            got = "the folder was removed while the run wrote into it"
+            problem = Problem(str(directory), got, fix="start the run again")
+        raise UserError("the output folder cannot be written.", [problem]) from error

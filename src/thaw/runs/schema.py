@@ -75,12 +75,19 @@ class _Probe(_Entries):
     grid: dict[str, Any] = {}
 
 
+class _Summary(_Entries):
+    dataset: str
+    backbone: str
+    strategy: str
+
+
 class Record(_Entries):
     """The content of `run.json`, whatever the status."""
 
     status: Literal["running", "done", "failed", "interrupted", "pruned"]
     command: str = ""
     seed: int = 0
+    summary: _Summary | None = None
     started: str = ""
     ended: str = ""
     error: str = ""
@@ -95,6 +102,7 @@ class Record(_Entries):
     hardware: _Hardware | None = None
     resumed: list[str | _Resume] = []
     probe: _Probe | None = None
+    checkpoints: dict[str, str] = {}
 
 
 class FinishedRecord(Record):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thaw.config.errors import Problem, UserError
 from thaw.data.augmentation import average_over_views
 from thaw.data.batches import Batch, EpochBatchSampler
 from thaw.data.preprocessing import Preprocessing
@@ -166,8 +167,18 @@ class ClassificationModule(pl.LightningModule):
         checkpoint["val_losses"] = list(self.val_losses)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Load the validation losses so far."""
+        """Load the validation losses so far.
+
+        Raises:
+            UserError: if the run took another number of optimizer steps in an epoch, so that its schedule would jump.
+        """
         self.val_losses = list(checkpoint["val_losses"])
+        num_steps, num_epochs = checkpoint["global_step"], checkpoint["epoch"] + 1
+        if num_steps != num_epochs * self.optimization.steps_per_epoch:
+            got = f"{self.optimization.steps_per_epoch} optimizer steps in an epoch"
+            fix = "trainer.batch_size and trainer.accumulate_grad_batches for as many images in a step as before"
+            problem = Problem("devices and batches", got, f"{num_steps / num_epochs:g}, as in the epochs so far", fix)
+            raise UserError("the run cannot continue with another batch size.", [problem])
 
 
 class ClassificationLoss(nn.Module):

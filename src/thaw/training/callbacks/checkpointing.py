@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytorch_lightning as pl
 import torch
@@ -110,7 +110,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write `checkpoint` to `path`."""
         target = Path(path)
         target.parent.mkdir(exist_ok=True)  # not the run directory, which somebody may have removed
-        write_atomically(target, lambda stream: torch.save(checkpoint, stream))
+        write_atomically(target, lambda stream: _save(checkpoint, stream))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read the checkpoint at `path` on the CPU.
@@ -119,6 +119,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             UserError: if the file is damaged, or its weights are not finite.
         """
         return read_training_state(Path(path))
+
+
+def _save(checkpoint: dict[str, Any], stream: BinaryIO) -> None:
+    """Save with torch, which hides an error of the stream, such as a full disk, behind its own."""
+    try:
+        torch.save(checkpoint, stream)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def build_checkpoint_metadata(
