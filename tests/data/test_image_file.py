@@ -92,4 +92,4 @@ def test_nearly_black_images_are_a_problem(tmp_path: Path) -> None:
     ):
         (problem,) = problems
         assert problem.kind == "nearly_black"
-        assert problem.names == ("ant/dark.png (15)",)
+        assert problem.names == ("ant/dark.png",)

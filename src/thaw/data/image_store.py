@@ -16,7 +16,7 @@ from PIL import Image
 from PIL import __version__ as pillow_version
 
 from thaw.config.errors import Problem, UserError
-from thaw.data.image import decode_indexed
+from thaw.data.image import decode_indexed, is_nearly_black
 from thaw.data.image_file import BrokenImageError
 from thaw.data.preprocessing import Preprocessing, resize_image
 from thaw.data.problems import MAX_ASPECT_RATIO
@@ -29,8 +29,8 @@ from thaw.system.reporter import SILENT, Reporter
 MAX_LISTED_IMAGES = 20
 CHUNK_SIZE = 256  # images that are decoded before any is used, so that they do not fill the memory
 CROPPED_ASPECT_RATIO = 4  # longer side to shorter; an image of 20,000 x 10 pixels resized as a whole would take 400 MB
-FORMAT_VERSION = 4  # of the files; a store of another version is built again
-UNMEASURED = (0, 0, 0)  # what a broken image has instead of the result of `measure_image`
+FORMAT_VERSION = 5  # of the files; a store of another version is built again
+UNMEASURED = (0, 0, False)  # what a broken image has instead of the result of `measure_image`
 
 DecodeResult = TypeVar("DecodeResult")
 
@@ -44,7 +44,7 @@ class ImageStore:
         starts: int64 [samples], where each image starts in `pixels`.
         shapes: int64 [samples, 2], height and width of each image in `pixels`; 0 for a broken image.
         sizes: int64 [samples, 2], height and width before resizing.
-        brightest: int64 [samples], the largest value of each image, of 255.
+        nearly_black: bool [samples], from `is_nearly_black`.
         broken: position of each image that cannot be decoded -> reason.
     """
 
@@ -52,7 +52,7 @@ class ImageStore:
     starts: np.ndarray
     shapes: np.ndarray
     sizes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
-    brightest: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    nearly_black: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
     broken: Mapping[int, str] = field(default_factory=dict)
 
     def __getitem__(self, index: int) -> np.ndarray:
@@ -63,7 +63,7 @@ class ImageStore:
     def subset(self, positions: Sequence[int]) -> ImageStore:
         """Return the images at `positions`, none of which may be broken, without copying pixels."""
         indices = np.asarray(positions, dtype=np.int64)
-        columns = {name: getattr(self, name)[indices] for name in ("starts", "shapes", "sizes", "brightest")}
+        columns = {name: getattr(self, name)[indices] for name in ("starts", "shapes", "sizes", "nearly_black")}
         return replace(self, **columns, broken={})
 
 
@@ -75,14 +75,14 @@ class LazyImageStore:
         samples: the images, in their order.
         preprocessing: how they are resized.
         sizes: int64 [samples, 2], height and width before resizing.
-        brightest: int64 [samples], the largest value of each image, of 255.
+        nearly_black: bool [samples], from `is_nearly_black`.
         broken: position of each image that cannot be decoded -> reason.
     """
 
     samples: Samples
     preprocessing: Preprocessing
     sizes: np.ndarray
-    brightest: np.ndarray
+    nearly_black: np.ndarray
     broken: Mapping[int, str] = field(default_factory=dict)
 
     def __getitem__(self, index: int) -> np.ndarray:
@@ -99,7 +99,7 @@ class LazyImageStore:
     def subset(self, positions: Sequence[int]) -> LazyImageStore:
         """Return the images at `positions`, none of which may be broken."""
         indices = np.asarray(positions, dtype=np.int64)
-        columns = {name: getattr(self, name)[indices] for name in ("sizes", "brightest")}
+        columns = {name: getattr(self, name)[indices] for name in ("sizes", "nearly_black")}
         return replace(self, samples=self.samples.subset(positions), **columns, broken={})
 
 
@@ -140,7 +140,7 @@ def open_image_store(
     broken_contents = json.loads((folder / "broken.json").read_text(encoding="utf-8"))
     broken = _map_to_positions({int(index): reason for index, reason in broken_contents.items()}, content_indices)
     check_broken(samples, broken, skip_broken)  # it may have been built with skip_broken
-    return ImageStore(pixels, table[:, 0], table[:, 1:3], table[:, 3:5], table[:, 5], broken)
+    return ImageStore(pixels, table[:, 0], table[:, 1:3], table[:, 3:5], table[:, 5] > 0, broken)
 
 
 def _compute_store_key(unique_samples: Samples, preprocessing: Preprocessing) -> str:
@@ -170,7 +170,7 @@ def _write_store(samples: Samples, preprocessing: Preprocessing, folder: Path, r
     A row of the table is the start of the pixels, their height and width, and what `measure_image` returns.
     """
 
-    def resize(image: Image.Image) -> tuple[np.ndarray, tuple[int, int, int]]:
+    def resize(image: Image.Image) -> tuple[np.ndarray, tuple[int, int, bool]]:
         return resize_image(crop_elongated(image), preprocessing), measure_image(image)
 
     rows, broken, start = [], {}, 0
@@ -202,12 +202,12 @@ def open_lazy_image_store(
     check_broken(samples, broken, skip_broken)
     rows = [UNMEASURED if isinstance(result, str) else result for result in results]
     table = np.array(rows, dtype=np.int64)
-    return LazyImageStore(samples, preprocessing, table[:, :2], table[:, 2], broken)
+    return LazyImageStore(samples, preprocessing, table[:, :2], table[:, 2] > 0, broken)
 
 
-def measure_image(image: Image.Image) -> tuple[int, int, int]:
-    """Return height, width, and the largest value of an RGB image."""
-    return image.height, image.width, int(np.max(image.getextrema()))
+def measure_image(image: Image.Image) -> tuple[int, int, bool]:
+    """Return height, width, and whether an RGB image is nearly black."""
+    return image.height, image.width, is_nearly_black(image)
 
 
 def iter_decoded(

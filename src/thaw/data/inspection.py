@@ -79,7 +79,7 @@ def inspect_dataset(
     usable_samples, store, skipped = drop_broken(samples, full_store)
     images = (store[position] for position in range(len(usable_samples.samples)))
     hashes = compute_difference_hashes(images) if near_duplicates else None
-    problems = find_problems(usable_samples, store.sizes, store.brightest, hashes)
+    problems = find_problems(usable_samples, store.sizes, store.nearly_black, hashes)
     return DatasetInspection(usable_samples, store, skipped, problems)
 
 
@@ -115,8 +115,8 @@ def _check_remaining(samples: Samples) -> None:
 def verify_dataset(samples: Samples, near_duplicates: bool, reporter: Reporter = SILENT) -> list[DatasetProblem]:
     """Decode every file, even if an image store of it exists, and return all problems."""
 
-    def measure(image: Image.Image) -> tuple[tuple[int, int, int], np.ndarray | None]:
-        """Return height, width, largest value, and the hash that near duplicates share."""
+    def measure(image: Image.Image) -> tuple[tuple[int, int, bool], np.ndarray | None]:
+        """Return what `measure_image` does, and the hash that near duplicates share."""
         image_hash = compute_difference_hash(crop_elongated(image)) if near_duplicates else None
         return measure_image(image), image_hash
 
@@ -130,7 +130,7 @@ def verify_dataset(samples: Samples, near_duplicates: bool, reporter: Reporter =
     table = np.array([row for row, _ in usable_results.values()], dtype=np.int64).reshape(-1, len(UNMEASURED))
     hashes = np.array([image_hash for _, image_hash in usable_results.values()]) if near_duplicates else None
     usable_samples = samples.subset(list(usable_results)) if reasons else samples
-    return [*build_broken_problems(reasons), *find_problems(usable_samples, table[:, :2], table[:, 2], hashes)]
+    return [*build_broken_problems(reasons), *find_problems(usable_samples, table[:, :2], table[:, 2] > 0, hashes)]
 
 
 def find_corrupt_archives(

@@ -92,22 +92,24 @@ class DatasetProblem:
 
 
 def find_problems(
-    samples: Samples, sizes: np.ndarray, brightest: np.ndarray, hashes: np.ndarray | None = None
+    samples: Samples, sizes: np.ndarray, nearly_black: np.ndarray, hashes: np.ndarray | None = None
 ) -> list[DatasetProblem]:
     """Find all problems of `samples`.
 
-    `sizes` is int64 [samples, 2], height and width of the decoded images, and `brightest` their largest values, of 255,
-    int64 [samples]. `hashes`, from `compute_difference_hashes`,
+    `sizes` is int64 [samples, 2], height and width of the decoded images; `nearly_black` is bool [samples], from
+    `is_nearly_black`. `hashes`, from `compute_difference_hashes`,
     uint64 [samples, 2], are given if near duplicates are wanted.
     """
-    nearly_black = f"images that are nearly black: no value above {NEARLY_BLACK} of 255 (12 bits in a 16-bit file?)"
+    black_description = (
+        f"images that are nearly black: no value above {NEARLY_BLACK} of 255 (12 bits in a 16-bit file?)"
+    )
     few_images = f"classes with fewer than {MIN_TRAIN_IMAGES} train images"
     problems = [
         DatasetProblem("few_images", few_images, find_small_classes(samples)),
         DatasetProblem("one_split", "classes that are in one split only", find_single_split_classes(samples)),
         *find_duplicates(samples),
         *find_odd_sizes(samples, sizes),
-        DatasetProblem("nearly_black", nearly_black, find_nearly_black(samples, brightest)),
+        DatasetProblem("nearly_black", black_description, _list_paths(samples, nearly_black)),
     ]
     if hashes is not None:
         names = tuple(" ~ ".join(map(escape_path, pair)) for pair in find_near_duplicates(samples, hashes))
@@ -206,10 +208,8 @@ def find_odd_sizes(samples: Samples, sizes: np.ndarray) -> Iterator[DatasetProbl
         yield DatasetProblem(kind, description, tuple(names))
 
 
-def find_nearly_black(samples: Samples, brightest: np.ndarray) -> tuple[str, ...]:
-    """Return the images whose largest value, from `brightest`, int64 [samples], shows nothing."""
-    positions = np.flatnonzero(brightest <= NEARLY_BLACK)
-    return tuple(f"{escape_path(samples.samples[position].path)} ({brightest[position]})" for position in positions)
+def _list_paths(samples: Samples, has_problem: np.ndarray) -> tuple[str, ...]:
+    return tuple(escape_path(samples.samples[position].path) for position in np.flatnonzero(has_problem))
 
 
 def _format_size(size: np.ndarray) -> str:
