@@ -89,6 +89,16 @@ def test_entries_are_listed_with_kind_size_and_content(
     assert "5 entries" in " ".join(rows.values())
 
 
+def test_damaged_entries_are_listed_as_unreadable(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = cache / "decoded" / STORE / "table.npy"
+    table.write_bytes(table.read_bytes().replace(b"}", b"\0"))  # NumPy raises a TokenError for such a header
+    (cache / "features" / FEATURES / "meta.json").write_text('{"shape": 3}')
+    assert run_thaw(monkeypatch, "cache", f"data.cache_dir={cache}") == 0
+    assert capsys.readouterr().out.count("unreadable") == 2
+
+
 def test_an_empty_or_missing_cache_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

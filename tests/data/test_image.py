@@ -322,6 +322,7 @@ def test_a_png_whose_text_is_a_decompression_bomb_is_broken(tmp_path: Path) -> N
         decode_image(save(Image.fromarray(PIXELS), tmp_path / "image.png", pnginfo=text))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_is_ignored(tmp_path: Path) -> None:
     path = save(Image.fromarray(PIXELS), tmp_path / "image.png", exif=b"Exif\0\0MM*\0\xff\xff\xff\xff")
     assert np.array_equal(read(path), PIXELS)
@@ -329,6 +330,7 @@ def test_damaged_exif_is_ignored(tmp_path: Path) -> None:
     assert np.array_equal(read(path), PIXELS)
 
 
+@pytest.mark.filterwarnings("ignore")  # of Pillow, about damaged metadata
 @pytest.mark.parametrize("format_name", ["AVIF", "BLP", "DDS", "SPIDER", "TIFF", "JPEG2000", "WEBP"])
 def test_a_damaged_file_of_any_format_is_decoded_or_broken(tmp_path: Path, format_name: str) -> None:
     rng, stream, reasons = random.Random(0), io.BytesIO(), list[str]()

@@ -364,7 +364,12 @@ def test_features_of_other_weights_under_the_same_key_are_not_used(tmp_path: Pat
     assert torch.equal(get_or_compute(cache, networks[0], [2]).features.values, expected)
 
 
-@pytest.mark.parametrize("damage", [flip_bit, truncate, fill_with_zeros])
+def replace_by_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("damage", [flip_bit, truncate, fill_with_zeros, replace_by_folder])
 def test_damaged_times_of_memory_formats_are_measured_again_with_a_warning(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
@@ -375,5 +380,6 @@ def test_damaged_times_of_memory_formats_are_measured_again_with_a_warning(
     assert reporter.warnings == []
     (file,) = tmp_path.iterdir()
     damage(file)
+    find_fastest_memory_format(*arguments)
     find_fastest_memory_format(*arguments)
     assert reporter.warnings == [f"the measured times in {file} were damaged and are measured again"]

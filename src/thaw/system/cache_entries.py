@@ -22,6 +22,7 @@ METADATA_FILE = "meta.json"  # of cached features; its modification time is thei
 DESCRIPTION_KEYS = ("dataset", "backbone", "stage")  # keys of METADATA_FILE
 COMPLETE_NAME_PATTERN = re.compile(r"(?:.+-)?[0-9a-f]{16}")  # a complete folder: an optional word and a cache key
 PARTIAL_NAME_PATTERN = re.compile(r"\.(.+)\.partial-[^/]+")  # a folder that is being filled, or was until a kill
+UNREADABLE = "unreadable"  # the description of damaged entries
 HUB_REPOSITORY_PATTERN = re.compile(r"models--.+")  # a repository of the Hugging Face hub
 
 
@@ -130,10 +131,18 @@ def _make_folder_lister(describe: Callable[[Path, int], str]) -> Callable[[str, 
                 num_files, size, last_used = _measure_folder(path)
                 metadata_status = _get_status(path / METADATA_FILE)
                 last_used = metadata_status.st_mtime if metadata_status else last_used
-                description = "incomplete" if partial_match else describe(path, num_files)
+                description = "incomplete" if partial_match else _try_describe(describe, path, num_files)
                 yield CacheEntry(kind, path.name, path, size, last_used, description, (lock,))
 
     return list_folders
+
+
+def _try_describe(describe: Callable[[Path, int], str], path: Path, num_files: int) -> str:
+    """Return the description of a folder whose files may be damaged, for which NumPy raises about any exception."""
+    try:
+        return describe(path, num_files)
+    except Exception:
+        return UNREADABLE
 
 
 def _list_files(kind: str, folder: Path) -> Iterator[CacheEntry]:
@@ -172,10 +181,7 @@ def _describe_dataset(path: Path, num_files: int) -> str:
 
 
 def _describe_decoded(path: Path, num_files: int) -> str:
-    try:
-        return f"{len(np.load(path / 'table.npy', mmap_mode='r', allow_pickle=False)):,} images"
-    except (OSError, ValueError):
-        return "unreadable"
+    return f"{len(np.load(path / 'table.npy', mmap_mode='r', allow_pickle=False)):,} images"
 
 
 def _describe_features(path: Path, num_files: int) -> str:
@@ -183,7 +189,7 @@ def _describe_features(path: Path, num_files: int) -> str:
     dimensions = [metadata.get("rows"), *metadata.get("shape", ())]
     shape = " x ".join(str(dimension) for dimension in dimensions if dimension is not None)
     values = [*map(metadata.get, DESCRIPTION_KEYS), shape, metadata.get("dtype")]
-    return ", ".join(str(value) for value in values if value) or "unreadable"
+    return ", ".join(str(value) for value in values if value) or UNREADABLE
 
 
 ENTRY_LISTERS: dict[str, Callable[[str, Path], Iterator[CacheEntry]]] = {
