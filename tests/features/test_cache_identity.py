@@ -13,6 +13,7 @@ from tests.conftest import TINY, get_only_run
 from thaw.cli.train import launch
 from thaw.config.compose import compose_recipe
 from thaw.config.schema import Recipe
+from thaw.data.factory import load_samples
 from thaw.inference.evaluate import evaluate_splits
 from thaw.inference.load import load_checkpoint
 from thaw.probing.linear_heads import HeadGrid
@@ -58,7 +59,9 @@ def test_an_extraction_finds_the_features_of_a_training(trained_recipe: Recipe) 
 def test_evaluation_finds_the_features_of_a_training(trained_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thaw.inference.evaluate, "iter_predictions", lambda *_: pytest.fail("images were decoded"))
     run_directory = get_only_run(Path(trained_recipe.output_dir))
-    evaluation = evaluate_splits(load_checkpoint(run_directory), trained_recipe, ["test"])["test"]
+    evaluation = evaluate_splits(
+        load_checkpoint(run_directory), trained_recipe, load_samples(trained_recipe), ["test"]
+    )["test"]
     assert evaluation.compute_metrics()["accuracy"] == open_run(run_directory).metrics["test"]["accuracy"]
 
 
@@ -66,7 +69,7 @@ def test_evaluation_finds_the_features_of_a_probe(tmp_path: Path, monkeypatch: p
     recipe = compose_recipe([*TINY, "strategy=fixed", f"data.cache_dir={tmp_path / 'cache'}"])
     result = probe(recipe, SMALL_GRID, tmp_path / "probe")
     monkeypatch.setattr(thaw.inference.evaluate, "iter_predictions", lambda *_: pytest.fail("images were decoded"))
-    evaluation = evaluate_splits(load_checkpoint(result.run.directory), recipe, ["test"])["test"]
+    evaluation = evaluate_splits(load_checkpoint(result.run.directory), recipe, load_samples(recipe), ["test"])["test"]
     assert evaluation.compute_metrics()["accuracy"] == result.metrics["test"]["accuracy"]
 
 
@@ -86,6 +89,6 @@ def test_evaluation_decodes_images_if_the_recipe_needs_other_features(
     overrides = [*TINY, "strategy=fixed", f"data.cache_dir={trained_recipe.data.cache_dir}", change]
     recipe = compose_recipe(overrides)
     classifier = load_checkpoint(run_directory).on_hardware(recipe.trainer)
-    evaluation = evaluate_splits(classifier, recipe, ["test"])["test"]
+    evaluation = evaluate_splits(classifier, recipe, load_samples(recipe), ["test"])["test"]
     assert len(decoded_paths) == len(evaluation.positions)
     assert np.isfinite(evaluation.logits.numpy()).all()

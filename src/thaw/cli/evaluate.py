@@ -64,6 +64,7 @@ def evaluate(
     from thaw.inference.load import load_checkpoint
     from thaw.runs.run import Run
     from thaw.system.process import configure_process
+    from thaw.system.reporter import ConsoleReporter
 
     classifier = load_checkpoint(checkpoint)
     recipe = with_overrides(classifier.recipe, overrides, get_config_dir_arguments(config_dir))
@@ -72,7 +73,7 @@ def evaluate(
     classifier = replace(classifier, recipe=recipe).on_hardware(recipe.trainer if has_trainer_overrides else None)
     data = load_evaluation_data(classifier, recipe, overrides, _read_fingerprint(checkpoint))
     print("\n".join([*data.notes, ""] if data.notes else []), end="")
-    evaluations = evaluate_splits(classifier, recipe, data.samples, list(split))
+    evaluations = evaluate_splits(classifier, recipe, data.samples, list(split), ConsoleReporter())
     metrics = {name: evaluation.compute_metrics() for name, evaluation in evaluations.items()}
     _print_evaluations(evaluations, metrics)
     if not overrides and data.is_own:

@@ -33,6 +33,7 @@ from thaw.metrics.per_class import ClassMetrics, compute_class_metrics, compute_
 from thaw.runs.run import Run
 from thaw.system.csv_files import format_rows
 from thaw.system.files import write_text
+from thaw.system.reporter import SILENT, Reporter
 
 ALL_SPLITS = "all"
 MAX_SHOWN_IMAGES = 32
@@ -86,7 +87,7 @@ class Evaluation:
 
 
 def evaluate_splits(
-    classifier: Classifier, recipe: Recipe, samples: Samples, splits: Sequence[str]
+    classifier: Classifier, recipe: Recipe, samples: Samples, splits: Sequence[str], reporter: Reporter = SILENT
 ) -> dict[str, Evaluation]:
     """Evaluate a network on those of `splits` that `samples` have; `all` are all images.
 
@@ -102,7 +103,7 @@ def evaluate_splits(
         problem = Problem(f"split={','.join(splits)}", got, fix=fix)
         raise UserError("nothing to evaluate.", [problem])
     return {
-        split: _evaluate_split(classifier, recipe, samples, positions)
+        split: _evaluate_split(classifier, recipe, samples, positions, reporter)
         for split, positions in positions_by_split.items()
     }
 
@@ -113,8 +114,10 @@ def _select_positions(samples: Samples, split: str) -> np.ndarray:
     return samples.get_positions(split)
 
 
-def _evaluate_split(classifier: Classifier, recipe: Recipe, samples: Samples, positions: np.ndarray) -> Evaluation:
-    cached_logits = _compute_cached_logits(classifier, recipe, samples, positions)
+def _evaluate_split(
+    classifier: Classifier, recipe: Recipe, samples: Samples, positions: np.ndarray, reporter: Reporter
+) -> Evaluation:
+    cached_logits = _compute_cached_logits(classifier, recipe, samples, positions, reporter)
     if cached_logits is not None:
         return Evaluation(samples, positions, cached_logits, {})
     paths = [samples.root / samples.samples[position].path for position in positions]
@@ -137,7 +140,7 @@ def _check_broken(root: Path, skipped: dict[str, str], can_skip: bool) -> None:
 
 
 def _compute_cached_logits(
-    classifier: Classifier, recipe: Recipe, samples: Samples, positions: np.ndarray
+    classifier: Classifier, recipe: Recipe, samples: Samples, positions: np.ndarray, reporter: Reporter
 ) -> Tensor | None:
     """Compute the logits from the run's cached features, the deepest that the cache still has; None without any.
 
@@ -150,7 +153,7 @@ def _compute_cached_logits(
         return None
     spec = build_feature_spec(recipe.backbone, classifier.preprocessing, classifier.precision, views)
     depths, labels = classifier.cached_depths[::-1], samples.get_labels()
-    features = find_cached_features(recipe, spec, classifier.network, depths, labels, classifier.device)
+    features = find_cached_features(recipe, spec, classifier.network, depths, labels, classifier.device, reporter)
     if features is None:
         return None
     batches = SequentialBatchSampler(positions, recipe.trainer.batch_size).iter_positions()
