@@ -66,7 +66,8 @@ def check_split_folders(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
     for folder, splits in splits_by_folder.items():
         if len(splits) > 1:
             subject = f"dataset.splits: {folder} is the folder of {format_names(splits)}"
-            fix = f"dataset.splits.{splits[-1]}=null takes {splits[-1]} images from train"
+            fix = " ".join(f"dataset.splits.{split}=null" for split in splits[1:])
+            fix += f", which takes {format_names(splits[1:])} images from {splits[0]}"
             yield "dataset.splits", Problem(subject, "the same images", "a folder for each", fix)
 
 

@@ -99,7 +99,7 @@ def _check_single_candidates(candidates: Mapping[str, Sequence[Folder]]) -> None
     for split, matches in candidates.items():
         if len(matches) > 1:
             names = " and ".join(f"{match.path}/" for match in matches)
-            fix = f"dataset.exclude=[{matches[-1].name}], or join the folders"
+            fix = f"dataset.exclude=[{matches[-1].path}], or join the folders"
             problems.append(Problem(names, f"{len(matches)} folders that may be {split}", "one", fix))
     if problems:
         raise UserError("the split folders are ambiguous.", problems)
@@ -221,7 +221,7 @@ def _build_unknown_folder_problem(folder: Folder, splits: Mapping[str, Folder], 
     num_images = sum(1 for _ in folder.iter_images())
     got = f"{format_count(num_images, 'image') if num_images else 'no images'}, and it is no split"
     _, split = _parse_affixed_name(folder.name)
-    fix = f"dataset.exclude=[{folder.name}]"
+    fix = f"dataset.exclude=[{folder.path}]"
     if split and split not in splits:
         fix = f"dataset.splits.{split}={folder.path}, or {fix}"
     valid = f"only split folders beside {format_names(f'{name}/' for name in top_names)}: {LAYOUTS}"

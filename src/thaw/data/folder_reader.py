@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.printable import escape_line
 from thaw.data.folder_layout import LAYOUTS, Layout, find_layout, find_unknown_folders, parse_split_name
-from thaw.data.folder_scan import Folder, FolderScan, scan_folder
+from thaw.data.folder_scan import REPEATED_LINK, Folder, FolderScan, scan_folder
 from thaw.data.readers import ReaderResult, Row, normalize_class_name, normalize_name
 
 IN_NO_CLASS = "in no class folder"
@@ -41,6 +41,7 @@ def read_image_folder(
     ]
     problems = [
         *find_unknown_folders(layout),
+        *_find_repeated_splits(scan, layout),
         *([] if merge_subfolders else _find_nested_classes(root, class_folders)),
         *_find_split_names(class_folders),
         *_find_empty_classes(scan, class_folders),
@@ -90,18 +91,27 @@ def _list_nested_classes(class_folder: Folder) -> list[Folder]:
         (folder,) = filled_folders
 
 
+def _find_repeated_splits(scan: FolderScan, layout: Layout) -> Iterator[Problem]:
+    """Yield the links beside the split folders that have the name of a split and lead to a folder read already."""
+    for path in (PurePosixPath(path) for path, reason in scan.ignored.items() if reason == REPEATED_LINK):
+        if parse_split_name(path.name) and path.parent == PurePosixPath(layout.top.path):
+            fix = f"dataset.exclude=[{path}]"
+            yield Problem(f"{path}/", REPEATED_LINK, "a folder of its own for each split", fix)
+
+
 def _find_split_names(class_folders: ClassFolders) -> Iterator[Problem]:
     """Yield the class folders in a split that are called as a split is. Such a class must be in several splits."""
-    splits_by_name: dict[str, set[str]] = {}
+    folders_by_name: dict[str, dict[str, Folder]] = {}
     for split, folders in class_folders.items():
         for folder in folders if split else []:
-            splits_by_name.setdefault(normalize_class_name(folder.name), set()).add(str(split))
-    is_split_name = {name: parse_split_name(name) is not None for name in splits_by_name}
-    for name, splits in splits_by_name.items():
-        if is_split_name[name] and (len(splits) == 1 or all(is_split_name.values())):
-            got = f"a folder called {name} in the folder of {format_names(sorted(splits))}"
-            fix = f"dataset.exclude=[{name}], or another name for the folder if it is a class"
-            yield Problem(f"{name}/", got, LAYOUTS, fix)
+            folders_by_name.setdefault(normalize_class_name(folder.name), {})[str(split)] = folder
+    is_split_name = {name: parse_split_name(name) is not None for name in folders_by_name}
+    for name, folders_by_split in folders_by_name.items():
+        if is_split_name[name] and (len(folders_by_split) == 1 or all(is_split_name.values())):
+            got = f"a folder called {name} in the folder of {format_names(sorted(folders_by_split))}"
+            paths = ", ".join(folder.path for folder in folders_by_split.values())
+            fix = f"dataset.exclude=[{paths}], or another name for the folder if it is a class"
+            yield Problem(f"{paths}/", got, LAYOUTS, fix)
 
 
 def _find_empty_classes(scan: FolderScan, class_folders: ClassFolders) -> Iterator[Problem]:
