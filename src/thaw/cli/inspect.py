@@ -47,8 +47,8 @@ def inspect(overrides: Sequence[str], layers: bool, plan: bool, config_dir: Path
     Raises:
         UserError: if the recipe is wrong, or the network cannot be split into stages.
     """
-    # Weights are not read, so their package need not be installed.
-    recipe = compose_recipe([*overrides, "backbone.package=null"], config_dir)
+    # Weights are not read: their package need not be installed, and a strategy need not have any.
+    recipe = compose_recipe([*overrides, "backbone.package=null", "backbone.weights=default"], config_dir)
     has_dataset = any(key.lstrip("+").split("=")[0].split(".")[0] in DATASET_GROUPS for key in overrides)
     from thaw.training.freezing import summarize_network
 
@@ -57,6 +57,8 @@ def inspect(overrides: Sequence[str], layers: bool, plan: bool, config_dir: Path
     summary = summarize_network(recipe, image_size, num_classes, with_layers=layers, with_plan=plan)
     print(_format_title(recipe, summary.image_size, has_dataset, num_classes))
     _print_stages(summary.stages)
+    if summary.unevenness:
+        print(f"\n{summary.unevenness}: strategies that count stages (partial, gradual, ...) are refused")
     if layers:
         _print_layers(summary.layers)
     if summary.plan:

@@ -245,6 +245,9 @@ class StrategyConfig(StrictModel):
     l2_sp: NonNegativeFloat = 0.0
     """Strength of L2-SP (Li et al. 2018), the penalty on the distance of trained backbone weights to the pretrained
     ones; it replaces their weight decay. 0: off."""
+    allow_uneven: bool = False
+    """Whether phases may count stages (first:N, last:N, unfreeze) of a backbone that has fewer than three, or nearly
+    all of its layers in one; false: that is an error."""
 
 
 class OptimizerConfig(StrictModel):

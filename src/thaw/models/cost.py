@@ -7,6 +7,7 @@ Convolutions, matrix products and attention count; elementwise operations (norma
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -58,7 +59,7 @@ def on_meta_device(build: Callable[[], Result]) -> Result:
 
 def compute_cost(model: nn.Module, size: int) -> tuple[int, int]:
     """Compute the parameters of a library's classifier and its multiply-adds for one image of `size` x `size`."""
-    with FlopCounterMode(display=False) as counter:
+    with _count_flops(model) as counter:
         forward_zeros(model, size)
     return sum(parameter.numel() for parameter in model.parameters()), _count_multiply_adds(counter)
 
@@ -77,9 +78,27 @@ def compute_part_costs(model: nn.Module, parts: Mapping[str, nn.Module], size: i
         multiply_adds = _count_multiply_adds(counter) - previous_multiply_adds
         costs.append(StageCost(facts, multiply_adds, len(get_batchnorm_layers(part))))
 
-    with FlopCounterMode(display=False) as counter:
+    with _count_flops(model) as counter:
         visit_parts(model, parts, size, record_cost)
     return costs
+
+
+@contextmanager
+def _count_flops(model: nn.Module) -> Iterator[FlopCounterMode]:
+    """Count the operations of `model`, whose parameters need no gradients meanwhile.
+
+    torch's counter follows the gradients of what enters a module, and fails where that is a parameter, as the query of
+    SigLIP's attention pooling.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        with FlopCounterMode(display=False) as counter:
+            yield counter
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
 
 
 def _count_multiply_adds(counter: FlopCounterMode) -> int:

@@ -52,6 +52,11 @@ def convert_to_sync_batchnorm(network: nn.Module) -> None:
     convert_sync_batchnorm(network)
 
 
+def count_layers(part: nn.Module) -> int:
+    """Count the layers of `part` with weights: matrices or convolutions that a module holds itself."""
+    return sum(any(weight.ndim >= 2 for weight in module.parameters(recurse=False)) for module in part.modules())
+
+
 def count_parameters(parameters: list[nn.Parameter]) -> int:
     """Count the numbers in `parameters`."""
     return sum(parameter.numel() for parameter in parameters)

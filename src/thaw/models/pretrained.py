@@ -254,11 +254,19 @@ def _load_timm(
         model = _download_timm(backbone, cache_dir, _build_size_kwargs(backbone.name, size))
     else:
         model = timm.create_model(backbone.name, pretrained=False, **_build_size_kwargs(backbone.name, size))
-    if model.num_classes == 0:  # trained without labels: it has no classifier that a head could replace
-        model.reset_classifier(2)
+    if getattr(model, "num_classes", 0) == 0:  # trained without labels: it has no classifier that a head could replace
+        _add_classifier(model, backbone.name)
     weights_info = _load_timm_weights(backbone, weights, model, reporter)
     classes = _drop_classes_of_random_rows(_get_timm_classes(model.pretrained_cfg), weights_info)
     return PretrainedModel(model, _read_timm_preprocessing(model.pretrained_cfg), classes, weights_info)
+
+
+def _add_classifier(model: Any, name: str) -> None:
+    if not hasattr(model, "reset_classifier"):
+        got = "an encoder of another model, which has no classifier and none can be added"
+        problem = Problem(f"backbone.name={name}", got, "a classifier", "another backbone: thaw list backbones")
+        raise UserError("the backbone is no classifier.", [problem])
+    model.reset_classifier(2)
 
 
 def _load_timm_weights(backbone: BackboneConfig, weights: str, model: Any, reporter: Reporter) -> dict[str, str]:

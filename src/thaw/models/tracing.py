@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import fx, nn
 
 from thaw.config.errors import Problem, UserError
+from thaw.models.network import count_layers
 
 # A module with this fraction of the weight layers is a trunk and is entered. ResNet-152's layer3 has 0.70, Swin-B's
 # third stage 0.75: they are not.
@@ -53,8 +54,7 @@ def count_weight_layers(model: nn.Module, node: fx.Node) -> int:
     """Count the weight layers in the module that `node` calls."""
     if node.op != "call_module":
         return 0
-    modules = model.get_submodule(str(node.target)).modules()
-    return sum(any(weight.ndim >= 2 for weight in module.parameters(recurse=False)) for module in modules)
+    return count_layers(model.get_submodule(str(node.target)))
 
 
 def get_node_parameters(model: nn.Module, node: fx.Node) -> list[nn.Parameter]:

@@ -13,6 +13,7 @@ from thaw.config.schema import PhaseConfig, StrategyConfig
 from thaw.strategy.selection import (
     Part,
     build_selector_problem,
+    describe_uneven_stages,
     map_to_parts,
     resolve_selectors,
     resolve_trained_kinds,
@@ -37,6 +38,8 @@ def check_strategy(
     `phase_spans` and `schedule_spans` map each phase to the first epoch and the end of the phase, and of the schedule
     that it belongs to. `schedule_epochs` is the number of epochs that warmup and milestones take.
     """
+    if not strategy.allow_uneven and (reason := describe_uneven_stages(parts)):
+        yield from _check_depth_selectors(strategy, parts, reason)
     for name, phase in strategy.phases.items():
         selector_problems = list(_check_selectors(f"strategy.phases.{name}", phase, [part.name for part in parts]))
         yield from selector_problems or _unused_settings(f"strategy.phases.{name}", name, phase, parts)
@@ -50,6 +53,18 @@ def check_strategy(
             subject = f"{needed_epochs}, but runs over epochs {start + 1} to {end}"
             fix = "scheduler.warmup_epochs=0 and earlier milestones, more epochs, or no restart of the scheduler"
             yield Problem(subject, valid=f"less than {end - start}", fix=fix)
+
+
+def _check_depth_selectors(strategy: StrategyConfig, parts: Sequence[Part], reason: str) -> Iterator[Problem]:
+    """Yield a problem for each phase that counts stages of a backbone whose stages are no measure of depth."""
+    for name, phase in strategy.phases.items():
+        counts = [selector for selector in (*phase.train, *phase.unfreeze) if selector.startswith(("first:", "last:"))]
+        counts += [f"unfreeze: {selector}" for selector in phase.unfreeze if selector in ("all", "backbone")]
+        if counts:
+            subject = f"phase {name} of strategy={strategy.name} counts stages ({format_names(counts)})"
+            valid = f"stages by name: {format_names(part.name for part in parts)}"
+            fix = "strategy=finetune, strategy=fixed, or strategy.allow_uneven=true if that is what you want"
+            yield Problem(subject, reason, valid, fix)
 
 
 def _check_selectors(key: str, phase: PhaseConfig, part_names: Sequence[str]) -> Iterator[Problem]:

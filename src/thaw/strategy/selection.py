@@ -11,20 +11,37 @@ from typing import TypeVar
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.schema import PhaseConfig
 
+MIN_STAGES = 3
+MAX_STAGE_FRACTION = 0.8  # of the layers with weights, in one stage
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A stage or the head, with the numbers of parameters of its normalization layers and of its biases."""
+    """A stage or the head, with the numbers of parameters of its normalization layers and of its biases, and the number
+    of its layers with weights."""
 
     name: str
     num_norm_parameters: int
     num_bias_parameters: int
+    num_layers: int = 1
 
     def has_parameters(self, kind: str) -> bool:
         """Return whether the part has parameters of `kind`: `all`, `norms` or `biases`."""
         return kind == "all" or (self.num_norm_parameters if kind == "norms" else self.num_bias_parameters) > 0
+
+
+def describe_uneven_stages(parts: Sequence[Part]) -> str:
+    """Say why the stages are no measure of depth: they are fewer than three, or one has nearly all layers; else empty.
+
+    ResNet-152 has 70 % of its layers in a stage, ConvNeXt and Swin-B have 75 %.
+    """
+    stages = parts[:-1]
+    largest, total = max(stages, key=lambda stage: stage.num_layers), sum(stage.num_layers for stage in stages)
+    if len(stages) >= MIN_STAGES and largest.num_layers <= MAX_STAGE_FRACTION * total:
+        return ""
+    count = f"{len(stages)} stage{'s' * (len(stages) > 1)}"
+    return f"the backbone has {count}, and {largest.name} has {largest.num_layers} of its {total} layers"
 
 
 def select_parts(selector: str, part_names: Sequence[str]) -> list[str]:

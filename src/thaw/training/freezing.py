@@ -12,9 +12,16 @@ from torch import nn
 from thaw.config.schema import Recipe
 from thaw.models.cost import LayerInfo, StageCost, compute_stage_costs, list_layers, on_meta_device
 from thaw.models.factory import load_seeded_pretrained, uninitialized_network
-from thaw.models.network import HEAD, Network, count_parameters, get_batchnorm_layers, select_parameters
+from thaw.models.network import (
+    HEAD,
+    Network,
+    count_layers,
+    count_parameters,
+    get_batchnorm_layers,
+    select_parameters,
+)
 from thaw.strategy.plan import PartPlan, PhasePlan, Plan, build_plan
-from thaw.strategy.selection import Part
+from thaw.strategy.selection import Part, describe_uneven_stages
 from thaw.system.cache_folder import resolve_cache_dir
 
 
@@ -26,16 +33,25 @@ def plan_for_recipe(recipe: Recipe, network: Network) -> Plan:
     """
     optimizer, scheduler = recipe.optimizer, recipe.scheduler
     schedule_epochs = max([getattr(scheduler, "warmup_epochs", 0), *getattr(scheduler, "milestones", [])])
-    parts = [_build_part(network, name) for name in (*network.stages, HEAD)]
     return build_plan(
-        recipe.strategy, parts, recipe.trainer.epochs, optimizer.learning_rate, optimizer.weight_decay, schedule_epochs
+        recipe.strategy,
+        build_parts(network),
+        recipe.trainer.epochs,
+        optimizer.learning_rate,
+        optimizer.weight_decay,
+        schedule_epochs,
     )
+
+
+def build_parts(network: Network) -> list[Part]:
+    """Return the stages of a network and its head as a strategy sees them."""
+    return [_build_part(network, name) for name in (*network.stages, HEAD)]
 
 
 def _build_part(network: Network, name: str) -> Part:
     module = network.get_part(name)
     num_norms, num_biases = (count_parameters(select_parameters(module, kind)) for kind in ("norms", "biases"))
-    return Part(name, num_norms, num_biases)
+    return Part(name, num_norms, num_biases, count_layers(module))
 
 
 def collect_trainable_parameters(network: Network, plan: Plan, names: Iterable[str]) -> list[nn.Parameter]:
@@ -102,13 +118,15 @@ def set_modes(network: Network, parts: Iterable[PartPlan]) -> None:
 @dataclass(frozen=True)
 class NetworkSummary:
     """Figures of a network for square images of `image_size` pixels. `layers` is empty and `plan` None if they were not
-    asked for; `num_trainable` counts the parameters that `plan` trains in any phase."""
+    asked for; `num_trainable` counts the parameters that `plan` trains in any phase. `unevenness` says why the stages
+    are no measure of depth; empty if they are."""
 
     image_size: int
     stages: list[StageCost]
     layers: list[LayerInfo]
     plan: Plan | None
     num_trainable: int
+    unevenness: str
 
 
 def summarize_network(
@@ -125,7 +143,8 @@ def summarize_network(
         network, size = _build_network(recipe, image_size, num_classes)
         layers = list_layers(network, size) if with_layers else []
         plan, num_trainable = _build_plan(recipe, network) if with_plan else (None, 0)
-        return NetworkSummary(size, compute_stage_costs(network, size), layers, plan, num_trainable)
+        unevenness = describe_uneven_stages(build_parts(network))
+        return NetworkSummary(size, compute_stage_costs(network, size), layers, plan, num_trainable, unevenness)
 
     with warnings.catch_warnings(action="ignore"):  # of constructors, on how they would initialize
         return on_meta_device(summarize)

@@ -34,6 +34,7 @@ from thaw.models.source_rows import describe_rows
 from thaw.runs.run import Run
 from thaw.strategy.plan import Plan
 from thaw.strategy.schedule import compute_lr_factor
+from thaw.strategy.selection import describe_uneven_stages
 from thaw.system.cache_folder import resolve_cache_dir
 from thaw.system.devices import Devices, describe_hardware, resolve_devices, resolve_memory_format
 from thaw.system.process import available_cpus, configure_process
@@ -41,7 +42,7 @@ from thaw.system.reporter import SILENT, Reporter
 from thaw.training.continuation import check_continuation
 from thaw.training.dataloaders import BatchSource, DataLoaders, build_dataloaders, resolve_num_workers
 from thaw.training.distributed.collectives import all_gather_object
-from thaw.training.freezing import collect_trainable_parameters, plan_for_recipe
+from thaw.training.freezing import build_parts, collect_trainable_parameters, plan_for_recipe
 from thaw.training.module import ClassificationLoss, ClassificationModule
 from thaw.training.optimizers import Optimization
 from thaw.visualization.reports.console import print_dataset_summary, print_plan, print_problems
@@ -70,6 +71,8 @@ def setup_training(run: Run, reporter: Reporter = SILENT) -> TrainingSetup:
     check_continuation(run, plan, reporter)
     parameter_counts = _count_parameters(components.model.network, plan)
     print_plan(reporter, components.model.facts, plan, parameter_counts, run.recipe.strategy.l2_sp)
+    if reason := describe_uneven_stages(build_parts(components.model.network)):
+        reporter.warn(f"{reason}: a strategy cannot tell early layers from late ones\n")
     batch_source = _build_batch_source(components, plan, run.rank, reporter)
     data, devices = components.data, components.devices
     loaders = build_dataloaders(run.recipe, data.samples, data.images, batch_source, devices, run.rank)
