@@ -268,6 +268,20 @@ def test_a_file_and_its_opened_image_give_the_same_prediction(kind: str, checkpo
     assert first.top == second.top == from_file.top
 
 
+def test_a_folder_is_all_images_below_it(checkpoint: Path) -> None:
+    folder = checkpoint.parent / "photos"
+    (folder / "below").mkdir(parents=True)
+    for name in ("b.gif", "a.png", "below/c.jfif", "notes.txt"):
+        Image.new("RGB", (40, 30), "red").save(folder / name, "JPEG" if name.endswith("jfif") else "PNG")
+    classifier = load_checkpoint(checkpoint)
+    names = [Path(prediction.path).name for prediction in classifier.predict(folder)]
+    assert names == ["a.png", "b.gif", "c.jfif"]
+    assert len(classifier.predict([folder, folder / "a.png"])) == 4
+    (folder / "empty").mkdir()
+    with pytest.raises(UserError, match="a folder without images"):
+        classifier.predict(folder / "empty")
+
+
 def test_an_opened_image_that_cannot_be_decoded_has_an_error_in_its_place(checkpoint: Path) -> None:
     file = checkpoint.parent / "truncated.png"
     Image.effect_noise((40, 40), 50).save(file)

@@ -23,7 +23,7 @@ from thaw.data.augmentation import average_over_views
 from thaw.data.identity import DataIdentity
 from thaw.data.preprocessing import Preprocessing
 from thaw.features.forward import DOUBLE_PRECISION, autocast
-from thaw.inference.predict import ImageLike, Predictions, predict_images
+from thaw.inference.predict import ImageLike, Predictions, expand_folders, predict_images
 from thaw.models.factory import load_seeded_pretrained, uninitialized_network
 from thaw.models.network import Network, Normalize, PixelNetwork, count_parameters
 from thaw.models.state_dict import from_library_state_dict
@@ -99,17 +99,18 @@ class Classifier:
             classifier.predict("ant.jpg")[0].label
             classifier.predict(["ant.jpg", pil_image, array]).to_frame()
 
-        `images` are a path, a PIL image, a uint8 array [height, width, 3] or a sequence of them; an array
-        [n, height, width, 3] is a sequence of images. An image that cannot be decoded has an `error` in its place.
+        `images` are the path of an image or of a folder of images, a PIL image, a uint8 array [height, width, 3], or a
+        sequence of them; an array [n, height, width, 3] is a sequence of images. An image that cannot be decoded has an
+        `error` in its place.
 
         Raises:
-            UserError: where an array is not an image, or something is neither of these.
+            UserError: where an array is not an image, something is none of these, or a folder has no images.
         """
         is_array = isinstance(images, np.ndarray | Tensor)
         is_sequence = images.ndim == 4 if is_array else isinstance(images, Iterable)  # type: ignore[union-attr]
         is_single = isinstance(images, str | os.PathLike | Image.Image) or not is_sequence
-        image_list: list[Any] = [images] if is_single else list(images)  # type: ignore[arg-type]
-        return Predictions(predict_images(self, image_list, top))
+        image_list: Any = [images] if is_single else images
+        return Predictions(predict_images(self, list(expand_folders(image_list)), top))
 
     def build_normalize(self) -> Normalize:
         """Build the module that turns pixels [n, 3, size, size] from 0 to 255 into inputs of `network`."""

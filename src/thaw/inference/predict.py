@@ -19,7 +19,8 @@ from torch import Tensor
 from thaw.config.errors import Problem, UserError
 from thaw.config.schema import Recipe
 from thaw.data.augmentation import build_views, center_crop
-from thaw.data.image import BrokenImageError, convert_opened_image, decode_image
+from thaw.data.folder_scan import scan_folder
+from thaw.data.image import IMAGE_SUFFIXES, BrokenImageError, convert_opened_image, decode_image
 from thaw.data.image_store import crop_elongated
 from thaw.data.preprocessing import Preprocessing, resize_image
 from thaw.system.process import available_cpus
@@ -191,6 +192,24 @@ def load_pixels(images: Iterable[ImageLike], preprocessing: Preprocessing) -> np
     return np.stack([preprocess(open_image(image), preprocessing).permute(1, 2, 0).numpy() for image in images])
 
 
+def expand_folders(images: Iterable[ImageLike]) -> Iterator[ImageLike]:
+    """Yield `images` with the images below a folder, sorted by path, in its place.
+
+    Raises:
+        UserError: where a folder has none.
+    """
+    for image in images:
+        folder = Path(image).expanduser() if isinstance(image, str | os.PathLike) else None
+        if folder is None or not folder.is_dir():
+            yield image
+            continue
+        paths = sorted(folder / path for path in scan_folder(folder).top.iter_images())
+        if not paths:
+            problem = Problem(str(folder), "a folder without images", f"images {', '.join(IMAGE_SUFFIXES)}")
+            raise UserError("nothing to predict.", [problem])
+        yield from paths
+
+
 def open_image(image: ImageLike) -> Image.Image:
     """Open a file, a PIL image or an array as an RGB image: the same picture gives the same pixels in each form.
 
@@ -204,7 +223,7 @@ def open_image(image: ImageLike) -> Image.Image:
     if isinstance(image, Image.Image):
         return convert_opened_image(image)
     if isinstance(image, str | os.PathLike):
-        return decode_image(Path(image))
+        return decode_image(Path(image).expanduser())
     shape = f" {list(image.shape)}" if isinstance(image, Tensor) else ""
     fix = "tensor.permute(1, 2, 0).numpy(), or compute_logits(tensor)" if shape else ""
     problem = Problem("the image", f"{type(image).__name__}{shape}", f"a path, a PIL image, or {VALID_ARRAY}", fix)
