@@ -144,3 +144,24 @@ def test_a_file_with_or_without_auxiliary_classifiers_fits_googlenet(tmp_path: P
     assert torch.equal(source.model.fc.weight, model.fc.weight)
     assert source.model.transform_input  # as the published weights expect their pixels
     assert not any(name.startswith("aux") for name, _ in source.model.named_parameters())
+
+
+class LostConnectionError(Exception):
+    """As the HTTP library of the hub's client raises it; it is no OSError."""
+
+
+@pytest.mark.parametrize("message", ["", "Server disconnected\nwithout sending a response."])
+def test_an_error_of_the_hubs_http_library_is_a_user_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    def create_model(*_: object, **__: object) -> None:
+        raise LostConnectionError(message)
+
+    monkeypatch.setattr("timm.create_model", create_model)
+    monkeypatch.setattr("thaw.models.pretrained._find_host_error", lambda _: "")
+    recipe = compose_recipe(["backbone=resnet18", "backbone.library=timm", "backbone.name=resnet18.a1_in1k"])
+    with pytest.raises(LostConnectionError):
+        load_pretrained(recipe.backbone, False, tmp_path, None)
+    monkeypatch.setattr(LostConnectionError, "__module__", "httpx2._exceptions")
+    with pytest.raises(UserError, match="could not be downloaded"):
+        load_pretrained(recipe.backbone, False, tmp_path, None)

@@ -27,6 +27,8 @@ from thaw.system.reporter import SILENT, Reporter
 ALTERNATIVE_WEIGHTS_FIX = (
     "backbone.weights=FILE (.pth, .safetensors), or backbone=efficientnet_lite0, whose weights are a package"
 )
+# Errors of the hub's client have no common base class, and its HTTP library is not the same in all versions.
+HUB_PACKAGES = ("huggingface_hub", "httpx", "httpx2", "requests", "urllib3", "safetensors", "safetensors_rust")
 AUXILIARY_CLASSIFIERS = frozenset({"aux1", "aux2", "AuxLogits"})  # torchvision's names
 IMAGENET_PREPROCESSING = Preprocessing(224, 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -315,15 +317,17 @@ def _download_timm(backbone: BackboneConfig, cache_dir: Path, size_kwargs: dict[
     """Build timm's network with its weights from the Hugging Face hub, or from the cache of an earlier run."""
     import timm
     from huggingface_hub import constants
-    from huggingface_hub.errors import HfHubHTTPError
 
     host_error = _find_host_error(constants.ENDPOINT)  # the hub's client would retry for a minute and fill the screen
     folder = cache_dir / "weights" / "timm"
     try:
         with patch.object(constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE or bool(host_error)):
             return timm.create_model(backbone.name, pretrained=True, cache_dir=folder, **size_kwargs)
-    except (OSError, HfHubHTTPError, RuntimeError) as error:
-        reason = host_error or str(error).strip().splitlines()[0]
+    except Exception as error:
+        if not isinstance(error, OSError | RuntimeError) and type(error).__module__.split(".")[0] not in HUB_PACKAGES:
+            raise
+        first_line, *_ = str(error).strip().splitlines() or [type(error).__name__]
+        reason = host_error or first_line
         fix = f"HF_ENDPOINT=URL of a mirror, {ALTERNATIVE_WEIGHTS_FIX}"
         problem = Problem(f"the weights of timm's {backbone.name}", reason, fix=fix)
         raise UserError(f"the weights of {backbone.name} could not be downloaded.", [problem]) from error
