@@ -16,7 +16,7 @@ BACKBONES, RUNS = "backbones", "runs"
 
 @Verb(
     "list",
-    summary="list runs with their results; backbones with their figures, strategies, data sets and all other choices",
+    summary="list runs with their results, backbones with their figures, and all other choices",
     examples=("thaw list runs", "thaw list strategies", "thaw list backbones 'convnext*'"),
     description="Without KIND: the kinds and the choices of each. backbones: presets, and torchvision's classifiers "
     "with their published figures; with PATTERN, a quoted shell pattern, also those of timm. Every other kind: a line "

@@ -251,7 +251,8 @@ class Recipe(StrictModel):
     )
     """The cache of the outputs of frozen stages."""
     resume: PathStr | None
-    """Directory of an interrupted run, which continues with its own recipe; nothing else may be set then."""
+    """Directory of a run, which continues with its own recipe; only places, hardware and `trainer.epochs` may be set
+    then."""
     notes: list[NonEmptyStr] = Field(default_factory=list)
     """What a reader of the results must know; kept with them and printed next to them."""
 
