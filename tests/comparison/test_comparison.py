@@ -100,7 +100,7 @@ def test_runs_with_other_threads_are_one_configuration_with_a_caveat(tmp_path: P
     write_run(tmp_path / "a", "trainer.threads=1")
     write_run(tmp_path / "b", "trainer.threads=2", seed=1)
     results = compare_runs(tmp_path)
-    assert get_labels(results) == ["all runs"]
+    assert get_labels(results) == ["finetune"]
     assert [caveat for caveat in results.caveats if "threads" in caveat]
 
 

@@ -109,7 +109,7 @@ def test_the_screen_shows_the_table_and_names_the_columns_that_do_not_fit(
     monkeypatch.setenv("TTY_COMPATIBLE", "1")  # rich: as on a terminal
     monkeypatch.setenv("COLUMNS", str(num_columns))
     monkeypatch.setenv("NO_COLOR", "1")
-    report_comparison(comparison.results, page_path, ConsoleReporter())
+    report_comparison(comparison.groups, page_path, ConsoleReporter())
     output = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert "learning_rate" in output
     assert "0.900 ± 0.025" in output

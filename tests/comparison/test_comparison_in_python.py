@@ -84,8 +84,9 @@ def test_its_text_is_the_table_with_caveats_and_notes(runs: list[Run]) -> None:
     comparison = build_comparison(runs)
     lines = repr(comparison).splitlines()
     assert lines[0] == "captcha · tf_efficientnet_lite0"
-    assert lines[1].split()[:2] == ["strategy", "seeds"]
-    assert [line.split()[0] for line in lines[2:4]] == ["fixed", "scratch"]
+    assert lines[1].startswith("No difference that chance does not explain: fixed 0.900 against ")
+    assert lines[3].split()[:2] == ["strategy", "seeds"]
+    assert [line.split()[0] for line in lines[4:6]] == ["fixed", "scratch"]
     assert "\x1b" not in repr(comparison)
     assert "The reference is the best configuration" in repr(comparison)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from thaw.comparison.tables import (
     format_csv,
     format_markdown,
     format_text,
+    join_rows,
     report_comparison,
 )
 from thaw.system.files import write_atomically, write_text
@@ -38,66 +39,78 @@ class Comparison:
     """Runs side by side: one row per configuration, that is, per set of runs that differ only in the seed.
 
     `configurations`, `runs` and `classes` are pandas data frames, or lists of dicts if pandas is not installed. A
-    notebook shows the table. `results` holds the numbers as objects.
+    notebook shows the table. Runs of several data sets are compared within each: `groups` holds the numbers of each as
+    objects, and `results` those of the one with the most runs.
     """
 
-    def __init__(self, results: ComparisonResults) -> None:
-        self.results = results
+    def __init__(self, groups: Sequence[ComparisonResults]) -> None:
+        self.groups = tuple(groups)
+        self.results = self.groups[0]
 
     @cached_property
     def configurations(self) -> Any:
         """One row per configuration, sorted by test accuracy: the differing keys, accuracies with interval, the test
         against the reference, times, number of trainable parameters."""
-        return build_data_frame(build_configuration_rows(self.results))
+        return build_data_frame(join_rows(self.groups, build_configuration_rows))
 
     @cached_property
     def runs(self) -> Any:
         """One row per run: configuration, seed, metrics, times; status and reason of a run that is not done."""
-        return build_data_frame(build_run_rows(self.results))
+        return build_data_frame(join_rows(self.groups, build_run_rows))
 
     @cached_property
     def classes(self) -> Any:
         """One row per configuration and class: the accuracy, and the difference to the reference."""
-        return build_data_frame(build_class_rows(self.results))
+        return build_data_frame(join_rows(self.groups, build_class_rows))
 
     @property
     def caveats(self) -> list[str]:
         """Sentences about what limits the comparison, the most serious first."""
-        return list(self.results.caveats)
+        return [caveat for group in self.groups for caveat in group.caveats]
 
     @property
     def notes(self) -> list[str]:
         """Sentences about how the numbers were computed."""
-        return list(self.results.notes)
+        return list(dict.fromkeys(note for group in self.groups for note in group.notes))
+
+    @property
+    def verdicts(self) -> list[str]:
+        """A sentence for each data set: what won, by how much, and whether chance explains it."""
+        return [group.verdict for group in self.groups]
 
     def to_markdown(self) -> str:
         """Return the table with caveats and notes as Markdown, without figures."""
-        return format_markdown(self.results, {})
+        return "\n".join(format_markdown(group, {}) for group in self.groups)
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write comparison.md, .csv and .html into `directory`, and the figures that have something to show:
-        comparison_accuracy, _loss, _time and _classes.png. Returns the path of the page."""
+        comparison_accuracy, _loss, _time and _classes.png, from the second data set on with a number. Returns the path
+        of the page."""
         from thaw.comparison.figures import draw_figures  # matplotlib takes half a second to import
 
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        figures = draw_figures(self.results.configurations)
-        files = {f"comparison_{name}.png": content for name, content in figures.items()}
-        titles = [FIGURE_TITLES[name] for name in figures]
-        for name, content in files.items():
-            _write_bytes(directory / name, content)
-        write_text(directory / "comparison.csv", format_csv(self.results))
-        markdown = format_markdown(self.results, dict(zip(titles, files, strict=True)))
-        write_text(directory / "comparison.md", markdown)
+        figures_by_group: list[dict[str, bytes]] = []
+        markdown = []
+        for number, group in enumerate(self.groups, start=1):
+            figures = draw_figures(group.configurations)
+            suffix = f"_{number}" if number > 1 else ""
+            files = {FIGURE_TITLES[name]: f"comparison_{name}{suffix}.png" for name in figures}
+            for name, content in figures.items():
+                _write_bytes(directory / files[FIGURE_TITLES[name]], content)
+            figures_by_group.append({FIGURE_TITLES[name]: content for name, content in figures.items()})
+            markdown.append(format_markdown(group, files))
+        write_text(directory / "comparison.csv", format_csv(join_rows(self.groups, build_configuration_rows)))
+        write_text(directory / "comparison.md", "\n".join(markdown))
         page_path = directory / "comparison.html"
-        write_text(page_path, render_comparison_page(self.results, dict(zip(titles, figures.values(), strict=True))))
+        write_text(page_path, render_comparison_page(self.groups, figures_by_group))
         return page_path
 
     def __repr__(self) -> str:
-        return format_text(self.results)
+        return format_text(self.groups)
 
     def _repr_html_(self) -> str:
-        return render_comparison_table(self.results)
+        return "".join(map(render_comparison_table, self.groups))
 
 
 def _write_bytes(file: Path, content: bytes) -> None:
@@ -126,5 +139,5 @@ def compare(
     """
     comparison = build_comparison(runs)
     page_path = comparison.save(directory)
-    report_comparison(comparison.results, page_path, reporter)
+    report_comparison(comparison.groups, page_path, reporter)
     return comparison

@@ -88,7 +88,7 @@ def group_into_configurations(
         runs_by_seed = groups[format_setting_values(run, keys)]
         superseded_runs += [runs_by_seed[run.seed]] if run.seed in runs_by_seed else []
         runs_by_seed[run.seed] = run
-    labels = build_labels(keys, list(groups))
+    labels = build_labels(keys, list(groups)) if keys else [str(get_value(runs[0].recipe, ("strategy",)))]
     configurations = [
         Configuration(values, label, tuple(seed_runs[seed] for seed in sorted(seed_runs)))
         for (values, seed_runs), label in zip(groups.items(), labels, strict=True)

@@ -16,16 +16,18 @@ DRAWING_WIDTH = 200  # units of the drawing of an interval
 DRAWING_NOTE = "In the drawings the thick stroke is the mean, thin strokes are seeds, and the bar is the interval."
 
 
-def render_comparison_page(comparison: ComparisonResults, figures: Mapping[str, bytes]) -> str:
-    """Return the HTML page. `figures` are PNG files by title."""
-    return render_template(
-        "comparison.html",
-        package=PACKAGE,
-        **_build_table_context(comparison),
-        tiles=_build_tiles(comparison),
-        unfinished=comparison.unfinished_runs,
-        figures={title: encode_data_uri(content) for title, content in figures.items()},
-    )
+def render_comparison_page(groups: Sequence[ComparisonResults], figures: Sequence[Mapping[str, bytes]]) -> str:
+    """Return the HTML page with a part for each data set. `figures` are for each the PNG files by title."""
+    parts = [
+        {
+            **_build_table_context(group),
+            "tiles": _build_tiles(group),
+            "unfinished": group.unfinished_runs,
+            "figures": {title: encode_data_uri(content) for title, content in group_figures.items()},
+        }
+        for group, group_figures in zip(groups, figures, strict=True)
+    ]
+    return render_template("comparison.html", package=PACKAGE, parts=parts)
 
 
 def render_comparison_table(comparison: ComparisonResults) -> str:
@@ -37,6 +39,7 @@ def _build_table_context(comparison: ComparisonResults) -> dict[str, Any]:
     headings = build_headings(comparison)
     return {
         "subject": comparison.subject,
+        "verdict": comparison.verdict,
         "keys": comparison.keys,
         "headings": headings,
         "num_keys": len(comparison.keys),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from thaw.comparison.configurations import (
 )
 from thaw.comparison.records import RunResults, extract_reason, iter_problems
 from thaw.comparison.settings import build_labels, extract_settings, find_differing_keys, get_value
+from thaw.comparison.verdict import describe_verdict
 from thaw.config.errors import UserError
 
 SUBJECT_KEYS = (("dataset",), ("backbone",), ("strategy",))
@@ -39,10 +41,13 @@ class UnfinishedRun:
 
 @dataclass(frozen=True)
 class ComparisonResults:
-    """`subject` names what all runs share. `keys` are the recipe keys that differ; the `values` of each configuration
-    belong to them. `configurations` are ordered by test accuracy."""
+    """Runs of one data set. `subject` names what all share. `verdict` is a sentence: what won, by how much, and whether
+    chance explains it. `keys` are the recipe keys that differ; the `values` of each configuration belong to them.
+    `configurations` are ordered by test accuracy."""
 
+    dataset: str
     subject: str
+    verdict: str
     keys: tuple[str, ...]
     configurations: tuple[Configuration, ...]
     unfinished_runs: tuple[UnfinishedRun, ...]
@@ -55,8 +60,9 @@ class ComparisonResults:
         return next(configuration for configuration in self.configurations if configuration.is_reference)
 
 
-def build_results(runs: Sequence[RunResults]) -> ComparisonResults:
-    """Compare `runs`.
+def build_results(runs: Sequence[RunResults]) -> list[ComparisonResults]:
+    """Compare `runs`, each with those of the same data set: a difference across data sets means nothing. The data set
+    with the most runs is first. A run that is not done is with its data set, or with the first one.
 
     Raises:
         UserError: if no run is done; it names each run with its reason.
@@ -64,12 +70,37 @@ def build_results(runs: Sequence[RunResults]) -> ComparisonResults:
     done_runs, unfinished_runs = [run for run in runs if run.is_done], [run for run in runs if not run.is_done]
     if not done_runs:
         raise UserError("nothing to compare: no run is done.", list(iter_problems(unfinished_runs)))
-    keys = find_differing_keys([extract_settings(run) for run in runs])
+    runs_by_data: dict[tuple[str, Hashable], list[RunResults]] = defaultdict(list)
+    for run in done_runs:
+        runs_by_data[_get_dataset(run), run.predictions.classes].append(run)
+    groups = sorted(runs_by_data.items(), key=lambda group: -len(group[1]))
+    datasets = [dataset for (dataset, _), _ in groups]
+    unfinished_by_group: dict[int, list[RunResults]] = defaultdict(list)
+    for run in unfinished_runs:
+        dataset = _get_dataset(run)
+        unfinished_by_group[datasets.index(dataset) if dataset in datasets else 0].append(run)
+    return [
+        _build_group(dataset, group_runs, unfinished_by_group[index])
+        for index, ((dataset, _), group_runs) in enumerate(groups)
+    ]
+
+
+def _get_dataset(run: RunResults) -> str:
+    return str(get_value(run.recipe, ("dataset",))) if run.recipe else ""
+
+
+def _build_group(
+    dataset: str, done_runs: Sequence[RunResults], unfinished_runs: Sequence[RunResults]
+) -> ComparisonResults:
+    keys = find_differing_keys([extract_settings(run) for run in done_runs])
     untested_configurations, superseded_runs = group_into_configurations(done_runs, keys)
     configurations, selection_split = test_against_reference(untested_configurations)
-    labels = build_labels(keys, [format_setting_values(run, keys) for run in unfinished_runs])
+    all_keys = find_differing_keys([extract_settings(run) for run in [*done_runs, *unfinished_runs]])
+    labels = build_labels(all_keys, [format_setting_values(run, all_keys) for run in unfinished_runs])
     return ComparisonResults(
+        dataset,
         " · ".join(_iter_common_names(done_runs)),
+        describe_verdict(configurations),
         tuple(".".join(key) for key in keys),
         tuple(configurations),
         tuple(_build_unfinished_run(run, label) for run, label in zip(unfinished_runs, labels, strict=True)),

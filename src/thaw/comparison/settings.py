@@ -34,11 +34,22 @@ def extract_settings(run: RunResults) -> dict[str, Any]:
     empty if the run failed before it had a recipe."""
     if not run.recipe:
         return {}
-    settings = _drop_keys(run.recipe, set(IGNORED_KEYS))
+    settings = _name_weights(_drop_keys(run.recipe, set(IGNORED_KEYS)))
     if run.is_probe:
         settings = {key: value for key, value in settings.items() if key not in KEYS_UNUSED_BY_PROBES}
         return {"run": PROBE, **settings, "heads": run.record["probe"].get("grid", {})}
     return {"run": TRAINING, **settings}
+
+
+def _name_weights(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return `settings` with the name of the package that brings the weights, if any, as `backbone.weights`."""
+    backbone = settings.get("backbone")
+    if not isinstance(backbone, dict) or "package" not in backbone:
+        return settings
+    package = backbone["package"]
+    weights = package.get("distribution") if isinstance(package, dict) else backbone.get("weights")
+    own_keys = {key: value for key, value in backbone.items() if key != "package"}
+    return {**settings, "backbone": {**own_keys, "weights": weights}}
 
 
 def _drop_keys(values: Mapping[str, Any], keys: set[str], prefix: str = "") -> dict[str, Any]:

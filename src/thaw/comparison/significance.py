@@ -50,10 +50,12 @@ def estimate_mean(accuracies: Sequence[float], single_run_interval: tuple[float,
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A configuration minus the reference, on the `num_seeds` seeds that they share. `p_value` is two-sided;
-    `adjusted_p_value` is corrected by Holm's method."""
+    """A configuration minus the reference, on the `num_seeds` seeds that they share. `low` to `high` is the 95 %
+    interval of the difference. `p_value` is two-sided; `adjusted_p_value` is corrected by Holm's method."""
 
     difference: float
+    low: float
+    high: float
     p_value: float
     sampling_unit: SamplingUnit
     num_seeds: int
@@ -73,8 +75,34 @@ def compute_paired_test(
     differences = np.asarray(accuracies, dtype=float) - np.asarray(reference_accuracies, dtype=float)
     mean, count = float(differences.mean()), len(differences)
     if count < MIN_T_TEST_SEEDS or np.ptp(differences) < 1e-12:
-        return PairedTest(mean, compute_sign_test_p_value(predictions), "images", count)
-    return PairedTest(mean, float(stats.ttest_rel(accuracies, reference_accuracies).pvalue), "seeds", count)
+        low, high = _estimate_difference_over_images(predictions)
+        return PairedTest(mean, low, high, compute_sign_test_p_value(predictions), "images", count)
+    std_error = differences.std(ddof=1) / np.sqrt(count)
+    low, high = map(float, stats.t.interval(CONFIDENCE_LEVEL, count - 1, loc=mean, scale=std_error))
+    return PairedTest(mean, low, high, float(stats.ttest_rel(accuracies, reference_accuracies).pvalue), "seeds", count)
+
+
+def _estimate_difference_over_images(predictions: Sequence[PairedPredictions]) -> tuple[float, float]:
+    """Return the 95 % interval of the difference of accuracies over images: Agresti and Min's (2005), which adds half
+    an image to each case, so that it is no point if all predictions agree. An image counts once, with its mean over
+    seeds."""
+    gains, counts = _sum_gains(predictions)
+    mean_gains, num_images = gains / counts, len(gains) + 2
+    mean = mean_gains.sum() / num_images
+    std_error = np.sqrt(((mean_gains**2).sum() + 1) / num_images - mean**2) / np.sqrt(num_images)
+    margin = float(stats.norm.ppf((1 + CONFIDENCE_LEVEL) / 2) * std_error)
+    return max(-1.0, float(mean) - margin), min(1.0, float(mean) + margin)
+
+
+def _sum_gains(predictions: Sequence[PairedPredictions]) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each image in how many more seeds the configuration is right than the reference, and in how many seeds
+    it is a test image."""
+    paths = np.concatenate([image_paths for image_paths, _, _ in predictions])
+    gains = np.concatenate(
+        [correct.astype(np.int64) - reference_correct.astype(np.int64) for _, correct, reference_correct in predictions]
+    )
+    _, image_index = np.unique(paths, return_inverse=True)
+    return np.bincount(image_index, weights=gains), np.bincount(image_index)
 
 
 def compute_sign_test_p_value(predictions: Sequence[PairedPredictions]) -> float:
@@ -85,12 +113,7 @@ def compute_sign_test_p_value(predictions: Sequence[PairedPredictions]) -> float
     that predicts it correctly in more of them: if it counted once per seed, like different images, chance would look
     like evidence.
     """
-    paths = np.concatenate([image_paths for image_paths, _, _ in predictions])
-    gains = np.concatenate(
-        [correct.astype(np.int64) - reference_correct.astype(np.int64) for _, correct, reference_correct in predictions]
-    )
-    _, image_index = np.unique(paths, return_inverse=True)
-    gain_per_image = np.bincount(image_index, weights=gains)
+    gain_per_image, _ = _sum_gains(predictions)
     num_better, num_worse = int((gain_per_image > 0).sum()), int((gain_per_image < 0).sum())
     return float(stats.binomtest(num_better, num_better + num_worse).pvalue) if num_better + num_worse else 1.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,11 @@ from thaw.comparison.configurations import Configuration
 from thaw.comparison.results import ComparisonResults
 from thaw.comparison.settings import shorten_keys
 from thaw.comparison.significance import SamplingUnit
+from thaw.config.errors import format_names
 from thaw.system.csv_files import format_rows
 from thaw.system.reporter import Reporter
 
+MAX_LISTED_RUNS = 4  # that are not done
 DEFAULT_WIDTH = 160  # columns if there is no terminal
 OPTIONAL_COLUMNS = ("images/s", "trainable", "seconds", "val accuracy", "95 % interval")  # dropped if it is narrow
 
@@ -94,10 +96,20 @@ def _parse_number_or_text(value: str) -> float | str:
         return value
 
 
-def format_csv(comparison: ComparisonResults) -> str:
-    """Return one row per configuration as CSV, see `build_configuration_rows`; missing numbers are empty."""
-    rows = build_configuration_rows(comparison)
+def format_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return `rows` as CSV; missing numbers are empty."""
     return format_rows([rows[0], *(["" if _is_nan(value) else value for value in row.values()] for row in rows)])
+
+
+def join_rows(
+    groups: Sequence[ComparisonResults], build_rows: Callable[[ComparisonResults], list[dict[str, object]]]
+) -> list[dict[str, object]]:
+    """Return the rows of all data sets, each with all columns. If there are several, the first column names them."""
+    if len(groups) == 1:
+        return build_rows(groups[0])
+    rows: list[dict[str, object]] = [{"dataset": group.dataset, **row} for group in groups for row in build_rows(group)]
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return [{column: row.get(column, "") for column in columns} for row in rows]
 
 
 def build_configuration_rows(comparison: ComparisonResults) -> list[dict[str, object]]:
@@ -190,7 +202,7 @@ def format_markdown(comparison: ComparisonResults, figures: Mapping[str, str]) -
     headings = build_headings(comparison)
     num_keys = len(comparison.keys)
     rows = [[cell.text for cell in build_cells(comparison, row)] for row in comparison.configurations]
-    lines = [f"# Comparison: {comparison.subject}", ""]
+    lines = [f"# Comparison: {comparison.subject}", "", f"{_escape_markdown(comparison.verdict)}\n"]
     lines += [f"> **Caution.** {_escape_markdown(caveat)}\n" for caveat in comparison.caveats]
     lines += [
         _format_table_row(headings),
@@ -212,22 +224,24 @@ def _escape_markdown(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
 
 
-def report_comparison(comparison: ComparisonResults, page_path: Path, reporter: Reporter) -> None:
-    """Show the table, caveats, runs that are not done, notes, and the path of the page."""
+def report_comparison(groups: Sequence[ComparisonResults], page_path: Path, reporter: Reporter) -> None:
+    """Show for each data set the verdict, table, caveats, runs that are not done and notes; then the path of the
+    page."""
 
     def print_all(console: Console) -> None:
-        hidden_columns = _print_comparison(comparison, console)
+        hidden_columns = dict.fromkeys(column for group in groups for column in _print_comparison(group, console))
         hidden_note = f", with {', '.join(hidden_columns)}" if hidden_columns else ""
         console.print(Text(f"everything is in {page_path}{hidden_note}"), soft_wrap=True)
 
     reporter.draw(print_all)
 
 
-def format_text(comparison: ComparisonResults) -> str:
-    """Return the table, caveats, runs that are not done and notes as plain text."""
+def format_text(groups: Sequence[ComparisonResults]) -> str:
+    """Return what `report_comparison` shows, but for the path, as plain text."""
     console = Console(file=io.StringIO(), highlight=False, markup=False, width=DEFAULT_WIDTH, no_color=True)
     with console.capture() as capture:
-        _print_comparison(comparison, console)
+        for group in groups:
+            _print_comparison(group, console)
     return capture.get().strip("\n")
 
 
@@ -235,12 +249,15 @@ def _print_comparison(comparison: ComparisonResults, console: Console) -> list[s
     """Print to `console` and return the headings of the columns that it is too narrow for."""
     table, hidden_columns = _build_fitting_table(console, comparison)
     console.print(Text(f"\n{comparison.subject}", style="bold"))
+    console.print(Text(comparison.verdict))
+    console.print()
     console.print(table)
     console.print()
     for caveat in comparison.caveats:
         console.print(Text("caution: ", style="yellow").append(caveat, style="default"))
-    for run in comparison.unfinished_runs:
-        console.print(Text(f"{run.status}: ", style="red").append(f"{run.name}: {run.reason}", style="default"))
+    if comparison.unfinished_runs:
+        texts = [f"{run.name}: {run.status}: {run.reason}" for run in comparison.unfinished_runs]
+        console.print(Text("left out: ", style="red").append(format_names(texts, MAX_LISTED_RUNS), style="default"))
     for note in comparison.notes:
         console.print(Text(note, style="dim"))
     return hidden_columns

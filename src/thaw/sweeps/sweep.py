@@ -139,11 +139,12 @@ def _select_task_overrides(checked_command: CheckedCommand, config: DictConfig) 
 
 
 def _report_result(result: SweepResult, reporter: Reporter) -> None:
-    """Compare the runs that are done and name the jobs that are not."""
+    """Compare the runs that are done, name the jobs that are not, and end with what won."""
+    verdicts: list[str] = []
     if sum(job.status == "done" for job in result.jobs) > 1:
         from thaw.comparison.comparison import compare
 
-        compare(result.directory, result.directory, reporter)
+        verdicts = compare(result.directory, result.directory, reporter).verdicts
     for job in result.unfinished_jobs:
         reporter.log(f"job {job.number + 1} {job.status}: {job.name or 'never started'}")
         if job.error:
@@ -151,3 +152,5 @@ def _report_result(result: SweepResult, reporter: Reporter) -> None:
     if result.unfinished_jobs:
         counts = f"{len(result.unfinished_jobs)} of {len(result.jobs)} jobs are not done"
         reporter.log(f"\n{counts}. To run these alone: thaw resume {result.directory}")
+    for verdict in verdicts:
+        reporter.write(f"\n{verdict}", "bold")

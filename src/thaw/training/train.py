@@ -214,7 +214,8 @@ def _write_results(
     metrics["timing"] = compute_timing(run, num_train_images, wall_s, setup.batch_source.seconds)
     run.write_metrics(metrics)
     draw_results(run, data, setup.components.model, predictions, metrics, reporter)
-    print_summary(reporter, metrics, str(run.directory), run.recipe.notes)
+    example_image = samples.root / samples.samples[int(predictions["test"][1][0])].path
+    print_summary(reporter, run, metrics, example_image)
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +17,9 @@ from thaw.config.printable import escape_line
 from thaw.data.problems import MAX_NAMES_ON_SCREEN, DatasetProblem
 from thaw.data.samples import Samples
 from thaw.models.network import StageFacts
+from thaw.runs.run import Run
 from thaw.strategy.plan import PartPlan, PhasePlan, Plan
+from thaw.system.portable import shorten_path
 from thaw.system.reporter import Reporter
 
 HEADINGS = ("stage", "output", "parameters", "trainable", "learning rate", "weight decay", "BatchNorm")
@@ -55,20 +59,30 @@ def _render_table(phase: PhaseTable) -> list[str]:
     return capture.get().splitlines()
 
 
-def print_summary(reporter: Reporter, metrics: Mapping[str, Any], directory: str, notes: Sequence[str] = ()) -> None:
-    """Write test accuracy with its interval, the recipe's notes, time, throughput and the run directory."""
+def print_summary(reporter: Reporter, run: Run, metrics: Mapping[str, Any], example_image: Path) -> None:
+    """Write the path of the report, test accuracy with its interval, the recipe's notes, times, and what to do next:
+    commands for the run and `example_image`."""
     test, timing = metrics["test"], metrics["timing"]
     low, high = test["accuracy_ci95"]
+    if run.report_path.is_file():  # not if it could not be drawn, which is a warning
+        reporter.write(f"\nreport: {shorten_path(run.report_path)}", "bold")
     interval = f"95 % interval {low:.3f} to {high:.3f}, {test['count']} images"
-    reporter.write(f"\ntest accuracy {test['accuracy']:.3f}   {interval}", "bold")
+    reporter.write(f"test accuracy {test['accuracy']:.3f}   {interval}", "bold")
     averages = f"macro accuracy {test['macro_accuracy']:.3f}   macro F1 {test['macro_f1']:.3f}"
     reporter.write(f"{averages}   loss {test['loss']:.3f}")
-    for note in notes:
+    for note in run.recipe.notes:
         reporter.write(escape_line(f"note: {note}"), "yellow")
     speed = f"{timing['images_per_s']:.0f} images/s" if timing["images_per_s"] else "no epoch"
     reporter.write(f"{timing['wall_s']:.0f} s in all, {timing['train_s']:.0f} s of epochs, {speed} in training")
-    reporter.write(f"everything is in {directory}")
-    reporter.write(f"curves: thaw dashboard {directory}\n")
+    reporter.write(_format_next_commands(run.directory, example_image))
+
+
+def _format_next_commands(directory: Path, example_image: Path) -> str:
+    run, image = (
+        shlex.quote(shorten_path(path) if path.absolute().is_relative_to(Path.cwd()) else str(path))
+        for path in (directory, example_image)
+    )
+    return f"next:\n  thaw evaluate {run}\n  thaw explain {run} {image}\n  thaw dashboard {run}\n"
 
 
 def print_dataset_summary(reporter: Reporter, name: str, samples: Samples, skipped: Mapping[str, str]) -> None:
