@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from thaw.config.errors import Problem, UserError
-from thaw.system.cache_folder import build_folder_once
+from thaw.data.dataset_folder import build_dataset_folder
 
 MAX_UNPACKED_BYTES = 200 << 30  # ImageNet takes 150 GiB
 MAX_COMPRESSION_RATIO = 200  # unpacked to packed bytes; images hardly shrink, a bomb shrinks a thousandfold
@@ -64,7 +64,7 @@ def extract_archive(archive: Path, target: Path, inner: str | None = None) -> Pa
         UserError: if the file is not a complete archive, would write outside `target`, links out of it or to nothing,
             contains device files, or unpacks to more than MAX_UNPACKED_BYTES or MAX_COMPRESSION_RATIO times its size.
     """
-    return build_folder_once(target, lambda folder: _extract_nested(archive, folder, inner))
+    return build_dataset_folder(target, lambda folder: _extract_nested(archive, folder, inner))
 
 
 def _extract_nested(archive: Path, folder: Path, inner: str | None) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from thaw.system.cache_folder import build_folder_once, compute_cache_key
+from thaw.data.dataset_folder import build_dataset_folder
+from thaw.system.cache_folder import compute_cache_key
 from thaw.system.csv_files import format_rows
 from thaw.system.files import write_text
 
@@ -31,7 +32,7 @@ def build_captcha_folder(characters: str, counts: Mapping[str, int], side: int, 
             for character in characters:
                 _draw_class(folder / split / character, count, character, side, f"{seed}/{split}")
 
-    return build_folder_once(cache_dir / "datasets" / f"captcha-{key}", draw_all)
+    return build_dataset_folder(cache_dir / "datasets" / f"captcha-{key}", draw_all)
 
 
 def _draw_class(folder: Path, count: int, character: str, side: int, seed: str) -> None:

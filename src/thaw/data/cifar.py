@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from thaw.config.errors import Problem, UserError, format_names
-from thaw.system.cache_folder import build_folder_once, compute_cache_key
+from thaw.data.dataset_folder import build_dataset_folder
+from thaw.system.cache_folder import compute_cache_key
 
 META_FILE = "batches.meta"
 BATCH_FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
@@ -51,7 +52,7 @@ def build_cifar_folder(source: Path, cache_dir: Path) -> Path:
         raise UserError("the folder does not contain CIFAR-10.", [problem])
     file_states = [((source / name).stat().st_size, (source / name).stat().st_mtime_ns) for name in names]
     key = compute_cache_key(source=str(source), states=file_states)
-    return build_folder_once(cache_dir / "datasets" / f"cifar-{key}", lambda folder: _convert(source, folder))
+    return build_dataset_folder(cache_dir / "datasets" / f"cifar-{key}", lambda folder: _convert(source, folder))
 
 
 def _convert(source: Path, folder: Path) -> None:

@@ -12,6 +12,7 @@ from thaw.data.captcha import build_captcha_folder
 from thaw.data.cifar import build_cifar_folder
 from thaw.data.csv_reader import Columns, read_csv
 from thaw.data.csv_table import TableFormat
+from thaw.data.dataset_folder import load_undamaged
 from thaw.data.download import KAGGLE_URL_PREFIX, DownloadError, download, download_competition, manual_download_error
 from thaw.data.evaluation_samples import EvaluationSamples, build_evaluation_samples
 from thaw.data.folder_reader import read_image_folder
@@ -28,7 +29,11 @@ def load_samples(recipe: Recipe, reporter: Reporter = SILENT) -> Samples:
     Raises:
         UserError: if the data is not available or is not a valid data set.
     """
-    return build_samples(_read_dataset(recipe, reporter), *_get_split_settings(recipe))
+
+    def load() -> Samples:
+        return build_samples(_read_dataset(recipe, reporter), *_get_split_settings(recipe))
+
+    return load_undamaged(load, lambda samples: samples, resolve_cache_dir(recipe.data.cache_dir), reporter)
 
 
 def load_evaluation_samples(recipe: Recipe, classes: Sequence[str], reporter: Reporter = SILENT) -> EvaluationSamples:
@@ -38,7 +43,12 @@ def load_evaluation_samples(recipe: Recipe, classes: Sequence[str], reporter: Re
     Raises:
         UserError: if the data is not available, has no images, or other classes.
     """
-    return build_evaluation_samples(_read_dataset(recipe, reporter), classes, *_get_split_settings(recipe))
+
+    def load() -> EvaluationSamples:
+        return build_evaluation_samples(_read_dataset(recipe, reporter), classes, *_get_split_settings(recipe))
+
+    cache_dir = resolve_cache_dir(recipe.data.cache_dir)
+    return load_undamaged(load, lambda evaluation: evaluation.samples, cache_dir, reporter)
 
 
 def _get_split_settings(recipe: Recipe) -> tuple[dict[str, float], int, int | None]:

@@ -90,7 +90,7 @@ def write_checked_json(file: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object with its checksum. Concurrent processes may write the same file."""
     if file.is_dir():  # damage as well
         shutil.rmtree(file)
-    partial_file = file.with_suffix(f".partial-{os.getpid()}")
+    partial_file = file.with_name(f"{file.name}.partial-{os.getpid()}")
     partial_file.write_text(json.dumps({**content, "checksum": _compute_json_checksum(content)}), encoding="utf-8")
     replace_durably(partial_file, file)
 

@@ -94,6 +94,11 @@ class FolderTransaction:
         self._locks.close()
 
 
+def get_hashes_path(target: Path) -> Path:
+    """Return the file beside `target` that keeps the hashes of its files, if they are kept outside of it."""
+    return target.with_name(f".{target.name}.hashes")
+
+
 def remove_folder(target: Path) -> None:
     """Remove a complete folder at once: other processes find it complete or absent. If this process is killed
     meanwhile, the next one that fills the folder removes the rest.
@@ -103,6 +108,7 @@ def remove_folder(target: Path) -> None:
     """
     temporary_folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
     shutil.rmtree(target.replace(temporary_folder))
+    get_hashes_path(target).unlink(missing_ok=True)
 
 
 @contextmanager
