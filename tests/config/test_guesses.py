@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import run_train_script
+from thaw.cli.main import main
 from thaw.config.catalog import list_group_choices
 from thaw.config.compose import check_command, parse_command
 from thaw.config.errors import Problem, UserError
@@ -77,6 +78,38 @@ FIXES = {
     "feature_cache=false": "feature_cache=off",
     "label_smooth=0.1": "trainer.label_smoothing=0.1",  # by the closest key of the recipe
     "decay_norms_and_bias=true": "optimizer.decay_norms_and_biases=true",
+    "learning_rate=inf": "optimizer.learning_rate=VALUE",
+    "epochs=3": "trainer.epochs=3",
+    "dataset.batch_size=8": "trainer.batch_size=8",
+    "strategy=head_only": "strategy=fixed",
+    "strategy=frozen": "strategy=fixed",
+    "strategy=from_scratch": "strategy=scratch",
+    "linear_probe=true": "strategy=fixed",
+    "feature_extraction=true": "strategy=fixed",
+    "head_only=true": "strategy=fixed",
+    "frozen=true": "strategy=fixed",
+    "full=true": "strategy=finetune",
+    "from_scratch=true": "strategy=scratch",
+    "data_dir=my images (2), new": "dataset=folder 'dataset.root=my images (2), new'",
+    "dataset.root=my images": "dataset=folder 'dataset.root=my images'",
+    "head.hidden=[8]": "head=mlp 'head.hidden=[8]'",
+    "scheduler.gamma=0.1": "scheduler=step scheduler.gamma=0.1",
+}
+# Words that are no key=value, and options of other programs.
+WORD_FIXES = {
+    "--epochs 10": "trainer.epochs=10",
+    "--epochs=10": "trainer.epochs=10",
+    "--lr 0.1": "optimizer.learning_rate=0.1",
+    "--trainer.epochs 3": "trainer.epochs=3",
+    "--strategy fixed": "strategy=fixed",
+    "--model resnet34": "backbone=torchvision backbone.name=resnet34",
+    "--batch-size 8": "trainer.batch_size=8",
+    "resnet18": "backbone=resnet18",
+    "resnet34": "backbone=torchvision backbone.name=resnet34",
+    "hymenoptera": "dataset=hymenoptera",
+    "linear-probe": "strategy=fixed",
+    "conf": "dataset=folder dataset.root=conf",
+    "seed": "seed=VALUE",
 }
 
 
@@ -95,7 +128,27 @@ def test_a_guess_is_answered_with_what_to_type(guess: str, fix: str) -> None:
     assert problem.valid or fix.startswith("leave it out")
 
 
-@pytest.mark.parametrize("fix", sorted(set(FIXES.values())))
+@pytest.mark.parametrize(("words", "fix"), WORD_FIXES.items(), ids=WORD_FIXES)
+def test_a_word_or_an_option_is_answered_with_what_to_type(words: str, fix: str) -> None:
+    assert find_problem_of(words.split()).fix == fix
+
+
+@pytest.mark.parametrize(
+    ("command", "fix"),
+    {
+        "inspect resnet18": "backbone=resnet18",
+        "inspect --epochs 10": "trainer.epochs=10",
+        "data verify conf": "dataset=folder dataset.root=conf",
+        "find lr": "thaw lr-find",
+        "list models": "thaw list backbones",
+    }.items(),
+)
+def test_other_verbs_answer_guesses_too(command: str, fix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command.split()) == 2
+    assert f"fix:   {fix}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fix", sorted({*FIXES.values(), *WORD_FIXES.values()}))
 def test_a_fix_can_be_typed(fix: str, tmp_path: Path) -> None:
     if "VALUE" in fix or fix.startswith(("leave it out", "resume=")):
         pytest.skip("needs a value, or is advice")

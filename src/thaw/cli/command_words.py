@@ -97,6 +97,9 @@ def _add_option(verb: Declaration, argument: str, remaining: list[str], words: S
     name, separator, text = argument.partition("=")
     option = _options_by_name(verb).get(name)
     if option is None or (option.is_flag and separator):
+        has_value = remaining and not separator and not remaining[0].startswith("-") and "=" not in remaining[0]
+        if option is None and has_value and _suggest_key(verb, name, ""):
+            argument = f"{argument} {remaining.pop(0)}"  # a key of the recipe as an option: --epochs 10
         words.problems.append(_build_unknown_option_problem(verb, argument))
     elif option.is_flag:
         _add_value(option, name, "true", argument, words)
@@ -183,15 +186,24 @@ def _list_value_options(options: Iterable[Option]) -> list[str]:
 
 
 def _build_unknown_option_problem(verb: Declaration, argument: str) -> Problem:
-    name, separator, text = argument.partition("=")
+    name, separator, text = argument.partition("=") if "=" in argument else argument.partition(" ")
     if name in MULTIRUN_FLAGS and verb.recipe_keys:
         return Problem(argument, "no such option: a sweep", "one recipe", "leave it out")
     options = [option.opts[0] for option in verb.options]
     closest = find_closest_name(name, options)
     has_value = closest in _list_value_options(verb.options)
     suffix = f"{separator}{text}" if separator and has_value else " VALUE" if has_value else ""
-    fix = f"{closest}{suffix}" if closest else ""
+    fix = _suggest_key(verb, name, text) or (f"{closest}{suffix}" if closest else "")
     return Problem(argument, "no such option", format_names(options) or "none", fix)
+
+
+def _suggest_key(verb: Declaration, name: str, text: str) -> str:
+    """Return the override that is meant by the option `name`; empty if it is no key of a recipe."""
+    if verb.recipe_keys != ("*",) or find_closest_name(name, [option.opts[0] for option in verb.options], 0.8):
+        return ""
+    from thaw.config.suggestions import is_key_as_option, suggest_for_option  # imports Hydra
+
+    return suggest_for_option(name, text) if is_key_as_option(name) else ""
 
 
 def complete_override(incomplete: str) -> list[str]:

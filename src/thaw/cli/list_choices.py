@@ -10,6 +10,7 @@ from thaw.cli.grammar import Verb
 from thaw.cli.options import flag, path_argument
 from thaw.config.catalog import get_config_folder, list_group_choices, read_description
 from thaw.config.errors import EXIT_SUCCESS, Problem, UserError, find_closest_name, format_names
+from thaw.config.guesses import KEY_GUESSES
 
 BACKBONES, RUNS = "backbones", "runs"
 
@@ -65,7 +66,8 @@ def _resolve_kind(name: str, groups: dict[str, str]) -> str:
     kinds_by_group = {group: kind for kind, group in groups.items()}
     if name in groups or name in kinds_by_group:
         return kinds_by_group.get(name, name)
-    fix = f"thaw list {find_closest_name(name, [*groups, RUNS]) or ''}".strip()
+    guess = str(KEY_GUESSES.get(name.removesuffix("s"), "")).partition("=")[0]  # models: backbone={value}
+    fix = f"thaw list {kinds_by_group.get(guess) or find_closest_name(name, [*groups, RUNS]) or ''}".strip()
     if find_closest_name(name, groups) is None and find_closest_name(name, kinds_by_group) is None:
         fix = f"thaw list backbones '*{name.strip('*')}*'" if re.search(r"[\d*]", name) else fix
     raise UserError(

@@ -98,8 +98,8 @@ def _find_override_problems(override: Override, multirun: bool, group_choices: G
             "one value, or a sweep",
             f"put -m in front: -m {override.input_line}",
         )
-    elif choices and override.is_interval_sweep():
-        yield Problem(str(override.input_line), "an interval", format_names(choices))
+    elif choices and (override.is_interval_sweep() or override.is_range_sweep()):
+        yield Problem(str(override.input_line), "numbers", format_names(choices))
     elif choices:
         values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
         if not values:  # a sweep over nothing would end at once without an error
@@ -140,7 +140,7 @@ def force_override(line: str, group_choices: GroupChoices) -> str:
 
 def get_first_line(error: BaseException) -> str:
     """Return the first line of the message of `error`."""
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def detect_missing_launcher(message: str) -> Problem | None:

@@ -203,7 +203,7 @@ def _check_nodes(file: Path, root: yaml.MappingNode) -> Iterator[Problem]:
 def _check_keys(file: Path, node: yaml.MappingNode) -> Iterator[Problem]:
     first_lines: dict[str, int] = {}
     for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
+        if not isinstance(key, yaml.ScalarNode) or key.tag == f"{YAML_TAG}null":
             yield Problem(_format_place(file, key), "a key that is no text", "key: value")
         elif key.value in first_lines:
             got = f"the key {key.value} twice, first in line {first_lines[key.value]}"

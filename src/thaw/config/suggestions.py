@@ -24,6 +24,7 @@ GetChoices = Callable[[str], Sequence[str]]
 RENAMED_GOT = "{}, the name in version 0.1"
 DIV_FACTOR_KEYS = ("scheduler.div_factor", "scheduler.start_divisor")
 DEFAULT_DIV_FACTOR = 25.0  # conf/scheduler/one_cycle.yaml
+TOP_LEVEL_KEYS = ("seed", "output_dir", "resume")
 MAX_WORD_LENGTH = 255
 FREE_CHOICES = {"dataset": "or your own images: dataset=folder with a folder for each class"}
 
@@ -76,13 +77,20 @@ def suggest_for_option(name: str, text: str, closest_option: str | None = None) 
     from thaw.config.catalog import list_group_choices
 
     choices = list_group_choices()
-    key = name.lstrip("-").replace("-", "_")
-    text = text or "VALUE"
-    is_known = key in choices or _is_in_schema(key) or key in ("seed", "output_dir", "resume")
-    targets = [f"{key}={text}"] if is_known else [] if closest_option else find_guess(key, text)
+    key, text = name.lstrip("-").replace("-", "_"), text or "VALUE"
+    is_key = key in choices or _is_in_schema(key) or key in TOP_LEVEL_KEYS
+    targets = [f"{key}={text}"] if is_key else [] if closest_option else find_guess(key, text)
     if not targets:
         return closest_option or ""
     return _build_problem("", "", targets, lambda group: choices.get(group, ())).fix
+
+
+def is_key_as_option(name: str) -> bool:
+    """Whether the unknown option `name` is a key of the recipe, or one of another library: --epochs."""
+    from thaw.config.catalog import list_group_choices
+
+    key = name.lstrip("-").replace("-", "_")
+    return bool(key in list_group_choices() or key in TOP_LEVEL_KEYS or _is_in_schema(key) or find_guess(key, "VALUE"))
 
 
 def suggest_for_word(word: str) -> str:
@@ -151,8 +159,8 @@ def _complete_target(target: str, get_choices: GetChoices) -> tuple[str, str]:
 
     key, text = target.split("=", 1)
     if choices := get_choices(key):
-        names = [text] if "(" in text else [name.strip() for name in text.split(",")]
-        fixes = [suggest_choice(key, name, choices) for name in names if name not in choices and "(" not in name]
+        names = [] if text.startswith("glob(") else [name.strip() for name in text.split(",")]
+        fixes = [suggest_choice(key, name, choices) for name in names if name not in choices]
         return f"{key}: {describe_choices(key, choices)}", fixes[0] or f"{key}=NAME" if fixes else target
     if text == "DIR":  # of dataset.root: for the user to fill in
         return "", target

@@ -10,14 +10,14 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from thaw.config.catalog import read_optimizer_arguments, resolve_torch_optimizer
+from thaw.config.catalog import list_group_choices, read_optimizer_arguments, resolve_torch_optimizer
 from thaw.config.consistency import Rule, find_contradictions
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names, format_value
 from thaw.config.guesses import VALUE_GUESSES
-from thaw.config.reference import describe_valid_values, iter_models
+from thaw.config.reference import describe_keys, describe_valid_values, iter_models
 from thaw.config.renamed_keys import find_new_key
 from thaw.config.schema import Recipe
-from thaw.config.suggestions import suggest_for_key
+from thaw.config.suggestions import quote_for_shell, suggest_for_key
 
 KeyPath = tuple[str | int, ...]
 
@@ -102,6 +102,9 @@ def _build_unknown_key_problem(key_path: KeyPath, values: Mapping[str, Any]) -> 
         return replace(suggestion, subject=f"{_format_key(key_path)}: no such key")
     *parents, last_key = key_path
     siblings = _list_keys(tuple(parents), values)
+    if choice := _find_choice_with_key(_format_key(key_path)):
+        fix = f"{choice} {quote_for_shell(_format_assignment(key_path, _get_value(key_path, values)))}"
+        return Problem(f"{_format_key(key_path)}: no such key", valid=format_names(siblings), fix=fix)
     if parents == ["optimizer"] and last_key in _get_optimizer_arguments(values):
         target: KeyPath | None = ("optimizer", "arguments", last_key)
     elif closest := find_closest_name(str(last_key), siblings):
@@ -110,6 +113,14 @@ def _build_unknown_key_problem(key_path: KeyPath, values: Mapping[str, Any]) -> 
         target = _find_key_elsewhere(str(key[-1]), values)
     fix = _format_assignment(target, _get_value(key_path, values)) if target else "leave it out"
     return Problem(f"{_format_key(key_path)}: no such key", valid=format_names(siblings), fix=fix)
+
+
+def _find_choice_with_key(key: str) -> str | None:
+    """Return the override of the group of `key` with which it is a key, such as dataset=folder for dataset.root."""
+    group = key.split(".")[0]
+    variants = [variant for row in describe_keys() if row.key == key for variant in row.variants]
+    choices = list_group_choices().get(group, [])
+    return next((f"{group}={variant}" for variant in variants if variant in choices), None)
 
 
 def _find_key_elsewhere(name: str, values: Mapping[str, Any]) -> KeyPath | None:
