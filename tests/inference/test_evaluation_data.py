@@ -132,7 +132,7 @@ def test_test_images_of_a_new_folder_that_were_trained_on_are_left_out(
         shutil.copy(f"pictures/{path}", copy / "new" / "test" / "bees")
     assert evaluate(copy, monkeypatch, "dataset=folder", f"dataset.root={copy / 'new'}") == 0
     output = capsys.readouterr().out
-    assert "4 test images that the network was trained or selected on are left out" in output
+    assert "4 that the network was trained or selected on are left out of the test images" in output
     assert "test, 6 images" in output
 
 

@@ -216,6 +216,17 @@ def test_a_truncated_or_changed_export_is_rejected(checkpoint: Path) -> None:
             load_checkpoint(_export_safetensors(checkpoint, **metadata))
 
 
+@pytest.mark.parametrize("fraction", [0.05, 0.3, 0.7, 0.99])
+def test_a_flipped_bit_of_an_export_is_found(fraction: float, checkpoint: Path) -> None:
+    file = _export_safetensors(checkpoint)
+    assert load_checkpoint(file).identity == load_checkpoint(checkpoint).identity is not None
+    content = bytearray(file.read_bytes())
+    content[int(fraction * len(content))] ^= 0x10
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="the file has changed: its SHA-256 differs"):
+        load_checkpoint(file)
+
+
 def test_a_folder_loads_its_checkpoint_or_is_an_error_with_its_content(short_run: Path, checkpoint: Path) -> None:
     assert load_checkpoint(short_run).classes == load_checkpoint(checkpoint.parent).classes
     with pytest.raises(UserError, match="a folder of 1 runs"):

@@ -72,7 +72,8 @@ def evaluate(
     configure_process(recipe.seed, recipe.trainer.deterministic, recipe.trainer.threads)
     has_trainer_overrides = any(override.startswith("trainer.") for override in overrides)
     classifier = replace(classifier, recipe=recipe).on_hardware(recipe.trainer if has_trainer_overrides else None)
-    data = load_evaluation_data(classifier, recipe, overrides, _read_fingerprint(checkpoint))
+    fingerprint = None if classifier.identity else _read_fingerprint(checkpoint)
+    data = load_evaluation_data(classifier, recipe, overrides, fingerprint)
     print("\n".join([*data.notes, ""] if data.notes else []), end="")
     evaluations = evaluate_splits(classifier, recipe, data.samples, list(split), ConsoleReporter())
     metrics = {name: evaluation.compute_metrics() for name, evaluation in evaluations.items()}

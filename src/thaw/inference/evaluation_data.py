@@ -85,12 +85,14 @@ def _describe(loaded: EvaluationSamples, samples: Samples) -> str:
     count, num_test = len(samples.samples), samples.count_per_split()["test"]
     if loaded.has_own_splits:
         num_left_out = loaded.samples.count_per_split()["test"] - num_test
-        return f"{num_left_out} test images that the network was trained or selected on are left out"
+        if not num_left_out:
+            return "the network has learned from none of the test images"
+        return f"{num_left_out} that the network was trained or selected on are left out of the test images"
     if num_test == count:
         return f"all {count} are test images, as the data set has no splits and the network has learned from none"
     return (
-        f"{count - num_test} that the network was trained or selected on are left out, and the other {num_test} are "
-        "test images"
+        f"{count - num_test} that the network was trained or selected on are left out of the test images; the other "
+        f"{num_test} are test images"
     )
 
 

@@ -18,6 +18,7 @@ from thaw.config.errors import Problem, UserError
 from thaw.data.preprocessing import Preprocessing
 from thaw.inference.load import Classifier
 from thaw.models.network import PixelNetwork, collect_stage_facts
+from thaw.runs.checkpoint import DIGEST_KEY, compute_export_digest
 from thaw.training.callbacks.checkpointing import build_checkpoint_metadata
 
 INPUT_NAME, OUTPUT_NAMES = "images", ("logits", "probabilities")
@@ -192,7 +193,8 @@ def _write_safetensors(classifier: Classifier, metadata: Metadata, file: Path) -
         name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     identity = {"data": classifier.identity.model_dump_json()} if classifier.identity else {}
-    content = save(contiguous_tensors, {"format": "pt", **metadata, **identity})
+    texts = {"format": "pt", **metadata, **identity}
+    content = save(contiguous_tensors, {**texts, DIGEST_KEY: compute_export_digest(texts, contiguous_tensors)})
     file.write_bytes(content)  # safetensors' save_file makes a file that only its owner can read
 
 

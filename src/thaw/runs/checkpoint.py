@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import zipfile
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import AliasChoices, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -41,6 +43,7 @@ FOREIGN_FORMATS = (  # first bytes, description
 Side = Annotated[int, Field(ge=1, le=8192)]
 Mean = Annotated[float, Field(ge=-255, le=255, allow_inf_nan=False)]
 Std = Annotated[float, Field(ge=1e-4, le=255, allow_inf_nan=False)]
+DIGEST_KEY = "sha256"  # in the metadata of an export
 CHECKPOINT_FORMAT = 1  # increased when checkpoints of older versions can no longer be read
 
 
@@ -212,7 +215,22 @@ def _read_export(file: Path) -> tuple[CheckpointMetadata, dict[str, Tensor]]:
         raise checkpoint_error(
             file, f"its metadata are not JSON: {error}", "a description as thaw writes it"
         ) from error
-    return _parse_metadata(file, {"format": CHECKPOINT_FORMAT, **metadata}), tensors
+    parsed_metadata = _parse_metadata(file, {"format": CHECKPOINT_FORMAT, **metadata})
+    if raw_metadata.get(DIGEST_KEY) not in (None, compute_export_digest(raw_metadata, tensors)):
+        fix = "thaw export RUN --format safetensors, which writes it again"
+        raise checkpoint_error(file, "the file has changed: its SHA-256 differs", "the file as thaw wrote it", fix)
+    return parsed_metadata, tensors
+
+
+def compute_export_digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """Compute the SHA-256 of the content of an export to safetensors, a format without checksums."""
+    texts = {key: text for key, text in metadata.items() if key != DIGEST_KEY}
+    digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def check_fit(file: Path, state_dict: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
