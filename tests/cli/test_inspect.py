@@ -104,6 +104,7 @@ def test_stages_that_are_no_measure_of_depth_are_named(run_inspect: Any) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("backbone=torchvision", "backbone.name=vit_b_32", "dataset.image_size=33"), "dataset.image_size=32"),
         (("backbone=timm", "backbone.name=gemma4_vit_167m_enc"), "an encoder of another model"),
         (("backbone=resnet81",), "backbone=resnet18"),
         (("backbone=resnet18", "--layer"), "--layers"),

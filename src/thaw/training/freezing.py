@@ -12,6 +12,7 @@ from torch import nn
 from thaw.config.schema import Recipe
 from thaw.models.cost import LayerInfo, StageCost, compute_stage_costs, list_layers, on_meta_device
 from thaw.models.factory import load_seeded_pretrained, uninitialized_network
+from thaw.models.image_sizes import check_backbone
 from thaw.models.network import (
     HEAD,
     Network,
@@ -151,6 +152,7 @@ def summarize_network(
 
 
 def _build_network(recipe: Recipe, image_size: int | None, num_classes: int) -> tuple[Network, int]:
+    check_backbone(recipe.backbone, True, image_size)
     cache_dir = resolve_cache_dir(recipe.data.cache_dir)
     pretrained_model = load_seeded_pretrained(recipe.backbone, True, recipe.seed, cache_dir, None, image_size)
     preprocessing = pretrained_model.preprocessing.with_size(image_size, recipe.dataset.crop)
