@@ -16,6 +16,7 @@ from thaw.cli.image_paths import resolve_image_paths
 from thaw.cli.options import FilePath, Option, flag, path_argument
 from thaw.config.errors import EXIT_FAILURE, EXIT_SUCCESS, Problem, format_names
 from thaw.config.printable import escape_line
+from thaw.system.tables import measure_width, shorten_middle
 
 if TYPE_CHECKING:
     from thaw.inference.captcha import CaptchaReading, CaptchaScore
@@ -189,15 +190,31 @@ def _write_csv(rows: Iterable[Row]) -> None:
 
 
 def _write_table(rows: Iterable[Row]) -> None:
-    """Print aligned columns, as wide as the rows so far: rows do not wait until all widths are known."""
+    """Print aligned columns, as wide as the rows so far: rows do not wait until all widths are known. On a terminal
+    the middle of long paths and names is left out."""
+    from thaw.system.terminal import build_console
+
+    screen_width = build_console().width if sys.stdout.isatty() else 0
     widths: dict[int, int] = {}
     for row in rows:
         if "broken" in row:
             continue
         pairs = _get_label_probabilities(row)
         cells = [escape_line(row["path"]), *(f"{escape_line(name)} {probability:.3f}" for name, probability in pairs)]
-        widths = {column: max(widths.get(column, 0), len(cell)) for column, cell in enumerate(cells)}
-        print("  ".join(f"{cell:<{widths[column]}}" for column, cell in enumerate(cells)).rstrip())
+        if screen_width:
+            cells = fit_cells(cells, screen_width)
+        widths = {column: max(widths.get(column, 0), measure_width(cell)) for column, cell in enumerate(cells)}
+        padded_cells = [cell + " " * (widths[column] - measure_width(cell)) for column, cell in enumerate(cells)]
+        print("  ".join(padded_cells).rstrip())
+
+
+def fit_cells(cells: Sequence[str], width: int) -> list[str]:
+    """Shorten a path and `NAME PROBABILITY` cells to `width` cells of a terminal; all probabilities stay."""
+    column_width = width // (len(cells) + 1) - 2  # the path has the room of two
+    pairs = [cell.rsplit(" ", 1) for cell in cells[1:]]
+    shortened = [f"{shorten_middle(name, max(4, column_width - 6))} {number}" for name, number in pairs]
+    used_width = sum(max(column_width, measure_width(cell)) + 2 for cell in shortened)
+    return [shorten_middle(cells[0], max(8, width - used_width)), *shortened]
 
 
 def _get_label_probabilities(row: Row) -> Sequence[tuple[str, float]]:

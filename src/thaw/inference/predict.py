@@ -93,7 +93,7 @@ class Predictions(list[Prediction]):
     def __repr__(self) -> str:
         if not self:
             return "Predictions([])"
-        return "\n".join([render_text_table(*self._build_table(), num_left_columns=2), *self._describe_rest()])
+        return "\n".join([render_text_table(*self._build_table(), left_columns=(0, 1)), *self._describe_rest()])
 
     def _repr_html_(self) -> str:
         title = f"{len(self)} prediction{'' if len(self) == 1 else 's'}"

@@ -279,7 +279,7 @@ class StagedModel(nn.Module):
         )
 
     def __repr__(self) -> str:
-        return f"{self._describe()}\n{render_text_table(HEADINGS, self._format_rows(), num_left_columns=2)}"
+        return f"{self._describe()}\n{render_text_table(HEADINGS, self._format_rows(), left_columns=(0, 1))}"
 
     def _repr_html_(self) -> str:
         return render_html_table(self._describe(), HEADINGS, self._format_rows())

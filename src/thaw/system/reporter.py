@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from thaw.config.printable import escape_text
 from thaw.system.progress import Display, ProgressTask, build_display
-from thaw.system.terminal import SCREEN_ERRORS, build_console, get_unescaped_stream
+from thaw.system.terminal import PIPED_WIDTH, SCREEN_ERRORS, build_console, get_unescaped_stream
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +23,11 @@ class Reporter:
     def shows_progress(self) -> bool:
         """Whether progress is wanted."""
         return False
+
+    @property
+    def width(self) -> int:
+        """The number of cells that a line of a table may take."""
+        return PIPED_WIDTH
 
     def write(self, text: str = "", style: str = "") -> None:
         """Show a line or a block of text. `style` is a style of rich: "bold", "dim", "italic", "yellow"."""
@@ -63,6 +68,10 @@ class ConsoleReporter(Reporter):
     @property
     def shows_progress(self) -> bool:
         return True
+
+    @property
+    def width(self) -> int:
+        return build_console().width
 
     def write(self, text: str = "", style: str = "") -> None:
         if style and sys.stdout.isatty():

@@ -6,23 +6,22 @@ import html
 import importlib
 import importlib.util
 from collections.abc import Collection, Mapping, Sequence
+from itertools import starmap
 from typing import Any
 
 Rows = Sequence[Sequence[str]]
 
 
-def render_text_table(headings: Sequence[str], rows: Rows, num_left_columns: int = 1) -> str:
-    """Align the columns of a table; the first `num_left_columns` to the left, the others, numbers, to the right."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+def render_text_table(headings: Sequence[str], rows: Rows, left_columns: Collection[int] = (0,)) -> str:
+    """Align the columns of a table: those with the indices `left_columns` to the left, the others, numbers, to the
+    right."""
+    widths = [max(map(measure_width, column)) for column in zip(headings, *rows, strict=True)]
 
-    def format_row(cells: Sequence[str]) -> str:
-        aligned = [
-            cell.ljust(width) if index < num_left_columns else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "  ".join(aligned).rstrip()
+    def align(index: int, cell: str) -> str:
+        padding = " " * (widths[index] - measure_width(cell))
+        return cell + padding if index in left_columns else padding + cell
 
-    return "\n".join(map(format_row, [headings, *rows]))
+    return "\n".join("  ".join(starmap(align, enumerate(row))).rstrip() for row in [headings, *rows])
 
 
 def measure_width(text: str) -> int:

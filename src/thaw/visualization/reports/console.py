@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from thaw.config.errors import format_names
 from thaw.config.printable import escape_line
@@ -21,10 +18,12 @@ from thaw.runs.run import Run
 from thaw.strategy.plan import PartPlan, PhasePlan, Plan
 from thaw.system.portable import shorten_path
 from thaw.system.reporter import Reporter
+from thaw.system.tables import measure_width, render_text_table, shorten_middle
 
 HEADINGS = ("stage", "output", "parameters", "trainable", "learning rate", "weight decay", "BatchNorm")
+NARROW_HEADINGS = ("stage", "output", "parameters", "trainable", "learning\nrate", "weight\ndecay", "Batch\nNorm")
 LEFT_ALIGNED_COLUMNS = (0, 1, 3)
-MAX_WIDTH = 1000  # characters: each row stays on one line
+MIN_NAME_WIDTH = 8  # cells of a stage's name that is shortened
 
 
 def print_plan(
@@ -36,8 +35,10 @@ def print_plan(
     """
     for phase in build_phase_tables(facts, plan):
         reporter.write(phase.title, "italic")
-        header, *lines = _render_table(phase)
-        reporter.write(header, "bold")
+        if not phase.rows:
+            continue
+        header_lines, lines = _render_table(phase, reporter.width)
+        reporter.write("\n".join(header_lines), "bold")
         for line, is_trainable in zip(lines, phase.is_trainable, strict=True):
             reporter.write(line, "" if is_trainable else "dim")
     if l2_sp:
@@ -46,17 +47,25 @@ def print_plan(
     reporter.write(f"{total:,} parameters, {trainable:,} trainable ({trainable / total:.1%})\n")
 
 
-def _render_table(phase: PhaseTable) -> list[str]:
-    """Return the header and a line for each row."""
-    table = Table(box=None, pad_edge=False)
-    for index, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if index in LEFT_ALIGNED_COLUMNS else "right")
-    for cells in phase.rows:
-        table.add_row(*cells)
-    console = Console(file=io.StringIO(), width=MAX_WIDTH, color_system=None, highlight=False)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get().splitlines()
+def _render_table(phase: PhaseTable, width: int) -> tuple[list[str], list[str]]:
+    """Return the lines of the header and a line for each row, in `width` cells: headings of two words take two lines,
+    and the middle of long names of stages is left out."""
+    rows = phase.rows
+    headings = HEADINGS if _measure_table(HEADINGS, rows) <= width else NARROW_HEADINGS
+    excess = max(0, _measure_table(headings, rows) - width)
+    name_width = max(MIN_NAME_WIDTH, max(measure_width(row[0]) for row in rows) - excess)
+    shortened_rows = [[shorten_middle(row[0], name_width), *row[1:]] for row in rows]
+    header_rows = list(zip_longest(*(heading.split("\n") for heading in headings), fillvalue=""))
+    lines = render_text_table(header_rows[0], [*header_rows[1:], *shortened_rows], LEFT_ALIGNED_COLUMNS).splitlines()
+    return lines[: len(header_rows)], lines[len(header_rows) :]
+
+
+def _measure_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    widths = [
+        max(map(measure_width, [*heading.split("\n"), *column]))
+        for heading, column in zip(headings, zip(*rows, strict=True), strict=True)
+    ]
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def print_summary(reporter: Reporter, run: Run, metrics: Mapping[str, Any], example_image: Path) -> None:
