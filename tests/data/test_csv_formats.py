@@ -131,6 +131,12 @@ def test_other_names_of_splits_are_taken_and_said(root: Path) -> None:
     assert samples.notes == ("splits: TEST -> test, Training -> train, valid -> val",)
 
 
+def test_a_class_without_train_images_is_asked_for_in_the_file(root: Path) -> None:
+    rows = "".join(f"{name},{label},{'train' if label == 'a' else 'test'}\n" for name, label in ROWS)
+    message = get_error(root, f"path,label,part\n{rows}", Columns("path", "label", "part"))
+    assert "fix:   train rows of b in labels.csv" in message
+
+
 def test_a_line_break_in_a_label_becomes_a_space_and_is_said(root: Path) -> None:
     samples = load(root, join_rows().replace(",a\n", ',"golden\nretriever"\n'))
     assert samples.classes == ("b", "golden retriever")

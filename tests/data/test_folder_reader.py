@@ -236,3 +236,8 @@ def test_missing_and_overlapping_split_folders_are_refused(tmp_path: Path) -> No
     assert "dataset.splits.test=holdout" in message
     message = get_error(tmp_path, {"train": "training_set", "val": None, "test": "training_set/bee"})
     assert "split folders overlap" in message
+
+
+def test_a_test_folder_alone_needs_train_images(tmp_path: Path) -> None:
+    write_classes(tmp_path, "test/ant", "test/bee")
+    assert "fix:   a sub-folder train/" in get_error(tmp_path)

@@ -74,6 +74,7 @@ def read_csv(
         {escape_line(path): f"image in no row of {file}" for path in sorted(ignored_paths)},
         f"two classes or more in column {columns.label} of {file}",
         f"rows of {file} with {columns.split or 'a split column'}" + "={split}",
+        f"train rows of {{names}} in {file}",
         (*notes, *_describe_changes(csv_rows)),
     )
 
@@ -111,7 +112,7 @@ def _iter_paths(bases: Sequence[Path], folder: str, text: str) -> Iterator[str]:
         path = PurePosixPath(folder, written_text)
         if ".." in path.parts:
             path = PurePosixPath(posixpath.normpath(path))
-        base = next((base for base in bases if path.is_relative_to(base)), None)
+        base = next((base for base in bases if path.is_relative_to(base)), None) if path.is_absolute() else None
         yield str(path.relative_to(base) if base else path)
 
 
@@ -171,10 +172,11 @@ def _find_unlisted_images(root: Path, folder: str, rows: Sequence[Row], unlabell
     image_folder = root / folder
     if not image_folder.is_relative_to(root):  # an absolute path: the images are not below the root
         return ()
-    images = {
-        str(PurePosixPath(image_folder.relative_to(root), path)) for path in scan_folder(image_folder).top.iter_images()
-    }
-    unlabelled_images = {path for path in images if unlabelled and PurePosixPath(path).is_relative_to(unlabelled)}
+    relative_folder = image_folder.relative_to(root).as_posix()
+    prefix = "" if relative_folder == "." else f"{relative_folder}/"
+    images = {f"{prefix}{path}" for path in scan_folder(image_folder).top.iter_images()}
+    unlabelled_prefix = f"{PurePosixPath(unlabelled)}/" if unlabelled else None
+    unlabelled_images = {path for path in images if unlabelled_prefix and path.startswith(unlabelled_prefix)}
     return images - unlabelled_images - {row.path for row in rows}
 
 
@@ -187,6 +189,6 @@ def _describe_changes(rows: Sequence[_CsvRow]) -> Iterator[str]:
     if changed_rows:
         lines = format_names([f"line {row.line}" for row in changed_rows], MAX_LISTED_NAMES)
         yield f"labels in one line and in composed characters (Unicode NFC): {len(changed_rows)} ({lines})"
-    num_outside = sum(_is_absolute(row.path) for row in rows)
+    num_outside = sum(row.path.startswith("/") for row in rows)
     if num_outside:
         yield f"images that are not below the root: {num_outside}"

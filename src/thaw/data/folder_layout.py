@@ -16,7 +16,7 @@ SPLIT_NAMES = {  # split -> the names of its folder that are understood, in any 
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-LAYOUTS = "train/CLASS/IMAGE with test/CLASS/IMAGE and val/CLASS/IMAGE, with one of them, or alone; or CLASS/IMAGE"
+LAYOUTS = "train/CLASS/IMAGE, also val/ and test/ like it; or CLASS/IMAGE"
 MAX_LISTED_NAMES = 5
 WORD_BOUNDARY = re.compile(r"[\W_]+|(?<=[a-z])(?=[A-Z])")
 

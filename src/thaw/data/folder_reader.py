@@ -174,6 +174,7 @@ def _build_result(
         {escape_line(path.removeprefix(prefix)): reason for path, reason in sorted(ignored.items())},
         LAYOUTS,
         "a sub-folder {split}/",
+        "dataset.exclude=[{names}]",
         (*layout.notes, *_describe_folders(scan, class_folders)),
         tuple(warnings),
     )

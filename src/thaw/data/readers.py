@@ -34,6 +34,7 @@ class ReaderResult:
         ignored_files: printable path -> reason, of files that are in no row; folders end with "/".
         layout: the layout that the reader expects, for error messages.
         missing_split_hint: how to add a split, for error messages, with the placeholder `{split}`.
+        missing_class_hint: what to do about classes without train images, with the placeholder `{names}`.
         notes: how the data set was read, where that is not obvious.
         warnings: what is likely to be a mistake.
     """
@@ -44,6 +45,7 @@ class ReaderResult:
     ignored_files: Mapping[str, str]
     layout: str
     missing_split_hint: str
+    missing_class_hint: str
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -249,15 +249,23 @@ def _check_provided_splits(reader_result: ReaderResult, fractions: Mapping[str, 
     empty_splits = [split for split in SPLITS if split in reader_result.provided_splits and split not in filled_splits]
     if not empty_splits:
         return
-    problems = []
-    for split in empty_splits:
-        fix = f"dataset.splits.{split}=null, which takes {split} images from train"
-        if split == "test" and not fractions.get(split):
-            fix = f"dataset.splits.test=null dataset.fractions.test=0.15{fix.removeprefix('dataset.splits.test=null')}"
-        fix = "class folders in it" if split == "train" else fix
-        got = "no images in class folders"
-        problems.append(Problem(reader_result.provided_splits[split], got, reader_result.layout, fix))
-    raise UserError(f"the data set has no {format_names(empty_splits)} images.", problems)
+    problems = [
+        Problem(
+            reader_result.provided_splits[split],
+            "no images in class folders",
+            reader_result.layout,
+            _suggest_split_setting(split, empty_splits, fractions),
+        )
+        for split in empty_splits
+    ]
+    raise UserError(f"the data set under {reader_result.root} has no {format_names(empty_splits)} images.", problems)
+
+
+def _suggest_split_setting(split: str, empty_splits: Collection[str], fractions: Mapping[str, float]) -> str:
+    if "train" in empty_splits:
+        return "class folders in it, or dataset.splits=null if it is a class itself"
+    fraction = " dataset.fractions.test=0.15" if split == "test" and not fractions.get(split) else ""
+    return f"dataset.splits.{split}=null{fraction}, which takes {split} images from train"
 
 
 def _check_classes(classes: Sequence[str], reader_result: ReaderResult) -> None:
@@ -281,14 +289,19 @@ def _check_classes(classes: Sequence[str], reader_result: ReaderResult) -> None:
 
 def _check_train_classes(classes: Sequence[str], reader_result: ReaderResult) -> None:
     train_classes = {row.class_name for row in reader_result.rows if row.split in (None, "train")}
-    if missing_classes := [name for name in classes if name not in train_classes]:
-        got = f"no train images of {format_names(missing_classes)}"
-        similar_names = [group for group in _group_similar_names(classes) if set(group) & set(missing_classes)]
-        if similar_names:
-            got += f"; names that differ in case only: {format_names(' and '.join(group) for group in similar_names)}"
-        fix = "the same name in every split" if similar_names else f"dataset.exclude=[{', '.join(missing_classes)}]"
-        problem = Problem(str(reader_result.root), got, "train images of every class", fix)
-        raise UserError("classes without train images.", [problem])
+    missing_classes = [name for name in classes if name not in train_classes]
+    if not missing_classes:
+        return
+    got = f"no train images of {format_names(missing_classes)}"
+    similar_names = [group for group in _group_similar_names(classes) if set(group) & set(missing_classes)]
+    fix = reader_result.missing_class_hint.format(names=", ".join(missing_classes))
+    if similar_names:
+        got += f"; names that differ in case only: {format_names(' and '.join(group) for group in similar_names)}"
+        fix = "the same name in every split"
+    elif not train_classes:
+        fix = reader_result.missing_split_hint.format(split="train")
+    problem = Problem(str(reader_result.root), got, "train images of every class", fix)
+    raise UserError("classes without train images.", [problem])
 
 
 def _group_similar_names(classes: Iterable[str]) -> list[list[str]]:
