@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import run_thaw
+from thaw.cli.arguments import run_command
 from thaw.cli.image_paths import resolve_image_paths
 from thaw.data.factory import load_samples
 from thaw.inference.captcha import CaptchaReading, crop_characters, score_readings
@@ -113,6 +114,21 @@ def test_a_reader_that_leaves_early_ends_the_command_quietly(
         monkeypatch.setattr(sys, "stdout", closed_output)
         assert run_thaw(monkeypatch, "predict", str(short_run), str(photos / "A"), "--json") == 141
         assert run_thaw(monkeypatch, "--version") == 0  # what is written later is discarded
+    assert capfd.readouterr().err == ""
+
+
+def test_a_reader_that_leaves_before_a_long_row_ends_the_command_quietly(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def print_long_row() -> int:
+        print("y" * 9000, flush=True)  # more than the buffer, which is empty afterwards
+        return 0
+
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as closed_output:
+        monkeypatch.setattr(sys, "stdout", closed_output)
+        assert run_command(print_long_row) == 141
     assert capfd.readouterr().err == ""
 
 

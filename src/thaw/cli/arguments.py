@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import sys
 import time
 import traceback
@@ -90,12 +91,12 @@ def run_command(command: Callable[[], int]) -> int:
 def _discard_closed_output() -> bool:
     """Return whether the reader of standard output is gone, as after `| head`; then discard what is still in memory, so
     that Python does not complain when it ends."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    descriptor, poll = sys.stdout.fileno(), select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return True
 
 
 def _is_interruption(error: BaseException) -> bool:

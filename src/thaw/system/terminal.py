@@ -133,6 +133,9 @@ def build_console(stream: TextIO | None = None) -> Console:
             for segment in super().render(renderable, options):
                 yield segment if segment.control else Segment(escape_text(segment.text), segment.style)
 
+        def on_broken_pipe(self) -> None:
+            raise  # rich calls it while it handles the error, and would exit with status 1
+
     console = EscapingConsole(file=get_unescaped_stream(stream or sys.stdout), highlight=False, markup=False)
     if not console.is_terminal:
         console.width = PIPED_WIDTH
