@@ -10,6 +10,7 @@ from thaw.config.errors import Problem, UserError, find_closest_name, format_nam
 from thaw.data.identity import DataIdentity
 from thaw.data.readers import ReaderResult
 from thaw.data.samples import Samples, index_rows, split_rows
+from thaw.system.reporter import SILENT, Reporter
 
 MAX_LISTED_NAMES = 8
 
@@ -42,6 +43,7 @@ def build_evaluation_samples(
     fractions: Mapping[str, float],
     seed: int,
     per_class: int | None = None,
+    reporter: Reporter = SILENT,
 ) -> EvaluationSamples:
     """Build the samples of a reader's rows, with labels that are indices into `classes`.
 
@@ -59,7 +61,7 @@ def build_evaluation_samples(
     except UserError:  # dataset.per_class needs more images: these are not the data of the training
         rows = reader_result.rows
     named_rows = [replace(row, class_name=index_by_name.get(row.class_name, row.class_name)) for row in rows]
-    samples = index_rows(tuple(classes), named_rows, reader_result)
+    samples = index_rows(tuple(classes), named_rows, reader_result, reporter)
     return EvaluationSamples(samples, bool(reader_result.provided_splits))
 
 

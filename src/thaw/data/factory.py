@@ -31,7 +31,7 @@ def load_samples(recipe: Recipe, reporter: Reporter = SILENT) -> Samples:
     """
 
     def load() -> Samples:
-        return build_samples(_read_dataset(recipe, reporter), *_get_split_settings(recipe))
+        return build_samples(_read_dataset(recipe, reporter), *_get_split_settings(recipe), reporter)
 
     return load_undamaged(load, lambda samples: samples, resolve_cache_dir(recipe.data.cache_dir), reporter)
 
@@ -45,7 +45,9 @@ def load_evaluation_samples(recipe: Recipe, classes: Sequence[str], reporter: Re
     """
 
     def load() -> EvaluationSamples:
-        return build_evaluation_samples(_read_dataset(recipe, reporter), classes, *_get_split_settings(recipe))
+        return build_evaluation_samples(
+            _read_dataset(recipe, reporter), classes, *_get_split_settings(recipe), reporter
+        )
 
     cache_dir = resolve_cache_dir(recipe.data.cache_dir)
     return load_undamaged(load, lambda evaluation: evaluation.samples, cache_dir, reporter)

@@ -15,6 +15,7 @@ from thaw.data.folder_reader import read_image_folder
 from thaw.data.image_file import hash_image_file
 from thaw.data.readers import SPLITS as SPLITS
 from thaw.data.readers import ReaderResult, Row, escape_path, escape_paths
+from thaw.system.reporter import SILENT, Reporter
 
 UNUSED_SPLIT = (
     "unused"  # the split of train images that are not used; they stay in the table, so that caches are shared
@@ -175,7 +176,11 @@ def load_folder_samples(
 
 
 def build_samples(
-    reader_result: ReaderResult, fractions: Mapping[str, float], seed: int, per_class: int | None = None
+    reader_result: ReaderResult,
+    fractions: Mapping[str, float],
+    seed: int,
+    per_class: int | None = None,
+    reporter: Reporter = SILENT,
 ) -> Samples:
     """Build the samples of a reader's rows.
 
@@ -191,15 +196,17 @@ def build_samples(
     _check_classes(classes, reader_result)
     rows = split_rows(reader_result, fractions, seed, per_class)
     _check_splits(rows, reader_result)
-    return index_rows(classes, rows, reader_result)
+    return index_rows(classes, rows, reader_result, reporter)
 
 
-def index_rows(classes: tuple[str, ...], rows: Iterable[Row], reader_result: ReaderResult) -> Samples:
+def index_rows(
+    classes: tuple[str, ...], rows: Iterable[Row], reader_result: ReaderResult, reporter: Reporter = SILENT
+) -> Samples:
     """Build the samples of `rows`, whose class names are in `classes`; a row without a split is a train image."""
     root, class_to_idx = reader_result.root, {name: index for index, name in enumerate(classes)}
     samples = [Sample(row.path, class_to_idx[row.class_name], row.split or "train") for row in rows]
     ordered_samples = tuple(sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.path)))
-    hashes = tuple(hash_image_file(root / sample.path) for sample in ordered_samples)
+    hashes = tuple(_iter_hashes(root, ordered_samples, reporter))
     return Samples(
         root,
         classes,
@@ -210,6 +217,13 @@ def index_rows(classes: tuple[str, ...], rows: Iterable[Row], reader_result: Rea
         reader_result.notes,
         (*reader_result.warnings, *_describe_similar_classes(classes)),
     )
+
+
+def _iter_hashes(root: Path, samples: Sequence[Sample], reporter: Reporter) -> Iterator[str]:
+    with reporter.progress("indexing images", len(samples)) as advance:
+        for sample in samples:
+            yield hash_image_file(root / sample.path)
+            advance(1)
 
 
 def split_rows(
