@@ -191,9 +191,12 @@ def write_run(directory: Path, number: int, accuracies: list[float]) -> None:
     run.mkdir()
     (run / "config.yaml").touch()
     (run / "run.json").write_text('{"status": "done"}')
-    rows = [f"{epoch},{accuracy}" for epoch, accuracy in enumerate(accuracies, 1)]
-    (run / "history.csv").write_text("\n".join(["epoch,val_accuracy", *rows]) + "\n")
-    (run / "metrics.json").write_text(json.dumps({"val": {"accuracy": max(accuracies), "loss": 1.0}}))
+    rows = [f"{epoch},1.0,{accuracy}" for epoch, accuracy in enumerate(accuracies, 1)]
+    (run / "history.csv").write_text("\n".join(["epoch,val_loss,val_accuracy", *rows]) + "\n")
+    val_metrics = {"accuracy": max(accuracies), "loss": 1.0}
+    test_metrics = {**val_metrics, "accuracy_ci95": [0.0, 1.0], "count": 10}
+    timing = {"wall_s": 1.0, "train_s": 1.0, "images_per_s": 1.0, "cache_s": 0.0}
+    (run / "metrics.json").write_text(json.dumps({"val": val_metrics, "test": test_metrics, "timing": timing}))
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
