@@ -106,10 +106,10 @@ WRONG_COMMANDS = [
     (["-m", "strategy=glob(z*)"], ["strategy=glob(z*)", "partial, scratch"]),
     (["-m", "optimizer.learning_rate=interval(0,1)"], ["an interval", "optimizer.learning_rate=VALUE,VALUE"]),
     # resuming
-    (["resume=outputs/there", "seed=1"], ["seed=1", "resume=DIR alone"]),
-    (["-m", "resume=outputs/there"], ["-m", "resume=DIR alone"]),
-    (["resume=conf"], ["resume=conf", "no run.json in it"]),
-    (["resume=no/such/folder"], ["resume=no/such/folder", "no run.json in it"]),
+    (["resume=outputs/there", "seed=1"], ["resume=outputs/there", "no run.json and no config.yaml in it"]),
+    (["-m", "resume=outputs/there"], ["resume=DIR and -m", "leave -m out"]),
+    (["resume=conf"], ["conf/config.yaml", "dataset: is missing"]),
+    (["resume=no/such/folder"], ["resume=no/such/folder", "no run.json and no config.yaml in it"]),
     # contradictions
     (["backbone=torchvision", "backbone.name=resnet43"], ["resnet43", "of torchvision", "backbone.name=resnet34"]),
     (["backbone=torchvision", "backbone.name=levit_128"], ["backbone=timm backbone.name=levit_128"]),

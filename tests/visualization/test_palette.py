@@ -23,8 +23,8 @@ def convert_to_lab(colors: list[str], vision: str) -> np.ndarray:
     """Return CIE Lab [colors, 3] of sRGB colors as a reader with `vision` sees them."""
     rgb = np.array([to_rgb(color) for color in colors])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    seen = np.clip(linear @ np.array(VISION[vision]).T, 0, 1) @ RGB_TO_XYZ.T / (0.9505, 1, 1.089)
-    cube_roots = np.where(seen > 0.008856, np.cbrt(seen), 7.787 * seen + 16 / 116)
+    xyz = np.clip(linear @ np.array(VISION[vision]).T, 0, 1) @ RGB_TO_XYZ.T / (0.9505, 1, 1.089)
+    cube_roots = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     x, y, z = cube_roots.T
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
