@@ -141,9 +141,9 @@ def test_the_command_line_wins_over_the_preset() -> None:
         (["optimizer.learning_rate=1e-3", "optimizer.weight_decay=0", "strategy=fixed"], ["nothing to search"]),
         (["dataset=folder", "dataset.root=.", "dataset.fractions.val=0", "dataset.splits.val=null"], ["leaves none"]),
         (["dataset.val=0", "head.dropout=interval(0,2)", "strategy=fixed"], ["less than 1"]),
+        (["dataset.val=0", "strategy=fixed"], ["draws none"]),
         (
             [
-                "dataset.val=0",
                 "strategy=fixed",
                 "optimizer.learning_rate=interval(1e-2,1e-4)",
                 "optimizer.weight_decay=tag(log,interval(0,1e-1))",
@@ -151,7 +151,7 @@ def test_the_command_line_wins_over_the_preset() -> None:
                 "hydra.sweeper.pruner=medium",
                 "hydra.sweeper.trials=0",
             ],
-            ["an empty range", "no logarithm", "which images are", "draws none", "'hyperband' or 'none'", "than 0"],
+            ["an empty range", "no logarithm", "which images are", "'hyperband' or 'none'", "than 0"],
         ),
         (
             ["optimizer.learning_rate=1e-3,1e-2", "optimizer.weight_decay=0,1e-2", "strategy=fixed"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
-from thaw.config.errors import Problem
+from thaw.config.errors import Problem, find_closest_name
 from thaw.config.schema import CaptchaDatasetConfig, CsvDatasetConfig, FolderDatasetConfig, Recipe, StrictModel
 
 SWEEPER_TARGET = "thaw.sweeps.search.run_search"
@@ -163,7 +164,10 @@ def _find_settings_problems(settings: Mapping[str, Any]) -> Iterator[Problem]:
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             key, valid = f"hydra.sweeper.{detail['loc'][0]}", detail["msg"].removeprefix("Input should be ")
-            yield Problem(f"{key}={detail['input']}", repr(detail["input"]), valid)
+            names = re.findall(r"'(\w+)'", valid)
+            closest_name = find_closest_name(str(detail["input"]), names)
+            fix = f"{key}={closest_name}" if closest_name else ""
+            yield Problem(f"{key}={detail['input']}", repr(detail["input"]), valid, fix)
 
 
 def _find_dimension_problems(dimension: Dimension) -> Iterator[Problem]:
