@@ -32,7 +32,8 @@ def write_runs(folder: Path, num_wrong: dict[str, list[int]], num_images: int = 
         (
             {"fixed": [8, 9, 9], "scratch": [18, 17, 18], "finetune": [80, 82, 84]},
             "fixed won: 0.957 against 0.912 of scratch (+0.045, 95 % interval +0.033 to +0.057, 3 seeds); chance alone "
-            "would explain it in 1 of 240 sweeps (p = 0.0041); finetune is worse by more than chance explains.",
+            "would give such a difference in 1 of 240 sweeps (p = 0.0041); finetune is worse by more than chance "
+            "explains.",
         ),
         (
             {"fixed": [8, 9, 30], "scratch": [18, 17, 18]},
@@ -42,7 +43,7 @@ def write_runs(folder: Path, num_wrong: dict[str, list[int]], num_images: int = 
         (
             {"fixed": [8], "scratch": [18]},
             "fixed won: 0.960 against 0.910 of scratch (+0.050, 95 % interval +0.018 to +0.081, one seed, 200 images); "
-            "chance alone would explain it in 1 of 510 sweeps (p = 0.002).",
+            "chance alone would give such a difference in 1 of 510 sweeps (p = 0.002).",
         ),
         (
             {"fixed": [8], "scratch": [8]},

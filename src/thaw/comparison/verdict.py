@@ -56,7 +56,8 @@ def _describe_pair(reference: Configuration, rival: Configuration, test: PairedT
     odds = f"1 of {_round_odds(p_value):,}" if p_value >= MIN_SHOWN_P else f"fewer than 1 of {1 / MIN_SHOWN_P:,.0f}"
     p_text = f"p = {p_value:.2g}" if p_value >= MIN_SHOWN_P else f"p < {MIN_SHOWN_P}"
     remark = "" if winner.is_reference else f", though {reference.label} was best on the validation images"
-    return f"{winner.label} won: {numbers}{remark}; chance alone would explain it in {odds} sweeps ({p_text})"
+    chance = f"chance alone would give such a difference in {odds} sweeps ({p_text})"
+    return f"{winner.label} won: {numbers}{remark}; {chance}"
 
 
 def _round_odds(p_value: float) -> int:
