@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 from thaw.config.compose import check_command, compose_recipe, parse_command
 from thaw.config.errors import Problem, UserError
+from thaw.config.job_composer import Composer
 from thaw.config.literal_paths import PATH_KEYS, quote_path
 from thaw.config.reference import find_fields
 from thaw.config.schema_dataset import check_path
@@ -76,17 +78,15 @@ def test_an_option_that_thaw_does_not_have_is_refused(command: str, fix: str) ->
 
 
 def test_a_bad_value_in_the_middle_of_a_long_sweep_is_found_before_the_start() -> None:
-    seeds = [*range(300), -5, *range(300, 600)]
-    start = time.process_time()
+    seeds = [*range(100), -5, *range(100, 200)]
     problems = find_problems_of(
         ["-m", f"seed={','.join(map(str, seeds))}", "trainer.epochs=1,zero", "strategy=fixed,scratch"]
     )
     assert sorted(problem.subject for problem in problems) == ["seed=-5", "trainer.epochs=zero"]
-    assert time.process_time() - start < 8
 
 
 def test_a_combination_that_fails_in_a_long_sweep_is_found() -> None:
-    arguments = ["-m", "seed=range(0,400)", "trainer.precision=auto,16-mixed", "trainer.accelerator=auto,cpu"]
+    arguments = ["-m", "seed=range(0,100)", "trainer.precision=auto,16-mixed", "trainer.accelerator=auto,cpu"]
     (problem,) = find_problems_of(arguments)
     assert problem.subject == "trainer.precision=16-mixed needs a GPU, and trainer.accelerator=cpu"
 
@@ -97,10 +97,16 @@ def test_many_similar_problems_are_reported_as_one() -> None:
     assert problem.got == "200 values"
 
 
-def test_a_thousand_jobs_are_checked_in_seconds() -> None:
-    start = time.process_time()
-    assert check_command(parse_command(["-m", "seed=range(0,500)", "head.dropout=0.0,0.5"])).num_jobs == 1000
-    assert time.process_time() - start < 5
+def test_jobs_that_differ_in_plain_values_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    composed_jobs, compose_job = list[object](), Composer.compose_job
+
+    def count_and_compose(composer: Composer, lines: Sequence[str]) -> DictConfig:
+        composed_jobs.append(lines)
+        return compose_job(composer, lines)
+
+    monkeypatch.setattr(Composer, "compose_job", count_and_compose)
+    assert check_command(parse_command(["-m", "seed=range(0,100)", "head.dropout=0.0,0.5"])).num_jobs == 200
+    assert len(composed_jobs) < 10
 
 
 def test_values_of_a_sweep_are_merged_as_hydra_does() -> None:

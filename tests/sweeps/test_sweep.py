@@ -18,7 +18,8 @@ from thaw.sweeps.record import read_jobs, read_sweep
 from thaw.training.evaluation import predict_splits
 
 
-@pytest.mark.parametrize("order", ["lp_ft,scratch,fixed", pytest.param("fixed,lp_ft,scratch", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("order", ["lp_ft,scratch,fixed", "fixed,lp_ft,scratch"])
 def test_each_of_nine_jobs_equals_its_solo_run_to_the_last_bit(
     solo_runs: dict[str, Path], order: str, tmp_path: Path
 ) -> None:

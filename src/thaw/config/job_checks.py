@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -32,6 +33,7 @@ from thaw.config.sweep_jobs import (
 from thaw.config.validation import find_problems
 
 MAX_SIMILAR_PROBLEMS = 3  # of one key; more are reported as one
+MAX_COMBINATION_PROBLEMS = 20  # a contradiction of two settings is in a share of all jobs, with the same message
 MAX_EXTREME_JOBS = 9  # of a search; each takes 0.1 s
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)
 ComputeValues = Callable[[Sequence[str]], dict[str, Any]]
@@ -117,8 +119,12 @@ def _find_problems_in_grid(overrides: Sequence[Override], composer: Composer) ->
         for problem in _find_problems_in_job(job, composer, sweep_values.compute_values):
             has_problem = True
             yield problem
-    for job in [] if has_problem else checked_jobs:
-        yield from _find_problems_in_job(job, composer, sweep_values.compute_values)
+    if has_problem:
+        return
+    job_problems = (
+        problem for job in checked_jobs for problem in _find_problems_in_job(job, composer, sweep_values.compute_values)
+    )
+    yield from islice(job_problems, MAX_COMBINATION_PROBLEMS)
 
 
 def has_adaptive_sweeper(shared_config: DictConfig) -> bool:
