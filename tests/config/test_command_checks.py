@@ -26,6 +26,7 @@ WRONG_COMMANDS = {
     "head=mlp head.hidden=[1000000000000]": "less than or equal to 16384",
     # paths
     "output_dir=~no_such_user/x": "a path; ~ is your home folder",
+    "dataset=folder dataset.root=~no_such_user/x": "a path; ~ is your home folder",
     f"output_dir={'x' * 5000}": "a path of at most",
     # sweeps
     "-m seed=range(0,0)": "at least one value",

@@ -62,7 +62,8 @@ def _name_dataset(_parent_: DictConfig) -> str:
 def build_dataset_name(root: str) -> str:
     """Return the last part of the path `root`, without the suffix of an archive, as a plain word: it becomes part of
     the names of folders."""
-    name = ARCHIVE_SUFFIX.sub("", Path(os.path.normpath(Path(root).expanduser().absolute())).name)
+    path = os.path.abspath(os.path.expanduser(root))  # noqa: PTH100, PTH111 - Path.expanduser fails for unknown users
+    name = ARCHIVE_SUFFIX.sub("", Path(path).name)
     word = re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFC", name)).strip("-.")
     return word[:MAX_DATASET_NAME_LENGTH] or "folder"
 
