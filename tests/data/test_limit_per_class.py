@@ -52,6 +52,7 @@ def test_a_class_with_fewer_images_keeps_all(samples: Samples) -> None:
     assert count_per_class(limit_per_class(samples, 100, seed=0)) == count_per_class(samples)
 
 
+@pytest.mark.long
 def test_a_sweep_over_limits_computes_features_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["-m", *TINY, "sweep=images_per_class", "data.train_per_class=2,5", "strategy=fixed", "seed=0"]
     assert launch([*arguments, f"data.cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path}"]) == 0

@@ -28,6 +28,7 @@ def test_worker_processes_do_not_change_the_result(tmp_path: Path, workers: int)
     assert have_equal_weights(*read_weights_of_runs(tmp_path / "none"), *read_weights_of_runs(tmp_path / "some"))
 
 
+@pytest.mark.long
 def test_the_store_of_decoded_images_does_not_change_the_result(tmp_path: Path) -> None:
     recipe = (*TINY, "augment=crop_flip", "dataset.side=40")
     assert launch([*recipe, f"output_dir={tmp_path / 'store'}"]) == 0

@@ -149,6 +149,7 @@ def test_malloc_maps_large_blocks_again_after_the_context() -> None:
     assert result.stdout.strip() == expected
 
 
+@pytest.mark.long
 def test_two_trainings_in_one_process_give_the_bits_of_two_processes(tmp_path: Path) -> None:
     recipes = {"first": [*RECIPE, *UNUSUAL], "second": [*RECIPE, "strategy=lp_ft", "trainer.epochs=2"]}
     for name, overrides in recipes.items():

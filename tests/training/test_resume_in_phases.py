@@ -33,7 +33,7 @@ def count_complete_epochs(outputs: Path) -> int:
 
 @pytest.mark.parametrize(
     ("phase_count", "overrides"),
-    [pytest.param(*case, id=name, marks=[pytest.mark.long] * name.endswith("cosine")) for name, case in CASES.items()],
+    [pytest.param(*case, id=name, marks=[pytest.mark.long] * (name != "lp_ft")) for name, case in CASES.items()],
 )
 def test_a_run_killed_in_every_phase_and_resumed_gives_the_same_bits(
     phase_count: int, overrides: tuple[str, ...], tmp_path: Path
