@@ -12,6 +12,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
+import thaw
 from tests.conftest import TINY, get_only_run
 from thaw.cli.train import launch
 from thaw.config.schema import Recipe
@@ -47,6 +48,7 @@ def test_the_record_describes_data_weights_and_plan(run: Path) -> None:
     assert record["parameters"]["total"] == record["parameters"]["trainable"] > 3_000_000
     assert [phase["name"] for phase in record["plan"]] == ["all"]
     assert {"command", "seed", "versions", "hardware", "git", "started", "ended"} <= record.keys()
+    assert record["versions"]["thaw"] == thaw.__version__
 
 
 def test_metrics_agree_with_the_predictions(run: Path) -> None:
