@@ -7,7 +7,6 @@ name deletes the screen, fakes a line of thaw's own output, or shows `exe.jpg` f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 # C0 but tab and line feed, DEL, C1; Unicode's separators of lines; its bidirectional controls; halves of characters,
 # which Python also uses for the bytes of file names that are not UTF-8.
@@ -26,11 +25,6 @@ def escape_text(text: str) -> str:
 def escape_line(text: str) -> str:
     """Return `text` in one line: as `escape_text`, with line breaks and tabs as \\n and \\t. For names from outside."""
     return UNPRINTABLE_IN_LINE_PATTERN.sub(_escape_character, text)
-
-
-def escape_lines(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return `texts`, each escaped and in one line, sorted."""
-    return tuple(sorted(map(escape_line, texts)))
 
 
 def _escape_character(match: re.Match[str]) -> str:
