@@ -102,7 +102,7 @@ def test_nine_parallel_jobs_equal_their_solo_runs_though_one_is_killed(
     assert "epoch 1/2" not in resumed.stdout
     assert "epoch 1/2" in (directory / "8_strategy=fixed,seed=1" / "output.log").read_text()
     recorded = json.loads((directory / "8_strategy=fixed,seed=1" / "run.json").read_text())["command"]
-    assert recorded.startswith(f"python {ROOT / 'train.py'}")
+    assert recorded.startswith("python train.py ")  # without the folder of the program
 
 
 @pytest.mark.long
