@@ -19,9 +19,7 @@ from torch import Tensor
 ZIP_ERRORS = (
     *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, OverflowError),
     *(struct.error, zlib.error, lzma.LZMAError),
-)
-
-
+)  # all that zipfile raises for damaged files, NotImplementedError for a compression that does not exist
 MAX_FIRST_BYTES = 512
 REPEAT_DOWNLOAD_FIX = "download the file again, from the address of the file itself"
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -155,7 +155,7 @@ def format_resume_command(directory: Path) -> str:
     """Return the command that continues the run in `directory`, which is of the user's own."""
     run = Run(directory)
     needs_trust = run.exists and not is_trusted_class(run.recipe.optimizer.name)
-    return f"python train.py resume={directory}{' --trust' * needs_trust}"
+    return f"python train.py {shlex.quote(f'resume={directory}')}{' --trust' * needs_trust}"
 
 
 def is_trusted_class(name: str) -> bool:
