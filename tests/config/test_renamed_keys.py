@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,3 +145,8 @@ def test_the_fix_of_a_renamed_key_means_the_same_as_the_upgraded_recipe() -> Non
 def test_an_old_run_of_hymenoptera_leaves_out_the_gif_that_it_did_not_read() -> None:
     assert upgrade_recipe({"dataset": {"name": "hymenoptera"}})["dataset"]["exclude"] == ["imageNotFound.gif"]
     assert compose_recipe(["dataset=hymenoptera"]).dataset.exclude == ["imageNotFound.gif"]
+
+
+@pytest.mark.parametrize(("values", "split_seed"), [({"seed": 3}, 3), ({"seed": 3, "dataset": {"split_seed": 1}}, 1)])
+def test_an_old_run_keeps_the_splits_that_its_seed_drew(values: dict[str, Any], split_seed: int) -> None:
+    assert upgrade_recipe({"dataset": {}} | values)["dataset"]["split_seed"] == split_seed

@@ -125,11 +125,19 @@ def test_a_local_folder_is_read_in_place(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-def test_the_seed_determines_the_splits_of_a_folder(tmp_path: Path) -> None:
+def test_all_seeds_share_the_splits_of_a_folder(tmp_path: Path) -> None:
     root = write_class_folders(tmp_path / "own", {"cat": 10, "dog": 10})
-    splits = [load(make_folder_config(root), tmp_path / "cache", seed).samples for seed in (0, 0, 1)]
-    assert splits[0] == splits[1]
-    assert splits[0] != splits[2]
+    fingerprints = [load(make_folder_config(root), tmp_path / "cache", seed).fingerprint for seed in (0, 1)]
+    assert fingerprints[0] == fingerprints[1]
+
+
+def test_each_seed_has_test_images_of_its_own_if_it_is_the_split_seed(tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path / "own", {"cat": 10, "dog": 10})
+    words = ["dataset=folder", f"dataset.root={root}", "dataset.split_seed=${seed}"]
+    all_samples = [load_samples(compose_recipe([*words, f"seed={seed}"])) for seed in (0, 1)]
+    tested = [{sample.path for sample in samples.samples if sample.split == "test"} for samples in all_samples]
+    assert [len(paths) for paths in tested] == [4, 4]
+    assert tested[0] != tested[1]
 
 
 def test_an_archive_is_downloaded_extracted_and_split(server: Server, archive: Path, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_sweep_finds_its_jobs_by_the_present_keys(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text('{"status": "done"}')
     (tmp_path / "sweep.json").write_text(json.dumps({"arguments": ["-m", "trainer.workers=0,1"], "jobs": 2}))
-    assert read_sweep(tmp_path).arguments == ("-m", "trainer.num_workers=0,1")
+    assert read_sweep(tmp_path).arguments == ("-m", "trainer.num_workers=0,1", "dataset.split_seed=${seed}")
     upgrade_job_directories(tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
     assert names == ["0_trainer.num_workers=0,seed=0", "1_strategy=fixed"]

@@ -44,6 +44,8 @@ _EPOCHS = "trainer.epochs={value}"
 _BACKBONE = "backbone={value}"
 _ROOT = "dataset=folder dataset.root={value}"
 _IMAGE_SIZE = "dataset.image_size={value}"
+_GROUP_COLUMN = "dataset=csv dataset.root=DIR dataset.group_column={value}"
+_GROUP_PATTERN = "dataset=folder dataset.root=DIR 'dataset.group_pattern={value}'"
 _GPUS: Fix = {
     "0": "trainer.accelerator=cpu",
     "-1": "trainer=ddp trainer.accelerator=gpu",
@@ -194,6 +196,17 @@ KEY_GUESSES: dict[str, Fix] = {
     "size": _IMAGE_SIZE,
     "val_split": "dataset=folder dataset.root=DIR dataset.fractions.val={value}",
     "test_split": "dataset=folder dataset.root=DIR dataset.fractions.test={value}",
+    "split_seed": "dataset.split_seed={value}",
+    "split_random_state": "dataset.split_seed={value}",
+    "data_seed": "dataset.split_seed={value}",
+    "group": _GROUP_COLUMN,
+    "groups": _GROUP_COLUMN,
+    "group_by": _GROUP_COLUMN,
+    "group_col": _GROUP_COLUMN,
+    "group_column": _GROUP_COLUMN,
+    "patient_column": _GROUP_COLUMN,
+    "group_regex": _GROUP_PATTERN,
+    "group_pattern": _GROUP_PATTERN,
     "aug": "augment={value}",
     "augs": "augment={value}",
     "augmentation": "augment={value}",

@@ -70,6 +70,8 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str], options: Sequence[s
     if any(override.key_or_group == "dataset" for override in parsed_overrides):
         dataset_overrides = [line for line in overrides if line.split("=", 1)[0].split(".")[0] == "dataset"]
         values["dataset"] = compose_recipe([*options, "strategy=scratch", *dataset_overrides]).to_dict()["dataset"]
+        if not any(line.startswith("dataset.split_seed=") for line in overrides):
+            values["dataset"]["split_seed"] = recipe.dataset.split_seed
         parsed_overrides = [
             override for override in parsed_overrides if override.key_or_group.split(".")[0] != "dataset"
         ]

@@ -1,4 +1,5 @@
-"""Keys that had other names in version 0.1: rejected on the command line with the new name, upgraded in old files."""
+"""Keys that had other names in version 0.1: rejected on the command line with the new name, upgraded in old files.
+Recipes of versions without `dataset.split_seed` get the splits that they had."""
 
 from __future__ import annotations
 
@@ -59,7 +60,10 @@ def convert_old_value(old_key: str, value: Any, div_factor: Any) -> Any:
 
 
 def upgrade_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values`, the nested dict of a recipe, with the keys and values of version 0.1 renamed."""
+    """Return `values`, the nested dict of a recipe, with the keys and values of version 0.1 renamed.
+
+    Up to version 0.2, `seed` also drew the splits: a recipe without `dataset.split_seed` gets its seed there.
+    """
     upgraded: dict[str, Any] = copy.deepcopy(dict(values))
     for old_key, new_key in RENAMED_KEYS.items():
         _rename(upgraded, old_key.split("."), new_key.split("."))
@@ -68,13 +72,17 @@ def upgrade_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
         section = upgraded.get(group)
         if isinstance(section, dict) and section.get(name) in new_values:
             section[name] = new_values[section[name]]
-    _exclude_unread_files(upgraded.get("dataset"))
+    dataset = upgraded.get("dataset")
+    if isinstance(dataset, dict):
+        _exclude_unread_files(dataset)
+        if "seed" in upgraded:
+            dataset.setdefault("split_seed", upgraded["seed"])
     return upgraded
 
 
-def _exclude_unread_files(dataset: Any) -> None:
+def _exclude_unread_files(dataset: dict[str, Any]) -> None:
     """Exclude the placeholder of hymenoptera, which is a GIF: versions without this setting in the preset read none."""
-    if isinstance(dataset, dict) and dataset.get("name") == "hymenoptera":
+    if dataset.get("name") == "hymenoptera":
         dataset.setdefault("exclude", ["imageNotFound.gif"])
 
 

@@ -124,6 +124,9 @@ class DataConfig(StrictModel):
     train_per_class: Count | None = None
     """Largest number of train images of each class; null: all. sweep=images_per_class shows how accuracy grows with
     it."""
+    group_leak: Literal["error", "warn"] = "error"
+    """Groups of which a data set's own splits have images in train or val and in test: error names them and stops; warn
+    trains and counts these test images."""
 
 
 class FeatureCacheConfig(StrictModel):
@@ -241,7 +244,13 @@ class Recipe(StrictModel):
     trainer: TrainerConfig
     """How long and on which hardware the network is trained."""
     seed: Seed
-    """Seed of splits, initial weights, order of batches and augmentation; nothing else is random."""
+    """Seed of initial weights, order of batches, augmentation and the images of `data.train_per_class`.
+    `dataset.split_seed` draws splits; nothing else is random."""
+    folds: Annotated[int, Field(ge=2, le=1000)] | None = None
+    """Parts into which all images are cut, so that each image is tested once over all parts; splits of the data set
+    itself are put aside. null: no cross-validation."""
+    fold: Annotated[int, Field(ge=0, lt=1000)] | None = None
+    """The part, counted from 0, whose images are the test images of this run; null: there are no folds."""
     output_dir: PathStr
     """Folder in which run directories are created."""
     data: DataConfig

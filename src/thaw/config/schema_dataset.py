@@ -89,6 +89,8 @@ class CaptchaDatasetConfig(StrictModel):
     """Width and height of a drawn image in pixels."""
     draw_seed: Seed
     """Seed of the drawn images, separate from `seed`, so that a sweep over seeds shares one data set."""
+    split_seed: Seed = 0
+    """Seed of the parts into which `folds` cuts the images; without folds it draws nothing."""
     image_size: ImageSize | None
     """Side of the network's input in pixels; null: the size at which the source weights were trained."""
     crop: CropFraction | None
@@ -144,6 +146,9 @@ class FolderDatasetConfig(StrictModel):
     """The folder of each split; null: there are no split folders, and every folder is a class."""
     fractions: SplitFractions
     """Fractions for splits that have no folder."""
+    split_seed: Seed = 0
+    """Seed of the splits that have no folder, and of folds; separate from `seed`, so that all seeds share their test
+    images. ${seed} draws other splits for each seed."""
     per_class: Count | None = None
     """Train images of each class; of the others `fractions.val` become validation images and the rest test images.
     null: the fractions decide."""
@@ -152,6 +157,9 @@ class FolderDatasetConfig(StrictModel):
     subfolders: Literal["error", "merge"] = "error"
     """Class folders that contain several folders of images, and no image themselves: error stops, because these may be
     the classes; merge takes all images below a class folder as its own."""
+    group_pattern: NonEmptyStr | None = None
+    """Regular expression, searched in the path of each image below the root; its group 1 is the group of the image,
+    such as the patient, camera or video. No group is in two splits. null: each image is a group of its own."""
     convert: Literal["cifar"] | None = None
     """Conversion of the downloaded files to an image folder: CIFAR's pickles; null: they are images already."""
     image_size: ImageSize | None
@@ -191,8 +199,17 @@ class CsvDatasetConfig(StrictModel):
     """Text appended to each path, for example .jpg; empty: the paths are complete."""
     unlabelled: PathStr | None
     """Folder of images without labels, below the root, for predictions; null: there is none."""
+    group_column: NonEmptyStr | None = None
+    """Column that holds the group of the image, such as the patient, camera or video. No group is in two splits. null:
+    each image is a group of its own, unless there is a `group_pattern`."""
+    group_pattern: NonEmptyStr | None = None
+    """Regular expression, searched in the path of each image below the root; its group 1 is the group of the image.
+    null: `group_column` says it, or each image is a group of its own."""
     fractions: SplitFractions
     """Fractions for splits that the CSV file does not give."""
+    split_seed: Seed = 0
+    """Seed of the splits that the CSV file does not give, and of folds; separate from `seed`, so that all seeds share
+    their test images. ${seed} draws other splits for each seed."""
     per_class: Count | None
     """Train images of each class; of the others `fractions.val` become validation images and the rest test images.
     null: the fractions decide."""

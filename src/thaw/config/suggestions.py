@@ -24,7 +24,7 @@ GetChoices = Callable[[str], Sequence[str]]
 RENAMED_GOT = "{}, the name in version 0.1"
 DIV_FACTOR_KEYS = ("scheduler.div_factor", "scheduler.start_divisor")
 DEFAULT_DIV_FACTOR = 25.0  # conf/scheduler/one_cycle.yaml
-TOP_LEVEL_KEYS = ("seed", "output_dir", "resume")
+TOP_LEVEL_KEYS = ("seed", "folds", "fold", "output_dir", "resume")
 MAX_WORD_LENGTH = 255
 FREE_CHOICES = {"dataset": "or your own images: dataset=folder with a folder for each class"}
 

@@ -24,7 +24,7 @@ from thaw.system.reporter import SILENT, Reporter
 
 
 def load_samples(recipe: Recipe, reporter: Reporter = SILENT) -> Samples:
-    """Load the samples of the recipe's data set. `recipe.seed` determines the splits that the data set does not have.
+    """Load the samples of the recipe's data set. `dataset.split_seed` draws the splits that the data set does not have.
 
     Raises:
         UserError: if the data is not available or is not a valid data set.
@@ -56,8 +56,8 @@ def load_evaluation_samples(recipe: Recipe, classes: Sequence[str], reporter: Re
 def _get_split_settings(recipe: Recipe) -> tuple[dict[str, float], int, int | None]:
     dataset = recipe.dataset
     if isinstance(dataset, CaptchaDatasetConfig):
-        return {}, recipe.seed, None
-    return dataset.fractions.model_dump(), recipe.seed, dataset.per_class
+        return {}, dataset.split_seed, None
+    return dataset.fractions.model_dump(), dataset.split_seed, dataset.per_class
 
 
 def _read_dataset(recipe: Recipe, reporter: Reporter) -> ReaderResult:

@@ -16,11 +16,13 @@ LINE_BREAK = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 @dataclass(frozen=True)
 class Row:
     """One labeled image; `path` is relative to the root of the data set, with forward slashes. If `split` is None, it
-    is a train image from which missing splits are created."""
+    is a train image from which missing splits are created. Images of one `group` belong together; None: there are no
+    groups."""
 
     path: str
     class_name: str
     split: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)

@@ -82,11 +82,13 @@ def _assign_per_class(rows: Iterable[Row], assign_splits: Callable[[Sequence[Row
 
 @dataclass(frozen=True)
 class Sample:
-    """One labeled image; `path` is relative to the root of the data set, with forward slashes."""
+    """One labeled image; `path` is relative to the root of the data set, with forward slashes. `group` is what it
+    belongs to, such as a patient or a video; None: the data set has no groups."""
 
     path: str
     label: int
     split: str
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,20 @@ class Samples:
     def get_labels(self) -> np.ndarray:
         """Return the labels, int64 [samples]."""
         return np.array([sample.label for sample in self.samples], dtype=np.int64)
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether the images belong to groups."""
+        return any(sample.group is not None for sample in self.samples)
+
+    def get_groups(self) -> np.ndarray:
+        """Return the index of the group of each sample, int64 [samples]: groups are numbered in the order of their
+        names. Without groups every sample is a group of its own."""
+        if not self.has_groups:
+            return np.arange(len(self.samples), dtype=np.int64)
+        names = [sample.group for sample in self.samples]
+        index_by_name = {name: index for index, name in enumerate(sorted({name for name in names if name is not None}))}
+        return np.array([index_by_name[name] for name in names if name is not None], dtype=np.int64)
 
     def group_ignored_files(self) -> dict[str, list[str]]:
         """Return the printable paths of the ignored files by reason, both sorted."""
@@ -204,7 +220,7 @@ def index_rows(
 ) -> Samples:
     """Build the samples of `rows`, whose class names are in `classes`; a row without a split is a train image."""
     root, class_to_idx = reader_result.root, {name: index for index, name in enumerate(classes)}
-    samples = [Sample(row.path, class_to_idx[row.class_name], row.split or "train") for row in rows]
+    samples = [Sample(row.path, class_to_idx[row.class_name], row.split or "train", row.group) for row in rows]
     ordered_samples = tuple(sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.path)))
     hashes = tuple(_iter_hashes(root, ordered_samples, reporter))
     return Samples(

@@ -147,10 +147,11 @@ class Metrics(_Entries):
 
 
 class SweepEntries(_Entries):
-    """The content of `sweep.json`."""
+    """The content of `sweep.json`. `version` is missing in sweeps of version 0.2 and older."""
 
     arguments: list[str]
     jobs: Annotated[int, Field(ge=0, le=MAX_JOBS)] | None
+    version: str | None = None
 
 
 class _SearchTrialEntries(_Entries):

@@ -11,6 +11,7 @@ from thaw.config.compose import build_job_name
 from thaw.config.errors import UserError
 from thaw.config.renamed_keys import RENAMED_VALUES, find_new_key
 from thaw.runs import SWEEP_FILE
+from thaw.runs.environment import get_versions
 from thaw.runs.reader import DAMAGED, read_json
 from thaw.runs.run import FINISHED_STATUSES, Run, find_runs
 from thaw.runs.schema import SweepEntries
@@ -19,6 +20,7 @@ from thaw.system.portable import expand_home, shorten_home
 
 # A path alone: neither a choice of several nor null, and no name of weights, which has no suffix and no slash.
 PATH_OVERRIDE_PATTERN = re.compile(r"(\+{0,2}(?:dataset\.root|data\.cache_dir)=)(?!null$)([^~,(){}\[\]'\"$=]+)")
+SPLITS_BY_SEED = "dataset.split_seed=${seed}"
 MISSING = "missing"
 JOB_NAME_PATTERN = re.compile(r"\d+_")
 
@@ -77,7 +79,7 @@ def is_sweep(directory: Path) -> bool:
 def write_sweep(directory: Path, sweep: Sweep) -> None:
     """Write `sweep.json`. Paths in it are found from any working folder, and the home folder is `~`."""
     arguments = shorten_home(list(map(_make_portable, sweep.arguments)))
-    write_json(directory / SWEEP_FILE, {"arguments": arguments, "jobs": sweep.jobs})
+    write_json(directory / SWEEP_FILE, {"arguments": arguments, "jobs": sweep.jobs, "version": get_versions()["thaw"]})
 
 
 def _make_portable(word: str) -> str:
@@ -87,13 +89,16 @@ def _make_portable(word: str) -> str:
 
 
 def read_sweep(directory: Path) -> Sweep:
-    """Return the record of a sweep. Keys of version 0.1 in its command are renamed.
+    """Return the record of a sweep. Keys of version 0.1 in its command are renamed. Up to version 0.2 the seed of a job
+    drew its splits; the jobs of such a sweep still have them.
 
     Raises:
         UserError: if `sweep.json` is missing or damaged.
     """
     content = read_json(directory / SWEEP_FILE, SweepEntries)
-    return Sweep(tuple(upgrade_override(expand_home(word)) for word in content["arguments"]), content["jobs"])
+    arguments = [upgrade_override(expand_home(word)) for word in content["arguments"]]
+    is_old = content.get("version") is None
+    return Sweep((*arguments, *([SPLITS_BY_SEED] if is_old else [])), content["jobs"])
 
 
 def upgrade_override(line: str) -> str:
