@@ -47,6 +47,8 @@ FIXES = {
     "strategy=full": "strategy=finetune",
     "strategy=fine_tune": "strategy=finetune",
     "num_classes=10": "leave it out: the classes of the data set are counted",
+    "exclude=README.md": "data.exclude=README.md",
+    "relabel=README.md": "data.relabel=README.md",
     "epochs=5": "trainer.epochs=5",
     "max_epochs=5": "trainer.epochs=5",
     "trainer.max_epochs=5": "trainer.epochs=5",

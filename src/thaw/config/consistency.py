@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from thaw.config.catalog import get_config_folder, list_backbones, resolve_torch_optimizer
-from thaw.config.dataset_rules import DATASET_RULES
+from thaw.config.dataset_rules import DATASET_RULES, check_correction_files
 from thaw.config.errors import Problem, find_closest_name, format_names
 from thaw.config.optimizer_rules import OPTIMIZER_RULES
 from thaw.config.schema import (
@@ -318,5 +318,6 @@ RULES = (
     _check_source_rows_head,
     _check_early_stopping_validation,
     *DATASET_RULES,
+    check_correction_files,
     _check_random_crop,
 )

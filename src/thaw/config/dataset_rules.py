@@ -117,6 +117,19 @@ def check_archive_checksums(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
             yield f"{archive_key}.checksum", Problem(subject, fix=f"{archive_key}.checksum=sha256:HEX")
 
 
+def check_correction_files(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem for each file of corrections that is not there; a trained network does not need it any more."""
+    for key, name in (("exclude", recipe.data.exclude), ("relabel", recipe.data.relabel)):
+        file = Path(name).expanduser() if name is not None else None
+        if file is None or file.is_file():
+            continue
+        names = sorted(path.name for path in file.parent.glob("*.csv")) if file.parent.is_dir() else []
+        closest = find_closest_name(file.name, names)
+        got = "a folder" if file.is_dir() else "no such file"
+        fix = f"data.{key}={file.parent / closest}" if closest else f"data.{key}=FILE, or data.{key}=null"
+        yield f"data.{key}", Problem(f"data.{key}={name}", got, "a CSV file", fix)
+
+
 DATASET_RULES = (
     check_captcha_characters,
     check_dataset_root,

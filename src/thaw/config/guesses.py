@@ -58,6 +58,8 @@ _FREEZE: Fix = {"false": "strategy=finetune", "*": "strategy=fixed"}
 _CLASS_WEIGHTS: Fix = {"false": "trainer.class_balance=none", "*": "trainer.class_balance=weights"}
 _AMP: Fix = {"false": "trainer.precision=32-true", "*": "trainer.precision=auto"}
 _EARLY_STOPPING = "'trainer.early_stopping={{patience: {value}}}'"
+_EXCLUDE = "data.exclude={value}"
+_RELABEL = "data.relabel={value}"
 _COUNTED = "leave it out: the classes of the data set are counted"
 
 KEY_GUESSES: dict[str, Fix] = {
@@ -207,6 +209,15 @@ KEY_GUESSES: dict[str, Fix] = {
     "patient_column": _GROUP_COLUMN,
     "group_regex": _GROUP_PATTERN,
     "group_pattern": _GROUP_PATTERN,
+    "exclude": _EXCLUDE,
+    "exclude_file": _EXCLUDE,
+    "exclude_list": _EXCLUDE,
+    "excluded": _EXCLUDE,
+    "blocklist": _EXCLUDE,
+    "relabel": _RELABEL,
+    "relabels": _RELABEL,
+    "relabeled": _RELABEL,
+    "label_corrections": _RELABEL,
     "aug": "augment={value}",
     "augs": "augment={value}",
     "augmentation": "augment={value}",

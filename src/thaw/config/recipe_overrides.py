@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 
 from thaw.config.catalog import list_group_choices
 from thaw.config.compose import compose_recipe
-from thaw.config.dataset_rules import DATASET_RULES
+from thaw.config.dataset_rules import DATASET_RULES, check_correction_files
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.literal_paths import quote_path
 from thaw.config.overrides import get_first_line
@@ -24,7 +24,11 @@ from thaw.config.validation import find_problems
 OVERRIDABLE_DATA_KEYS = ("dataset", "data", "feature_cache.mode", "feature_cache.gib")
 OVERRIDABLE_TRAINER_KEYS = ("batch_size", "accelerator", "precision", "threads", "test_time_augmentation")
 OVERRIDABLE_KEYS = (*OVERRIDABLE_DATA_KEYS, *(f"trainer.{name}" for name in OVERRIDABLE_TRAINER_KEYS))
-LOCATION_KEYS = ("dataset.root", "data.cache_dir", "data.mirror", "data.store_gib", "backbone.weights")
+CORRECTION_KEYS = ("exclude", "relabel")
+LOCATION_KEYS = (
+    *("dataset.root", "data.cache_dir", "data.mirror", "data.store_gib", "backbone.weights"),
+    *("data.exclude", "data.relabel"),  # the fingerprint of a resumed run shows whether they are the same
+)
 MACHINE_KEYS = ("accelerator", "devices", "num_nodes", "threads", "num_workers")
 BATCH_KEYS = ("trainer.batch_size", "trainer.accumulate_grad_batches")
 RESUME_KEYS = (
@@ -72,12 +76,16 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str], options: Sequence[s
         values["dataset"] = compose_recipe([*options, "strategy=scratch", *dataset_overrides]).to_dict()["dataset"]
         if not any(line.startswith("dataset.split_seed=") for line in overrides):
             values["dataset"]["split_seed"] = recipe.dataset.split_seed
+        values["data"] |= dict.fromkeys(CORRECTION_KEYS)  # those of the training are about other images
         parsed_overrides = [
             override for override in parsed_overrides if override.key_or_group.split(".")[0] != "dataset"
         ]
     for override in parsed_overrides:
         _set_value(values, override.key_or_group.split("."), override.value())
-    if keyed_problems := find_problems(values, DATASET_RULES):
+    typed_keys = {override.key_or_group for override in parsed_overrides}
+    has_corrections = not typed_keys.isdisjoint(f"data.{key}" for key in CORRECTION_KEYS)
+    rules = (*DATASET_RULES, check_correction_files) if has_corrections else DATASET_RULES
+    if keyed_problems := find_problems(values, rules):
         raise UserError("Nothing was started.", [problem for _, problem in keyed_problems])
     return Recipe.model_validate(values)
 

@@ -127,6 +127,12 @@ class DataConfig(StrictModel):
     group_leak: Literal["error", "warn"] = "error"
     """Groups of which a data set's own splits have images in train or val and in test: error names them and stops; warn
     trains and counts these test images."""
+    exclude: PathStr | None = None
+    """CSV file with a column `path`, relative to the root of the data set: these images are left out before splits are
+    drawn; null: none. thaw audit writes one."""
+    relabel: PathStr | None = None
+    """CSV file with columns `path` and `label`: these images get these labels before splits are drawn; null: none. thaw
+    audit writes suggestions."""
 
 
 class FeatureCacheConfig(StrictModel):

@@ -96,7 +96,7 @@ def _read_row(root: Path, bases: Sequence[Path], record: Record, columns: Column
     split = record.cells[columns.split] if columns.split else None
     if not text:
         return _CsvRow(record.line, "", label, split, False)
-    paths = _iter_paths(bases, columns.folder, text + columns.suffix)
+    paths = iter_path_spellings(bases, columns.folder, text + columns.suffix)
     written_path = next(paths)
     for path in chain([written_path], paths):
         if (root / path).is_file():
@@ -104,7 +104,7 @@ def _read_row(root: Path, bases: Sequence[Path], record: Record, columns: Column
     return _CsvRow(record.line, written_path, label, split, False)
 
 
-def _iter_paths(bases: Sequence[Path], folder: str, text: str) -> Iterator[str]:
+def iter_path_spellings(bases: Sequence[Path], folder: str, text: str) -> Iterator[str]:
     """Yield the paths that `text` may mean, relative to the root if they are below it: as it is written, with slashes
     for the backslashes of Windows, and with characters composed as on the disk."""
     texts = [text, *([text.replace("\\", "/")] if "\\" in text else [])]

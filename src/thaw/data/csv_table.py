@@ -36,6 +36,17 @@ class TableFormat:
 
 
 @dataclass(frozen=True)
+class TableRole:
+    """What a CSV file is for, in messages. `has_settings`: keys of `dataset` name the file, its columns and format."""
+
+    description: str
+    has_settings: bool = False
+
+
+LABELS = TableRole("the CSV file with the labels", has_settings=True)
+
+
+@dataclass(frozen=True)
 class Record:
     """One row of a table: the number of its first line in the file, and its cells by column, stripped."""
 
@@ -43,7 +54,12 @@ class Record:
     cells: Mapping[str, str]
 
 
-def read_table(file: Path, columns: Mapping[str, str], table_format: TableFormat) -> list[Record]:
+def read_table(
+    file: Path,
+    columns: Mapping[str, str],
+    table_format: TableFormat = TableFormat(),
+    role: TableRole = LABELS,
+) -> list[Record]:
     """Read the rows of `file` below its header. `columns` maps keys of the recipe, such as path_column, to the columns
     that are needed. Blank lines are skipped.
 
@@ -51,7 +67,7 @@ def read_table(file: Path, columns: Mapping[str, str], table_format: TableFormat
         UserError: if the file cannot be read or decoded, lacks one of `columns` or has it twice, or if rows have fewer
             or more cells than the header; it names their lines.
     """
-    text = _decode(file, _read_bytes(file), table_format.encoding)
+    text = _decode(file, _read_bytes(file, role), table_format.encoding, role)
     delimiter = table_format.delimiter
     if delimiter is None and (match := DELIMITER_LINE.match(text)):
         delimiter = match["delimiter"]
@@ -61,34 +77,36 @@ def read_table(file: Path, columns: Mapping[str, str], table_format: TableFormat
         rows = list(_iter_rows(text, delimiter))
     except csv.Error as error:
         problem = Problem(str(file), str(error), "CSV, with quotes around cells that contain delimiters or line breaks")
-        raise UserError("the CSV file with the labels cannot be read.", [problem]) from error
+        raise UserError(f"{role.description} cannot be read.", [problem]) from error
     header = _trim(rows[0][1]) if rows else []
-    _check_columns(file, header, columns)
+    _check_columns(file, header, columns, role)
     _check_lengths(file, header, rows[1:])
     return [Record(line, dict(zip(header, cells, strict=False))) for line, cells in rows[1:]]
 
 
-def _read_bytes(file: Path) -> bytes:
+def _read_bytes(file: Path, role: TableRole) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError as error:
-        raise UserError("the CSV file with the labels is missing.", [_build_missing_file_problem(file)]) from error
+        raise UserError(f"{role.description} is missing.", [_build_missing_file_problem(file, role)]) from error
     except OSError as error:
         problem = Problem(str(file), error.strerror or str(error), "a CSV file")
-        raise UserError("the CSV file with the labels cannot be read.", [problem]) from error
+        raise UserError(f"{role.description} cannot be read.", [problem]) from error
 
 
-def _build_missing_file_problem(file: Path) -> Problem:
+def _build_missing_file_problem(file: Path, role: TableRole) -> Problem:
+    if not role.has_settings:
+        return Problem(str(file), "no such file", "a CSV file")
     csv_files = sorted(path.name for path in file.parent.glob("*.csv")) if file.parent.is_dir() else []
     closest_file = find_closest_name(file.name, csv_files) or next(iter(csv_files), None)
     fix = f"dataset.file={closest_file}" if closest_file else "dataset.root=DIR of the folder that contains it"
     return Problem(str(file), "no such file", fix=fix)
 
 
-def _decode(file: Path, content: bytes, encoding: str | None) -> str:
+def _decode(file: Path, content: bytes, encoding: str | None, role: TableRole) -> str:
     if content.startswith(ZIP_SIGNATURE):
         problem = Problem(str(file), "an Excel workbook, or another zip file", "CSV", "save it as CSV")
-        raise UserError("the CSV file with the labels cannot be read.", [problem])
+        raise UserError(f"{role.description} cannot be read.", [problem])
     encoding = encoding or _detect_encoding(content)
     # surrogateescape keeps the bytes of paths that are not UTF-8
     errors = "surrogateescape" if encoding == "utf-8" else "strict"
@@ -96,8 +114,9 @@ def _decode(file: Path, content: bytes, encoding: str | None) -> str:
         return content.decode(encoding, errors).removeprefix("\ufeff")
     except (UnicodeError, LookupError) as error:
         fix = "dataset.encoding=NAME of its encoding, or save it as CSV UTF-8"
+        fix = fix if role.has_settings else "save it as CSV UTF-8"
         problem = Problem(str(file), str(error), f"text in {encoding}", fix)
-        raise UserError("the CSV file with the labels cannot be decoded.", [problem]) from error
+        raise UserError(f"{role.description} cannot be decoded.", [problem]) from error
 
 
 def _detect_encoding(content: bytes) -> str:
@@ -153,14 +172,14 @@ def _trim(cells: Sequence[str]) -> list[str]:
     return trimmed
 
 
-def _check_columns(file: Path, header: Sequence[str], columns: Mapping[str, str]) -> None:
+def _check_columns(file: Path, header: Sequence[str], columns: Mapping[str, str], role: TableRole) -> None:
     missing_columns = {key: name for key, name in columns.items() if name not in header}
     problems = [
         Problem(f"column {name}", f"{header.count(name)} columns of this name", "one")
         for name in dict.fromkeys(columns.values())
         if header.count(name) > 1
     ]
-    if missing_columns and any(map(has_image_suffix, header)):
+    if missing_columns and (not role.has_settings or any(map(has_image_suffix, header))):
         fix = f"a first line with the names of the columns: {','.join(columns.values())}"
         problems.append(Problem("the first line", format_names(header), "the names of the columns", fix))
     elif missing_columns and len(header) == 1 and len(columns) > 1:

@@ -10,6 +10,7 @@ from thaw.config.schema import Archive, CaptchaDatasetConfig, CsvDatasetConfig, 
 from thaw.data.archive import extract_archive, find_nested_archive
 from thaw.data.captcha import build_captcha_folder
 from thaw.data.cifar import build_cifar_folder
+from thaw.data.corrections import apply_corrections
 from thaw.data.csv_reader import Columns, read_csv
 from thaw.data.csv_table import TableFormat
 from thaw.data.dataset_folder import load_undamaged
@@ -23,15 +24,17 @@ from thaw.system.cache_folder import cache_write_error, compute_cache_key, resol
 from thaw.system.reporter import SILENT, Reporter
 
 
-def load_samples(recipe: Recipe, reporter: Reporter = SILENT) -> Samples:
+def load_samples(recipe: Recipe, reporter: Reporter = SILENT, *, is_evaluation: bool = False) -> Samples:
     """Load the samples of the recipe's data set. `dataset.split_seed` draws the splits that the data set does not have.
+    `is_evaluation` is for `apply_corrections`.
 
     Raises:
         UserError: if the data is not available or is not a valid data set.
     """
 
     def load() -> Samples:
-        return build_samples(_read_dataset(recipe, reporter), *_get_split_settings(recipe), reporter)
+        rows = apply_corrections(_read_dataset(recipe, reporter), recipe.data, is_evaluation=is_evaluation)
+        return build_samples(rows, *_get_split_settings(recipe), reporter)
 
     return load_undamaged(load, lambda samples: samples, resolve_cache_dir(recipe.data.cache_dir), reporter)
 
@@ -45,9 +48,8 @@ def load_evaluation_samples(recipe: Recipe, classes: Sequence[str], reporter: Re
     """
 
     def load() -> EvaluationSamples:
-        return build_evaluation_samples(
-            _read_dataset(recipe, reporter), classes, *_get_split_settings(recipe), reporter
-        )
+        rows = apply_corrections(_read_dataset(recipe, reporter), recipe.data, is_evaluation=True)
+        return build_evaluation_samples(rows, classes, *_get_split_settings(recipe), reporter)
 
     cache_dir = resolve_cache_dir(recipe.data.cache_dir)
     return load_undamaged(load, lambda evaluation: evaluation.samples, cache_dir, reporter)

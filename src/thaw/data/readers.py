@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from unicodedata import normalize
 
@@ -26,6 +26,14 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """A file of the user that changes the images: the images left out or with another label, and its SHA-256."""
+
+    count: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class ReaderResult:
     """All rows of a reader.
 
@@ -39,6 +47,7 @@ class ReaderResult:
         missing_class_hint: what to do about classes without train images, with the placeholder `{names}`.
         notes: how the data set was read, where that is not obvious.
         warnings: what is likely to be a mistake.
+        corrections: `excluded` and `relabeled` -> what `data.exclude` and `data.relabel` have changed.
     """
 
     root: Path
@@ -50,6 +59,7 @@ class ReaderResult:
     missing_class_hint: str
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    corrections: Mapping[str, Correction] = field(default_factory=dict)
 
 
 def normalize_name(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from thaw.config.errors import Problem, UserError, format_names
 from thaw.data.folder_reader import read_image_folder
 from thaw.data.image_file import hash_image_file
 from thaw.data.readers import SPLITS as SPLITS
-from thaw.data.readers import ReaderResult, Row, escape_path, escape_paths
+from thaw.data.readers import Correction, ReaderResult, Row, escape_path, escape_paths
 from thaw.system.reporter import SILENT, Reporter
 
 UNUSED_SPLIT = (
@@ -105,6 +105,7 @@ class Samples:
         hashes: from `hash_image_file`, of each file, in the order of `samples`.
         notes: how the data set was read, where that is not obvious.
         warnings: what is likely to be a mistake in the data set or in the recipe.
+        corrections: `excluded` and `relabeled` -> what `data.exclude` and `data.relabel` have changed.
     """
 
     root: Path
@@ -115,6 +116,7 @@ class Samples:
     hashes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    corrections: Mapping[str, Correction] = field(default_factory=dict)
 
     def get_positions(self, split: str) -> np.ndarray:
         """Return the positions of the split's samples in `samples`, int64."""
@@ -232,6 +234,7 @@ def index_rows(
         hashes,
         reader_result.notes,
         (*reader_result.warnings, *_describe_similar_classes(classes)),
+        reader_result.corrections,
     )
 
 

@@ -13,6 +13,7 @@ from thaw.config.catalog import get_config_folder
 from thaw.config.dataset_rules import get_archives
 from thaw.config.errors import Problem, UserError
 from thaw.config.schema import CaptchaDatasetConfig, CsvDatasetConfig, FolderDatasetConfig, Recipe
+from thaw.data.corrections import describe_missing_files
 from thaw.data.evaluation_samples import EvaluationSamples
 from thaw.data.factory import is_available, load_evaluation_samples, load_samples
 from thaw.data.samples import Samples, limit_per_class
@@ -45,17 +46,18 @@ def load_evaluation_data(
     """
     check_sources(recipe, overrides)
     loaded, identity = load_evaluation_samples(recipe, classifier.classes), classifier.identity
+    notes = tuple(describe_missing_files(recipe.data))
     own_samples = _limit(loaded.samples, recipe)
     if identity is None:
         has_new_data = any(override.startswith("dataset") for override in overrides)
         is_own = recorded_fingerprint == own_samples.fingerprint or not (recorded_fingerprint or has_new_data)
-        return EvaluationData(own_samples, is_own, () if is_own else (_describe_unknown(loaded),))
+        return EvaluationData(own_samples, is_own, notes if is_own else (*notes, _describe_unknown(loaded)))
     if identity.fingerprint == loaded.samples.fingerprint:
-        return EvaluationData(own_samples, is_own=True)
+        return EvaluationData(own_samples, is_own=True, notes=notes)
     samples = loaded.split_by_identity(identity)
     difference = f"fingerprint {loaded.samples.fingerprint} instead of {identity.fingerprint}"
     note = f"other images than the run's ({difference}): {_describe(loaded, samples)}"
-    return EvaluationData(samples, is_own=False, notes=(note,))
+    return EvaluationData(samples, is_own=False, notes=(*notes, note))
 
 
 def load_recorded_samples(recipe: Recipe, overrides: Sequence[str] = ()) -> Samples:
@@ -65,7 +67,7 @@ def load_recorded_samples(recipe: Recipe, overrides: Sequence[str] = ()) -> Samp
         UserError: as `load_samples`, or if only the checkpoint says where to fetch the data set.
     """
     check_sources(recipe, overrides)
-    return load_samples(recipe)
+    return load_samples(recipe, is_evaluation=True)
 
 
 def _limit(samples: Samples, recipe: Recipe) -> Samples:

@@ -50,7 +50,7 @@ def _run_git(folder: Path, *arguments: str) -> str:
 def make_recipe_portable(recipe: Recipe) -> Recipe:
     """Return `recipe` with paths that are found from any working folder, and with `~` for the home folder."""
     values = recipe.to_dict()
-    path_keys = [("dataset", "root"), ("data", "cache_dir")]
+    path_keys = [("dataset", "root"), ("data", "cache_dir"), ("data", "exclude"), ("data", "relabel")]
     path_keys += [("backbone", "weights")] if has_weights_path(recipe.backbone) else []
     for group, key in path_keys:
         if path := values[group].get(key):

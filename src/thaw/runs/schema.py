@@ -25,12 +25,19 @@ class _DataProblem(_Entries):
     kind: str
 
 
+class _Correction(_Entries):
+    count: NonNegativeInt
+    sha256: str
+
+
 class _Data(_Entries):
     fingerprint: str
     classes: NonNegativeInt
     images: dict[str, NonNegativeInt]
     skipped: dict[str, str] = {}
     problems: list[_DataProblem] = []
+    excluded: _Correction | None = None
+    relabeled: _Correction | None = None
 
 
 class _Hardware(_Entries):

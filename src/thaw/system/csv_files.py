@@ -36,12 +36,12 @@ def read_rows(stream: Iterable[str]) -> list[dict[str, str]]:
         csv.Error: if it is not CSV, or a row has more or fewer cells than the header.
     """
     reader = csv.reader(stream, strict=True)
-    header = [_unquote_formula(name) for name in next(reader, [])]
+    header = [unquote_formula(name) for name in next(reader, [])]
     rows = []
     for row in filter(None, reader):
         if len(row) != len(header):
             raise csv.Error(f"line {reader.line_num} has {len(row)} cells, and the header {len(header)}")
-        rows.append(dict(zip(header, map(_unquote_formula, row), strict=True)))
+        rows.append(dict(zip(header, map(unquote_formula, row), strict=True)))
     return rows
 
 
@@ -53,7 +53,8 @@ def _format_cell(cell: Any) -> str:
     return '"' + text.replace('"', '""') + '"' if SPECIAL_PATTERN.search(text) else text
 
 
-def _unquote_formula(cell: str) -> str:
+def unquote_formula(cell: str) -> str:
+    """Return `cell` without the apostrophe that `write_rows` puts before text that a spreadsheet would compute."""
     return cell[1:] if QUOTED_PATTERN.match(cell) else cell
 
 

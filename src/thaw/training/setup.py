@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from thaw.data.identity import DataIdentity, build_identity
 from thaw.data.image_store import LazyImageStore
 from thaw.data.inspection import DatasetInspection, inspect_dataset
 from thaw.data.preprocessing import Preprocessing
+from thaw.data.readers import Correction
 from thaw.data.samples import Samples, limit_per_class
 from thaw.features.cache import FeatureCache, open_feature_cache
 from thaw.features.cache_key import build_feature_spec
@@ -137,6 +138,7 @@ class Components:
             "images": samples.count_per_split(),
             "passed_over": len(samples.ignored_files),
             "skipped": inspection.skipped,
+            **{name: _to_entry(samples.corrections.get(name)) for name in ("excluded", "relabeled")},
             "problems": [problem.to_dict() for problem in inspection.problems],
         }
         return {"data": data, "source": self.model.pretrained.weights_info}
@@ -240,7 +242,8 @@ def _check_unchanged(run: Run, components: Components) -> None:
     if recorded_fingerprint != fingerprint:
         fix = "restore the images, dataset.root=DIR if they have moved, or start a new run"
         problem = Problem(f"resume={run.directory}", f"fingerprint {fingerprint}", recorded_fingerprint, fix)
-        raise UserError("the data set is not the one that this run began with.", [problem])
+        problems = [problem, *_find_changed_corrections(run, components.data.samples)]
+        raise UserError("the data set is not the one that this run began with.", problems)
     recorded_hash = (run.record.get("source") or source).get("hash")
     if recorded_hash != source.get("hash"):
         subject = f"backbone.weights={run.recipe.backbone.weights}"
@@ -248,6 +251,20 @@ def _check_unchanged(run: Run, components: Components) -> None:
             subject, f"SHA-256 {source.get('hash')}", str(recorded_hash), "the file that the run began with"
         )
         raise UserError("the source weights are not those that this run began with.", [problem])
+
+
+def _find_changed_corrections(run: Run, samples: Samples) -> Iterator[Problem]:
+    """Yield a problem for each file of corrections that is not the one that the run began with."""
+    settings = run.recipe.data
+    for key, name, file in (("exclude", "excluded", settings.exclude), ("relabel", "relabeled", settings.relabel)):
+        recorded, entry = run.record["data"].get(name), _to_entry(samples.corrections.get(name))
+        if recorded != entry:
+            got, valid = ("no file" if value is None else f"SHA-256 {value['sha256']}" for value in (entry, recorded))
+            yield Problem(f"data.{key}={file}", got, valid, "the file that the run began with")
+
+
+def _to_entry(correction: Correction | None) -> dict[str, Any] | None:
+    return asdict(correction) if correction is not None else None
 
 
 def _count_parameters(network: Network, plan: Plan) -> dict[str, int]:

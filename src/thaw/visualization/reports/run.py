@@ -225,11 +225,17 @@ def _build_data_rows(record: Mapping[str, Any], recipe: Recipe, model: Explained
     data, source, preprocessing = record["data"], record.get("source"), model.preprocessing
     skipped, problems = data.get("skipped"), data.get("problems", [])
     skipped_rows = [("unreadable, left out", f"{len(skipped)}")] if skipped else []
+    correction_rows = [
+        (f"{name} by data.{key}", f"{data[name]['count']:,}, SHA-256 {data[name]['sha256'][:16]}")
+        for key, name in (("exclude", "excluded"), ("relabel", "relabeled"))
+        if data.get(name)
+    ]
     problem_rows = [(problem["kind"], f"{problem['count']}") for problem in problems if "count" in problem]
     return [
         ("data set", f"{recipe.dataset.name}, {data['classes']} classes"),
         *((f"{split} images", f"{count:,}") for split, count in data["images"].items()),
         *skipped_rows,
+        *correction_rows,
         *problem_rows,
         ("fingerprint", data["fingerprint"]),
         ("backbone", f"{recipe.backbone.library} {recipe.backbone.name}"),

@@ -1,0 +1,183 @@
+"""Correct a data set by two CSV files of the user: images to leave out, and images with another label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from thaw.config.errors import Problem, UserError, find_closest_name, format_count, format_names
+from thaw.config.schema import DataConfig
+from thaw.data.csv_reader import iter_path_spellings
+from thaw.data.csv_table import Record, TableRole, read_table
+from thaw.data.readers import Correction, ReaderResult, Row, escape_path, normalize_class_name
+from thaw.system.csv_files import unquote_formula
+from thaw.system.files import compute_sha256
+from thaw.system.portable import shorten_path
+
+MAX_LISTED_NAMES = 5
+LEFT_OUT = "left out by data.exclude"
+
+
+@dataclass(frozen=True)
+class _CorrectionFile:
+    """A file of the user: its key and path as the user wrote them, its rows, and the row of the data set of each; None
+    where the data set has no such image."""
+
+    key: str
+    name: str
+    digest: str
+    records: list[Record]
+    rows: list[Row | None]
+
+    @property
+    def setting(self) -> str:
+        """The override that names the file."""
+        return f"data.{self.key}={self.name}"
+
+    @property
+    def known_records(self) -> list[tuple[Record, Row]]:
+        """The rows whose image the data set has, with that image."""
+        return [(record, row) for record, row in zip(self.records, self.rows, strict=True) if row is not None]
+
+
+def apply_corrections(
+    reader_result: ReaderResult, settings: DataConfig, *, is_evaluation: bool = False
+) -> ReaderResult:
+    """Leave out the images that the file `data.exclude` names, and give those of `data.relabel` its labels.
+
+    Paths are those of the rows, as `predictions.csv` has them. An evaluation may have other images than the training,
+    and other places: then a file that is missing and paths without an image change nothing.
+
+    Raises:
+        UserError: if a file cannot be read; with the number and the first names of paths that the data set does not
+            have, of empty or contradictory labels, of unknown classes; or if a class has no images left.
+    """
+    exclusion = _read_file("exclude", settings.exclude, ("path",), reader_result, is_evaluation)
+    relabeling = _read_file("relabel", settings.relabel, ("path", "label"), reader_result, is_evaluation)
+    files = [file for file in (exclusion, relabeling) if file is not None]
+    problems = [] if is_evaluation else [problem for file in files for problem in _find_unknown_paths(file)]
+    labels = dict[Row, str]()
+    if relabeling is not None:
+        classes = {row.class_name for row in reader_result.rows}
+        problems += _find_label_problems(relabeling, classes, accepts_any=is_evaluation)
+        labels = {row: _parse_label(record, classes) for record, row in relabeling.known_records}
+    if problems:
+        raise UserError(f"the corrections do not match the data set under {reader_result.root}.", problems)
+    excluded = {row for _, row in exclusion.known_records} if exclusion else set[Row]()
+    corrected = _correct_rows(reader_result, excluded, labels, files)
+    if exclusion is not None and not is_evaluation:
+        _check_remaining_classes(reader_result, corrected.rows, labels, exclusion)
+    return corrected
+
+
+def describe_missing_files(settings: DataConfig) -> Iterator[str]:
+    """Yield a note for each file of corrections that is not there, as may happen to a network of another machine."""
+    for key, name in (("exclude", settings.exclude), ("relabel", settings.relabel)):
+        if name is not None and not Path(name).expanduser().is_file():
+            yield f"data.{key}={name}: no such file, so the images are not corrected by it"
+
+
+def _read_file(
+    key: str, name: str | None, columns: Sequence[str], reader_result: ReaderResult, is_evaluation: bool
+) -> _CorrectionFile | None:
+    """Return the file `name`; None if there is none, or if it is missing in an evaluation."""
+    if name is None:
+        return None
+    file = Path(name).expanduser()
+    if is_evaluation and not file.is_file():
+        return None
+    records = read_table(file, {column: column for column in columns}, role=TableRole(f"data.{key}={name}"))
+    rows_by_path = {row.path: row for row in reader_result.rows}
+    root = reader_result.root
+    bases = (root.absolute(), root.resolve())
+    rows = [_find_row(record.cells["path"], rows_by_path, bases) for record in records]
+    return _CorrectionFile(key, name, compute_sha256(file), records, rows)
+
+
+def _find_row(text: str, rows_by_path: Mapping[str, Row], bases: Sequence[Path]) -> Row | None:
+    """Return the row of the path `text`, which a spreadsheet or Windows may have written otherwise."""
+    for spelling in dict.fromkeys([text, unquote_formula(text)]):
+        for path in iter_path_spellings(bases, "", spelling):
+            if path in rows_by_path:
+                return rows_by_path[path]
+    return None
+
+
+def _find_unknown_paths(file: _CorrectionFile) -> Iterator[Problem]:
+    unknown_paths = [
+        record.cells["path"] or f"line {record.line}"
+        for record, row in zip(file.records, file.rows, strict=True)
+        if row is None
+    ]
+    if unknown_paths:
+        names = format_names(map(escape_path, unknown_paths), MAX_LISTED_NAMES)
+        valid = "paths below the root of the data set, as predictions.csv has them"
+        yield Problem(f"{file.setting}: paths without an image: {len(unknown_paths)}", names, valid)
+
+
+def _find_label_problems(file: _CorrectionFile, classes: Iterable[str], accepts_any: bool) -> Iterator[Problem]:
+    known_classes = set(classes)
+    labels_by_row, unknown_labels = dict[Row, set[str]](), dict[str, None]()
+    for record, row in file.known_records:
+        label = _parse_label(record, known_classes)
+        labels_by_row.setdefault(row, set()).add(label)
+        if label and label not in known_classes and not accepts_any:
+            unknown_labels[label] = None
+    empty = [row.path for row, labels in labels_by_row.items() if "" in labels]
+    contradictory = [row.path for row, labels in labels_by_row.items() if len(labels) > 1]
+    for description, paths in (("no label", empty), ("several labels", contradictory)):
+        if paths:
+            names = format_names(map(escape_path, paths), MAX_LISTED_NAMES)
+            yield Problem(f"{file.setting}: images with {description}: {len(paths)}", names, "one label for each image")
+    if unknown_labels:
+        closest = find_closest_name(next(iter(unknown_labels)), known_classes)
+        names = format_names(map(escape_path, unknown_labels), MAX_LISTED_NAMES)
+        subject = f"{file.setting}: labels that are no class of the data set: {len(unknown_labels)}"
+        yield Problem(
+            subject, names, format_names(sorted(known_classes)), f"{closest} in {file.name}" if closest else ""
+        )
+
+
+def _parse_label(record: Record, classes: Iterable[str]) -> str:
+    label = normalize_class_name(record.cells["label"])
+    unquoted_label = unquote_formula(label)
+    return unquoted_label if label not in classes and unquoted_label in classes else label
+
+
+def _correct_rows(
+    reader_result: ReaderResult, excluded: set[Row], labels: Mapping[Row, str], files: Sequence[_CorrectionFile]
+) -> ReaderResult:
+    """Return the rows without `excluded`, with the classes of `labels`, and what was changed."""
+    remaining = [row for row in reader_result.rows if row not in excluded]
+    rows = tuple(replace(row, class_name=labels.get(row, row.class_name)) for row in remaining)
+    num_relabeled = sum(row != new_row for row, new_row in zip(remaining, rows, strict=True))
+    counts = {"exclude": len(excluded), "relabel": num_relabeled}
+    names = {"exclude": "excluded", "relabel": "relabeled"}
+    ignored_files = {escape_path(row.path): LEFT_OUT for row in excluded}
+    notes = [f"{names[file.key]} by {file.setting}: {format_count(counts[file.key], 'image')}" for file in files]
+    setting = files[0].setting.replace("{", "{{").replace("}", "}}") if files else ""  # hints have placeholders
+    hint = f", or fewer images in {setting}" if excluded else ""
+    return replace(
+        reader_result,
+        rows=rows,
+        ignored_files={**reader_result.ignored_files, **ignored_files},
+        notes=(*reader_result.notes, *notes),
+        corrections={names[file.key]: Correction(counts[file.key], file.digest) for file in files},
+        missing_split_hint=reader_result.missing_split_hint + hint,
+        missing_class_hint=reader_result.missing_class_hint + hint,
+    )
+
+
+def _check_remaining_classes(
+    reader_result: ReaderResult, rows: Iterable[Row], labels: Mapping[Row, str], exclusion: _CorrectionFile
+) -> None:
+    """Raise UserError if an image of a class is left out and no image of the class is left."""
+    remaining = {row.class_name for row in rows}
+    excluded = {row for _, row in exclusion.known_records}
+    lost_classes = sorted({row.class_name for row in excluded if row not in labels} - remaining)
+    if lost_classes:
+        names = format_names(map(escape_path, lost_classes), MAX_LISTED_NAMES)
+        got = f"it leaves no image of {names}"
+        fix = f"leave some of its images out of {shorten_path(Path(exclusion.name).expanduser())}"
+        raise UserError("a class has no images left.", [Problem(exclusion.setting, got, "an image of each class", fix)])
