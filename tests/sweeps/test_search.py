@@ -147,7 +147,7 @@ def test_the_command_line_wins_over_the_preset() -> None:
                 "strategy=fixed",
                 "optimizer.learning_rate=interval(1e-2,1e-4)",
                 "optimizer.weight_decay=tag(log,interval(0,1e-1))",
-                "seed=range(0,2)",
+                "dataset.split_seed=range(0,2)",
                 "hydra.sweeper.pruner=medium",
                 "hydra.sweeper.trials=0",
             ],

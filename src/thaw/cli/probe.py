@@ -187,5 +187,5 @@ def _find_validation_problems(recipe: Recipe) -> Iterator[Problem]:
     if isinstance(dataset, CaptchaDatasetConfig):
         if dataset.val == 0:
             yield Problem("dataset.val=0", "no validation images", fix="dataset.val=10")
-    elif dataset.fractions.val == 0 and not has_validation_source(dataset):
+    elif dataset.fractions.val == 0 and not has_validation_source(dataset, recipe.folds):
         yield Problem("dataset.fractions.val=0", "no validation images", fix="dataset.fractions.val=0.15")

@@ -26,7 +26,7 @@ REFUSED_OPTIONS = {
 @dataclass(frozen=True)
 class Command:
     """A parsed command line. `arguments` are all words, options first; `shows_help` is true if it prints help or the
-    configuration and trains nothing."""
+    configuration and trains nothing. `trains` is false if the recipe is meant for something else than a training."""
 
     arguments: tuple[str, ...]
     overrides: tuple[str, ...]
@@ -34,6 +34,7 @@ class Command:
     shows_help: bool
     config_dir: str | None
     config_name: str
+    trains: bool = True
 
     @property
     def has_shipped_config(self) -> bool:

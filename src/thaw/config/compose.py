@@ -12,9 +12,9 @@ import time
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # pydantic takes 0.1 s, and a wrong choice or an unknown grou
     from thaw.config.schema import Recipe
 
 MAX_JOB_NAME_LENGTH = 100
+MIN_FOLDS, MAX_FOLDS = 2, 1000  # as in the schema, which is not imported here
 MAX_DATASET_NAME_LENGTH = 60
 ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tgz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
 
@@ -51,6 +52,7 @@ def register_resolvers(command_line: Sequence[str]) -> None:
         "thaw.job_name", lambda overrides: build_job_name(overrides, command_line), replace=True
     )
     OmegaConf.register_new_resolver("thaw.folder_name", _name_dataset, replace=True)
+    OmegaConf.register_new_resolver("thaw.fold_numbers", list_fold_numbers, replace=True)
 
 
 def _name_dataset(_parent_: DictConfig) -> str:
@@ -66,6 +68,13 @@ def build_dataset_name(root: str) -> str:
     name = ARCHIVE_SUFFIX.sub("", Path(path).name)
     word = re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFC", name)).strip("-.")
     return word[:MAX_DATASET_NAME_LENGTH] or "folder"
+
+
+def list_fold_numbers(folds: Any) -> str:
+    """Return the values of `fold` in a sweep over all of them, as an override has them: range(0,5). For a number that
+    the schema rejects it is a single value, so that this one problem is reported once."""
+    is_valid = isinstance(folds, int) and MIN_FOLDS <= folds <= MAX_FOLDS
+    return f"range(0,{folds})" if is_valid else "0"
 
 
 @dataclass(frozen=True)
@@ -145,12 +154,12 @@ def _build_checked_command(composer: Composer, overrides: Sequence[Override]) ->
 
 
 def compose_recipe(overrides: Sequence[str]) -> Recipe:
-    """Return the recipe that `python train.py OVERRIDES` trains.
+    """Return the recipe of `overrides`. What only a training needs, a `fold` of `folds`, may be missing.
 
     Raises:
         UserError: with all problems.
     """
-    return check_command(parse_command(overrides)).build_recipe()
+    return check_command(replace(parse_command(overrides), trains=False)).build_recipe()
 
 
 @contextmanager

@@ -298,7 +298,28 @@ def _check_random_crop(recipe: Recipe) -> KeyedProblems:
         )
 
 
+def _check_fold(recipe: Recipe) -> KeyedProblems:
+    fold, folds = recipe.fold, recipe.folds
+    if fold is not None and folds is None:
+        fix = f"folds={max(5, fold + 1)} beside it, or leave fold out"
+        yield "fold", Problem(f"fold={fold} without folds", fix=fix)
+    if fold is not None and folds is not None and fold >= folds:
+        yield "fold", Problem(f"fold={fold}", f"folds={folds}", f"0 to {folds - 1}", f"fold={folds - 1}")
+    per_class = getattr(recipe.dataset, "per_class", None)
+    if folds is not None and per_class is not None:
+        subject = f"folds={folds} and dataset.per_class={per_class} both say which images are tested"
+        yield "dataset.per_class", Problem(subject, fix="dataset.per_class=null, or leave folds out")
+
+
+def check_fold_is_set(recipe: Recipe) -> KeyedProblems:
+    """Yield a problem for folds without a fold: a network is trained for one of them."""
+    if recipe.folds is not None and recipe.fold is None:
+        fix = f"-m sweep=folds folds={recipe.folds} trains all, fold=0 one of them"
+        yield "folds", Problem(f"folds={recipe.folds}", "no fold to test", f"fold=0 to {recipe.folds - 1}", fix)
+
+
 RULES = (
+    _check_fold,
     _check_backbone,
     _check_weights_file,
     _check_weights_package,

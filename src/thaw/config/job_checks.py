@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from thaw.config.consistency import RULES, check_fold_is_set
 from thaw.config.errors import Problem
 from thaw.config.hydra_settings import find_settings_problems
 from thaw.config.job_composer import Composer, resolve_values
@@ -34,6 +35,7 @@ from thaw.config.validation import find_problems
 
 MAX_SIMILAR_PROBLEMS = 3  # of one key; more are reported as one
 MAX_COMBINATION_PROBLEMS = 20  # a contradiction of two settings is in a share of all jobs, with the same message
+PLACEHOLDER_FOLDS = 5
 MAX_EXTREME_JOBS = 9  # of a search; each takes 0.1 s
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)
 ComputeValues = Callable[[Sequence[str]], dict[str, Any]]
@@ -69,6 +71,11 @@ def _find_problems_in_sweep(overrides: Sequence[Override], composer: Composer) -
         yield build_composition_problem(error, _find_culprit(single_lines, composer))
         return
     yield from find_settings_problems(shared_config, lines, multirun=True)
+    if fold_problems := list(_check_folds_of_preset(overrides, shared_config)):
+        yield from fold_problems
+        shared_config.folds = PLACEHOLDER_FOLDS  # so that the problems of the other keys are found too
+        overrides = [override for override in overrides if override.key_or_group != "folds"]
+        all_overrides = [*parse_preset_overrides(overrides, shared_config, composer), *overrides]
     if size_problems := list(find_size_problems(all_overrides)):
         yield from size_problems
     elif is_search(shared_config):
@@ -78,6 +85,19 @@ def _find_problems_in_sweep(overrides: Sequence[Override], composer: Composer) -
         yield from _find_problems_in_job(job, composer, lambda job: resolve_values(composer.compose_job(job)))
     else:
         yield from _find_problems_in_grid(all_overrides, composer)
+
+
+def _check_folds_of_preset(overrides: Sequence[Override], shared_config: DictConfig) -> Iterator[Problem]:
+    """Yield a problem for no number of folds, or several, with a preset that runs all folds of one number."""
+    override = next((override for override in overrides if override.key_or_group == "folds"), None)
+    if override is None or "fold" not in (shared_config.hydra.sweeper.params or {}):
+        return
+    if override.is_sweep_override():
+        values = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
+        fix = f"folds={values[0]}, and another sweep for each other number" if values else "folds=5"
+        yield Problem(str(override.input_line), "several numbers of folds", "one number", fix)
+    elif override.value() is None:
+        yield Problem(str(override.input_line), "no folds", "one number", "folds=5, or leave sweep=folds out")
 
 
 def _find_problems_in_search(
@@ -158,9 +178,10 @@ def _find_problems_in_job(job: Sequence[str], composer: Composer, compute_values
     """Yield the problems of one job. Overrides with a problem are removed and the others checked again, so that a
     wrong type does not hide a contradiction; a problem with the default of a removed key is not reported."""
     remaining_lines, reported_keys = list(job), set[str]()
+    rules = [*RULES, check_fold_is_set] if composer.command.trains else RULES
     while True:
         try:
-            keyed_problems = find_problems(compute_values(remaining_lines))
+            keyed_problems = find_problems(compute_values(remaining_lines), rules)
             if keyed_problems and composer.group_choices.preset_folder:
                 own_presets = composer.find_own_presets(composer.compose_job(remaining_lines))
                 keyed_problems = merge_missing_keys(keyed_problems, own_presets)

@@ -18,13 +18,19 @@ from thaw.config.schema import CaptchaDatasetConfig, CsvDatasetConfig, FolderDat
 SWEEPER_TARGET = "thaw.sweeps.search.run_search"
 EXAMPLE_OVERRIDE = "'optimizer.learning_rate=tag(log,interval(1e-5,1e-1))'"
 VALIDATION_SPLIT_KEYS = (
-    "seed",
+    "folds",
+    "fold",
     "dataset",
     "dataset.val",
     "dataset.draw_seed",
+    "dataset.split_seed",
+    "dataset.group_column",
+    "dataset.group_pattern",
     "dataset.fractions.val",
     "dataset.fractions.test",
     "dataset.per_class",
+    "data.exclude",
+    "data.relabel",
 )
 
 
@@ -179,7 +185,10 @@ def _find_dimension_problems(dimension: Dimension) -> Iterator[Problem]:
     elif dimension.is_log_scale and (dimension.kind != "interval" or dimension.values[0] <= 0):
         fix = f"{dimension.key}=tag(log,interval(LOW,HIGH)), or int(interval(LOW,HIGH)) in it"
         yield Problem(subject, "no logarithm", "an interval above 0", fix)
-    if dimension.key in VALIDATION_SPLIT_KEYS:
+    if dimension.key == "seed":
+        got = "the best of several seeds is the luckiest"
+        yield Problem(subject, got, "a search over settings, all with one seed", "seed=VALUE")
+    elif dimension.key in VALIDATION_SPLIT_KEYS:
         got = "it decides which images are validation images"
         yield Problem(subject, got, "a search compares all trials on the same images", f"{dimension.key}=VALUE")
 
@@ -201,8 +210,11 @@ def _check_trial_count(dimensions: Sequence[Dimension], num_trials: int) -> Iter
         )
 
 
-def has_validation_source(dataset: FolderDatasetConfig | CsvDatasetConfig) -> bool:
-    """Return whether the data set may have validation images of its own: a folder, or values of a column."""
+def has_validation_source(dataset: FolderDatasetConfig | CsvDatasetConfig, folds: int | None) -> bool:
+    """Return whether the data set may have validation images of its own: a folder, or values of a column. With `folds`
+    all validation images are taken from the parts that are not tested."""
+    if folds is not None:
+        return False
     if isinstance(dataset, CsvDatasetConfig):
         return dataset.split_column is not None
     return dataset.splits is not None and dataset.splits.val is not None
@@ -215,6 +227,6 @@ def check_search_validation(recipe: Recipe) -> Iterator[Problem]:
         if dataset.val == 0:
             yield Problem("a search compares validation images, and dataset.val=0 draws none", fix="dataset.val=10")
         return
-    if dataset.fractions.val == 0 and not has_validation_source(dataset):
+    if dataset.fractions.val == 0 and not has_validation_source(dataset, recipe.folds):
         subject = "a search compares validation images, and dataset.fractions.val=0 leaves none"
         yield Problem(subject, fix="dataset.fractions.val=0.15")
