@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from thaw.config.compose import check_command, compose_recipe, parse_command
@@ -131,6 +132,13 @@ def test_the_paths_of_a_sweep_are_separated_by_commas() -> None:
     assert quote_path("dataset.root=/a (1),/b c", multirun=True) == "dataset.root='/a (1)','/b c'"
     assert quote_path('dataset.root="/a,b",c', multirun=True) == 'dataset.root="/a,b",c'
     assert quote_path("dataset.root=glob(*)", multirun=True) == "dataset.root=glob(*)"
+
+
+def test_a_regular_expression_is_taken_as_it_is_typed() -> None:
+    for pattern in (r"(\w+/p\d{1,3})_", "([^/]+)$", r"s(\d+)-[=,'\"#]", "null"):
+        overrides = parse_command(["-m", f"dataset.group_pattern={pattern}"]).overrides
+        (override,) = OverridesParser.create().parse_overrides([*overrides])
+        assert override.value() == (None if pattern == "null" else pattern)
 
 
 @pytest.mark.parametrize("line", ["resume=null", "dataset.root='/a b'", "dataset.root=${output_dir}", "seed=a b"])

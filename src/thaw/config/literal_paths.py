@@ -1,4 +1,5 @@
-"""Take paths on a command line literally: Hydra's grammar would read spaces, commas, brackets and = in them."""
+"""Take paths and regular expressions on a command line literally: Hydra's grammar would read spaces, commas, brackets
+and = in them."""
 
 from __future__ import annotations
 
@@ -25,10 +26,12 @@ PATH_KEYS = (
     "hydra.run.dir",
     "hydra.sweep.dir",
 )
+PATTERN_KEYS = ("dataset.group_pattern",)  # regular expressions, in which $ is the end and a comma separates no values
 # Text that Hydra's grammar reads as it stands: plain names, and null, which is no path.
 PLAIN_TEXT = re.compile(r"(?!(?:true|false|inf|nan)$)[A-Za-z/][\w/.+-]*", re.IGNORECASE | re.ASCII)
 # Text that is left to Hydra: quoted, an interpolation, or values for a sweep.
 GRAMMAR = re.compile(r"""(['"]).*\1|.*\$.*|(?:choice|glob|interval|range|shuffle|sort|tag)\(.*\)""", re.DOTALL)
+PATTERN_GRAMMAR = re.compile(r"""(['"]).*\1|.*\$\{.*|choice\(.*\)""", re.DOTALL)
 SWEPT_VALUE = re.compile(r"""\s*((?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^,])*)(?:,|$)""")
 
 
@@ -38,9 +41,12 @@ def is_path_key(key: str) -> bool:
 
 
 def quote_path(line: str, multirun: bool) -> str:
-    """Return the override `line` with its value quoted for Hydra if it is a path that Hydra would read otherwise. In a
-    sweep each of several paths is quoted; a comma in a path needs quotes that the user types."""
+    """Return the override `line` with its value quoted for Hydra if it is a path or a regular expression that Hydra
+    would read otherwise. In a sweep each of several paths is quoted; a comma in a path needs quotes that the user
+    types."""
     key, equals, text = line.partition("=")
+    if key.lstrip("+") in PATTERN_KEYS and text and not PATTERN_GRAMMAR.fullmatch(text):
+        return f"{key}={text}" if PLAIN_TEXT.fullmatch(text) else f"{key}={_quote_literally(text)}"
     if not text or GRAMMAR.fullmatch(text) or not is_path_key(key.lstrip("+")):
         return line
     values = [match[1].rstrip() for match in SWEPT_VALUE.finditer(text)] if multirun and "," in text else [text]
@@ -49,7 +55,11 @@ def quote_path(line: str, multirun: bool) -> str:
 
 def _quote(text: str) -> str:
     is_left_to_hydra = PLAIN_TEXT.fullmatch(text) or GRAMMAR.fullmatch(text)
-    return text if is_left_to_hydra else QuotedString(text, Quote.single).with_quotes()
+    return text if is_left_to_hydra else _quote_literally(text)
+
+
+def _quote_literally(text: str) -> str:
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def read_path(line: str) -> str | None:
