@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import finetune, frozen, heads, probe, reproduce, steps, strategies
+from benchmarks import audit, finetune, frozen, heads, probe, reproduce, steps, strategies
 from benchmarks import input as benchmark_input
 from benchmarks import sweep as benchmark_sweep
 from tests.conftest import ROOT, TINY
@@ -101,6 +101,18 @@ def test_sweep_compares_the_time_of_a_sweep_with_that_of_its_jobs(capsys: pytest
 
 
 @pytest.mark.long
+def test_audit_plants_faults_of_each_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "MAX_SCENES", 10)
+    roots = [write_image_folder(tmp_path / name, {"": 30}, classes=("ants", "bees")) for name in ("first", "second")]
+    audit.main([*(f"{root.name}={root}" for root in roots), "dataset.image_size=32", "trainer.threads=1"])
+    rows = re.findall(r"^\| (first|second) \|(.*)\|$", capsys.readouterr().out, re.MULTILINE)
+    assert [name for name, _ in rows] == ["first", "second"] * 2
+    assert [row.count("|") for _, row in rows] == [8, 8, 11, 11]
+
+
+@pytest.mark.long
 def test_reproduce_compares_experiments_with_their_published_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,4 +141,15 @@ def test_reproduce_compares_experiments_with_their_published_numbers(
 
 def test_every_benchmark_is_tested_here() -> None:
     files = {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
-    assert files == {"finetune", "frozen", "heads", "input", "probe", "reproduce", "steps", "strategies", "sweep"}
+    assert files == {
+        "audit",
+        "finetune",
+        "frozen",
+        "heads",
+        "input",
+        "probe",
+        "reproduce",
+        "steps",
+        "strategies",
+        "sweep",
+    }
