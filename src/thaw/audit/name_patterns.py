@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
-from hydra.core.override_parser.types import Quote, QuotedString
 
-SEPARATORS = "_-. "
+SEPARATORS = ("_", "-", r"\.", " ")
+SEPARATOR, WORD = "[_. -]", "[^/_. -]"  # any of them
 MAX_PARTS = 4
 START = "(?:^|/)"  # of a file name
 REST = r"[^/]*$"
@@ -53,25 +53,26 @@ def _iter_patterns(paths: Sequence[str]) -> Iterator[str]:
     for part in [*_iter_name_parts(stems), *_iter_number_parts(stems)]:
         yield f"{START}({part[0]}){part[1]}"
         yield f"([^/]+/{part[0]}){part[1]}"
-    for separator in _find_separators(stems):
-        escaped = re.escape(separator)
-        for index in range(1, MAX_PARTS):
-            yield f"{START}(?:[^/{escaped}]*{escaped}){{{index}}}([^/{escaped}]+){escaped}{REST}"
+    for index in range(1, MAX_PARTS):
+        for word, separator in [*((f"[^/{mark}]", mark) for mark in _find_separators(stems)), (WORD, SEPARATOR)]:
+            times = f"{{{index}}}" if index > 1 else ""
+            yield f"{START}(?:{word}*{separator}){times}({word}+){separator}{REST}"
     yield from DATES
     for depth in range(1, MAX_PARTS):
         yield f"{START}([^/]+)(?:/[^/]+){{{depth}}}$"
 
 
 def _find_separators(stems: Sequence[str]) -> list[str]:
-    return [separator for separator in SEPARATORS if all(separator in stem for stem in stems)]
+    """Return those of SEPARATORS that are in every name, for a regular expression."""
+    return [separator for separator in SEPARATORS if all(separator[-1] in stem for stem in stems)]
 
 
 def _iter_name_parts(stems: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield the part of the name that is the group, and the pattern of its rest."""
     for separator in _find_separators(stems):
-        escaped = re.escape(separator)
-        yield f"[^/{escaped}]+", escaped + REST
-        yield "[^/]+", f"{escaped}[^/{escaped}]*$"
+        yield f"[^/{separator}]+", separator + REST
+        yield "[^/]+", f"{separator}[^/{separator}]*$"
+    yield f"{WORD}+", SEPARATOR + REST
     yield r"[^/\d]+", rf"\d{REST}"  # george12.png
     yield r"[^/\d]*\d+", rf"[^/\d]{REST}"  # patient12frame3.png
     yield r"[^/]*[^/\d]", r"\d+\.[^/.]+$"  # patient12frame3.png
@@ -84,9 +85,13 @@ def _iter_number_parts(stems: Sequence[str]) -> Iterator[tuple[str, str]]:
     if length < 2 or length != max(map(len, numbers)):
         return
     for num_dropped in range(1, min(MAX_DROPPED_DIGITS, length - 1) + 1):
-        yield rf"\d{{{length - num_dropped}}}", rf"\d{{{num_dropped}}}(?!\d){REST}"
+        yield _repeat_digit(length - num_dropped), rf"{_repeat_digit(num_dropped)}(?!\d){REST}"
+
+
+def _repeat_digit(count: int) -> str:
+    return r"\d" if count == 1 else rf"\d{{{count}}}"
 
 
 def quote_override(pattern: str) -> str:
-    """Return the word `dataset.group_pattern=...` to type on a command line: quoted for Hydra and for the shell."""
-    return shlex.quote(f"dataset.group_pattern={QuotedString(pattern, Quote.double).with_quotes()}")
+    """Return the word `dataset.group_pattern=...` to type in a shell; thaw quotes its value for Hydra."""
+    return shlex.quote(f"dataset.group_pattern={pattern}")
