@@ -1,121 +1,209 @@
-"""Statistics over seeds and images: mean with interval, paired test, Holm's correction.
+"""Tests of a configuration against the reference, one for each design; equivalence; Holm's correction.
 
-There are two sampling units. *Seeds*: another seed gives other initial weights, batches, augmentation and validation
-images; the test images stay. *Images*: other test images of the same kind; the trained networks stay. No number here
-covers both, or other data sets.
+The sampling unit of a test is what another experiment would draw anew. *Seeds*: initial weights, order of batches and
+augmentation; data and test images stay. *Splits*: which images are trained on and which are tested. *Images* or
+*groups*: other test images of the same kind; the trained networks stay. No number covers other kinds of data.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from scipy import stats
 
-CONFIDENCE_LEVEL = 0.95
-MIN_T_TEST_SEEDS = 3  # with two seeds an interval of the difference is 18 times as wide as their standard deviation
-SamplingUnit = Literal["seeds", "images"]
-PairedPredictions = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Paths [n], and whether each image is predicted correctly by the configuration and by the reference, bool [n]."""
+from thaw.comparison.designs import Design, PairedRun, average_by_split, compute_test_to_train_ratio
+from thaw.comparison.units import (
+    CONFIDENCE_LEVEL,
+    UnitSums,
+    compute_mean_interval,
+    compute_sign_flip_p_value,
+    sum_over_units,
+)
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """The mean of one number per seed with its 95 % interval `low` to `high` over `sampling_unit`. `std` divides by
-    n - 1 and is nan for one seed."""
-
-    mean: float
-    std: float
-    low: float
-    high: float
-    sampling_unit: SamplingUnit
-
-
-def estimate_mean(accuracies: Sequence[float], single_run_interval: tuple[float, float]) -> Estimate:
-    """Return the mean of `accuracies`, in 0..1, one per seed.
-
-    Its 95 % interval is Student's (1908) over seeds, clipped to 0..1. With one seed, or if all seeds agree, which would
-    make the interval a point, it is `single_run_interval`: Wilson's (1927) for one run, over test images.
-    """
-    values = np.asarray(accuracies, dtype=float)
-    mean, count = float(values.mean()), len(values)
-    std = float(values.std(ddof=1)) if count > 1 else float("nan")
-    if count < 2 or np.ptp(values) == 0:
-        return Estimate(mean, std, *single_run_interval, "images")
-    low, high = stats.t.interval(CONFIDENCE_LEVEL, count - 1, loc=mean, scale=std / np.sqrt(count))
-    return Estimate(mean, std, max(0.0, float(low)), min(1.0, float(high)), "seeds")
+MIN_T_TEST_VALUES = 3  # with two seeds an interval of the difference is 18 times as wide as their standard deviation
+EQUIVALENCE_MARGIN = 0.01  # of accuracy: one percentage point
+SIGNIFICANCE_LEVEL = 0.05
+MIN_SPREAD = 1e-12  # differences that are equal but for rounding
+MIN_GROUPS = 3
+SamplingUnit = Literal["seeds", "splits", "images", "groups"]
+Method = Literal["seeds", "splits", "images", "groups", "pooled images", "pooled groups"]
+METHODS: dict[Method, str] = {
+    "seeds": "paired t-test over the shared seeds, because all runs have the same test images",
+    "splits": "corrected resampled t-test over the splits (Nadeau and Bengio 2003), because each split has other test "
+    "images and the train images of different splits overlap, which a plain t-test takes for independent evidence",
+    "images": "McNemar's test over the test images (mid-p; an image counts once, with the mean over its seeds), because "
+    "fewer than 3 seeds or splits are shared, or all differ by the same amount",
+    "groups": "sign-flip test over the groups of test images (mid-p), because fewer than 3 seeds or splits are shared, "
+    "or all differ by the same amount, and images of one group are no independent evidence",
+    "pooled images": "McNemar's test over all images (mid-p), each predicted by the fold that was not trained on it, "
+    "made stricter by k/(k - 1) because the k folds share train images",
+    "pooled groups": "sign-flip test over the groups of all images (mid-p), each predicted by the fold that was not "
+    "trained on it, made stricter by k/(k - 1) because the k folds share train images",
+}
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A configuration minus the reference, on the `num_seeds` seeds that they share. `low` to `high` is the 95 %
-    interval of the difference. `p_value` is two-sided; `adjusted_p_value` is corrected by Holm's method."""
+    """A configuration minus the reference, on the runs that they share.
+
+    Attributes:
+        difference: of the accuracies.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        std_error: standard error of the difference, which the interval and the test of equivalence use.
+        degrees_of_freedom: of Student's distribution; infinite for the normal one.
+        p_value: two-sided, of "there is no difference".
+        equivalence_p_value: of "they differ by at least EQUIVALENCE_MARGIN" (two one-sided tests, Schuirmann 1987).
+        method: a key of METHODS.
+        sample: what was compared.
+        adjusted_p_value: `p_value` corrected for several tests by Holm's method.
+        adjusted_equivalence_p_value: the same of `equivalence_p_value`.
+    """
 
     difference: float
     low: float
     high: float
+    std_error: float
+    degrees_of_freedom: float
     p_value: float
-    sampling_unit: SamplingUnit
+    equivalence_p_value: float
+    method: Method
+    sample: PairedSample
+    adjusted_p_value: float = math.nan
+    adjusted_equivalence_p_value: float = math.nan
+
+    @property
+    def sampling_unit(self) -> SamplingUnit:
+        """What another experiment would draw anew."""
+        return "groups" if "groups" in self.method else "images" if "images" in self.method else self.method  # type: ignore[return-value]
+
+    @property
+    def is_different(self) -> bool:
+        """Whether chance does not explain the difference."""
+        return self.adjusted_p_value <= SIGNIFICANCE_LEVEL
+
+    @property
+    def is_equivalent(self) -> bool:
+        """Whether the accuracies differ by less than EQUIVALENCE_MARGIN."""
+        return self.adjusted_equivalence_p_value <= SIGNIFICANCE_LEVEL
+
+
+@dataclass(frozen=True)
+class PairedSample:
+    """How many different seeds, splits, test images and groups of them a test compares. `num_groups` equals
+    `num_images` if the data set has no groups."""
+
     num_seeds: int
-    adjusted_p_value: float = float("nan")
+    num_splits: int
+    num_images: int
+    num_groups: int
 
 
-def compute_paired_test(
-    accuracies: Sequence[float], reference_accuracies: Sequence[float], predictions: Sequence[PairedPredictions]
-) -> PairedTest:
-    """Test whether a configuration and the reference are equally accurate.
-
-    `accuracies` and `reference_accuracies` hold one value per shared seed, in the same order; `predictions` are those
-    of the test images with these seeds. From three seeds on this is Student's paired t-test over seeds. With fewer, or
-    if all differences are equal and the t-test would divide by zero, it is the exact sign test over images, see
-    `compute_sign_test_p_value`.
-    """
-    differences = np.asarray(accuracies, dtype=float) - np.asarray(reference_accuracies, dtype=float)
-    mean, count = float(differences.mean()), len(differences)
-    if count < MIN_T_TEST_SEEDS or np.ptp(differences) < 1e-12:
-        low, high = _estimate_difference_over_images(predictions)
-        return PairedTest(mean, low, high, compute_sign_test_p_value(predictions), "images", count)
-    std_error = differences.std(ddof=1) / np.sqrt(count)
-    low, high = map(float, stats.t.interval(CONFIDENCE_LEVEL, count - 1, loc=mean, scale=std_error))
-    return PairedTest(mean, low, high, float(stats.ttest_rel(accuracies, reference_accuracies).pvalue), "seeds", count)
-
-
-def _estimate_difference_over_images(predictions: Sequence[PairedPredictions]) -> tuple[float, float]:
-    """Return the 95 % interval of the difference of accuracies over images: Agresti and Min's (2005), which adds half
-    an image to each case, so that it is no point if all predictions agree. An image counts once, with its mean over
-    seeds."""
-    gains, counts = _sum_gains(predictions)
-    mean_gains, num_images = gains / counts, len(gains) + 2
-    mean = mean_gains.sum() / num_images
-    std_error = np.sqrt(((mean_gains**2).sum() + 1) / num_images - mean**2) / np.sqrt(num_images)
-    margin = float(stats.norm.ppf((1 + CONFIDENCE_LEVEL) / 2) * std_error)
-    return max(-1.0, float(mean) - margin), min(1.0, float(mean) + margin)
-
-
-def _sum_gains(predictions: Sequence[PairedPredictions]) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each image in how many more seeds the configuration is right than the reference, and in how many seeds
-    it is a test image."""
-    paths = np.concatenate([image_paths for image_paths, _, _ in predictions])
-    gains = np.concatenate(
-        [correct.astype(np.int64) - reference_correct.astype(np.int64) for _, correct, reference_correct in predictions]
+def test_paired_runs(pairs: Sequence[PairedRun], design: Design) -> PairedTest:
+    """Test whether a configuration and the reference are equally accurate, by the test that `design` needs: see
+    METHODS. At least one pair is needed."""
+    differences = average_by_split(pairs, [pair.difference for pair in pairs])
+    sample = PairedSample(
+        len({pair.seed for pair in pairs}),
+        len(differences),
+        len(np.unique(np.concatenate([pair.images for pair in pairs]))),
+        len(np.unique(np.concatenate([pair.groups for pair in pairs]))),
     )
-    _, image_index = np.unique(paths, return_inverse=True)
-    return np.bincount(image_index, weights=gains), np.bincount(image_index)
+    if design == "folds" and len(differences) > 1:
+        return _test_units(pairs, sample, len(differences) / (len(differences) - 1))
+    if design == "seeds":
+        differences = np.array([pair.difference for pair in pairs])
+    if len(differences) < MIN_T_TEST_VALUES or np.ptp(differences) < MIN_SPREAD:
+        return _test_units(pairs, sample)
+    ratio = compute_test_to_train_ratio(pairs) if design == "resamples" else 0.0
+    return _test_differences(differences, ratio, sample, "splits" if design == "resamples" else "seeds")
 
 
-def compute_sign_test_p_value(predictions: Sequence[PairedPredictions]) -> float:
-    """Return the two-sided p value of the exact sign test: an image is as likely to be predicted better by the
-    configuration as by the reference.
+test_paired_runs.__test__ = False  # type: ignore[attr-defined]  # pytest would collect a function of this name
 
-    With one seed this is McNemar's test (1947) in its exact form. With several seeds an image counts once, for the side
-    that predicts it correctly in more of them: if it counted once per seed, like different images, chance would look
-    like evidence.
+
+def compute_corrected_std_error(values: np.ndarray, test_to_train_ratio: float) -> float:
+    """Return the standard error of the mean of `values`, one per split, when the train images of the splits overlap.
+
+    Nadeau and Bengio (2003), "Inference for the generalization error", equation 9: the variance of the values times
+    1/J + n_test/n_train instead of 1/J. With a ratio of 0 it is the usual standard error.
     """
-    gain_per_image, _ = _sum_gains(predictions)
-    num_better, num_worse = int((gain_per_image > 0).sum()), int((gain_per_image < 0).sum())
-    return float(stats.binomtest(num_better, num_better + num_worse).pvalue) if num_better + num_worse else 1.0
+    return float(values.std(ddof=1) * math.sqrt(1 / len(values) + test_to_train_ratio))
+
+
+def _test_differences(differences: np.ndarray, ratio: float, sample: PairedSample, method: Method) -> PairedTest:
+    mean, df = float(differences.mean()), len(differences) - 1
+    std_error = compute_corrected_std_error(differences, ratio)
+    margin = float(stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, df)) * std_error
+    p_value = float(2 * stats.t.sf(abs(mean) / std_error, df))
+    equivalence = compute_equivalence_p_value(mean, std_error, df)
+    low, high = max(-1.0, mean - margin), min(1.0, mean + margin)
+    return PairedTest(mean, low, high, std_error, df, p_value, equivalence, method, sample)
+
+
+def _test_units(pairs: Sequence[PairedRun], sample: PairedSample, variance_factor: float = 1.0) -> PairedTest:
+    """Test over images, or over groups if there are some. `variance_factor` multiplies the variance of the mean."""
+    gains = [pair.correct.astype(np.float64) - pair.reference_correct for pair in pairs]
+    images, groups = (np.concatenate([getattr(pair, name) for pair in pairs]) for name in ("images", "groups"))
+    units = sum_over_units(images, groups, np.concatenate(gains))
+    scale = math.sqrt(variance_factor)
+    p_value = _soften(compute_sign_flip_p_value(units), scale)
+    low, high, std_error, df = _estimate_over_units(units, scale)
+    method: Method = "groups" if units.has_groups else "images"
+    if variance_factor > 1:
+        method = "pooled groups" if units.has_groups else "pooled images"
+    equivalence = compute_equivalence_p_value(units.mean, std_error, df)
+    return PairedTest(units.mean, low, high, std_error, df, p_value, equivalence, method, sample)
+
+
+def _soften(p_value: float, scale: float) -> float:
+    """Return the two-sided p value of a normal statistic that is divided by `scale`."""
+    return p_value if scale == 1 else float(2 * stats.norm.sf(stats.norm.isf(p_value / 2) / scale))
+
+
+def _estimate_over_units(units: UnitSums, scale: float) -> tuple[float, float, float, float]:
+    """Return the 95 % interval of the mean, its standard error and degrees of freedom.
+
+    Over images it is Agresti and Min's interval (2005), which adds half an image to each case, so that it is no point
+    if all predictions agree. Over groups it is a bootstrap, see `compute_mean_interval`.
+    """
+    mean, num_units = units.mean, len(units.sums)
+    if units.has_groups and num_units >= MIN_GROUPS and units.std_error > 0:
+        low, high = compute_mean_interval(units)
+        std_error, df, center = units.std_error * scale, float(num_units - 1), mean
+        low, high = mean - scale * (mean - low), mean + scale * (high - mean)
+        return max(-1.0, low), min(1.0, high), std_error, df
+    mean_gains, count = units.sums / units.counts, num_units + 2
+    center = float(mean_gains.sum() / count)
+    std_error = scale * math.sqrt(max(0.0, ((mean_gains**2).sum() + 1) / count - center**2) / count)
+    margin = float(stats.norm.ppf((1 + CONFIDENCE_LEVEL) / 2)) * std_error
+    return max(-1.0, center - margin), min(1.0, center + margin), std_error, math.inf
+
+
+def compute_equivalence_p_value(
+    difference: float, std_error: float, degrees_of_freedom: float, margin: float = EQUIVALENCE_MARGIN
+) -> float:
+    """Return the p value of "the accuracies differ by at least `margin`": the larger of two one-sided tests (Schuirmann
+    1987). Below 0.05 the 90 % interval of the difference lies within the margin."""
+    if std_error == 0:
+        return 0.0 if abs(difference) < margin else 1.0
+    distances = np.array([margin - difference, margin + difference]) / std_error
+    distribution = stats.norm if math.isinf(degrees_of_freedom) else stats.t(degrees_of_freedom)
+    return float(distribution.sf(distances.min()))
+
+
+def adjust_paired_tests(tests: Sequence[PairedTest]) -> list[PairedTest]:
+    """Return `tests` with p values corrected for their number by Holm's method."""
+    p_values = holm([test.p_value for test in tests])
+    equivalence_p_values = holm([test.equivalence_p_value for test in tests])
+    return [
+        replace(test, adjusted_p_value=p_value, adjusted_equivalence_p_value=equivalence_p_value)
+        for test, p_value, equivalence_p_value in zip(tests, p_values, equivalence_p_values, strict=True)
+    ]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
