@@ -39,9 +39,10 @@ def write_run(
     paths: Sequence[str] | None = None,
     val_losses: Sequence[float] = (0.9, 0.5),
     record: Mapping[str, Any] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> Path:
     """Write a run that is done. `record` replaces entries of run.json. If `val_accuracy` is None, the run has no
-    validation images."""
+    validation images. `groups` are those of the test images."""
     correct = build_correct(20, [0, 1]) if correct is None else correct
     paths = [f"test/{index:02}.png" for index in range(len(correct))] if paths is None else paths
     directory.mkdir(parents=True)
@@ -65,7 +66,7 @@ def write_run(
     (directory / "run.json").write_text(json.dumps(run_record | dict(record or {})))
     (directory / "metrics.json").write_text(json.dumps(_build_metrics(correct, val_accuracy, seed), default=float))
     (directory / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-    _write_predictions(directory / "predictions.csv", paths, correct)
+    _write_predictions(directory / "predictions.csv", paths, correct, groups)
     _write_history(directory / "history.csv", val_losses, val_accuracy is not None)
     return directory
 
@@ -88,13 +89,14 @@ def write_failed_run(directory: Path, error: str, status: str = "failed") -> Pat
     return directory
 
 
-def _write_predictions(file: Path, paths: Sequence[str], correct: np.ndarray) -> None:
+def _write_predictions(file: Path, paths: Sequence[str], correct: np.ndarray, groups: Sequence[str] | None) -> None:
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["path", "label", "prediction", "probability"])
+        writer.writerow(["path", "label", "prediction", "probability", *(["group"] if groups is not None else [])])
         for index, (path, is_correct) in enumerate(zip(paths, correct, strict=True)):
             label = CLASSES[index % 2]
-            writer.writerow([path, label, label if is_correct else CLASSES[1 - index % 2], "0.9"])
+            prediction = label if is_correct else CLASSES[1 - index % 2]
+            writer.writerow([path, label, prediction, "0.9", *([groups[index]] if groups is not None else [])])
 
 
 def _write_history(file: Path, val_losses: Sequence[float], has_validation: bool) -> None:

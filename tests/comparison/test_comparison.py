@@ -82,7 +82,7 @@ def test_without_validation_images_the_reference_is_best_on_test_and_a_caveat_sa
         (None, {"git": {"commit": "fedcba98765432", "changed": False}}, "thaw's commit 0123456789, fedcba9876"),
         (None, {"resumed": ["later"]}, "The times of resumed runs are counted since they were resumed: b"),
         (None, {"probe": {"method": "k-NN"}}, "Probes are compared with trainings"),
-        (None, {"seed": 1}, "Seeds are missing: fixed lacks seed 1; scratch lacks seed 0"),
+        (None, {"seed": 1}, "Runs are missing: fixed lacks seed 1; scratch lacks seed 0"),
     ],
 )
 def test_a_caveat_names_what_is_not_comparable(
@@ -93,7 +93,7 @@ def test_a_caveat_names_what_is_not_comparable(
     results = compare_runs(tmp_path)
     assert [caveat for caveat in results.caveats if caveat_start in caveat]
     num_tests = sum(configuration.paired_test is not None for configuration in results.configurations)
-    assert num_tests == ("Test images" not in caveat_start and "Seeds" not in caveat_start)
+    assert num_tests == ("Test images" not in caveat_start and "Runs" not in caveat_start)
 
 
 def test_runs_with_other_threads_are_one_configuration_with_a_caveat(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_images_are_compared_within_a_seed(tmp_path: Path) -> None:
     results = compare_runs(tmp_path)
     assert results.caveats == ()
     paired_tests = [configuration.paired_test for configuration in results.configurations]
-    assert [paired_test.num_seeds for paired_test in paired_tests if paired_test] == [2]
+    assert [paired_test.sample.num_splits for paired_test in paired_tests if paired_test] == [2]
 
 
 def test_a_repeated_seed_adds_no_seed(tmp_path: Path) -> None:

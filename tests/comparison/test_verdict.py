@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 
 from tests.comparison.records import build_correct, write_failed_run, write_run
 from thaw.comparison.comparison import Comparison, build_comparison
-from thaw.comparison.significance import compute_paired_test
+from thaw.comparison.designs import PairedRun
+from thaw.comparison.significance import test_paired_runs as compare_paired_runs
 
 NUM_IMAGES = 200
 
@@ -37,17 +39,19 @@ def write_runs(folder: Path, num_wrong: dict[str, list[int]], num_images: int = 
         ),
         (
             {"fixed": [8, 9, 30], "scratch": [18, 17, 18]},
-            "No difference that chance does not explain: fixed 0.922 against 0.912 of scratch (+0.010, 95 % interval "
-            "-0.141 to +0.161, 3 seeds), p = 0.80.",
+            "Undecided: fixed 0.922 against 0.912 of scratch (+0.010, 95 % interval -0.141 to +0.161, 3 seeds), p = "
+            "0.80; about 290 more seeds would show a difference, if the observed difference is the true one.",
         ),
         (
             {"fixed": [8], "scratch": [18]},
             "fixed won: 0.960 against 0.910 of scratch (+0.050, 95 % interval +0.018 to +0.081, one seed, 200 images); "
-            "chance alone would give such a difference in 1 of 510 sweeps (p = 0.002).",
+            "chance alone would give such a difference in fewer than 1 of 1,000 sweeps (p < 0.001).",
         ),
         (
             {"fixed": [8], "scratch": [8]},
-            "fixed and scratch tie at 0.960 (95 % interval of the difference -0.010 to +0.010, one seed, 200 images).",
+            "fixed and scratch tie at 0.960 (95 % interval of the difference -0.010 to +0.010, one seed, 200 images); "
+            "about 220 more test images would show that they are equivalent, if the observed difference is the true "
+            "one.",
         ),
         (
             {"fixed": [8, 9, 10]},
@@ -63,8 +67,8 @@ def test_a_sentence_says_what_won_by_how_much_and_whether_chance_explains_it(
     assert comparison.verdicts == [verdict]
     assert verdict in " ".join(repr(comparison).split())
     page = comparison.save(tmp_path / "page").read_text(encoding="utf-8")
-    assert verdict in page
-    assert page.index(verdict) < page.index("<table")
+    assert escape(verdict) in page
+    assert page.index(escape(verdict)) < page.index("<table")
 
 
 def test_the_winner_on_the_test_images_need_not_be_the_best_on_validation(tmp_path: Path) -> None:
@@ -91,7 +95,8 @@ def test_the_interval_of_a_difference_over_images_covers_it() -> None:
     for _ in range(400):
         difficulty = rng.random(150)
         correct, reference_correct = (difficulty + rng.normal(0, 0.2, 150) < limit for limit in (0.85, 0.75))
-        test = compute_paired_test([correct.mean()], [reference_correct.mean()], [(paths, correct, reference_correct)])
+        pair = PairedRun(0, "split", 100, False, paths, paths, correct, reference_correct)
+        test = compare_paired_runs([pair], "seeds")
         num_covered += test.low <= 0.0933 <= test.high
     assert num_covered / 400 > 0.93
 

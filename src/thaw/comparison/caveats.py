@@ -6,25 +6,20 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from thaw.comparison.configurations import Configuration
-from thaw.comparison.records import RunResults
-from thaw.comparison.significance import PairedTest
-from thaw.config.errors import format_names
+from thaw.comparison.estimates import INTERVAL_METHODS
+from thaw.comparison.records import Replicate, RunResults
+from thaw.comparison.significance import EQUIVALENCE_MARGIN, METHODS, PairedTest
+from thaw.comparison.split_effect import describe_split_effects
+from thaw.config.errors import format_count, format_names
 
 MAX_LISTED = 4
 KeyFunction = Callable[[RunResults], Hashable]
-INTERVAL_METHODS = {
-    "seeds": "Student's t over seeds: what other seeds would give on these test images",
-    "images": "Wilson's over test images, marked *: what this network would give on other images of the same kind",
-}
-TEST_METHODS = {
-    "seeds": "paired t-test over the shared seeds",
-    "images": "exact McNemar (sign) test over the test images, marked *, if fewer than 3 seeds are shared or all "
-    "differ by the same amount",
-}
+CORRECTIONS = {"excluded": "left out by data.exclude", "relabeled": "relabeled by data.relabel"}
 
 
 def find_caveats(
@@ -32,9 +27,11 @@ def find_caveats(
     unfinished_runs: Sequence[RunResults],
     superseded_runs: Sequence[RunResults],
     selection_split: str,
+    keys: Sequence[str],
 ) -> Iterator[str]:
     """Yield a sentence or two for each limit of the comparison, the most serious first. `selection_split` is the split
-    that chose the reference."""
+    that chose the reference, `keys` are the differing keys."""
+    yield from describe_split_effects(configurations, keys)
     yield from _find_data_caveats(configurations)
     yield from _find_budget_caveats(configurations)
     yield from _find_run_caveats(configurations, unfinished_runs, superseded_runs)
@@ -47,16 +44,19 @@ def find_caveats(
 
 
 def _find_data_caveats(configurations: Sequence[Configuration]) -> Iterator[str]:
-    """Compare the images of runs with the same seed, because a seed may draw its own splits."""
+    """Compare the images of runs with the same seed, split and fold."""
+    if any(_get_corrections(run) != _get_corrections(configurations[0].runs[0]) for run in _iter_runs(configurations)):
+        yield _describe_corrections(configurations)
+        return
     checks: list[tuple[str, KeyFunction]] = [
         ("Classes differ: {}. These are different problems.", lambda run: run.predictions.classes),
         (
-            "Test images differ: {}. Their accuracies are not comparable and are not tested against each other.",
+            "Test images differ: {}. Their accuracies are not comparable; a test needs images that both have.",
             lambda run: run.predictions.identity,
         ),
         (
-            "Train or validation images differ (data fingerprints of the same seed): {}. "
-            "The images alone may explain a difference.",
+            "Train or validation images differ (data fingerprints of the same seed): {}. The images alone may explain "
+            "a difference.",
             lambda run: run.record["data"]["fingerprint"],
         ),
     ]
@@ -67,13 +67,13 @@ def _find_data_caveats(configurations: Sequence[Configuration]) -> Iterator[str]
 
 
 def _describe_differing_groups(configurations: Sequence[Configuration], key_function: KeyFunction) -> str:
-    """Return which configurations agree, for the first seed whose runs differ; empty if all runs of a seed agree."""
-    for seed in sorted({seed for configuration in configurations for seed in configuration.seeds}):
+    """Return which configurations agree, for the first seed, split and fold whose runs differ; empty if all agree."""
+    for replicate in dict.fromkeys(run.replicate for run in _iter_runs(configurations)):
         runs = {
             configuration.label: run
             for configuration in configurations
             for run in configuration.runs
-            if run.seed == seed
+            if run.replicate == replicate
         }
         groups = _group_labels({label: key_function(run) for label, run in runs.items()})
         if len(groups) > 1:
@@ -126,28 +126,83 @@ def _find_run_caveats(
         counts = Counter(run.status for run in unfinished_runs)
         description = ", ".join(f"{count} {status}" for status, count in counts.items())
         yield f"Some runs are not done and are left out of all numbers: {description}. They are listed below."
-    all_seeds = {seed for configuration in configurations for seed in configuration.seeds}
-    if description := _describe_missing_seeds(configurations, all_seeds):
-        yield f"Seeds are missing: {description}. Means are over different seeds; tests use the shared ones."
+    if description := _describe_missing_runs(configurations):
+        yield f"Runs are missing: {description}. Means are over different runs; tests use the shared ones."
+    if description := _describe_missing_folds(configurations):
+        yield f"Folds are missing: {description}. The accuracy is that of the images of the other folds."
     if superseded_runs:
         names = format_names([run.name for run in superseded_runs], MAX_LISTED)
         yield (
-            "A configuration was run twice with the same seed, which adds no information. The run that started last "
-            f"is used; these are left out: {names}."
+            "A configuration was run twice with the same seed and split, which adds no information. The run that "
+            f"started last is used; these are left out: {names}."
         )
-    if len(all_seeds) == 1:
-        yield "There is one seed: how much another seed would change is unknown. Intervals and tests are over images."
+    if len({run.seed for run in _iter_runs(configurations)}) == 1:
+        unit = "groups" if any(test.sampling_unit == "groups" for test in _list_tests(configurations)) else "images"
+        is_over_splits = any(test.sampling_unit == "splits" for test in _list_tests(configurations))
+        over = "splits" if is_over_splits else unit
+        yield f"There is one seed: how much another seed would change is unknown. Intervals and tests are over {over}."
 
 
-def _describe_missing_seeds(configurations: Sequence[Configuration], all_seeds: set[int]) -> str:
-    missing_seeds = {
-        configuration.label: sorted(all_seeds - set(configuration.seeds)) for configuration in configurations
+def _iter_runs(configurations: Sequence[Configuration]) -> Iterator[RunResults]:
+    return (run for configuration in configurations for run in configuration.runs)
+
+
+def _list_tests(configurations: Sequence[Configuration]) -> list[PairedTest]:
+    return [configuration.paired_test for configuration in configurations if configuration.paired_test]
+
+
+def _describe_missing_runs(configurations: Sequence[Configuration]) -> str:
+    all_replicates = dict.fromkeys(run.replicate for run in _iter_runs(configurations))
+    missing = {
+        configuration.label: [replicate for replicate in all_replicates if replicate not in configuration.replicates]
+        for configuration in configurations
     }
-    return "; ".join(f"{label} lacks {_format_seeds(seeds)}" for label, seeds in missing_seeds.items() if seeds)
+    return "; ".join(
+        f"{label} lacks {_format_replicates(replicates)}" for label, replicates in missing.items() if replicates
+    )
 
 
-def _format_seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {format_names(map(str, seeds), MAX_LISTED)}"
+def _format_replicates(replicates: Sequence[Replicate]) -> str:
+    return format_names([replicate.describe() for replicate in replicates], MAX_LISTED)
+
+
+def _describe_missing_folds(configurations: Sequence[Configuration]) -> str:
+    """Return which folds of a cross-validation no run tests, by configuration."""
+    descriptions = []
+    for configuration in configurations:
+        num_folds = configuration.runs[0].recipe.get("folds")
+        if num_folds is not None:
+            tested_folds = {run.replicate.fold for run in configuration.runs}
+            missing = [str(fold) for fold in range(num_folds) if fold not in tested_folds]
+            names = format_names(missing, MAX_LISTED)
+            descriptions += [f"{configuration.label} lacks {names} of {num_folds}"] if missing else []
+    return "; ".join(descriptions)
+
+
+def _get_corrections(run: RunResults) -> tuple[object, ...]:
+    data = run.record["data"]
+    return tuple((data.get(name) or {}).get("sha256") for name in CORRECTIONS)
+
+
+def _describe_corrections(configurations: Sequence[Configuration]) -> str:
+    """Say which images were left out or relabeled, where that differs, and what the tests compare then."""
+    labels_by_text = _group_labels({row.label: _describe_correction(row.runs[0]) for row in configurations})
+    groups = "; ".join(f"{text} in {_format_labels(labels)}" for text, labels in labels_by_text)
+    num_left_out = max(configuration.num_left_out for configuration in configurations)
+    left_out = f" {format_count(num_left_out, 'test image')} that not all have are left out of the tests."
+    return (
+        f"The images differ: {groups}. Tests use the test images that both have with the same label."
+        f"{left_out if num_left_out else ''} Accuracies are on the test images of each."
+    )
+
+
+def _describe_correction(run: RunResults) -> str:
+    parts = [
+        f"{format_count(entry['count'], 'image')} {text}"
+        for name, text in CORRECTIONS.items()
+        if (entry := run.record["data"].get(name))
+    ]
+    return " and ".join(parts) or "none corrected"
 
 
 def _find_timing_caveats(configurations: Sequence[Configuration]) -> Iterator[str]:
@@ -201,33 +256,47 @@ def build_notes(configurations: Sequence[Configuration], selection_split: str) -
     if selection_split == "val":
         yield "The reference is the best configuration by mean validation accuracy: test images choose nothing."
     if any(len(configuration.runs) > 1 for configuration in configurations):
-        yield "Accuracies are mean ± standard deviation over seeds (n - 1)."
+        yield "Accuracies are mean ± standard deviation over runs (n - 1)."
+    yield from _describe_designs(configurations)
     interval_units = (configuration.test_accuracy.sampling_unit for configuration in configurations)
     yield f"95 % intervals: {_describe_methods(INTERVAL_METHODS, interval_units)}."
-    yield from _build_test_notes(
-        [configuration.paired_test for configuration in configurations if configuration.paired_test]
-    )
+    yield from _build_test_notes(_list_tests(configurations))
     _, counts = np.unique(configurations[0].runs[0].predictions.labels, return_counts=True)
     yield (
         f"The smallest class has {counts.min()} test images: each is {100 / counts.min():.2g} percentage points of its "
         "accuracy."
     )
-    yield "Seconds are those of whole runs, the median over seeds."
+    yield "Seconds are those of whole runs, the median over runs."
     yield from _build_feature_notes(
         [value for configuration in configurations for value in configuration.get_scores("timing", "cache_s")]
     )
 
 
-def _describe_methods(methods: Mapping[str, str], sampling_units: Iterable[str]) -> str:
-    used_units = set(sampling_units)
-    return "; ".join(text for unit, text in methods.items() if unit in used_units)
+def _describe_designs(configurations: Sequence[Configuration]) -> Iterator[str]:
+    """Say how the runs share test images."""
+    designs = {configuration.design for configuration in configurations}
+    if "folds" in designs:
+        yield "Each image is tested once, by the run whose fold it is in; accuracies and classes are over all of them."
+    if "resamples" in designs:
+        yield (
+            "Test images differ between the runs of a configuration, because dataset.split_seed does (or, in runs of "
+            "version 0.2 and before, seed): the spread is that of other splits, not of other seeds alone."
+        )
+
+
+def _describe_methods(methods: Mapping[Any, str], keys: Iterable[str]) -> str:
+    used_keys = set(keys)
+    return "; ".join(text for key, text in methods.items() if key in used_keys)
 
 
 def _build_test_notes(tests: Sequence[PairedTest]) -> Iterator[str]:
     if tests:
         correction = f", corrected for {len(tests)} comparisons by Holm's method" if len(tests) > 1 else ""
-        methods = _describe_methods(TEST_METHODS, (test.sampling_unit for test in tests))
-        yield f"p values are two-sided, against the reference{correction}: {methods}."
+        yield f"p values, against the reference{correction}: {_describe_methods(METHODS, (t.method for t in tests))}."
+        yield (
+            f"Equivalent means that two one-sided tests show a difference below {100 * EQUIVALENCE_MARGIN:g} "
+            "percentage point; docs/statistics.md says how often each procedure is wrong."
+        )
 
 
 def _build_feature_notes(seconds: Sequence[float]) -> Iterator[str]:

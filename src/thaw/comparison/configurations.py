@@ -1,25 +1,29 @@
-"""Configurations: runs that differ only in the seed, with their numbers, tested against one reference."""
+"""Configurations: runs that differ only in seed, split and fold, with their numbers, tested against one reference."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from thaw.comparison.records import RunResults
+from thaw.comparison.designs import Design, detect_design
+from thaw.comparison.estimates import Estimate, estimate_accuracy
+from thaw.comparison.pairing import pair_runs, score_runs
+from thaw.comparison.records import Replicate, RunResults
 from thaw.comparison.settings import TRAINING, Key, build_labels, extract_settings, format_value, get_value
-from thaw.comparison.significance import Estimate, PairedTest, compute_paired_test, estimate_mean, holm
+from thaw.comparison.significance import PairedTest, adjust_paired_tests, test_paired_runs
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Runs that are equal except for the seed.
+    """Runs that are equal except for seed, split and fold.
 
-    `values` are the values of the differing keys as text. `runs` are done, one per seed, sorted by seed. `paired_test`
-    is None for the reference, and if nothing can be tested.
+    `values` are the values of the differing keys as text. `runs` are done, one per replicate, sorted. `paired_test` is
+    None for the reference, and if nothing can be tested. `num_left_out` counts the test images that a test against the
+    reference leaves out, because only one of them has these.
     """
 
     values: tuple[str, ...]
@@ -27,6 +31,7 @@ class Configuration:
     runs: tuple[RunResults, ...]
     paired_test: PairedTest | None = None
     is_reference: bool = False
+    num_left_out: int = 0
 
     @property
     def short_label(self) -> str:
@@ -35,26 +40,40 @@ class Configuration:
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds of the runs, sorted."""
-        return [run.seed for run in self.runs]
+        """The different seeds of the runs, sorted."""
+        return sorted({run.seed for run in self.runs})
+
+    @property
+    def replicates(self) -> list[Replicate]:
+        """Seed, split_seed and fold of each run, sorted."""
+        return [run.replicate for run in self.runs]
+
+    @cached_property
+    def design(self) -> Design:
+        """How the runs share test images."""
+        return detect_design(score_runs(self.runs))
+
+    @cached_property
+    def num_splits(self) -> int:
+        """The number of different sets of test images."""
+        return len({run.predictions.identity for run in self.runs})
 
     @cached_property
     def test_accuracy(self) -> Estimate:
-        """The accuracy on the test images, over seeds."""
-        low, high = self.runs[0].metrics["test"]["accuracy_ci95"]
-        return estimate_mean(self.get_scores("test", "accuracy"), (low, high))
+        """The accuracy on the test images. Those of folds are pooled."""
+        return estimate_accuracy(score_runs(self.runs), self.design)
 
     def get_scores(self, split: str, metric: str) -> list[float]:
-        """Return one number per seed; nan if there are no images of `split`."""
+        """Return one number per run; nan if there are no images of `split`, or if the metric was not computed."""
         return [run.get_score(split, metric) for run in self.runs]
 
     def compute_mean(self, split: str, metric: str) -> float:
-        """Return the mean of a metric over seeds."""
+        """Return the mean of a metric over the runs."""
         return float(np.mean(self.get_scores(split, metric)))
 
     def compute_median(self, timing: str) -> float:
-        """Return the median of a time over seeds: it ignores the one run that computes features, or downloads data, for
-        the others."""
+        """Return the median of a time over the runs: it ignores the one run that computes features, or downloads data,
+        for the others."""
         return float(np.median(self.get_scores("timing", timing)))
 
     @property
@@ -64,14 +83,12 @@ class Configuration:
 
     @cached_property
     def class_accuracies(self) -> dict[str, float]:
-        """The fraction of each class's test images that are predicted correctly, mean over seeds."""
-        seed_accuracies: dict[str, list[float]] = defaultdict(list)
-        for run in self.runs:
-            names, class_index, counts = np.unique(run.predictions.labels, return_inverse=True, return_counts=True)
-            accuracies = np.bincount(class_index, weights=run.predictions.correct) / counts
-            for name, accuracy in zip(names.tolist(), accuracies.tolist(), strict=True):
-                seed_accuracies[name].append(accuracy)
-        return {name: float(np.mean(values)) for name, values in seed_accuracies.items()}
+        """The fraction of each class's test images that are predicted correctly, over all runs together."""
+        labels = np.concatenate([run.predictions.labels for run in self.runs])
+        correct = np.concatenate([run.predictions.correct for run in self.runs])
+        names, class_index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        accuracies = np.bincount(class_index, weights=correct) / counts
+        return dict(zip(names.tolist(), accuracies.tolist(), strict=True))
 
 
 def group_into_configurations(
@@ -79,24 +96,28 @@ def group_into_configurations(
 ) -> tuple[list[Configuration], list[RunResults]]:
     """Group runs that are done and have equal values of `keys`.
 
-    If several runs of a group have the same seed, only the one that started last is used, because a repetition adds no
-    seed. Returns the configurations, sorted by test accuracy, and the runs that are left out.
+    If several runs of a group have the same seed, split and fold, only the one that started last is used, because a
+    repetition adds no information. Returns the configurations, sorted by test accuracy, and the runs that are left out.
     """
-    groups: dict[tuple[str, ...], dict[int, RunResults]] = defaultdict(dict)
+    groups: dict[tuple[str, ...], dict[Replicate, RunResults]] = defaultdict(dict)
     superseded_runs = []
     for run in runs:
-        runs_by_seed = groups[format_setting_values(run, keys)]
-        superseded_runs += [runs_by_seed[run.seed]] if run.seed in runs_by_seed else []
-        runs_by_seed[run.seed] = run
+        runs_by_replicate = groups[format_setting_values(run, keys)]
+        superseded_runs += [runs_by_replicate[run.replicate]] if run.replicate in runs_by_replicate else []
+        runs_by_replicate[run.replicate] = run
     labels = build_labels(keys, list(groups)) if keys else [str(get_value(runs[0].recipe, ("strategy",)))]
     configurations = [
-        Configuration(values, label, tuple(seed_runs[seed] for seed in sorted(seed_runs)))
-        for (values, seed_runs), label in zip(groups.items(), labels, strict=True)
+        Configuration(values, label, tuple(sorted(group_runs.values(), key=_get_order)))
+        for (values, group_runs), label in zip(groups.items(), labels, strict=True)
     ]
     return sorted(
         configurations,
         key=lambda configuration: (-configuration.test_accuracy.mean, configuration.compute_mean("test", "loss")),
     ), superseded_runs
+
+
+def _get_order(run: RunResults) -> tuple[int, ...]:
+    return tuple(-1 if number is None else number for number in run.replicate)
 
 
 def format_setting_values(run: RunResults, keys: Sequence[Key]) -> tuple[str, ...]:
@@ -119,15 +140,19 @@ def test_against_reference(configurations: Sequence[Configuration]) -> tuple[lis
             -configuration.compute_mean(selection_split, "loss"),
         ),
     )
-    tests = {
-        configuration.values: _test_against(configuration, reference)
-        for configuration in configurations
-        if configuration is not reference
-    }
-    adjusted_tests = _adjust_p_values({values: test for values, test in tests.items() if test is not None})
+    others = [configuration for configuration in configurations if configuration is not reference]
+    pairings = {other.values: pair_runs(other.runs, reference.runs) for other in others}
+    paired_values = [values for values, pairing in pairings.items() if pairing.pairs]
+    tests = [
+        test_paired_runs(pairings[values].pairs, detect_design(pairings[values].pairs)) for values in paired_values
+    ]
+    adjusted_tests = dict(zip(paired_values, adjust_paired_tests(tests), strict=True))
     return [
         replace(
-            configuration, paired_test=adjusted_tests.get(configuration.values), is_reference=configuration is reference
+            configuration,
+            paired_test=adjusted_tests.get(configuration.values),
+            is_reference=configuration is reference,
+            num_left_out=pairings[configuration.values].num_left_out if configuration.values in adjusted_tests else 0,
         )
         for configuration in configurations
     ], selection_split
@@ -135,32 +160,3 @@ def test_against_reference(configurations: Sequence[Configuration]) -> tuple[lis
 
 def _has_validation_scores(configurations: Sequence[Configuration]) -> bool:
     return not any(np.isnan(configuration.compute_mean("val", "accuracy")) for configuration in configurations)
-
-
-def _adjust_p_values(tests: Mapping[tuple[str, ...], PairedTest]) -> dict[tuple[str, ...], PairedTest]:
-    p_values = holm([test.p_value for test in tests.values()])
-    return {
-        values: replace(test, adjusted_p_value=p_value)
-        for (values, test), p_value in zip(tests.items(), p_values, strict=True)
-    }
-
-
-def _test_against(configuration: Configuration, reference: Configuration) -> PairedTest | None:
-    """Return None if they share no seed or have different test images."""
-    run_pairs = [
-        (compared_run, reference_run)
-        for compared_run in configuration.runs
-        for reference_run in reference.runs
-        if compared_run.seed == reference_run.seed
-    ]
-    if not run_pairs or any(
-        compared_run.predictions.identity != reference_run.predictions.identity
-        for compared_run, reference_run in run_pairs
-    ):
-        return None
-    accuracies = [[run.get_score("test", "accuracy") for run in runs] for runs in zip(*run_pairs, strict=True)]
-    paired_predictions = [
-        (compared_run.predictions.paths, compared_run.predictions.correct, reference_run.predictions.correct)
-        for compared_run, reference_run in run_pairs
-    ]
-    return compute_paired_test(accuracies[0], accuracies[1], paired_predictions)

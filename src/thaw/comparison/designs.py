@@ -22,6 +22,7 @@ class ScoredRun:
         seed: of the training.
         split: identity of the test images, the same for runs with the same test images.
         num_train: number of train images.
+        is_fold: whether the test images are a fold of a cross-validation.
         images: path of each test image, text [n].
         groups: group of each test image, text [n]; its path if the data set has no groups.
         correct: which predictions are correct, bool [n].
@@ -30,6 +31,7 @@ class ScoredRun:
     seed: int
     split: str
     num_train: int
+    is_fold: bool
     images: np.ndarray
     groups: np.ndarray
     correct: np.ndarray
@@ -43,6 +45,7 @@ class PairedRun:
     seed: int
     split: str
     num_train: int
+    is_fold: bool
     images: np.ndarray
     groups: np.ndarray
     correct: np.ndarray
@@ -55,10 +58,13 @@ class PairedRun:
 
 
 def detect_design(runs: Sequence[ScoredRun | PairedRun]) -> Design:
-    """Return the design that the test images of `runs` have. Folds may be incomplete: they do not overlap."""
+    """Return the design that the test images of `runs` have. Folds may be incomplete, but do not overlap: folds of
+    several partitions are resampled splits."""
     images_by_split = {run.split: run.images for run in runs}
     if len(images_by_split) == 1:
         return "seeds"
+    if not all(run.is_fold for run in runs):
+        return "resamples"
     pairs = combinations(images_by_split.values(), 2)
     return "resamples" if any(np.intersect1d(*pair).size for pair in pairs) else "folds"
 

@@ -12,6 +12,7 @@ from thaw.comparison.significance import EQUIVALENCE_MARGIN, PairedTest
 
 POWER = 0.8
 MAX_COUNT = 10_000_000  # a number that nobody labels
+MAX_MARGIN_FRACTION = 0.95  # a difference closer to the margin needs 400 times the images of none
 NAMES = {"seeds": "seeds", "splits": "test images", "images": "test images", "groups": "groups of test images"}
 
 
@@ -64,9 +65,9 @@ def _compute_difference_error(test: PairedTest) -> float:
 
 def _compute_equivalence_error(test: PairedTest) -> float:
     """Return the standard error at which two one-sided tests show equivalence with the power POWER; 0 if the observed
-    difference is not within the margin."""
+    difference is not well within the margin."""
     difference = abs(test.difference)
-    if difference >= EQUIVALENCE_MARGIN:
+    if difference > MAX_MARGIN_FRACTION * EQUIVALENCE_MARGIN:
         return 0.0
     critical = float(stats.norm.ppf(0.95))
 

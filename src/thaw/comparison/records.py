@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
@@ -24,10 +24,12 @@ DONE = "done"
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of n test images, sorted by path: `paths` and `labels` are text [n], `correct` is bool [n]."""
+    """The predictions of n test images, sorted by path: `paths`, `labels` and `groups` are text [n], `correct` is bool
+    [n]. Without groups `groups` are the paths: each image is a group of its own."""
 
     paths: np.ndarray
     labels: np.ndarray
+    groups: np.ndarray
     correct: np.ndarray
 
     @cached_property
@@ -36,13 +38,31 @@ class Predictions:
         lines = (f"{path}\0{label}" for path, label in zip(self.paths, self.labels, strict=True))
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
+    def subset(self, mask: np.ndarray) -> Predictions:
+        """Return the predictions where `mask`, bool [n], is True."""
+        return Predictions(self.paths[mask], self.labels[mask], self.groups[mask], self.correct[mask])
+
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """The labels that occur, sorted."""
         return tuple(np.unique(self.labels).tolist())
 
 
-EMPTY_PREDICTIONS = Predictions(np.empty(0, "U1"), np.empty(0, "U1"), np.empty(0, bool))
+EMPTY_PREDICTIONS = Predictions(np.empty(0, "U1"), np.empty(0, "U1"), np.empty(0, "U1"), np.empty(0, bool))
+
+
+class Replicate(NamedTuple):
+    """What the runs of one configuration differ in. `split_seed` and `fold` are None if the recipe has none."""
+
+    seed: int
+    split_seed: int | None
+    fold: int | None
+
+    def describe(self) -> str:
+        """Return the replicate in words, such as "seed 1, fold 2"."""
+        split_seed = "" if self.split_seed in (None, 0) else f"split_seed {self.split_seed}"
+        fold = "" if self.fold is None else f"fold {self.fold}"
+        return ", ".join(filter(None, [f"seed {self.seed}", split_seed, fold]))
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,16 @@ class RunResults:
     def seed(self) -> int:
         """The seed of the run."""
         return int(self.record["seed"])
+
+    @property
+    def replicate(self) -> Replicate:
+        """The seed, the seed of the splits and the fold."""
+        return Replicate(self.seed, self.recipe.get("dataset", {}).get("split_seed"), self.recipe.get("fold"))
+
+    @property
+    def num_train(self) -> int:
+        """The number of train images."""
+        return int(self.record["data"]["images"]["train"])
 
     @property
     def is_done(self) -> bool:
@@ -151,9 +181,9 @@ def _fill_defaults(run: Run) -> dict[str, Any]:
 
 
 def _build_predictions(rows: Sequence[Mapping[str, str]]) -> Predictions:
-    columns = zip(*sorted((row["path"], row["label"], row["prediction"]) for row in rows), strict=True)
-    paths, labels, predictions = (np.array(column) for column in columns)
-    return Predictions(paths, labels, labels == predictions)
+    cells = ((row["path"], row["label"], row.get("group") or row["path"], row["prediction"]) for row in rows)
+    paths, labels, groups, predictions = (np.array(column) for column in zip(*sorted(cells), strict=True))
+    return Predictions(paths, labels, groups, labels == predictions)
 
 
 def iter_problems(runs: Iterable[RunResults]) -> Iterator[Problem]:

@@ -97,14 +97,15 @@ def _build_group(
     configurations, selection_split = test_against_reference(untested_configurations)
     all_keys = find_differing_keys([extract_settings(run) for run in [*done_runs, *unfinished_runs]])
     labels = build_labels(all_keys, [format_setting_values(run, all_keys) for run in unfinished_runs])
+    key_names = tuple(".".join(key) for key in keys)
     return ComparisonResults(
         dataset,
         " · ".join(_iter_common_names(done_runs)),
         describe_verdict(configurations),
-        tuple(".".join(key) for key in keys),
+        key_names,
         tuple(configurations),
         tuple(_build_unfinished_run(run, label) for run, label in zip(unfinished_runs, labels, strict=True)),
-        tuple(find_caveats(configurations, unfinished_runs, superseded_runs, selection_split)),
+        tuple(find_caveats(configurations, unfinished_runs, superseded_runs, selection_split, key_names)),
         tuple(build_notes(configurations, selection_split)),
     )
 

@@ -10,6 +10,8 @@ from thaw.comparison.records import RunResults
 # Keys that do not change a result. Runs that differ only in them are one configuration.
 IGNORED_KEYS = {
     "seed": "a configuration is repeated over seeds",
+    "dataset.split_seed": "and over splits",
+    "fold": "and over folds",
     "output_dir": "the place of runs",
     "resume": "a resumed run is the same run",
     "notes": "text for the reader",
@@ -17,6 +19,7 @@ IGNORED_KEYS = {
     "data.mirror": "the source of downloads; checksums ensure that they are equal",
     "data.store_gib": "how many decoded images are kept",
     "data.near_duplicates": "a check of the images that changes none",
+    "data.group_leak": "whether a check of the images warns or stops",
     "feature_cache.gib": "how many features are kept",
     "trainer.threads": "changes times alone; a caveat says so",
     "trainer.num_workers": "changes times alone; a caveat says so",

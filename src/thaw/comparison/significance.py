@@ -31,18 +31,17 @@ MIN_SPREAD = 1e-12  # differences that are equal but for rounding
 MIN_GROUPS = 3
 SamplingUnit = Literal["seeds", "splits", "images", "groups"]
 Method = Literal["seeds", "splits", "images", "groups", "pooled images", "pooled groups"]
+_FEW = "fewer than 3 seeds or splits are shared, or all differ by the same amount"
+_FOLDS = "each predicted by the fold not trained on it; made stricter by k/(k - 1), as the k folds share train images"
 METHODS: dict[Method, str] = {
     "seeds": "paired t-test over the shared seeds, because all runs have the same test images",
     "splits": "corrected resampled t-test over the splits (Nadeau and Bengio 2003), because each split has other test "
     "images and the train images of different splits overlap, which a plain t-test takes for independent evidence",
-    "images": "McNemar's test over the test images (mid-p; an image counts once, with the mean over its seeds), because "
-    "fewer than 3 seeds or splits are shared, or all differ by the same amount",
-    "groups": "sign-flip test over the groups of test images (mid-p), because fewer than 3 seeds or splits are shared, "
-    "or all differ by the same amount, and images of one group are no independent evidence",
-    "pooled images": "McNemar's test over all images (mid-p), each predicted by the fold that was not trained on it, "
-    "made stricter by k/(k - 1) because the k folds share train images",
-    "pooled groups": "sign-flip test over the groups of all images (mid-p), each predicted by the fold that was not "
-    "trained on it, made stricter by k/(k - 1) because the k folds share train images",
+    "images": f"McNemar's test over the test images (mid-p, marked *; an image counts once for all seeds), as {_FEW}",
+    "groups": f"sign-flip test over the groups of test images (mid-p, marked *), as {_FEW}, and images of one group "
+    "are no independent evidence",
+    "pooled images": f"McNemar's test over all images (mid-p, marked *), {_FOLDS}",
+    "pooled groups": f"sign-flip test over the groups of all images (mid-p, marked *), {_FOLDS}",
 }
 
 
@@ -156,7 +155,9 @@ def _test_units(pairs: Sequence[PairedRun], sample: PairedSample, variance_facto
     method: Method = "groups" if units.has_groups else "images"
     if variance_factor > 1:
         method = "pooled groups" if units.has_groups else "pooled images"
-    equivalence = compute_equivalence_p_value(units.mean, std_error, df)
+    # If the difference were the margin, at least that fraction of units would differ: few units show no equivalence.
+    min_error = scale * math.sqrt(EQUIVALENCE_MARGIN * (1 - EQUIVALENCE_MARGIN) / len(units.sums))
+    equivalence = compute_equivalence_p_value(units.mean, max(std_error, min_error), df)
     return PairedTest(units.mean, low, high, std_error, df, p_value, equivalence, method, sample)
 
 

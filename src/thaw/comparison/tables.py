@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from thaw.comparison.configurations import Configuration
+from thaw.comparison.needed import estimate_needed_sample
 from thaw.comparison.results import ComparisonResults
 from thaw.comparison.settings import shorten_keys
-from thaw.comparison.significance import SamplingUnit
+from thaw.comparison.significance import PairedTest, SamplingUnit
 from thaw.config.errors import format_names
 from thaw.system.csv_files import format_rows
 from thaw.system.reporter import Reporter
@@ -38,18 +39,20 @@ def build_headings(comparison: ComparisonResults) -> list[str]:
     test_headings = ["difference", "p"] if len(comparison.configurations) > 1 else []
     return [
         *comparison.keys,
-        *("seeds", "test accuracy", "95 % interval", "val accuracy"),
+        *("seeds", *(["splits"] if _has_splits(comparison) else [])),
+        *("test accuracy", "95 % interval", "val accuracy"),
         *test_headings,
         *("seconds", "images/s", "trainable"),
     ]
 
 
 def build_cells(comparison: ComparisonResults, configuration: Configuration) -> list[Cell]:
-    """Return the cells of a row in the order of the headings. A star marks statistics over images instead of seeds."""
+    """Return the cells of a row in the order of the headings. A star marks statistics over images or groups."""
     estimate = configuration.test_accuracy
     return [
         *(Cell(value, _parse_number_or_text(value)) for value in configuration.values),
-        Cell(str(len(configuration.runs)), len(configuration.runs)),
+        Cell(str(len(configuration.seeds)), len(configuration.seeds)),
+        *([Cell(_format_splits(configuration), configuration.num_splits)] if _has_splits(comparison) else []),
         Cell(format_accuracy(configuration), estimate.mean),
         Cell(
             f"{estimate.low:.3f} to {estimate.high:.3f}{_format_sampling_marker(estimate.sampling_unit)}", estimate.low
@@ -63,7 +66,7 @@ def build_cells(comparison: ComparisonResults, configuration: Configuration) -> 
 
 
 def format_accuracy(configuration: Configuration) -> str:
-    """Return the mean test accuracy, with the standard deviation over seeds if there are several."""
+    """Return the mean test accuracy, with the standard deviation over runs if there are several."""
     estimate = configuration.test_accuracy
     return f"{estimate.mean:.3f}" + (f" ± {estimate.std:.3f}" if len(configuration.runs) > 1 else "")
 
@@ -82,7 +85,15 @@ def _build_test_cells(configuration: Configuration) -> list[Cell]:
 
 
 def _format_sampling_marker(sampling_unit: SamplingUnit) -> str:
-    return "*" if sampling_unit == "images" else ""
+    return "*" if sampling_unit in ("images", "groups") else ""
+
+
+def _has_splits(comparison: ComparisonResults) -> bool:
+    return any(configuration.num_splits > 1 for configuration in comparison.configurations)
+
+
+def _format_splits(configuration: Configuration) -> str:
+    return f"{configuration.num_splits} folds" if configuration.design == "folds" else str(configuration.num_splits)
 
 
 def _build_number_cell(value: float, format_spec: str) -> Cell:
@@ -114,7 +125,7 @@ def join_rows(
 
 def build_configuration_rows(comparison: ComparisonResults) -> list[dict[str, object]]:
     """Return one row per configuration with its numbers in full. `interval_over` and `p_over` are the sampling units
-    (`seeds` or `images`); `p_adjusted` is corrected by Holm's method."""
+    (`seeds`, `splits`, `images` or `groups`); `p_adjusted` is corrected by Holm's method, as `p_equivalent` is."""
     return [_build_configuration_row(comparison.keys, configuration) for configuration in comparison.configurations]
 
 
@@ -123,6 +134,8 @@ def _build_configuration_row(keys: Sequence[str], configuration: Configuration) 
     return {
         **dict(zip(keys, configuration.values, strict=True)),
         "seeds": " ".join(map(str, configuration.seeds)),
+        "splits": configuration.num_splits,
+        "design": configuration.design,
         "test_accuracy": estimate.mean,
         "test_accuracy_sd": estimate.std,
         "test_accuracy_low": estimate.low,
@@ -130,20 +143,35 @@ def _build_configuration_row(keys: Sequence[str], configuration: Configuration) 
         "interval_over": estimate.sampling_unit,
         **{f"{split}_{metric}": configuration.compute_mean(split, metric) for split, metric in _MEAN_METRICS},
         "is_reference": configuration.is_reference,
-        "difference": paired_test.difference if paired_test else "",
-        "p": paired_test.p_value if paired_test else "",
-        "p_adjusted": paired_test.adjusted_p_value if paired_test else "",
-        "p_over": paired_test.sampling_unit if paired_test else "",
-        "shared_seeds": paired_test.num_seeds if paired_test else "",
+        **_build_test_entries(paired_test),
         **{name: configuration.compute_median(name) for name in _TIMES},
         "trainable_parameters": configuration.num_trainable_parameters,
         "runs": " ".join(run.name for run in configuration.runs),
     }
 
 
+def _build_test_entries(paired_test: PairedTest | None) -> dict[str, object]:
+    """Return the numbers of a test; empty texts without one."""
+    if paired_test is None:
+        return dict.fromkeys(_TEST_COLUMNS, "")
+    needed = estimate_needed_sample(paired_test)
+    values = [
+        *(paired_test.difference, paired_test.low, paired_test.high),
+        *(paired_test.p_value, paired_test.adjusted_p_value, paired_test.adjusted_equivalence_p_value),
+        *(paired_test.sampling_unit, paired_test.method, paired_test.sample.num_seeds, paired_test.sample.num_images),
+        needed.describe() if needed else "",
+    ]
+    return dict(zip(_TEST_COLUMNS, values, strict=True))
+
+
+_TEST_COLUMNS = (
+    *("difference", "difference_low", "difference_high", "p", "p_adjusted", "p_equivalent", "p_over", "method"),
+    *("shared_seeds", "shared_images", "would_decide"),
+)
 _TIMES = ("wall_s", "train_s", "cache_s", "images_per_s")
 _MEAN_METRICS = (
-    *(("test", "macro_accuracy"), ("test", "macro_f1"), ("test", "loss")),
+    *(("test", "macro_accuracy"), ("test", "macro_f1"), ("test", "auroc"), ("test", "average_precision")),
+    *(("test", "kappa"), ("test", "loss")),
     *(("val", "accuracy"), ("val", "loss")),
 )
 _RUN_METRICS = (("test", "accuracy"), *_MEAN_METRICS)
@@ -155,12 +183,14 @@ def _is_nan(value: object) -> bool:
 
 def build_run_rows(comparison: ComparisonResults) -> list[dict[str, object]]:
     """Return one row per run: done ones with their numbers, then those that are not done with their reason."""
-    done_rows = [
+    done_rows: list[dict[str, object]] = [
         {
             "run": run.name,
             "configuration": configuration.label,
             "status": run.status,
             "seed": run.seed,
+            "split_seed": "" if run.replicate.split_seed is None else run.replicate.split_seed,
+            "fold": "" if run.replicate.fold is None else run.replicate.fold,
             **{f"{split}_{metric}": run.get_score(split, metric) for split, metric in _RUN_METRICS},
             **{name: run.get_score("timing", name) for name in _TIMES},
             "reason": "",

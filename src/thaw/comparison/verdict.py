@@ -1,17 +1,18 @@
-"""One sentence about a comparison: what won, by how much, and whether chance explains it."""
+"""One sentence about a comparison: what won, what is equivalent, or what would decide it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from thaw.comparison.configurations import Configuration
-from thaw.comparison.significance import PairedTest
-from thaw.config.errors import format_names
+from thaw.comparison.needed import estimate_needed_sample
+from thaw.comparison.significance import EQUIVALENCE_MARGIN, PairedTest
+from thaw.config.errors import format_count, format_names
 
-SIGNIFICANCE_LEVEL = 0.05  # of the p values that are corrected for the number of tests
 MIN_SHOWN_P = 0.001
 MAX_LISTED = 3
 EQUAL_TOLERANCE = 1e-12
+MARGIN_TEXT = f"{100 * EQUIVALENCE_MARGIN:g} percentage point"
 
 
 def describe_verdict(configurations: Sequence[Configuration]) -> str:
@@ -43,21 +44,52 @@ def _describe_pair(reference: Configuration, rival: Configuration, test: PairedT
     else:
         winner, loser, sign = reference, rival, -1
     low, high = sorted((sign * test.low, sign * test.high))
-    num_images = len(rival.runs[0].predictions.paths)
-    sample = f"{test.num_seeds} seeds" if test.num_seeds > 1 else f"one seed, {num_images} images"
-    difference = f"{sign * test.difference:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}, {sample}"
-    numbers = f"{winner.test_accuracy.mean:.3f} against {loser.test_accuracy.mean:.3f} of {loser.label} ({difference})"
-    p_value = test.adjusted_p_value
-    if p_value > SIGNIFICANCE_LEVEL:
-        if abs(test.difference) < EQUAL_TOLERANCE:
-            interval = f"95 % interval of the difference {low:+.3f} to {high:+.3f}, {sample}"
-            return f"{reference.label} and {rival.label} tie at {winner.test_accuracy.mean:.3f} ({interval})"
-        return f"No difference that chance does not explain: {winner.label} {numbers}, p = {p_value:.2f}"
-    odds = f"1 of {_round_odds(p_value):,}" if p_value >= MIN_SHOWN_P else f"fewer than 1 of {1 / MIN_SHOWN_P:,.0f}"
-    p_text = f"p = {p_value:.2g}" if p_value >= MIN_SHOWN_P else f"p < {MIN_SHOWN_P}"
+    interval = f"95 % interval {low:+.3f} to {high:+.3f}, {_describe_sample(test)}"
+    if abs(test.difference) < EQUAL_TOLERANCE:
+        tie = f"{reference.label} and {rival.label} tie at {winner.test_accuracy.mean:.3f}"
+        return f"{tie} ({interval.replace('interval', 'interval of the difference')}){_describe_rest(test)}"
+    accuracies = f"{winner.test_accuracy.mean:.3f} against {loser.test_accuracy.mean:.3f} of {loser.label}"
+    numbers = f"{accuracies} ({sign * test.difference:+.3f}, {interval})"
+    if not test.is_different:
+        status = "Equivalent" if test.is_equivalent else "Undecided"
+        return f"{status}: {winner.label} {numbers}, p = {test.adjusted_p_value:.2f}{_describe_rest(test)}"
     remark = "" if winner.is_reference else f", though {reference.label} was best on the validation images"
-    chance = f"chance alone would give such a difference in {odds} sweeps ({p_text})"
-    return f"{winner.label} won: {numbers}{remark}; {chance}"
+    chance = f"{remark}; {_describe_chance(test.adjusted_p_value)}"
+    small = f"; they are equivalent within {MARGIN_TEXT} nevertheless" if test.is_equivalent else ""
+    return f"{winner.label} won: {numbers}{chance}{small}"
+
+
+def _describe_rest(test: PairedTest) -> str:
+    """Return whether accuracies that do not differ by more than chance are equivalent, or what would decide it."""
+    if test.is_equivalent:
+        p_text = _format_p_value(test.adjusted_equivalence_p_value)
+        return f"; they are equivalent within {MARGIN_TEXT} ({p_text} for a larger difference)"
+    needed = estimate_needed_sample(test)
+    return f"; {needed.describe()}" if needed else ""
+
+
+def _describe_sample(test: PairedTest) -> str:
+    """Return what the test compared: seeds, splits or folds, images and groups."""
+    sample = test.sample
+    if test.method == "seeds":
+        return f"{sample.num_seeds} seeds"
+    if test.method == "splits":
+        return f"{sample.num_splits} splits"
+    groups = f" in {format_count(sample.num_groups, 'group')}" if sample.num_groups < sample.num_images else ""
+    images = f"{sample.num_images:,} images{groups}"
+    if test.method.startswith("pooled"):
+        return f"{images}, {sample.num_splits} folds"
+    repeated = f"{sample.num_splits} splits" if sample.num_splits > 1 else f"{sample.num_seeds} seeds"
+    return f"one seed, {images}" if max(sample.num_splits, sample.num_seeds) == 1 else f"{repeated}, {images}"
+
+
+def _describe_chance(p_value: float) -> str:
+    odds = f"1 of {_round_odds(p_value):,}" if p_value >= MIN_SHOWN_P else f"fewer than 1 of {1 / MIN_SHOWN_P:,.0f}"
+    return f"chance alone would give such a difference in {odds} sweeps ({_format_p_value(p_value)})"
+
+
+def _format_p_value(p_value: float) -> str:
+    return f"p = {p_value:.2g}" if p_value >= MIN_SHOWN_P else f"p < {MIN_SHOWN_P}"
 
 
 def _round_odds(p_value: float) -> int:
@@ -67,9 +99,7 @@ def _round_odds(p_value: float) -> int:
 def _describe_others(rival_label: str, tests: dict[str, PairedTest]) -> str:
     """Name the other configurations that are worse than the reference by more than chance."""
     worse_labels = [
-        label
-        for label, test in tests.items()
-        if label != rival_label and test.difference < 0 and test.adjusted_p_value <= SIGNIFICANCE_LEVEL
+        label for label, test in tests.items() if label != rival_label and test.difference < 0 and test.is_different
     ]
     if not worse_labels:
         return ""
