@@ -26,14 +26,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from thaw.audit.classes import find_inseparable_classes
-from thaw.audit.file_facts import read_file_facts
-from thaw.audit.group_names import GroupSuggestion, suggest_groups
-from thaw.audit.labels import LabelCheck, check_labels
-from thaw.audit.neighbors import Neighbors, find_neighbors
-from thaw.audit.out_of_fold import OutOfFold, predict_out_of_fold, project_features
-from thaw.audit.outliers import find_outliers
-from thaw.audit.shortcuts import Shortcut, measure_shortcuts
+from thaw.auditing.classes import find_inseparable_classes
+from thaw.auditing.file_facts import read_file_facts
+from thaw.auditing.group_names import GroupSuggestion, suggest_groups
+from thaw.auditing.labels import LabelCheck, check_labels
+from thaw.auditing.neighbors import Neighbors, find_neighbors
+from thaw.auditing.out_of_fold import OutOfFold, predict_out_of_fold, project_features
+from thaw.auditing.outliers import find_outliers
+from thaw.auditing.shortcuts import Shortcut, measure_shortcuts
 from thaw.config.compose import compose_recipe
 from thaw.data.samples import Samples
 from thaw.training.extraction import extract_features

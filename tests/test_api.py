@@ -62,6 +62,7 @@ def call_each_function(run: Run, outputs: Path) -> dict[str, Callable[[], object
         "load": lambda: thaw.load(run),
         "open_run": lambda: thaw.open_run(run.directory),
         "extract_features": lambda: thaw.extract_features(recipe),
+        "audit": lambda: thaw.audit(probe_recipe, outputs / "audit"),
         "probe": lambda: thaw.probe(probe_recipe, outputs / "probe"),
         "find_learning_rate": lambda: thaw.find_learning_rate(recipe, steps=25),
         "split_stages": lambda: thaw.split_stages(resnet, 64),

@@ -12,7 +12,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SOURCE / "thaw"
 FILES = sorted(PACKAGE.rglob("*.py"))
 PACKAGES = ["config", "metrics", "system", "strategy", "data", "models", "runs", "features", "visualization"]
-PACKAGES += ["training", "probing", "audit", "inference", "comparison", "sweeps", "api", "cli", "__main__"]
+PACKAGES += ["training", "probing", "auditing", "inference", "comparison", "sweeps", "api", "cli", "__main__"]
 MAX_LINES = 400
 RAW_STREAMS = {"sys.stdout.buffer", "sys.stderr.buffer", "sys.__stdout__", "sys.__stderr__"}
 

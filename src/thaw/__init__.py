@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thaw.api import (
         UserError,
+        audit,
         compare,
         compose,
         extract_features,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UserError",
+    "audit",
     "compare",
     "compose",
     "extract_features",

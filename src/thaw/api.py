@@ -22,6 +22,7 @@ from thaw.system.reporter import SILENT, ConsoleReporter, Reporter
 if TYPE_CHECKING:
     from torch import nn
 
+    from thaw.auditing.result import AuditResult
     from thaw.comparison.comparison import Comparison, RunSource
     from thaw.inference.load import CheckpointLike, Classifier
     from thaw.models.stages import StagedModel
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UserError",
+    "audit",
     "compare",
     "compose",
     "extract_features",
@@ -160,6 +162,27 @@ def probe(recipe: Recipe, directory: AnyPath | None = None, *, verbose: bool = F
         from thaw.probing.probe import probe as fit_probe
 
         return fit_probe(recipe, HeadGrid(), path, reporter=_choose_reporter(verbose))
+
+
+def audit(recipe: Recipe, directory: AnyPath | None = None, *, verbose: bool = False) -> AuditResult:
+    """Find copies, probable wrong labels, shortcuts and leaks in the data set of `recipe`, before training.
+
+    Args:
+        recipe: what `compose` returned. Its data set, backbone and hardware are used, and all images.
+        directory: folder to write audit.html, audit.csv, audit.json, exclude.csv and relabel.csv to; by default nothing
+            is written.
+        verbose: show the progress.
+
+    Raises:
+        UserError: if data, weights or hardware do not fit.
+    """
+    with _preserved_process():
+        from thaw.auditing.audit import audit as audit_dataset
+
+        result = audit_dataset(recipe, reporter=_choose_reporter(verbose))
+        if directory is not None:
+            result.write(directory)
+        return result
 
 
 def find_learning_rate(

@@ -37,6 +37,7 @@ OTHER_VERBS = [line for line in VERBS if line not in VERBS_AFTER_TRAINING]
 DOWNLOADED_NETWORKS = ("resnet50", "convnext", "vit_")
 TESTED_ELSEWHERE = {
     "resume=": "tests/training/test_resume.py",
+    "audit dataset=folder": "tests/cli/test_audit.py",
     "launcher=": "tests/sweeps/test_launchers.py",
     "trainer=ddp": "tests/training/test_devices.py",
     "trainer=fsdp": "tests/training/test_devices.py",
@@ -199,6 +200,7 @@ def shorten_verb(words: list[str], folder: Path) -> list[str]:
     overrides_by_verb = {
         "data": [] if "captchas" in words else small_data,
         "features": small_data,
+        "audit": [*small_data, *(() if "--out" in words else (output,))],
         "probe": [*small_data, *(() if "--out" in words else (output,))],
         "lr-find": [*TINY, output, *(() if "--steps" in words else ("--steps", "30"))],
         "batch-size": [*TINY, output, *(() if "--max-batch-size" in words else ("--max-batch-size", "8"))],

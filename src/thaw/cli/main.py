@@ -22,6 +22,7 @@ VERBS = {
     "lr-find": "lr_find:lr_find",
     "batch-size": "batch_size:batch_size",
     "data": "data:data",
+    "audit": "audit:audit",
     "probe": "probe:probe",
     "compare": "compare:compare",
     "features": "features:features",

@@ -40,6 +40,11 @@ class _CorrectionFile:
         """The rows whose image the data set has, with that image."""
         return [(record, row) for record, row in zip(self.records, self.rows, strict=True) if row is not None]
 
+    @property
+    def known_paths(self) -> tuple[str, ...]:
+        """The paths of these images, each once."""
+        return tuple(dict.fromkeys(row.path for _, row in self.known_records))
+
 
 def apply_corrections(
     reader_result: ReaderResult, settings: DataConfig, *, is_evaluation: bool = False
@@ -163,7 +168,7 @@ def _correct_rows(
         rows=rows,
         ignored_files={**reader_result.ignored_files, **ignored_files},
         notes=(*reader_result.notes, *notes),
-        corrections={names[file.key]: Correction(counts[file.key], file.digest) for file in files},
+        corrections={names[file.key]: Correction(counts[file.key], file.digest, file.known_paths) for file in files},
         missing_split_hint=reader_result.missing_split_hint + hint,
         missing_class_hint=reader_result.missing_class_hint + hint,
     )

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 
 SPLITS = ("train", "val", "test")
@@ -27,10 +28,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Correction:
-    """A file of the user that changes the images: the images left out or with another label, and its SHA-256."""
+    """A file of the user that changes the images.
+
+    Attributes:
+        count: number of images left out or with another label.
+        sha256: of the file.
+        paths: all its images in the data set, also those whose label it confirms.
+    """
 
     count: int
     sha256: str
+    paths: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return count and SHA-256, for records."""
+        return {"count": self.count, "sha256": self.sha256}
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,7 @@ class Samples:
         notes: how the data set was read, where that is not obvious.
         warnings: what is likely to be a mistake in the data set or in the recipe.
         corrections: `excluded` and `relabeled` -> what `data.exclude` and `data.relabel` have changed.
+        own_splits: splits that the data set has itself; the others are drawn.
     """
 
     root: Path
@@ -117,6 +118,7 @@ class Samples:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     corrections: Mapping[str, Correction] = field(default_factory=dict)
+    own_splits: tuple[str, ...] = ()
 
     def get_positions(self, split: str) -> np.ndarray:
         """Return the positions of the split's samples in `samples`, int64."""
@@ -235,6 +237,7 @@ def index_rows(
         reader_result.notes,
         (*reader_result.warnings, *_describe_similar_classes(classes)),
         reader_result.corrections,
+        tuple(reader_result.provided_splits),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -264,7 +264,7 @@ def _find_changed_corrections(run: Run, samples: Samples) -> Iterator[Problem]:
 
 
 def _to_entry(correction: Correction | None) -> dict[str, Any] | None:
-    return asdict(correction) if correction is not None else None
+    return correction.to_dict() if correction is not None else None
 
 
 def _count_parameters(network: Network, plan: Plan) -> dict[str, int]:

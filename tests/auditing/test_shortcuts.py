@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from thaw.audit.file_facts import FileFacts, measure_names, read_file_facts
-from thaw.audit.shortcuts import Shortcut, measure_shortcuts
+from thaw.auditing.file_facts import FileFacts, measure_names, read_file_facts
+from thaw.auditing.shortcuts import Shortcut, measure_shortcuts
 
 NUM_IMAGES = 60
 LABELS = np.arange(NUM_IMAGES) % 3

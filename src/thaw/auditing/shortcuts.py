@@ -9,8 +9,8 @@ import numpy as np
 from scipy.stats import hypergeom
 from sklearn.tree import DecisionTreeClassifier
 
-from thaw.audit.file_facts import FileFacts
-from thaw.audit.out_of_fold import assign_folds
+from thaw.auditing.file_facts import FileFacts
+from thaw.auditing.out_of_fold import assign_folds
 
 MIN_LEAF_IMAGES, MAX_LEAVES = 5, 32
 NUM_RESAMPLES = 1000

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.audit.synthetic import make_data
-from thaw.audit.neighbors import find_neighbors
-from thaw.audit.outliers import find_blank_images, find_outliers
+from tests.auditing.synthetic import make_data
+from thaw.auditing.neighbors import find_neighbors
+from thaw.auditing.outliers import find_blank_images, find_outliers
 
 
 @pytest.mark.parametrize("num_planted", [1, 4])

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thaw.audit.name_patterns import NamePattern, list_patterns, quote_override
-from thaw.audit.neighbors import Neighbors
-from thaw.audit.out_of_fold import NUM_FOLDS, merge_groups, predict_out_of_fold
+from thaw.auditing.name_patterns import NamePattern, list_patterns, quote_override
+from thaw.auditing.neighbors import Neighbors
+from thaw.auditing.out_of_fold import NUM_FOLDS, list_linked_pairs, merge_groups, predict_out_of_fold
 
 NUM_COMPARED = 5  # nearest neighbors of the same class that are compared
 NUM_PERMUTATIONS, NUM_FIRST_PERMUTATIONS = 199, 5  # the rest only if the first are far below
@@ -96,7 +96,7 @@ def suggest_groups(
     if selected is None:
         return None
     pattern, similarity = selected
-    linked_copies = merge_groups(copies, _list_linked_pairs(pattern.groups))
+    linked_copies = merge_groups(copies, list_linked_pairs(pattern.groups))
     random_accuracy, grouped_accuracy = (
         predict_out_of_fold(projected, neighbors, labels, groups).compute_accuracy(labels)
         for groups in (copies, linked_copies)
@@ -208,12 +208,6 @@ def _is_coarser(coarse: np.ndarray, fine: np.ndarray) -> bool:
     """Return whether each group of `fine` is in one group of `coarse`, which has fewer."""
     num_pairs = len(np.unique(fine * (coarse.max() + 1) + coarse))
     return int(coarse.max()) < int(fine.max()) and num_pairs == int(fine.max()) + 1
-
-
-def _list_linked_pairs(groups: np.ndarray) -> np.ndarray:
-    """Return a pair of each image and the first one of its group, int64 [images, 2]."""
-    _, first_positions, inverse = np.unique(groups, return_index=True, return_inverse=True)
-    return np.stack([np.arange(len(groups)), first_positions[inverse]], axis=1)
 
 
 def _list_examples(candidate: NamePattern, paths: Sequence[str]) -> tuple[GroupExample, ...]:

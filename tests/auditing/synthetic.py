@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from thaw.audit.neighbors import Neighbors, find_neighbors
-from thaw.audit.out_of_fold import OutOfFold, predict_out_of_fold, project_features
+from thaw.auditing.neighbors import Neighbors, find_neighbors
+from thaw.auditing.out_of_fold import OutOfFold, predict_out_of_fold, project_features
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from tests.audit.synthetic import make_data
-from thaw.audit.classes import find_inseparable_classes
-from thaw.audit.out_of_fold import OutOfFold
+from tests.auditing.synthetic import make_data
+from thaw.auditing.classes import find_inseparable_classes
+from thaw.auditing.out_of_fold import OutOfFold
 
 
 def test_a_class_under_two_names_is_inseparable() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.audit.synthetic import make_data
-from thaw.audit.neighbors import find_neighbors
+from tests.auditing.synthetic import make_data
+from thaw.auditing.neighbors import find_neighbors
 
 
 def test_neighbors_are_the_nearest_by_angle_without_the_image_itself() -> None:

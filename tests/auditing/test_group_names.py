@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tests.audit.synthetic import SyntheticData, make_data
-from thaw.audit.group_names import GroupSuggestion, suggest_groups
-from thaw.audit.name_patterns import list_patterns, quote_override
+from tests.auditing.synthetic import SyntheticData, make_data
+from thaw.auditing.group_names import GroupSuggestion, suggest_groups
+from thaw.auditing.name_patterns import list_patterns, quote_override
 from thaw.config.compose import compose_recipe, parse_command
 
 

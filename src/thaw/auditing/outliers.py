@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thaw.audit.neighbors import Neighbors
+from thaw.auditing.neighbors import Neighbors
 
 # Standard deviations above the median. With 1 % images of another data set planted in each of eight, 3 listed 72 % of
 # them and 0.35 % of the others, and 2.5 listed 88 % and 1.3 %.

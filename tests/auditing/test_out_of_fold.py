@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.audit.synthetic import SyntheticData, make_data
-from thaw.audit.out_of_fold import assign_folds, draw_stratified, merge_groups, project_features
+from tests.auditing.synthetic import SyntheticData, make_data
+from thaw.auditing.out_of_fold import assign_folds, draw_stratified, merge_groups, project_features
 
 
 def test_predictions_are_probabilities_and_right_where_classes_are_apart() -> None:

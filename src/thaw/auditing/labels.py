@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thaw.audit.neighbors import Neighbors
-from thaw.audit.out_of_fold import OutOfFold, predict_out_of_fold
+from thaw.auditing.neighbors import Neighbors
+from thaw.auditing.out_of_fold import OutOfFold, predict_out_of_fold
 
 MAX_LISTED_FRACTION = 0.1  # of the images; more are no list but classes that overlap
 PLANTED_FRACTION = 0.05

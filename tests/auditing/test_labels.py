@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from cleanlab.count import compute_confident_joint
 
-from tests.audit.synthetic import SyntheticData, make_data
-from thaw.audit.labels import (
+from tests.auditing.synthetic import SyntheticData, make_data
+from thaw.auditing.labels import (
     LabelCheck,
     check_labels,
     count_wrong_labels,
@@ -16,7 +16,7 @@ from thaw.audit.labels import (
     measure_planted_recall,
     rank_suspects,
 )
-from thaw.audit.out_of_fold import OutOfFold
+from thaw.auditing.out_of_fold import OutOfFold
 
 WRONG = [3, 50, 121]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest, mannwhitneyu
 
-from thaw.audit.out_of_fold import OutOfFold
+from thaw.auditing.out_of_fold import OutOfFold
 from thaw.metrics.per_class import Z95
 
 MIN_IMAGES = 5  # of a class, for a statement about it
