@@ -50,7 +50,7 @@ def read_file_facts(root: Path, paths: Sequence[str], advance: Callable[[int], N
     - "format and color mode": a number for each combination of suffix, format and mode
     - "JPEG tables": sums of the tables of brightness and color, and a number for each combination of tables,
       subsampling, order of the scans, density and kinds of metadata; also of other formats' compression
-    - "camera": a number for each combination of maker, model and software, and the date, from EXIF
+    - "camera": a number for each combination of maker, model and software, and "date": both from EXIF
     - "file name": length, counts of digits and letters, a number for each text of letters before the first digit, and
       the first and last number; the numbers not if names repeat in several folders, as they count images per class then
     """
@@ -71,13 +71,8 @@ def read_file_facts(root: Path, paths: Sequence[str], advance: Callable[[int], N
             ],
             axis=1,
         ),
-        "camera": np.concatenate(
-            [
-                _number_values([header.camera for header in headers]),
-                np.array([[header.date] for header in headers], dtype=np.float64),
-            ],
-            axis=1,
-        ),
+        "camera": _number_values([header.camera for header in headers]),
+        "date": np.array([[header.date] for header in headers], dtype=np.float64),
         "file name": measure_names(paths),
     }
     return FileFacts({kind: values for kind, values in values_by_kind.items() if len(np.unique(values, axis=0)) > 1})

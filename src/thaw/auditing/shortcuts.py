@@ -18,8 +18,9 @@ SIGNIFICANCE_LEVEL = 0.01
 # Fraction of the way from chance to certainty that the lower end of the interval must reach: 0.7 where chance is 0.5.
 # On eight data sets without planted shortcuts the largest was 0.33, the file size of pictures with and without fire.
 MIN_STRENGTH = 0.4
-# Files of one source are alike in these kinds, so that less is needed: 10 classes, five each of two sources, give 0.11.
-MIN_STRENGTH_OF_SOURCE, SOURCE_KINDS = 0.05, ("format and color mode", "JPEG tables", "camera")
+# Files of one source are alike in these kinds, and in others with few values, so that less is needed: 10 classes, five
+# each of two sources, give 0.11.
+MIN_STRENGTH_OF_SOURCE, SOURCE_KINDS, MAX_SOURCES = 0.05, ("format and color mode", "JPEG tables", "camera"), 20
 MIN_APART = 0.5  # of the images of each other class, which are not taken for the class that is told from all others
 FILE_NAME = "file name"
 REMARKS = {
@@ -28,6 +29,7 @@ REMARKS = {
     "format and color mode": "images are converted to RGB, but gray or transparent ones remain different",
     "JPEG tables": "a strong compression leaves blocks that a network can see, and tells sources apart",
     "camera": "a network does not see it, but cameras differ in color and noise",
+    "date": "a network does not see it, but place and light change with it",
     FILE_NAME: "it is harmless to a network, which sees pixels only, but often tells sources apart",
 }
 
@@ -52,7 +54,7 @@ class Shortcut:
     """How well the class can be told from one kind of facts about the file alone.
 
     Attributes:
-        kind: "file size", "image size", "format and color mode", "JPEG tables", "camera" or "file name".
+        kind: of the facts, as in `read_file_facts`.
         accuracy: mean over the classes of the fraction of images whose class is told, out of fold.
         accuracy_ci95: its interval.
         chance: one over the number of classes.
@@ -90,14 +92,18 @@ def measure_shortcuts(facts: FileFacts, labels: np.ndarray, groups: np.ndarray, 
     """Measure how well each kind of facts tells the class, best first; `labels` and `groups` are int64 [images].
 
     A small decision tree is fitted to four fifths of the images and tested on the others, in turn; copies and groups
-    stay together. The interval draws the number of images told rightly of each class anew.
+    stay together. It is tested on one image of each group and class, as those of a group are not independent. The
+    interval draws the number of images told rightly of each class anew.
     """
     num_kinds = len(facts.values_by_kind)
     folds = assign_folds(labels, groups, seed=seed)
-    shortcuts = [
-        _measure_shortcut(kind, _predict_by_tree(values, labels, folds), labels, folds, num_kinds)
-        for kind, values in facts.values_by_kind.items()
-    ]
+    _, tested = np.unique(groups * (labels.max() + 1) + labels, return_index=True)
+    shortcuts = []
+    for kind, values in facts.values_by_kind.items():
+        predictions = _predict_by_tree(values, labels, folds)[tested]
+        is_of_source = kind in SOURCE_KINDS or len(np.unique(values, axis=0)) <= MAX_SOURCES
+        min_strength = MIN_STRENGTH_OF_SOURCE if is_of_source else MIN_STRENGTH
+        shortcuts.append(_measure_shortcut(kind, predictions, labels[tested], folds[tested], num_kinds, min_strength))
     return tuple(sorted(shortcuts, key=lambda shortcut: (not shortcut.is_shortcut, -shortcut.accuracy)))
 
 
@@ -114,7 +120,7 @@ def _predict_by_tree(values: np.ndarray, labels: np.ndarray, folds: np.ndarray) 
 
 
 def _measure_shortcut(
-    kind: str, predictions: np.ndarray, labels: np.ndarray, folds: np.ndarray, num_kinds: int
+    kind: str, predictions: np.ndarray, labels: np.ndarray, folds: np.ndarray, num_kinds: int, min_strength: float
 ) -> Shortcut:
     classes, sizes = np.unique(labels, return_counts=True)
     correct = np.array([(predictions[labels == label] == label).sum() for label in classes])
@@ -122,7 +128,6 @@ def _measure_shortcut(
     low, high = _draw_interval(correct, sizes, np.full(len(classes), chance))
     p_value = min(1.0, num_kinds * _permute_labels(predictions, labels, folds, accuracy))
     class_shortcuts = _find_class_shortcuts(predictions, labels, num_kinds) if len(classes) > 1 else ()
-    min_strength = MIN_STRENGTH_OF_SOURCE if kind in SOURCE_KINDS else MIN_STRENGTH
     is_strong = p_value < SIGNIFICANCE_LEVEL and low - chance >= min_strength * (1 - chance)
     is_shortcut = is_strong or bool(class_shortcuts)
     return Shortcut(kind, accuracy, (low, high), chance, p_value, class_shortcuts, is_shortcut, REMARKS[kind])
