@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from tests.auditing.synthetic import SyntheticData, make_data
 from thaw.auditing.out_of_fold import assign_folds, draw_stratified, merge_groups, project_features
@@ -73,3 +74,11 @@ def test_a_stratified_draw_keeps_every_class() -> None:
     positions = draw_stratified(np.arange(100), labels, 20)
     assert np.bincount(labels[positions]).tolist() == [19, 1]
     assert draw_stratified(np.arange(100), labels, 100).tolist() == [*range(100)]
+
+
+def test_very_many_groups_are_split_fast_and_kept_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thaw.auditing.out_of_fold.MAX_EXACT_GROUPS", 20)
+    labels, groups = np.arange(120) // 4 % 3, np.arange(120) // 4
+    folds = assign_folds(labels, groups)
+    assert all(len({*folds[groups == group]}) == 1 for group in range(30))
+    assert all(np.bincount(labels[folds == fold]).tolist() == [8, 8, 8] for fold in range(5))
