@@ -29,6 +29,11 @@ def test_classes_that_are_apart_give_nothing() -> None:
     assert find_inseparable_classes(data.predict(), data.labels) == ()
 
 
+def test_classes_that_are_a_group_each_cannot_be_judged() -> None:
+    data = make_data(100)
+    assert find_inseparable_classes(data.predict(groups=data.labels), data.labels) == ()
+
+
 def test_a_pair_that_is_mixed_more_than_others_is_listed_but_not_inseparable() -> None:
     labels = np.repeat(np.arange(4), 100)
     probabilities = 0.05 + 0.8 * np.eye(4)[labels]

@@ -73,6 +73,11 @@ def test_facts_that_tell_nothing_are_no_shortcut() -> None:
     assert shortcut.accuracy_ci95[0] < shortcut.chance < shortcut.accuracy_ci95[1]
 
 
+def test_images_of_one_group_cannot_be_judged() -> None:
+    facts = FileFacts({"file size": LABELS[:, None].astype(np.float64)})
+    assert measure_shortcuts(facts, LABELS, np.zeros_like(LABELS)) == ()
+
+
 def test_facts_of_copies_tell_nothing_about_other_images() -> None:
     """Each image has five copies of the same size: only a split that keeps them together shows that it is chance."""
     sizes = np.repeat(np.random.default_rng(0).random((40, 1)), 6, axis=0)

@@ -51,11 +51,14 @@ def find_inseparable_classes(predictions: OutOfFold, labels: np.ndarray) -> tupl
 
     A pair is mixed far more than others if at least 10 % of its images are predicted as the other class, which is five
     times the fraction in the other pairs and significantly more (binomial test, corrected for the number of pairs).
+    Images whose class is in no other fold are left out.
     """
-    num_classes = predictions.probabilities.shape[1]
+    is_counted = predictions.is_predictable
+    probabilities, labels = predictions.probabilities[is_counted], labels[is_counted]
+    num_classes = probabilities.shape[1]
     confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
-    np.add.at(confusion, (labels, predictions.probabilities.argmax(1)), 1)
-    pairs = [_measure_pair(predictions, labels, confusion, *pair) for pair in _iter_confused_pairs(confusion)]
+    np.add.at(confusion, (labels, probabilities.argmax(1)), 1)
+    pairs = [_measure_pair(probabilities, labels, confusion, *pair) for pair in _iter_confused_pairs(confusion)]
     num_pairs = num_classes * (num_classes - 1) // 2
     found_pairs = [pair for pair in pairs if pair.is_inseparable or _is_mixed_most(pair, num_pairs)]
     return tuple(sorted(found_pairs, key=lambda pair: (not pair.is_inseparable, pair.separation)))
@@ -73,9 +76,9 @@ def _iter_confused_pairs(confusion: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _measure_pair(
-    predictions: OutOfFold, labels: np.ndarray, confusion: np.ndarray, first: int, second: int
+    probabilities: np.ndarray, labels: np.ndarray, confusion: np.ndarray, first: int, second: int
 ) -> ClassPair:
-    logarithms = np.log(predictions.probabilities[:, [first, second]] + MIN_PROBABILITY)
+    logarithms = np.log(probabilities[:, [first, second]] + MIN_PROBABILITY)
     scores = logarithms[:, 0] - logarithms[:, 1]
     first_scores, second_scores = scores[labels == first], scores[labels == second]
     counts = len(first_scores), len(second_scores)

@@ -97,6 +97,8 @@ def measure_shortcuts(facts: FileFacts, labels: np.ndarray, groups: np.ndarray, 
     """
     num_kinds = len(facts.values_by_kind)
     folds = assign_folds(labels, groups, seed=seed)
+    if folds.max() == 0:  # all images are of one group
+        return ()
     _, tested = np.unique(groups * (labels.max() + 1) + labels, return_index=True)
     shortcuts = []
     for kind, values in facts.values_by_kind.items():
