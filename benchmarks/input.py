@@ -31,6 +31,7 @@ from thaw.data.augmentation import Augmentation
 from thaw.data.batches import EpochBatchSampler, ImageDataset, build_dataloader
 from thaw.data.image_store import ImageStore, open_image_store
 from thaw.data.samples import Samples, load_folder_samples
+from thaw.data.splits import SplitSettings
 from thaw.data.transforms import apply_augmentation
 from thaw.models.factory import load_seeded_pretrained, uninitialized_network
 from thaw.system.process import available_cpus, configure_process
@@ -83,7 +84,9 @@ def measure_input(root: Path, cache: Path) -> tuple[float, float, float, float]:
 
 
 def load_samples(root: Path) -> Samples:
-    return load_folder_samples(root, {"train": None, "val": None, "test": None}, {"val": 0.0, "test": 0.1}, 0)
+    return load_folder_samples(
+        root, {"train": None, "val": None, "test": None}, SplitSettings({"val": 0.0, "test": 0.1})
+    )
 
 
 def build_dataset(store: ImageStore, samples: Samples) -> ImageDataset:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from thaw.config.compose import build_dataset_name, compose_recipe
-from thaw.config.errors import UserError
+from thaw.config.compose import build_dataset_name, check_command, compose_recipe, parse_command
+from thaw.config.errors import Problem, UserError
 from thaw.config.schema import FolderDatasetConfig
 
 
@@ -57,3 +57,45 @@ def test_a_data_set_may_have_no_split_folders(tmp_path: Path) -> None:
     dataset = compose_recipe(["dataset=folder", f"dataset.root={tmp_path}", "dataset.splits=null"]).dataset
     assert isinstance(dataset, FolderDatasetConfig)
     assert dataset.splits is None
+
+
+def find_problem(*words: str) -> Problem:
+    with pytest.raises(UserError) as error_info:
+        compose_recipe(words)
+    (problem,) = error_info.value.problems
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("words", "subject", "got"),
+    [
+        (["dataset=folder", "dataset.group_pattern=p[0-9]+"], "dataset.group_pattern=p[0-9]+", "no parentheses"),
+        (["dataset=folder", "dataset.group_pattern=p("], "dataset.group_pattern=p(", "no regular expression"),
+        (
+            ["dataset=csv", "dataset.group_pattern=(.)", "dataset.group_column=patient"],
+            "dataset.group_column and dataset.group_pattern both say the groups",
+            "",
+        ),
+        (
+            ["dataset=csv", "dataset.per_class=30", "dataset.group_column=patient"],
+            "dataset.per_class=30 and dataset.group_column",
+            "whole groups rarely have exactly so many images of a class",
+        ),
+    ],
+)  # fmt: skip
+def test_groups_that_cannot_be_used_are_a_problem_before_the_start(
+    words: list[str], subject: str, got: str, tmp_path: Path
+) -> None:
+    problem = find_problem(*words, f"dataset.root={tmp_path}")
+    assert problem.subject == subject
+    assert problem.got.startswith(got)
+    assert "group" in problem.fix or "per_class=null" in problem.fix
+
+
+@pytest.mark.parametrize("pattern", [r"/(p\d{2,3})_[^/]*$", "(a|b),=' \"", r"^(.*?)\.jpg$", "'(a)'", "null"])
+def test_a_pattern_is_taken_literally(pattern: str, tmp_path: Path) -> None:
+    dataset = compose_recipe(["dataset=folder", f"dataset.root={tmp_path}", f"dataset.group_pattern={pattern}"]).dataset
+    assert isinstance(dataset, FolderDatasetConfig)
+    assert dataset.group_pattern == {"null": None, "'(a)'": "(a)"}.get(pattern, pattern)
+    sweep = parse_command(["-m", "dataset=folder", f"dataset.root={tmp_path}", f"dataset.group_pattern={pattern}"])
+    assert check_command(sweep).num_jobs == 1

@@ -17,6 +17,7 @@ from thaw.data.corrections import apply_corrections, describe_missing_files
 from thaw.data.evaluation_samples import build_evaluation_samples
 from thaw.data.folder_reader import read_image_folder
 from thaw.data.samples import Samples, build_samples
+from thaw.data.splits import SplitSettings
 
 CLASSES = ("ants", "bees", "wasps")
 
@@ -42,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def load(root: Path, settings: DataConfig) -> Samples:
-    return build_samples(apply_corrections(read_image_folder(root, {}), settings), FRACTIONS, 0)
+    return build_samples(apply_corrections(read_image_folder(root, {}), settings), SplitSettings(FRACTIONS))
 
 
 def get_error(root: Path, settings: DataConfig) -> str:
@@ -137,14 +138,16 @@ def test_a_class_without_train_images_names_the_file(tmp_path: Path) -> None:
     root = write_classes(tmp_path / "data", *folders)
     settings = build_settings(tmp_path, "path\n" + "".join(f"train/bees/{number}.png\n" for number in range(4)))
     with pytest.raises(UserError, match=r"no train images of bees") as error_info:
-        build_samples(apply_corrections(read_image_folder(root, {"train": "train", "test": "test"}), settings), {}, 0)
+        build_samples(
+            apply_corrections(read_image_folder(root, {"train": "train", "test": "test"}), settings), SplitSettings()
+        )
     assert "or fewer images in data.exclude=" in str(error_info.value)
 
 
 def test_an_evaluation_of_other_images_ignores_what_it_does_not_have(root: Path, tmp_path: Path) -> None:
     settings = build_settings(tmp_path, "path\nants/99.png\nants/1.png\n", "path,label\nants/2.png,gone\nx,ants\n")
     result = apply_corrections(read_image_folder(root, {}), settings, is_evaluation=True)
-    samples = build_evaluation_samples(result, [*CLASSES, "gone"], FRACTIONS, 0).samples
+    samples = build_evaluation_samples(result, [*CLASSES, "gone"], SplitSettings(FRACTIONS)).samples
     assert samples.corrections["excluded"].count == samples.corrections["relabeled"].count == 1
     missing = settings.model_copy(update={"exclude": str(tmp_path / "moved.csv"), "relabel": None})
     assert len(apply_corrections(read_image_folder(root, {}), missing, is_evaluation=True).rows) == 30

@@ -13,6 +13,7 @@ from thaw.config.errors import UserError
 from thaw.data.csv_reader import Columns, read_csv
 from thaw.data.csv_table import TableFormat
 from thaw.data.samples import Samples, build_samples
+from thaw.data.splits import SplitSettings
 
 COLUMNS = Columns("path", "label")
 NAMES = [f"{number}.png" for number in range(12)]
@@ -27,7 +28,7 @@ def root(tmp_path: Path) -> Path:
 def load(root: Path, text: str | bytes, columns: Columns = COLUMNS, table_format: TableFormat | None = None) -> Samples:
     (root / "labels.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     result = read_csv(root, "labels.csv", columns, table_format=table_format or TableFormat())
-    return build_samples(result, FRACTIONS, 0)
+    return build_samples(result, SplitSettings(FRACTIONS))
 
 
 def get_error(root: Path, text: str | bytes, columns: Columns = COLUMNS) -> str:
@@ -157,6 +158,6 @@ def test_composed_and_decomposed_characters_are_the_same(root: Path) -> None:
 def test_a_folder_on_top_is_skipped(tmp_path: Path) -> None:
     inner = write_files(tmp_path / "set" / "export", NAMES)
     (inner / "labels.csv").write_text(join_rows())
-    samples = build_samples(read_csv(tmp_path, "labels.csv", COLUMNS), FRACTIONS, 0)
+    samples = build_samples(read_csv(tmp_path, "labels.csv", COLUMNS), SplitSettings(FRACTIONS))
     assert samples.root == inner
     assert samples.notes == ("read from set/export/, the only folder",)

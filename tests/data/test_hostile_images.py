@@ -18,6 +18,7 @@ from thaw.data.image import decode_indexed
 from thaw.data.inspection import inspect_dataset
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples, load_folder_samples
+from thaw.data.splits import SplitSettings
 
 T = TypeVar("T")
 SMALL = Preprocessing(32, 32, "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -29,7 +30,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Samples:
 
 
 def load(root: Path) -> Samples:
-    return load_folder_samples(root, {"train": "train", "val": None, "test": "test"}, {"val": 0.0, "test": 0.0}, seed=0)
+    return load_folder_samples(root, {"train": "train", "val": None, "test": "test"}, SplitSettings())
 
 
 def find_broken(samples: Samples) -> set[str]:

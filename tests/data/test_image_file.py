@@ -14,6 +14,7 @@ from thaw.data.image_file import BrokenImageError, hash_image_file, read_image_f
 from thaw.data.inspection import inspect_dataset, verify_dataset
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples, load_folder_samples
+from thaw.data.splits import SplitSettings
 
 SMALL = Preprocessing(12, 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
 
@@ -52,7 +53,9 @@ def test_the_bytes_are_those_of_the_file(tmp_path: Path) -> None:
 
 
 def load(root: Path) -> Samples:
-    return load_folder_samples(root, {"train": None, "val": None, "test": None}, {"val": 0.2, "test": 0.2}, seed=0)
+    return load_folder_samples(
+        root, {"train": None, "val": None, "test": None}, SplitSettings({"val": 0.2, "test": 0.2})
+    )
 
 
 @pytest.fixture

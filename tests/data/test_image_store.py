@@ -18,13 +18,14 @@ from thaw.data.image import decode_image
 from thaw.data.image_store import open_image_store
 from thaw.data.preprocessing import Preprocessing, resize_image
 from thaw.data.samples import Samples, load_folder_samples
+from thaw.data.splits import SplitSettings
 
 SMALL = Preprocessing(12, 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
 
 
 def load(root: Path) -> Samples:
     return load_folder_samples(
-        root, {"train": "train", "val": "val", "test": "test"}, {"val": 0.2, "test": 0.2}, seed=0
+        root, {"train": "train", "val": "val", "test": "test"}, SplitSettings({"val": 0.2, "test": 0.2})
     )
 
 

@@ -14,6 +14,7 @@ from thaw.data.image_store import LazyImageStore, open_image_store, open_lazy_im
 from thaw.data.inspection import inspect_dataset
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples, load_folder_samples
+from thaw.data.splits import SplitSettings
 
 PREPROCESSING = Preprocessing(24, 28, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -24,7 +25,7 @@ def write_samples(folder: Path) -> Samples:
 
 
 def load(folder: Path) -> Samples:
-    return load_folder_samples(folder, {"train": "train", "val": None, "test": "test"}, {"val": 0.0, "test": 0.0}, 0)
+    return load_folder_samples(folder, {"train": "train", "val": None, "test": "test"}, SplitSettings())
 
 
 def test_lazy_images_are_those_of_the_store_bit_for_bit(tmp_path: Path) -> None:

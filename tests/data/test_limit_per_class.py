@@ -12,6 +12,7 @@ from tests.conftest import TINY
 from tests.images import write_image_folder
 from thaw.cli.train import launch
 from thaw.data.samples import UNUSED_SPLIT, Samples, limit_per_class, load_folder_samples
+from thaw.data.splits import SplitSettings
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     root = write_image_folder(
         tmp_path_factory.mktemp("data"), {"train": 7, "val": 2, "test": 3}, classes=("ants", "bees")
     )
-    return load_folder_samples(root, {"train": "train", "val": "val", "test": "test"}, {}, 0)
+    return load_folder_samples(root, {"train": "train", "val": "val", "test": "test"}, SplitSettings())
 
 
 def count_per_class(samples: Samples) -> list[int]:

@@ -20,12 +20,11 @@ from thaw.data.problems import (
     find_problems,
 )
 from thaw.data.samples import Samples, load_folder_samples
+from thaw.data.splits import SplitSettings
 
 
 def load(root: Path) -> Samples:
-    return load_folder_samples(
-        root, {"train": "train", "val": "val", "test": "test"}, {"val": 0.0, "test": 0.0}, seed=0
-    )
+    return load_folder_samples(root, {"train": "train", "val": "val", "test": "test"}, SplitSettings())
 
 
 def decode_all(samples: Samples) -> list[np.ndarray]:
@@ -99,7 +98,7 @@ def test_equal_files_that_a_random_split_has_separated_show_their_split(tmp_path
     write_class_folders(tmp_path, {"ant": 1, "bee": 6})
     for number in range(11):
         shutil.copy(tmp_path / "ant" / "00.png", tmp_path / "ant" / f"copy{number}.png")
-    samples = load_folder_samples(tmp_path, {"train": "train"}, {"val": 0.2, "test": 0.3}, seed=0)
+    samples = load_folder_samples(tmp_path, {"train": "train"}, SplitSettings({"val": 0.2, "test": 0.3}))
     sizes = np.full((len(samples.samples), 2), 12)
     (problem,) = [
         problem

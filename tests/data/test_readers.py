@@ -11,6 +11,7 @@ from tests.data.pictures import make_image, write_class_folders
 from thaw.config.errors import UserError
 from thaw.data.csv_reader import Columns, read_csv
 from thaw.data.samples import Samples, build_samples
+from thaw.data.splits import SplitSettings
 
 COLUMNS = Columns("path", "label")
 
@@ -32,7 +33,9 @@ def make_rows(*classes: str, split: str = "") -> str:
 
 
 def load(root: Path, columns: Columns = COLUMNS, seed: int = 0, **fractions: float) -> Samples:
-    return build_samples(read_csv(root, "labels.csv", columns), fractions or {"val": 0.2, "test": 0.1}, seed)
+    return build_samples(
+        read_csv(root, "labels.csv", columns), SplitSettings(fractions or {"val": 0.2, "test": 0.1}, seed)
+    )
 
 
 def load_and_get_error(root: Path, columns: Columns = COLUMNS) -> str:

@@ -13,13 +13,14 @@ from thaw.config.errors import UserError
 from thaw.data.folder_reader import IN_NO_CLASS
 from thaw.data.folder_scan import HIDDEN, NO_IMAGE_SUFFIX, SYSTEM_FILE
 from thaw.data.samples import SPLITS, Samples, load_folder_samples
+from thaw.data.splits import SplitSettings
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "test": "test"}
 FRACTIONS = {"val": 0.2, "test": 0.1}
 
 
 def load(root: Path, seed: int = 0, folders: dict[str, str | None] | None = None, **fractions: float) -> Samples:
-    return load_folder_samples(root, folders or {**SPLIT_FOLDERS}, fractions or FRACTIONS, seed)
+    return load_folder_samples(root, folders or {**SPLIT_FOLDERS}, SplitSettings(fractions or FRACTIONS, seed))
 
 
 def write_split_folders(root: Path, **counts: int) -> Path:
@@ -172,7 +173,7 @@ def test_class_folders_without_images_are_reported_with_what_they_contain(tmp_pa
         ("papers/", "a folder without an image: 1 .pdf"),
     ]
     assert "dataset.exclude=[papers]" in str(error_info.value)
-    samples = load_folder_samples(tmp_path, SPLIT_FOLDERS, FRACTIONS, 0, exclude=["papers", "empty"])
+    samples = load_folder_samples(tmp_path, SPLIT_FOLDERS, SplitSettings(FRACTIONS), exclude=["papers", "empty"])
     assert samples.classes == ("ant", "bee")
 
 

@@ -11,7 +11,8 @@ from tests.data.pictures import write_class_folders
 from thaw.config.errors import UserError
 from thaw.data.folder_scan import NO_IMAGE_SUFFIX
 from thaw.data.readers import Row
-from thaw.data.samples import load_folder_samples, split_per_class
+from thaw.data.samples import load_folder_samples
+from thaw.data.splits import SplitSettings, split_per_class
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "test": "test"}
 ROWS = [Row(f"{name}/{number:03}.png", name) for name in ("ant", "bee") for number in range(40 + 60 * (name == "bee"))]
@@ -56,13 +57,15 @@ def test_images_per_class_require_a_data_set_without_splits(tmp_path: Path) -> N
     for split in ("train", "test"):
         write_class_folders(tmp_path / split, {"ant": 4, "bee": 4})
     with pytest.raises(UserError, match="already split") as error_info:
-        load_folder_samples(tmp_path, SPLIT_FOLDERS, {"val": 0.1, "test": 0.1}, 0, per_class=2)
+        load_folder_samples(tmp_path, SPLIT_FOLDERS, SplitSettings({"val": 0.1, "test": 0.1}, per_class=2))
     assert "dataset.per_class=null" in str(error_info.value)
 
 
 def test_excluded_folders_are_neither_classes_nor_ignored_files(tmp_path: Path) -> None:
     write_class_folders(tmp_path, {"ant": 9, "bee": 9, "background": 9})
-    samples = load_folder_samples(tmp_path, SPLIT_FOLDERS, {"val": 0.2, "test": 0.2}, 0, exclude=["background"])
+    samples = load_folder_samples(
+        tmp_path, SPLIT_FOLDERS, SplitSettings({"val": 0.2, "test": 0.2}), exclude=["background"]
+    )
     assert (samples.classes, samples.ignored_files) == (("ant", "bee"), {})
 
 
@@ -70,7 +73,7 @@ def test_an_empty_test_folder_is_not_filled_from_train(tmp_path: Path) -> None:
     write_class_folders(tmp_path / "train", {"ant": 9, "bee": 9})
     (tmp_path / "test").mkdir()
     with pytest.raises(UserError, match="no test images"):
-        load_folder_samples(tmp_path, SPLIT_FOLDERS, {"val": 0.2, "test": 0.2}, 0)
+        load_folder_samples(tmp_path, SPLIT_FOLDERS, SplitSettings({"val": 0.2, "test": 0.2}))
 
 
 def test_names_that_are_not_utf8_are_read_or_reported(tmp_path: Path) -> None:
@@ -80,10 +83,10 @@ def test_names_that_are_not_utf8_are_read_or_reported(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     (tmp_path / os.fsdecode(b"ant/\xe9.txt")).touch()
-    samples = load_folder_samples(tmp_path, SPLIT_FOLDERS, {"val": 0.2, "test": 0.2}, 0)
+    samples = load_folder_samples(tmp_path, SPLIT_FOLDERS, SplitSettings({"val": 0.2, "test": 0.2}))
     assert "ant/\udce9.png" in {sample.path for sample in samples.samples}
     assert samples.ignored_files == {r"ant/\xe9.txt": NO_IMAGE_SUFFIX}
     (tmp_path / "bee").rename(tmp_path / os.fsdecode(b"b\xe9e"))
     with pytest.raises(UserError, match="names that cannot be decoded") as error_info:
-        load_folder_samples(tmp_path, SPLIT_FOLDERS, {"val": 0.2, "test": 0.2}, 0)
+        load_folder_samples(tmp_path, SPLIT_FOLDERS, SplitSettings({"val": 0.2, "test": 0.2}))
     assert r"b\xe9e" in str(error_info.value)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from thaw.data.samples import Samples, load_folder_samples
+from thaw.data.splits import SplitSettings
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "test": "test"}
 FRACTIONS = {"val": 0.2, "test": 0.2}
@@ -29,7 +30,7 @@ def write_classes(root: Path, *folders: str, count: int = 4, suffix: str = ".png
 
 
 def load(root: Path, folders: Mapping[str, str | None] = SPLIT_FOLDERS, **settings: Any) -> Samples:
-    return load_folder_samples(root, folders, settings.pop("fractions", FRACTIONS), 0, **settings)
+    return load_folder_samples(root, folders, SplitSettings(settings.pop("fractions", FRACTIONS)), **settings)
 
 
 def list_labels(samples: Samples) -> dict[str, tuple[str, str]]:

@@ -26,6 +26,7 @@ from thaw.data.folder_reader import read_image_folder
 from thaw.data.image import IMAGE_SUFFIXES
 from thaw.data.readers import ReaderResult
 from thaw.data.samples import build_samples
+from thaw.data.splits import SplitSettings
 
 NUM_TREES, NUM_TABLES = 220, 160
 CLASSES = ["ant", "bée", "golden retriever", "0", "10", "2", "蟻", "a.b", "test_tube", "bullet train", "dev-board"]
@@ -137,7 +138,7 @@ def check_result(root: Path, result: ReaderResult, tree: Tree) -> None:
         str(top / path) for path in result.ignored_files
     }
     assert not {class_name for _, class_name in rows.values() if parse_split_name(class_name)}
-    samples = build_samples(result, FRACTIONS, 0)
+    samples = build_samples(result, SplitSettings(FRACTIONS))
     assert sorted(sample.path for sample in samples.samples) == sorted(row.path for row in result.rows)
 
 
@@ -146,7 +147,7 @@ def follow_fixes(root: Path) -> int:
     exclude, folders, merge, messages = list[str](), dict[str, str | None](SPLIT_FOLDERS), False, list[str]()
     while len(messages) < MAX_FIXES:
         try:
-            build_samples(read_image_folder(root, folders, exclude, merge), FRACTIONS, 0)
+            build_samples(read_image_folder(root, folders, exclude, merge), SplitSettings(FRACTIONS))
             return len(messages)
         except UserError as error:
             message = str(error)
@@ -178,7 +179,7 @@ def test_random_folder_trees_are_read_completely_or_refused(tmp_path: Path) -> N
         write_tree(root, tree)
         if tree.is_harmful:
             with pytest.raises(UserError) as error_info:
-                build_samples(read_image_folder(root, SPLIT_FOLDERS), FRACTIONS, 0)
+                build_samples(read_image_folder(root, SPLIT_FOLDERS), SplitSettings(FRACTIONS))
             assert error_info.value.problems, seed
             counts["refused"] += 1
             counts["fixes"] += follow_fixes(root)

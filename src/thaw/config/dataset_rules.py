@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,34 @@ def check_split_folders(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
             yield "dataset.splits", Problem(subject, "the same images", "a folder for each", fix)
 
 
+def check_groups(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem if the groups are said twice, the pattern finds none, or whole groups cannot be split so."""
+    dataset = recipe.dataset
+    if isinstance(dataset, CaptchaDatasetConfig):
+        return
+    pattern, column = dataset.group_pattern, getattr(dataset, "group_column", None)
+    if pattern is not None and column is not None:
+        subject = "dataset.group_column and dataset.group_pattern both say the groups"
+        yield "dataset.group_pattern", Problem(subject, fix="dataset.group_pattern=null, or dataset.group_column=null")
+    if pattern is not None and (got := _describe_wrong_pattern(pattern)):
+        fix = "'dataset.group_pattern=([^/_]+)_[^/]*$' for what is in front of the first _ of a file name"
+        subject, valid = f"dataset.group_pattern={pattern}", "a regular expression with a group in parentheses"
+        yield "dataset.group_pattern", Problem(subject, got, valid, fix)
+    if dataset.per_class is not None and (pattern is not None or column is not None):
+        key = "group_pattern" if pattern is not None else "group_column"
+        subject = f"dataset.per_class={dataset.per_class} and dataset.{key}"
+        got = "whole groups rarely have exactly so many images of a class"
+        fix = f"dataset.per_class=null data.train_per_class={dataset.per_class}"
+        yield "dataset.per_class", Problem(subject, got, fix=fix)
+
+
+def _describe_wrong_pattern(pattern: str) -> str:
+    try:
+        return "" if re.compile(pattern).groups else "no parentheses, so no group 1"
+    except re.error as error:
+        return f"no regular expression: {error}"
+
+
 def check_csv_encoding(recipe: Recipe) -> Iterator[tuple[str, Problem]]:
     """Yield a problem if Python has no such encoding of text."""
     dataset = recipe.dataset
@@ -134,6 +163,7 @@ DATASET_RULES = (
     check_captcha_characters,
     check_dataset_root,
     check_split_folders,
+    check_groups,
     check_csv_encoding,
     check_dataset_variant,
     check_archive_checksums,

@@ -28,17 +28,20 @@ class Columns:
     split: str | None = None
     folder: str = ""
     suffix: str = ""
+    group: str | None = None
 
 
 @dataclass(frozen=True)
 class _CsvRow:
-    """A row with the number of its line, its label and its split as they were written, and whether its image exists."""
+    """A row with the number of its line, its label, split and group as they were written, and whether its image
+    exists."""
 
     line: int
     path: str
     label: str
     split: str | None
     has_image: bool
+    group: str | None = None
 
 
 def read_csv(
@@ -57,14 +60,19 @@ def read_csv(
             first names of missing images, empty paths and labels, unknown splits and duplicate paths.
     """
     data_folder = _find_data_folder(root, file)
-    settings = {"path_column": columns.path, "label_column": columns.label, "split_column": columns.split}
+    settings = {
+        "path_column": columns.path,
+        "label_column": columns.label,
+        "split_column": columns.split,
+        "group_column": columns.group,
+    }
     needed_columns = {key: name for key, name in settings.items() if name is not None}
     records = read_table(data_folder / file, needed_columns, table_format)
     bases = (data_folder.absolute(), data_folder.resolve())
     csv_rows = [_read_row(data_folder, bases, record, columns) for record in records]
     if problems := list(_find_problems(data_folder, file, csv_rows)):
         raise UserError(f"{data_folder / file} does not match its images.", problems)
-    rows = tuple(Row(row.path, normalize_class_name(row.label), _parse_split(row)) for row in csv_rows)
+    rows = tuple(Row(row.path, normalize_class_name(row.label), _parse_split(row), row.group) for row in csv_rows)
     ignored_paths = _find_unlisted_images(data_folder, columns.folder, rows, unlabelled)
     notes = [f"read from {data_folder.relative_to(root)}/, the only folder"] if data_folder != root else []
     return ReaderResult(
@@ -76,6 +84,7 @@ def read_csv(
         f"rows of {file} with {columns.split or 'a split column'}" + "={split}",
         f"train rows of {{names}} in {file}",
         (*notes, *_describe_changes(csv_rows)),
+        group_setting=f"dataset.group_column={columns.group}" if columns.group else "",
     )
 
 
@@ -94,14 +103,15 @@ def _read_row(root: Path, bases: Sequence[Path], record: Record, columns: Column
     """Read a row. `bases` are the absolute paths of `root`, which absolute paths of images may begin with."""
     text, label = record.cells[columns.path], record.cells[columns.label]
     split = record.cells[columns.split] if columns.split else None
+    group = normalize_class_name(record.cells[columns.group]) if columns.group else None
     if not text:
         return _CsvRow(record.line, "", label, split, False)
     paths = iter_path_spellings(bases, columns.folder, text + columns.suffix)
     written_path = next(paths)
     for path in chain([written_path], paths):
         if (root / path).is_file():
-            return _CsvRow(record.line, path, label, split, True)
-    return _CsvRow(record.line, written_path, label, split, False)
+            return _CsvRow(record.line, path, label, split, True, group)
+    return _CsvRow(record.line, written_path, label, split, False, group)
 
 
 def iter_path_spellings(bases: Sequence[Path], folder: str, text: str) -> Iterator[str]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.data.identity import DataIdentity
 from thaw.data.readers import ReaderResult
-from thaw.data.samples import Samples, index_rows, split_rows
+from thaw.data.samples import Samples, index_rows
+from thaw.data.splits import SplitSettings, draw_splits, prepare_splits
 from thaw.system.reporter import SILENT, Reporter
 
 MAX_LISTED_NAMES = 8
@@ -17,10 +18,25 @@ MAX_LISTED_NAMES = 8
 
 @dataclass(frozen=True)
 class EvaluationSamples:
-    """Samples with the splits that training would give them. `has_own_splits`: the data set has some itself."""
+    """Samples with the splits that training would give them.
+
+    Attributes:
+        samples: in the splits of a training.
+        own_splits: path -> split without folds, of a data set that has splits itself; None: it has none.
+    """
 
     samples: Samples
-    has_own_splits: bool
+    own_splits: Mapping[str, str] | None
+
+    @property
+    def has_own_splits(self) -> bool:
+        """Whether the data set has splits itself."""
+        return self.own_splits is not None
+
+    @property
+    def num_own_test_images(self) -> int:
+        """The number of test images that the data set has itself."""
+        return list((self.own_splits or {}).values()).count("test")
 
     def split_by_identity(self, identity: DataIdentity) -> Samples:
         """Return samples of which the test images are none that the network was trained or selected on.
@@ -31,7 +47,7 @@ class EvaluationSamples:
         known_splits = identity.find_splits(self.samples.hashes)
         return self.samples.replace_splits(
             [
-                replace(sample, split=known_split or (sample.split if self.has_own_splits else "test"))
+                replace(sample, split=known_split or (self.own_splits[sample.path] if self.own_splits else "test"))
                 for sample, known_split in zip(self.samples.samples, known_splits, strict=True)
             ]
         )
@@ -40,9 +56,7 @@ class EvaluationSamples:
 def build_evaluation_samples(
     reader_result: ReaderResult,
     classes: Sequence[str],
-    fractions: Mapping[str, float],
-    seed: int,
-    per_class: int | None = None,
+    settings: SplitSettings,
     reporter: Reporter = SILENT,
 ) -> EvaluationSamples:
     """Build the samples of a reader's rows, with labels that are indices into `classes`.
@@ -56,13 +70,21 @@ def build_evaluation_samples(
     unknown_names = sorted({row.class_name for row in reader_result.rows} - index_by_name.keys() - {*classes})
     if unknown_names or not reader_result.rows:
         raise UserError(*_describe_other_classes(reader_result, unknown_names, classes))
+    split_result = _draw_splits_if_possible(reader_result, settings)
+    rows = [replace(row, class_name=index_by_name.get(row.class_name, row.class_name)) for row in split_result.rows]
+    samples = index_rows(tuple(classes), replace(split_result, rows=tuple(rows)), reporter)
+    if not reader_result.provided_splits:
+        return EvaluationSamples(samples, None)
+    if settings.folds is not None:
+        split_result = _draw_splits_if_possible(reader_result, replace(settings, folds=None, fold=None))
+    return EvaluationSamples(samples, {row.path: row.split or "train" for row in split_result.rows})
+
+
+def _draw_splits_if_possible(reader_result: ReaderResult, settings: SplitSettings) -> ReaderResult:
     try:
-        rows = split_rows(reader_result, fractions, seed, per_class)
-    except UserError:  # dataset.per_class needs more images: these are not the data of the training
-        rows = reader_result.rows
-    named_rows = [replace(row, class_name=index_by_name.get(row.class_name, row.class_name)) for row in rows]
-    samples = index_rows(tuple(classes), named_rows, reader_result, reporter)
-    return EvaluationSamples(samples, bool(reader_result.provided_splits))
+        return draw_splits(prepare_splits(reader_result, settings), settings)
+    except UserError:  # per_class, folds and groups need more images: these are not the data of the training
+        return reader_result
 
 
 def _normalize(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from thaw.config.dataset_rules import get_archives
@@ -17,8 +18,10 @@ from thaw.data.dataset_folder import load_undamaged
 from thaw.data.download import KAGGLE_URL_PREFIX, DownloadError, download, download_competition, manual_download_error
 from thaw.data.evaluation_samples import EvaluationSamples, build_evaluation_samples
 from thaw.data.folder_reader import read_image_folder
+from thaw.data.groups import find_groups
 from thaw.data.readers import SPLITS, ReaderResult
-from thaw.data.samples import Samples, build_samples
+from thaw.data.samples import Samples, build_samples, index_rows, split_reader_result
+from thaw.data.splits import SplitSettings
 from thaw.data.transfer import get_file_name
 from thaw.system.cache_folder import cache_write_error, compute_cache_key, resolve_cache_dir
 from thaw.system.reporter import SILENT, Reporter
@@ -33,10 +36,29 @@ def load_samples(recipe: Recipe, reporter: Reporter = SILENT, *, is_evaluation: 
     """
 
     def load() -> Samples:
-        rows = apply_corrections(_read_dataset(recipe, reporter), recipe.data, is_evaluation=is_evaluation)
-        return build_samples(rows, *_get_split_settings(recipe), reporter)
+        return build_samples(_read_rows(recipe, reporter, is_evaluation), _build_split_settings(recipe), reporter)
 
     return load_undamaged(load, lambda samples: samples, resolve_cache_dir(recipe.data.cache_dir), reporter)
+
+
+def load_fold_samples(recipe: Recipe, reporter: Reporter = SILENT) -> list[Samples]:
+    """Load the samples of each of `recipe.folds`, as `load_samples` does for one `fold`; files are read once.
+
+    Raises:
+        UserError: as `load_samples`.
+    """
+
+    def load() -> list[Samples]:
+        reader_result = _read_rows(recipe, reporter)
+        settings = _build_split_settings(recipe)
+        first = build_samples(reader_result, replace(settings, fold=0), reporter)
+        hashes = {sample.path: file_hash for sample, file_hash in zip(first.samples, first.hashes, strict=True)}
+        other_results = [
+            split_reader_result(reader_result, replace(settings, fold=fold)) for fold in range(1, recipe.folds or 1)
+        ]
+        return [first, *(index_rows(first.classes, result, known_hashes=hashes) for result in other_results)]
+
+    return load_undamaged(load, lambda folds: folds[0], resolve_cache_dir(recipe.data.cache_dir), reporter)
 
 
 def load_evaluation_samples(recipe: Recipe, classes: Sequence[str], reporter: Reporter = SILENT) -> EvaluationSamples:
@@ -48,18 +70,34 @@ def load_evaluation_samples(recipe: Recipe, classes: Sequence[str], reporter: Re
     """
 
     def load() -> EvaluationSamples:
-        rows = apply_corrections(_read_dataset(recipe, reporter), recipe.data, is_evaluation=True)
-        return build_evaluation_samples(rows, classes, *_get_split_settings(recipe), reporter)
+        reader_result = _read_rows(recipe, reporter, is_evaluation=True)
+        return build_evaluation_samples(reader_result, classes, _build_split_settings(recipe), reporter)
 
     cache_dir = resolve_cache_dir(recipe.data.cache_dir)
     return load_undamaged(load, lambda evaluation: evaluation.samples, cache_dir, reporter)
 
 
-def _get_split_settings(recipe: Recipe) -> tuple[dict[str, float], int, int | None]:
+def _build_split_settings(recipe: Recipe) -> SplitSettings:
     dataset = recipe.dataset
     if isinstance(dataset, CaptchaDatasetConfig):
-        return {}, dataset.split_seed, None
-    return dataset.fractions.model_dump(), dataset.split_seed, dataset.per_class
+        # Characters have splits of their own; only folds need a fraction.
+        fractions = {"val": dataset.val / (dataset.train + dataset.val)} if recipe.folds is not None else {}
+        return SplitSettings(fractions, dataset.split_seed, None, recipe.folds, recipe.fold)
+    return SplitSettings(
+        dataset.fractions.model_dump(),
+        dataset.split_seed,
+        dataset.per_class,
+        recipe.folds,
+        recipe.fold,
+        recipe.data.group_leak == "warn",
+    )
+
+
+def _read_rows(recipe: Recipe, reporter: Reporter, is_evaluation: bool = False) -> ReaderResult:
+    """Return the rows of the data set as the recipe corrects them, with their groups."""
+    reader_result = apply_corrections(_read_dataset(recipe, reporter), recipe.data, is_evaluation=is_evaluation)
+    pattern = getattr(recipe.dataset, "group_pattern", None)
+    return find_groups(reader_result, pattern, is_evaluation=is_evaluation)
 
 
 def _read_dataset(recipe: Recipe, reporter: Reporter) -> ReaderResult:
@@ -72,7 +110,12 @@ def _read_dataset(recipe: Recipe, reporter: Reporter) -> ReaderResult:
     root = _prepare_root(dataset, cache_dir, recipe.data.mirror, reporter)
     if isinstance(dataset, CsvDatasetConfig):
         columns = Columns(
-            dataset.path_column, dataset.label_column, dataset.split_column, dataset.folder, dataset.suffix
+            dataset.path_column,
+            dataset.label_column,
+            dataset.split_column,
+            dataset.folder,
+            dataset.suffix,
+            dataset.group_column,
         )
         table_format = TableFormat(dataset.delimiter, dataset.encoding)
         return read_csv(root, dataset.file, columns, dataset.unlabelled, table_format)

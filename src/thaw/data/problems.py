@@ -107,6 +107,7 @@ def find_problems(
     problems = [
         DatasetProblem("few_images", few_images, find_small_classes(samples)),
         DatasetProblem("one_split", "classes that are in one split only", find_single_split_classes(samples)),
+        DatasetProblem("group_leaks", "test images whose group is also in train or val", find_group_leaks(samples)),
         *find_duplicates(samples),
         *find_odd_sizes(samples, sizes),
         DatasetProblem("nearly_black", black_description, _list_paths(samples, nearly_black)),
@@ -137,6 +138,12 @@ def find_single_split_classes(samples: Samples) -> tuple[str, ...]:
         splits.setdefault(sample.label, set()).add(sample.split)
     has_several_splits = len(set().union(*splits.values())) > 1
     return tuple(samples.classes[label] for label in sorted(splits) if has_several_splits and len(splits[label]) == 1)
+
+
+def find_group_leaks(samples: Samples) -> tuple[str, ...]:
+    """Return the test images whose group is also in train or val, each with its group."""
+    leaked_samples = [samples.samples[position] for position in samples.find_leaked_test_images()]
+    return tuple(f"{escape_path(sample.path)} [{escape_path(sample.group or '')}]" for sample in leaked_samples)
 
 
 def find_duplicates(samples: Samples) -> Iterator[DatasetProblem]:

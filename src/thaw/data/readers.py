@@ -60,6 +60,7 @@ class ReaderResult:
         notes: how the data set was read, where that is not obvious.
         warnings: what is likely to be a mistake.
         corrections: `excluded` and `relabeled` -> what `data.exclude` and `data.relabel` have changed.
+        group_setting: the setting that says the group of each image, for messages; empty: there are no groups.
     """
 
     root: Path
@@ -72,6 +73,12 @@ class ReaderResult:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     corrections: Mapping[str, Correction] = field(default_factory=dict)
+    group_setting: str = ""
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether the images belong to groups."""
+        return bool(self.group_setting)
 
 
 def normalize_name(name: str) -> str:

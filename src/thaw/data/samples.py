@@ -1,10 +1,10 @@
-"""The table of samples of a data set: its splits, drawn where they are missing, and its fingerprint."""
+"""The table of samples of a data set: its classes, splits and groups, and its fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,72 +12,16 @@ import numpy as np
 
 from thaw.config.errors import Problem, UserError, format_names
 from thaw.data.folder_reader import read_image_folder
+from thaw.data.groups import check_group_leaks
 from thaw.data.image_file import hash_image_file
 from thaw.data.readers import SPLITS as SPLITS
 from thaw.data.readers import Correction, ReaderResult, Row, escape_path, escape_paths
+from thaw.data.splits import SplitSettings, draw_splits, prepare_splits
 from thaw.system.reporter import SILENT, Reporter
 
 UNUSED_SPLIT = (
     "unused"  # the split of train images that are not used; they stay in the table, so that caches are shared
 )
-
-
-def split_stratified(rows: Iterable[Row], fractions: Mapping[str, float], seed: int) -> list[Row]:
-    """Move the fraction `fractions[split]` of each class's train rows to `split`; at least one stays in train."""
-
-    def assign_splits(members: Sequence[Row]) -> list[Row]:
-        counts = {split: round(fraction * len(members)) for split, fraction in fractions.items()}
-        return _assign_in_turn(members, counts, "train")
-
-    return _assign_per_class(rows, assign_splits, seed)
-
-
-def split_per_class(rows: Sequence[Row], count: int, val_fraction: float, seed: int) -> list[Row]:
-    """Assign `count` rows of each class to train, as papers on Caltech101 do, then `val_fraction` of the remaining rows
-    to val and all others to test.
-
-    Raises:
-        UserError: if classes have at most `count` rows and would have no test images; it lists them.
-    """
-    class_sizes: dict[str, int] = {}
-    for row in rows:
-        class_sizes[row.class_name] = class_sizes.get(row.class_name, 0) + 1
-    if small_classes := [f"{name} ({size})" for name, size in sorted(class_sizes.items()) if size <= count]:
-        max_count = min(class_sizes.values()) - 1
-        fix = f"dataset.per_class={max_count}" if max_count > 0 else "dataset.per_class=null"
-        problem = Problem(
-            f"dataset.per_class={count}", format_names(small_classes), f"at least {count + 1} images per class", fix
-        )
-        raise UserError("classes with too few images.", [problem])
-
-    def assign_splits(members: Sequence[Row]) -> list[Row]:
-        return _assign_in_turn(members, {"train": count, "val": round(val_fraction * (len(members) - count))}, "test")
-
-    return _assign_per_class(rows, assign_splits, seed)
-
-
-def _assign_in_turn(members: Sequence[Row], counts: Mapping[str, int], last_split: str) -> list[Row]:
-    """Assign the first `counts[split]` members to each split in turn and all others, at least one, to `last_split`."""
-    assigned_rows, remaining_rows = [], list(members)
-    for split, count in counts.items():
-        num_taken = min(count, len(remaining_rows) - 1)
-        assigned_rows += [replace(row, split=split) for row in remaining_rows[:num_taken]]
-        remaining_rows = remaining_rows[num_taken:]
-    return assigned_rows + [replace(row, split=last_split) for row in remaining_rows]
-
-
-def _assign_per_class(rows: Iterable[Row], assign_splits: Callable[[Sequence[Row]], list[Row]], seed: int) -> list[Row]:
-    """Shuffle the train rows of each class by (seed, label) and assign their splits; other rows stay unchanged."""
-    rows_per_class: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row.path):
-        rows_per_class.setdefault(row.class_name, []).append(row)
-    result = []
-    for label, name in enumerate(sorted(rows_per_class)):
-        members = [row for row in rows_per_class[name] if row.split in (None, "train")]
-        result += [row for row in rows_per_class[name] if row.split not in (None, "train")]
-        order = np.random.default_rng((seed, label)).permutation(len(members))
-        result += assign_splits([members[position] for position in order]) if members else []
-    return result
 
 
 @dataclass(frozen=True)
@@ -146,6 +90,14 @@ class Samples:
         index_by_name = {name: index for index, name in enumerate(sorted({name for name in names if name is not None}))}
         return np.array([index_by_name[name] for name in names if name is not None], dtype=np.int64)
 
+    def find_leaked_test_images(self) -> np.ndarray:
+        """Return the positions of the test images whose group is also in train or val, int64."""
+        known = {sample.group for sample in self.samples if sample.split in ("train", "val")} - {None}
+        positions = [
+            index for index, sample in enumerate(self.samples) if sample.split == "test" and sample.group in known
+        ]
+        return np.array(positions, dtype=np.int64)
+
     def group_ignored_files(self) -> dict[str, list[str]]:
         """Return the printable paths of the ignored files by reason, both sorted."""
         groups: dict[str, list[str]] = {}
@@ -179,10 +131,8 @@ class Samples:
 def load_folder_samples(
     root: Path,
     folders: Mapping[str, str | None],
-    fractions: Mapping[str, float],
-    seed: int,
+    settings: SplitSettings,
     exclude: Collection[str] = (),
-    per_class: int | None = None,
     merge_subfolders: bool = False,
 ) -> Samples:
     """Load an image folder: `root/SPLIT/CLASS/...` if any of the split folders `folders` exists, else `root/CLASS/...`.
@@ -192,43 +142,56 @@ def load_folder_samples(
     Raises:
         UserError: as `read_image_folder` and `build_samples`.
     """
-    return build_samples(read_image_folder(root, folders, exclude, merge_subfolders), fractions, seed, per_class)
+    return build_samples(read_image_folder(root, folders, exclude, merge_subfolders), settings)
 
 
-def build_samples(
-    reader_result: ReaderResult,
-    fractions: Mapping[str, float],
-    seed: int,
-    per_class: int | None = None,
-    reporter: Reporter = SILENT,
-) -> Samples:
-    """Build the samples of a reader's rows.
-
-    Splits that the data set does not provide are created from the train images of each class by `seed`: the fraction
-    `fractions[split]` of them, or all but `per_class` images per class (see `split_per_class`).
+def build_samples(reader_result: ReaderResult, settings: SplitSettings, reporter: Reporter = SILENT) -> Samples:
+    """Build the samples of a reader's rows, with the splits that `settings` draw.
 
     Raises:
         UserError: if there are fewer than two classes, no train or test images, a split folder without images of a
-            class, a class without train images, class names that are not UTF-8, or some that differ in spaces only.
+            class, a class without train images, class names that are not UTF-8, or some that differ in spaces only; if
+            groups are in several splits of the data set itself; and as `draw_splits`.
     """
-    classes = tuple(sorted({row.class_name for row in reader_result.rows}))
-    _check_provided_splits(reader_result, fractions)
-    _check_classes(classes, reader_result)
-    rows = split_rows(reader_result, fractions, seed, per_class)
-    _check_splits(rows, reader_result)
-    return index_rows(classes, rows, reader_result, reporter)
+    reader_result = split_reader_result(reader_result, settings)
+    return index_rows(list_classes(reader_result), reader_result, reporter)
+
+
+def split_reader_result(reader_result: ReaderResult, settings: SplitSettings) -> ReaderResult:
+    """Check a reader's rows, and draw the splits that they lack. `build_samples` says what is raised."""
+    reader_result = prepare_splits(reader_result, settings)
+    _check_provided_splits(reader_result, settings.fractions)
+    _check_classes(list_classes(reader_result), reader_result)
+    reader_result = check_group_leaks(reader_result, is_allowed=settings.allows_group_leaks)
+    reader_result = draw_splits(reader_result, settings)
+    _check_splits(reader_result.rows, reader_result)
+    return reader_result
+
+
+def list_classes(reader_result: ReaderResult) -> tuple[str, ...]:
+    """Return the names of the classes of a reader's rows, sorted."""
+    return tuple(sorted({row.class_name for row in reader_result.rows}))
 
 
 def index_rows(
-    classes: tuple[str, ...], rows: Iterable[Row], reader_result: ReaderResult, reporter: Reporter = SILENT
+    classes: tuple[str, ...],
+    reader_result: ReaderResult,
+    reporter: Reporter = SILENT,
+    known_hashes: Mapping[str, str] | None = None,
 ) -> Samples:
-    """Build the samples of `rows`, whose class names are in `classes`; a row without a split is a train image."""
-    root, class_to_idx = reader_result.root, {name: index for index, name in enumerate(classes)}
-    samples = [Sample(row.path, class_to_idx[row.class_name], row.split or "train", row.group) for row in rows]
+    """Build the samples of the rows, whose class names are in `classes`; a row without a split is a train image.
+    `known_hashes` maps paths to `hash_image_file` of the file, if it is known already."""
+    class_to_idx = {name: index for index, name in enumerate(classes)}
+    samples = [
+        Sample(row.path, class_to_idx[row.class_name], row.split or "train", row.group) for row in reader_result.rows
+    ]
     ordered_samples = tuple(sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.path)))
-    hashes = tuple(_iter_hashes(root, ordered_samples, reporter))
+    if known_hashes is None:
+        hashes = tuple(_iter_hashes(reader_result.root, ordered_samples, reporter))
+    else:
+        hashes = tuple(known_hashes[sample.path] for sample in ordered_samples)
     return Samples(
-        root,
+        reader_result.root,
         classes,
         ordered_samples,
         reader_result.ignored_files,
@@ -246,28 +209,6 @@ def _iter_hashes(root: Path, samples: Sequence[Sample], reporter: Reporter) -> I
         for sample in samples:
             yield hash_image_file(root / sample.path)
             advance(1)
-
-
-def split_rows(
-    reader_result: ReaderResult, fractions: Mapping[str, float], seed: int, per_class: int | None
-) -> Sequence[Row]:
-    """Return the rows with the splits that the data set does not provide.
-
-    Raises:
-        UserError: as `split_per_class`, and if `per_class` is set for a data set that is split.
-    """
-    if per_class is None:
-        missing_fractions = {
-            split: fraction
-            for split, fraction in fractions.items()
-            if split not in reader_result.provided_splits and fraction > 0
-        }
-        return split_stratified(reader_result.rows, missing_fractions, seed)
-    if own_splits := sorted(reader_result.provided_splits.keys() - {"train"}):
-        got = f"its own {format_names(own_splits)} images"
-        problem = Problem(f"dataset.per_class={per_class}", got, "a data set without splits", "dataset.per_class=null")
-        raise UserError(f"the data set under {reader_result.root} is already split.", [problem])
-    return split_per_class(reader_result.rows, per_class, fractions["val"], seed)
 
 
 def _compute_fingerprint(classes: tuple[str, ...], samples: Sequence[Sample], hashes: Sequence[str]) -> str:

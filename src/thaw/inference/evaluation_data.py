@@ -86,7 +86,7 @@ def _describe_unknown(loaded: EvaluationSamples) -> str:
 def _describe(loaded: EvaluationSamples, samples: Samples) -> str:
     count, num_test = len(samples.samples), samples.count_per_split()["test"]
     if loaded.has_own_splits:
-        num_left_out = loaded.samples.count_per_split()["test"] - num_test
+        num_left_out = loaded.num_own_test_images - num_test
         if not num_left_out:
             return "the network has learned from none of the test images"
         return f"{num_left_out} that the network was trained or selected on are left out of the test images"

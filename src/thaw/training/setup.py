@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from thaw.config.errors import Problem, UserError, format_names
@@ -131,11 +132,16 @@ class Components:
 
     def build_run_entries(self) -> dict[str, Any]:
         """Build the entries of `run.json` about the data and the pretrained weights."""
-        samples, inspection = self.data.samples, self.data.inspection
+        samples, inspection, recipe = self.data.samples, self.data.inspection, self.recipe
         data = {
             "fingerprint": samples.fingerprint,
             "classes": len(samples.classes),
             "images": samples.count_per_split(),
+            "split_seed": recipe.dataset.split_seed,
+            "folds": recipe.folds,
+            "fold": recipe.fold,
+            "groups": len(np.unique(samples.get_groups())) if samples.has_groups else None,
+            "group_leaks": len(samples.find_leaked_test_images()),
             "passed_over": len(samples.ignored_files),
             "skipped": inspection.skipped,
             **{name: _to_entry(samples.corrections.get(name)) for name in ("excluded", "relabeled")},
