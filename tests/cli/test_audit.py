@@ -22,6 +22,7 @@ from PIL import Image
 
 import thaw
 from tests.conftest import ROOT, run_thaw
+from tests.pages import Page, needs_browser, open_in_browser
 
 HARDWARE = ("trainer.accelerator=cpu", "trainer.threads=1", "dataset.image_size=32")
 CLASSES = ("=cmd|'/C calc'!A0", "<script>alert(1)</script>", "plain $x_1$")
@@ -112,6 +113,21 @@ def test_names_of_any_script_break_neither_page_nor_screen(audit: Audit) -> None
     assert re.findall(r"<img(?![^>]*\balt=)", page) == []
     assert str(audit.data.parent) not in page.replace(str(audit.folder), "")
     assert len(page) < 1_000_000
+
+
+def test_every_tag_of_the_page_is_closed_and_every_link_has_a_target(audit: Audit) -> None:
+    page = Page((audit.folder / "audit.html").read_text())
+    assert page.open == []
+    assert {link.removeprefix("#") for link in page.references if link.startswith("#")} <= page.sections.keys()
+    assert {section for section, _ in page.images} >= {"copies_across_splits", "conflicting_labels", "blank_images"}
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 420])
+def test_the_page_fits_into_the_window(width: int, audit: Audit, tmp_path: Path) -> None:
+    content_width, window_width, num_missing, _ = open_in_browser(audit.folder / "audit.html", width, tmp_path)
+    assert content_width <= window_width
+    assert num_missing == 0
 
 
 def test_the_files_are_applied_and_a_second_audit_shows_what_is_left(audit: Audit, tmp_path: Path) -> None:

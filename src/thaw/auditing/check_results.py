@@ -74,8 +74,9 @@ def _show_suspect(suspect: SuspectLabel, samples: Samples, neighbors: Neighbors)
     classes, position = samples.classes, suspect.position
     title = f"labeled {classes[suspect.label]}, likely {classes[suspect.likely_label]}"
     nearest = [int(index) for index in neighbors.indices[position, :NUM_NEIGHBORS]]
-    pictures = [build_picture(samples, position, title), *(build_picture(samples, index) for index in nearest)]
-    return Exhibit(tuple(pictures), f"{_format_probabilities(suspect, classes)}; beside it its nearest images")
+    neighbor_pictures = [build_picture(samples, index, is_small=True) for index in nearest]
+    pictures = (build_picture(samples, position, title), *neighbor_pictures)
+    return Exhibit(pictures, f"{_format_probabilities(suspect, classes)}; below it its nearest images")
 
 
 def describe_shortcuts(shortcuts: Sequence[Shortcut], classes: Sequence[str]) -> CheckResult:

@@ -46,11 +46,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image on the page: its position in the samples, a title in bold, and a line below it."""
+    """An image on the page: its position in the samples, a title in bold, and a line below it, which is left out if it
+    `is_small`."""
 
     position: int
     title: str
     detail: str
+    is_small: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,11 @@ def build_finding(
     return Finding(check, **fields)
 
 
-def build_picture(samples: Samples, position: int, title: str = "") -> Picture:
+def build_picture(samples: Samples, position: int, title: str = "", *, is_small: bool = False) -> Picture:
     """Build the picture of an image with its class as the title, unless there is another, and its path and split."""
     sample = samples.samples[position]
     detail = sample.path if sample.path.startswith(f"{sample.split}/") else f"{sample.path} ({sample.split})"
-    return Picture(position, title or samples.classes[sample.label], detail)
+    return Picture(position, title or samples.classes[sample.label], detail, is_small)
 
 
 def limit_exhibits(exhibits: Sequence[Exhibit]) -> tuple[Exhibit, ...]:

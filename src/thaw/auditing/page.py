@@ -35,7 +35,7 @@ def render_audit_page(result: AuditResult, commands: Sequence[tuple[str, str]]) 
         facts=result.facts,
         tiles=tiles,
         rows=list(zip(result.checks, result.list_rows(), strict=True)),
-        sections=[_build_section(check, result.images) for check in result.checks],
+        sections=[_build_section(check, result.images) for check in result.checks if check.findings or check.table],
         commands=commands,
         notes=[*result.samples.notes, *result.samples.warnings],
     )
@@ -56,4 +56,5 @@ def _build_figure(picture: Picture, images: ImageDataset) -> dict[str, Any]:
         "image": encode_thumbnail(images.store[picture.position], THUMBNAIL_SIDE),
         "title": escape_line(picture.title),
         "detail": escape_line(picture.detail),
+        "is_small": picture.is_small,
     }

@@ -133,7 +133,7 @@ class AuditResult:
             yield f"leave {count} out", format_setting("exclude", EXCLUDE_FILE)
         if self.relabelings:
             count = format_count(len(self.relabelings), "suggested label")
-            yield f"check {count} first, delete the wrong lines, then", format_setting("relabel", RELABEL_FILE)
+            yield f"{count}: look at each, and delete the wrong lines first", format_setting("relabel", RELABEL_FILE)
         for check in self.checks:
             if override := check.measurements.get("override"):
                 yield "keep the groups together", str(override)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,14 +86,16 @@ def audit(overrides: Sequence[str], out: Path | None, strict: bool, config_dir: 
     recipe = compose_recipe([*FIXED_OVERRIDES, *own_overrides], config_dir)  # before torch is imported
     folder = out or generate_output_path(recipe, "audit")
     from thaw.auditing.audit import audit as audit_dataset
+    from thaw.runs.lifecycle import create_directory
     from thaw.system.reporter import ConsoleReporter
 
-    result = run_interruptible(lambda: audit_dataset(recipe, ConsoleReporter()))
-    _print_result(result, result.write(folder))
+    with create_directory(folder):  # before the audit, which takes a minute
+        result = run_interruptible(lambda: audit_dataset(recipe, ConsoleReporter()))
+        _print_result(result, result.write(folder), own_overrides)
     return EXIT_FAILURE if strict and result.findings else EXIT_SUCCESS
 
 
-def _print_result(result: AuditResult, folder: Path) -> None:
+def _print_result(result: AuditResult, folder: Path, overrides: Sequence[str]) -> None:
     from thaw.auditing.result import HEADINGS, PAGE_FILE
     from thaw.cli.table import Column, print_table
     from thaw.system.portable import shorten_path
@@ -108,6 +111,12 @@ def _print_result(result: AuditResult, folder: Path) -> None:
     print(f"\n{count} in {times}; everything is in {shorten_path(folder)}, with pictures in {PAGE_FILE}")
     commands = result.format_commands(folder)
     if commands:
-        print("next, in the command of a training or another audit:")
-    for purpose, command in commands:
-        print(f"  {command}\n      {purpose}")
+        print("next:")
+    for purpose, setting in commands:
+        print(f"  {setting}\n      {purpose}")
+    settings = [
+        setting for _, setting in commands if not setting.startswith("data.relabel=")
+    ]  # labels are to be checked
+    if settings:
+        words = [shlex.quote(override) for override in overrides if override.partition("=")[0] != "data.exclude"]
+        print(f"for example:\n  python train.py {' '.join([*words, *settings])}")
