@@ -4,13 +4,13 @@
 
 For each data set, the first table has what the checks list as it is, and the second how many planted faults they list:
 
-- wrong labels: 5 % of the labels become another class (similar: a class that the image resembles), 3 draws; `top` is
-  the precision of as many images as were planted, at the head of the list, counting only planted labels as wrong;
+- wrong labels: 5 % of the labels become another class (similar: a class that the image resembles), 3 to 10 draws; `top`
+  is the precision of as many images as were planted, at the head of the list, counting only planted labels as wrong;
 - outliers: 1 % images of another of the data sets, each in turn; precision counts no other image as an outlier;
 - shortcuts: the first class saved at another JPEG quality, at another size, or as PNG; half of the classes saved at
   another quality. `kinds` are the planted kinds that were not listed before and are now;
 - classes: a class cut at random into two names, up to 5 classes of at least 20 images;
-- groups: 4 crops each of up to 150 images as frames of a scene, whose name holds the number of the scene; `none` if
+- groups: 4 crops each of up to 60 images as frames of a scene, whose name holds the number of the scene; `none` if
   nothing is suggested for the same features with shuffled names.
 
 Seconds of the processor are those of the checks, in the second table with planting and the features of the scenes.
@@ -42,7 +42,7 @@ from thaw.training.extraction import extract_features
 
 RECIPE = ("dataset=folder", "data.broken=skip", "dataset.fractions.val=0", "trainer.accelerator=cpu")
 PLANTED_FRACTION, MIN_PLANTED = 0.01, 5
-MAX_SCENES, NUM_FRAMES = 150, 4
+MAX_SCENES, NUM_FRAMES = 60, 4
 MAX_SPLIT_CLASSES, MIN_CLASS_IMAGES = 5, 20
 Writer = Callable[[Image.Image, Path], None]
 

@@ -12,8 +12,9 @@ from thaw.auditing.out_of_fold import OutOfFold, predict_out_of_fold
 
 MAX_LISTED_FRACTION = 0.1  # of the images; more are no list but classes that overlap
 PLANTED_FRACTION = 0.05
-NUM_DRAWS = 3
-MAX_PREDICTIONS = 2_000_000  # images times classes, above which fewer draws are planted: each is a prediction of all
+MIN_DRAWS, MAX_DRAWS, MIN_PLANTED = 3, 10, 300  # draws until 300 labels are planted
+# Images times classes, above which there are three draws, and one: each is a prediction of all images.
+MAX_PREDICTIONS, MAX_PREDICTIONS_OF_DRAWS = 50_000, 2_000_000
 MIN_PROBABILITY = 1e-6
 # Where classes are easy, right labels have a mean probability of 0.95, which wrong ones seldom reach: with 0.8 instead
 # of 1, 0.97 instead of 0.92 of 40 wrong labels that were planted in wildfire2 were listed.
@@ -192,7 +193,7 @@ def measure_planted_recall(
     num_planted, num_classes = round(PLANTED_FRACTION * len(labels)), probabilities.shape[1]
     if not num_planted or num_classes < 2:
         return None
-    num_draws = NUM_DRAWS if probabilities.size <= MAX_PREDICTIONS else 1
+    num_draws = _choose_num_draws(num_planted, probabilities.size)
 
     def count_listed(weights: np.ndarray) -> np.ndarray:
         """Return the images listed, the planted ones among them and among the first, of each draw."""
@@ -214,6 +215,14 @@ def measure_planted_recall(
         float(num_top.mean() / num_planted),
         float(count_listed(probabilities)[:, 1].mean() / num_planted),
     )
+
+
+def _choose_num_draws(num_planted: int, num_predictions: int) -> int:
+    if num_predictions > MAX_PREDICTIONS_OF_DRAWS:
+        return 1
+    if num_predictions > MAX_PREDICTIONS:
+        return MIN_DRAWS
+    return min(max(MIN_DRAWS, MIN_PLANTED // num_planted), MAX_DRAWS)
 
 
 def _plant_wrong_labels(
