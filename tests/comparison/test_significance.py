@@ -16,6 +16,7 @@ from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 from thaw.comparison.designs import Design, PairedRun, ScoredRun, detect_design
 from thaw.comparison.estimates import estimate_accuracy
 from thaw.comparison.needed import estimate_needed_sample
+from thaw.comparison.sign_flip import compute_sign_flip_p_value
 from thaw.comparison.significance import (
     PairedTest,
     adjust_paired_tests,
@@ -24,7 +25,7 @@ from thaw.comparison.significance import (
     holm,
 )
 from thaw.comparison.significance import test_paired_runs as compare_paired_runs
-from thaw.comparison.units import UnitSums, compute_mean_interval, compute_sign_flip_p_value, sum_over_units
+from thaw.metrics.bootstrap import UnitSums, compute_mean_interval, sum_over_units
 
 NUM_IMAGES = 200
 
@@ -149,7 +150,9 @@ def test_images_of_one_group_are_one_unit() -> None:
 def test_the_interval_over_groups_is_a_bootstrap_of_groups_as_wide_as_students() -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(size=12)
-    low, high = compute_mean_interval(UnitSums(values, np.ones(12), True, 24))
+    interval = compute_mean_interval(UnitSums(values, np.ones(12), True, 24))
+    assert interval is not None
+    low, high = interval
     expected_low, expected_high = DescrStatsW(values).tconfint_mean(0.05)
     assert high - low == pytest.approx(expected_high - expected_low, rel=0.1)
     many = UnitSums(rng.normal(size=2000), np.ones(2000), True, 4000)

@@ -23,8 +23,11 @@ MAX_SHOWN_CLASSES, MAX_SHOWN_PATHS = 10, 5
 METRICS = {
     "accuracy": "accuracy",
     "top5_accuracy": "top-5 accuracy",
-    "macro_accuracy": "macro accuracy",
+    "macro_accuracy": "macro (balanced) accuracy",
     "macro_f1": "macro F1",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "kappa": "Cohen's kappa",
     "ece": "calibration error",
     "loss": "loss",
 }
@@ -115,6 +118,8 @@ def _print_evaluations(evaluations: Mapping[str, Evaluation], metrics: Mapping[s
 
 
 def _format_metric(metrics: Mapping[str, Any], key: str) -> str:
+    if key not in metrics:  # not defined, as AUROC with one class
+        return "-"
     interval = metrics.get(f"{key}_ci95")
     return f"{metrics[key]:.3f}" + (f"   {interval[0]:.3f} to {interval[1]:.3f}" if interval else "")
 

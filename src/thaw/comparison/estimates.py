@@ -11,7 +11,7 @@ from scipy import stats
 
 from thaw.comparison.designs import Design, ScoredRun, average_by_split, compute_test_to_train_ratio
 from thaw.comparison.significance import MIN_GROUPS, SamplingUnit, compute_corrected_std_error
-from thaw.comparison.units import CONFIDENCE_LEVEL, compute_mean_interval, sum_over_units
+from thaw.metrics.bootstrap import CONFIDENCE_LEVEL, compute_mean_interval, sum_over_units
 from thaw.metrics.per_class import wilson_interval
 
 INTERVAL_METHODS: dict[SamplingUnit, str] = {
@@ -58,9 +58,9 @@ def _estimate_over_units(runs: Sequence[ScoredRun], std: float, accuracies: np.n
         np.concatenate([getattr(run, name) for run in runs]) for name in ("images", "groups", "correct")
     )
     units = sum_over_units(images, groups, correct)
-    if units.has_groups and len(units.sums) >= MIN_GROUPS and units.std_error > 0:
-        low, high = compute_mean_interval(units)
-        return Estimate(units.mean, std, max(0.0, low), min(1.0, high), "groups")
+    interval = compute_mean_interval(units) if units.has_groups and len(units.sums) >= MIN_GROUPS else None
+    if interval is not None:
+        return Estimate(units.mean, std, max(0.0, interval[0]), min(1.0, interval[1]), "groups")
     count = len(units.sums)  # groups that all agree count as one image each
     low, high = wilson_interval(units.mean * count, count)
     mean = float(accuracies[0]) if len(accuracies) == 1 else units.mean

@@ -16,13 +16,8 @@ import numpy as np
 from scipy import stats
 
 from thaw.comparison.designs import Design, PairedRun, average_by_split, compute_test_to_train_ratio
-from thaw.comparison.units import (
-    CONFIDENCE_LEVEL,
-    UnitSums,
-    compute_mean_interval,
-    compute_sign_flip_p_value,
-    sum_over_units,
-)
+from thaw.comparison.sign_flip import compute_sign_flip_p_value
+from thaw.metrics.bootstrap import CONFIDENCE_LEVEL, UnitSums, compute_mean_interval, sum_over_units
 
 MIN_T_TEST_VALUES = 3  # with two seeds an interval of the difference is 18 times as wide as their standard deviation
 EQUIVALENCE_MARGIN = 0.01  # of accuracy: one percentage point
@@ -173,11 +168,10 @@ def _estimate_over_units(units: UnitSums, scale: float) -> tuple[float, float, f
     if all predictions agree. Over groups it is a bootstrap, see `compute_mean_interval`.
     """
     mean, num_units = units.mean, len(units.sums)
-    if units.has_groups and num_units >= MIN_GROUPS and units.std_error > 0:
-        low, high = compute_mean_interval(units)
-        std_error, df, center = units.std_error * scale, float(num_units - 1), mean
-        low, high = mean - scale * (mean - low), mean + scale * (high - mean)
-        return max(-1.0, low), min(1.0, high), std_error, df
+    interval = compute_mean_interval(units) if units.has_groups and num_units >= MIN_GROUPS else None
+    if interval is not None:
+        low, high = (mean + scale * (bound - mean) for bound in interval)
+        return max(-1.0, low), min(1.0, high), units.std_error * scale, num_units - 1.0
     mean_gains, count = units.sums / units.counts, num_units + 2
     center = float(mean_gains.sum() / count)
     std_error = scale * math.sqrt(max(0.0, ((mean_gains**2).sum() + 1) / count - center**2) / count)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from thaw.comparison.configurations import Configuration
 from thaw.comparison.pairing import score_runs
-from thaw.comparison.units import sum_over_units
+from thaw.metrics.bootstrap import sum_over_units
 
 GROUP_KEYS = ("dataset.group_pattern", "dataset.group_column")
 NO_VALUES = ("none", "-")  # as a comparison writes a key that is null or absent

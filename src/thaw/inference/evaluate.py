@@ -29,7 +29,7 @@ from thaw.inference.load import Classifier
 from thaw.inference.predict import iter_predictions, load_pixels
 from thaw.metrics.calibration import Reliability, compute_ece_interval, compute_reliability
 from thaw.metrics.classification import classification_metrics, confusion_matrix, top_losses
-from thaw.metrics.per_class import ClassMetrics, compute_class_metrics, compute_macro_f1_interval
+from thaw.metrics.per_class import ClassMetrics, compute_class_metrics
 from thaw.runs.run import Run
 from thaw.system.csv_files import format_rows
 from thaw.system.files import write_text
@@ -64,13 +64,10 @@ class Evaluation:
         return matrix
 
     def compute_metrics(self) -> dict[str, Any]:
-        """Compute the metrics of a run's metrics.json, and bootstrap intervals of macro F1 and calibration error."""
-        metrics = classification_metrics(self.logits, self.labels)
-        intervals = {
-            "macro_f1_ci95": compute_macro_f1_interval(self.confusion),
-            "ece_ci95": compute_ece_interval(*self._compute_confidence()),
-        }
-        return metrics | {name: list(interval) for name, interval in intervals.items()}
+        """Compute the metrics of a run's metrics.json, and a bootstrap interval of the calibration error."""
+        groups = self.samples.get_groups()[self.positions] if self.samples.has_groups else None
+        metrics = classification_metrics(self.logits, self.labels, groups)
+        return metrics | {"ece_ci95": list(compute_ece_interval(*self._compute_confidence()))}
 
     def compute_class_metrics(self) -> list[ClassMetrics]:
         """Compute recall, precision and F1 of each class."""

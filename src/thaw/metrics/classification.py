@@ -2,41 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from thaw.metrics.bootstrap import compute_mean_interval, sum_over_units
 from thaw.metrics.calibration import compute_reliability
+from thaw.metrics.intervals import compute_weighted_metrics
 from thaw.metrics.per_class import wilson_interval
 
 
-def classification_metrics(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Compute accuracy, top-5 accuracy, macro accuracy, macro F1, cross-entropy, expected calibration error and count.
+def classification_metrics(logits: Tensor, labels: Tensor, groups: np.ndarray | None = None) -> dict[str, Any]:
+    """Compute accuracy, top-5 accuracy, macro accuracy, macro F1, AUROC, average precision, Cohen's kappa,
+    cross-entropy, expected calibration error and count.
 
-    `logits` are float [n, classes], `labels` int64 [n]. Macro accuracy is the mean recall; it and macro F1 are means
-    over the classes that occur. Keys ending with `_ci95` are 95 % confidence intervals.
+    `logits` are float [n, classes], `labels` int64 [n], `groups` int64 [n] if the images belong to groups. Macro
+    accuracy is the mean recall, which scikit-learn calls balanced accuracy; both names are in the result. Keys ending
+    with `_ci95` are 95 % confidence intervals: Wilson's of accuracies, or a bootstrap over groups; a bootstrap of the
+    others, balanced accuracy among them, see `compute_weighted_metrics`.
     """
     predictions = logits.argmax(1)
     correct = int((predictions == labels).sum())
     confusion = confusion_matrix(predictions, labels, logits.shape[1])
-    recall, f1 = _compute_recall_and_f1(confusion)
+    recall = _compute_recall(confusion)
     top5_classes = logits.topk(min(5, logits.shape[1]), dim=1).indices
     top5_correct = int((top5_classes == labels[:, None]).any(1).sum())
-    probabilities = logits.double().softmax(1).max(1).values
-    return {
+    probabilities = logits.double().softmax(1)
+    metrics = {
         "accuracy": correct / len(labels),
         "accuracy_ci95": list(wilson_interval(correct, len(labels))),
         "top5_accuracy": top5_correct / len(labels),
         "top5_accuracy_ci95": list(wilson_interval(top5_correct, len(labels))),
         "macro_accuracy": recall.mean().item(),
         "macro_accuracy_ci95": list(_compute_macro_interval(recall.mean().item(), confusion.sum(1))),
-        "macro_f1": f1.mean().item(),
+        **compute_weighted_metrics(probabilities.numpy(), labels.numpy(), groups),
         "loss": F.cross_entropy(logits.double(), labels).item(),
-        "ece": compute_reliability(probabilities.numpy(), (predictions == labels).numpy()).ece,
+        "ece": compute_reliability(probabilities.max(1).values.numpy(), (predictions == labels).numpy()).ece,
         "count": len(labels),
     }
+    return metrics if groups is None else metrics | _compute_grouped_intervals(metrics, logits, labels, groups)
+
+
+def _compute_grouped_intervals(
+    metrics: Mapping[str, Any], logits: Tensor, labels: Tensor, groups: np.ndarray
+) -> dict[str, Any]:
+    """Return the intervals of accuracies over groups. Where groups are too few or all agree, Wilson's interval counts
+    each group as one image."""
+    top5_classes = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    correct_by_name = {
+        "accuracy": logits.argmax(1) == labels,
+        "top5_accuracy": (top5_classes == labels[:, None]).any(1),
+    }
+    intervals = {}
+    for name, correct in correct_by_name.items():
+        units = sum_over_units(np.arange(len(labels)), groups, correct.double().numpy())
+        interval = compute_mean_interval(units) or wilson_interval(units.mean * len(units.sums), len(units.sums))
+        intervals[f"{name}_ci95"] = [max(0.0, interval[0]), min(1.0, interval[1])]
+    return intervals | {"macro_accuracy_ci95": metrics.get("balanced_accuracy_ci95", intervals["accuracy_ci95"])}
 
 
 def _compute_macro_interval(proportion: float, counts: Tensor) -> tuple[float, float]:
@@ -55,11 +81,11 @@ def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> T
     return torch.bincount(labels * num_classes + predictions, minlength=num_classes**2).view(num_classes, num_classes)
 
 
-def _compute_recall_and_f1(confusion: Tensor) -> tuple[Tensor, Tensor]:
-    is_present = confusion.sum(1) > 0
-    true_positives, label_counts, prediction_counts = confusion.diagonal().double(), confusion.sum(1), confusion.sum(0)
-    recall, f1 = true_positives / label_counts, 2 * true_positives / (label_counts + prediction_counts)
-    return recall[is_present], f1[is_present]
+def _compute_recall(confusion: Tensor) -> Tensor:
+    """Return the recall of each class that occurs, float64 [classes that occur]."""
+    label_counts = confusion.sum(1)
+    is_present = label_counts > 0
+    return confusion.diagonal()[is_present].double() / label_counts[is_present]
 
 
 def top_losses(logits: Tensor, labels: Tensor, k: int) -> list[int]:

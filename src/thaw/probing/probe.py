@@ -57,7 +57,7 @@ def _run_probe(run: Run, grid: HeadGrid, reporter: Reporter) -> ProbeResult:
     trials, winner = fit_classifiers(extraction, grid, _select_device(run.recipe), reporter)
     train_s = time.perf_counter() - fit_start_time
     predictions = _predict(extraction)
-    metrics = compute_split_metrics(predictions, extraction.labels)
+    metrics = compute_split_metrics(predictions, extraction.samples)
     metrics["timing"] = _build_timing(time.perf_counter() - start_time, train_s, extraction.seconds)
     result = ProbeResult(trials, winner, metrics, run)
     write_probe(result, extraction, grid, predictions, reporter)

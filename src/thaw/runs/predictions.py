@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 def format_predictions(samples: Samples, logits: Tensor, positions: Tensor) -> str:
     """Return CSV with path, label, prediction and probability for logits [n, classes] of the samples at `positions`
-    [n]."""
-    rows = [["path", "label", "prediction", "probability"]]
+    [n], and with the group if the data set has groups."""
+    group_column = ["group"] if samples.has_groups else []
+    rows = [["path", "label", "prediction", "probability", *group_column]]
     probabilities, predictions = logits.softmax(1).max(1)
     for position, prediction, probability in zip(
         positions.tolist(), predictions.tolist(), probabilities.tolist(), strict=True
     ):
         sample = samples.samples[position]
-        rows.append([sample.path, samples.classes[sample.label], samples.classes[prediction], f"{probability:.6f}"])
+        row = [sample.path, samples.classes[sample.label], samples.classes[prediction], f"{probability:.6f}"]
+        rows.append([*row, *([sample.group or ""] if group_column else [])])
     return format_rows(rows)
 
 

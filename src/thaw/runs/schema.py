@@ -35,6 +35,7 @@ class _Data(_Entries):
     classes: NonNegativeInt
     images: dict[str, NonNegativeInt]
     skipped: dict[str, str] = {}
+    leaks: dict[str, NonNegativeInt] = {}
     problems: list[_DataProblem] = []
     excluded: _Correction | None = None
     relabeled: _Correction | None = None
@@ -128,7 +129,11 @@ class _SplitMetrics(_Entries):
     accuracy_ci95: Annotated[list[Probability], Field(min_length=2, max_length=2)] | None = None
     top5_accuracy: Probability | None = None
     macro_accuracy: Probability | None = None
+    balanced_accuracy: Probability | None = None
     macro_f1: Probability | None = None
+    auroc: Probability | None = None
+    average_precision: Probability | None = None
+    kappa: float | None = None
     loss: float
     count: PositiveInt | None = None
 
@@ -150,6 +155,7 @@ class Metrics(_Entries):
 
     test: _TestMetrics
     val: _SplitMetrics | None = None
+    test_without_leaks: _TestMetrics | None = None
     timing: _Timing
 
 

@@ -13,6 +13,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from thaw.data.leaks import find_leaks
+from thaw.data.samples import Samples
 from thaw.metrics.classification import classification_metrics, confusion_matrix, top_losses
 from thaw.models.state_dict import read_state
 from thaw.runs.run import Run
@@ -27,6 +29,7 @@ from thaw.visualization.plots.text import find_missing_characters
 from thaw.visualization.plots.training import save_confusion_matrix, save_curves
 from thaw.visualization.reports.run import ExplainedModel, render_run_report
 
+WITHOUT_LEAKS = "test_without_leaks"  # the entry of metrics.json
 MAX_CHARACTERS_LISTED = 10
 MAX_SAMPLES_SHOWN, MAX_TOP_LOSSES_SHOWN = 32, 16
 SplitPredictions = dict[str, tuple[Tensor, Tensor]]  # split -> logits [n, classes], positions in the table [n]
@@ -55,12 +58,21 @@ def _gather_sorted(batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor
     return logits[order], positions[order]
 
 
-def compute_split_metrics(predictions: SplitPredictions, labels: np.ndarray) -> dict[str, Any]:
-    """Compute the metrics of each split. `labels` are those of all samples."""
-    return {
-        split: classification_metrics(logits, torch.from_numpy(labels)[positions])
-        for split, (logits, positions) in predictions.items()
-    }
+def compute_split_metrics(predictions: SplitPredictions, samples: Samples) -> dict[str, Any]:
+    """Compute the metrics of each split of `samples`, and those of the test images that do not leak, if some do."""
+    parts = dict(predictions)
+    if leaks := find_leaks(samples):
+        logits, positions = predictions["test"]
+        is_clean = torch.from_numpy(~np.isin(positions.numpy(), np.concatenate(list(leaks.values()))))
+        parts |= {WITHOUT_LEAKS: (logits[is_clean], positions[is_clean])} if is_clean.any() else {}
+    return {name: _compute_metrics(part, samples) for name, part in parts.items()}
+
+
+def _compute_metrics(part: tuple[Tensor, Tensor], samples: Samples) -> dict[str, Any]:
+    logits, positions = part
+    labels = torch.from_numpy(samples.get_labels())[positions]
+    groups = samples.get_groups()[positions.numpy()] if samples.has_groups else None
+    return classification_metrics(logits, labels, groups)
 
 
 def compute_timing(run: Run, num_train_images: int, wall_s: float, cache_s: float) -> dict[str, float]:

@@ -17,6 +17,7 @@ from thaw.data.factory import load_samples
 from thaw.data.identity import DataIdentity, build_identity
 from thaw.data.image_store import LazyImageStore
 from thaw.data.inspection import DatasetInspection, inspect_dataset
+from thaw.data.leaks import find_leaks
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.readers import Correction
 from thaw.data.samples import Samples, limit_per_class
@@ -144,6 +145,7 @@ class Components:
             "group_leaks": len(samples.find_leaked_test_images()),
             "passed_over": len(samples.ignored_files),
             "skipped": inspection.skipped,
+            "leaks": {kind: len(positions) for kind, positions in find_leaks(samples).items()},
             **{name: _to_entry(samples.corrections.get(name)) for name in ("excluded", "relabeled")},
             "problems": [problem.to_dict() for problem in inspection.problems],
         }

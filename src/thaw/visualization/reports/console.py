@@ -11,6 +11,7 @@ from typing import Any
 
 from thaw.config.errors import format_names
 from thaw.config.printable import escape_line
+from thaw.data.leaks import LEAK_DESCRIPTIONS
 from thaw.data.problems import MAX_NAMES_ON_SCREEN, DatasetProblem
 from thaw.data.samples import Samples
 from thaw.models.network import StageFacts
@@ -23,6 +24,7 @@ from thaw.system.tables import measure_width, render_text_table, shorten_middle
 HEADINGS = ("stage", "output", "parameters", "trainable", "learning rate", "weight decay", "BatchNorm")
 NARROW_HEADINGS = ("stage", "output", "parameters", "trainable", "learning\nrate", "weight\ndecay", "Batch\nNorm")
 LEFT_ALIGNED_COLUMNS = (0, 1, 3)
+AVERAGES = {"macro_accuracy": "macro accuracy", "macro_f1": "macro F1", "auroc": "AUROC", "loss": "loss"}
 MIN_NAME_WIDTH = 8  # cells of a stage's name that is shortened
 
 
@@ -77,13 +79,33 @@ def print_summary(reporter: Reporter, run: Run, metrics: Mapping[str, Any], exam
         reporter.write(f"\nreport: {shorten_path(run.report_path)}", "bold")
     interval = f"95 % interval {low:.3f} to {high:.3f}, {test['count']} images"
     reporter.write(f"test accuracy {test['accuracy']:.3f}   {interval}", "bold")
-    averages = f"macro accuracy {test['macro_accuracy']:.3f}   macro F1 {test['macro_f1']:.3f}"
-    reporter.write(f"{averages}   loss {test['loss']:.3f}")
+    if leaks := describe_leaks(run.record, metrics):
+        reporter.write(leaks, "yellow")
+    averages = [f"{label} {test[key]:.3f}" for key, label in AVERAGES.items() if key in test]
+    reporter.write("   ".join(averages))
     for note in run.recipe.notes:
         reporter.write(escape_line(f"note: {note}"), "yellow")
     speed = f"{timing['images_per_s']:.0f} images/s" if timing["images_per_s"] else "no epoch"
     reporter.write(f"{timing['wall_s']:.0f} s in all, {timing['train_s']:.0f} s of epochs, {speed} in training")
     reporter.write(_format_next_commands(run.directory, example_image))
+
+
+def describe_leaks(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """Return how many test images leak, and the accuracy without them; empty if none does."""
+    leaks = (record.get("data") or {}).get("leaks")
+    if not leaks:
+        return ""
+    kinds = ", ".join(f"{count:,} with {LEAK_DESCRIPTIONS[kind]}" for kind, count in leaks.items())
+    total, clean = metrics["test"], metrics.get("test_without_leaks")
+    if clean is None:
+        return f"All {total['count']:,} test images leak ({kinds}): the test accuracy says nothing about new images."
+    num_leaks = total["count"] - clean["count"]
+    low, high = clean["accuracy_ci95"]
+    return (
+        f"{num_leaks:,} of {total['count']:,} test images leak: {kinds}. Without them the accuracy is "
+        f"{clean['accuracy']:.3f} instead of {total['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}, "
+        f"{clean['count']:,} images)."
+    )
 
 
 def _format_next_commands(directory: Path, example_image: Path) -> str:

@@ -24,7 +24,7 @@ from thaw.runs.run import Run
 from thaw.strategy.plan import build_plan_from_dicts
 from thaw.system.portable import shorten_path
 from thaw.visualization.interpret.grad_cam import GradCam, grad_cam, upsample_maps
-from thaw.visualization.reports.console import HEADINGS, build_phase_tables
+from thaw.visualization.reports.console import HEADINGS, build_phase_tables, describe_leaks
 from thaw.visualization.reports.html import encode_data_uri, encode_thumbnail, render_template
 
 MAX_IMAGES_PER_ROW = 8
@@ -33,10 +33,13 @@ MAX_CLASSES_BESIDE = 15  # with more classes the names in a confusion matrix of 
 Rows = list[tuple[str, str]]
 METRIC_LABELS = {
     "accuracy": "accuracy",
-    "accuracy_ci95": "95 % interval",
     "top5_accuracy": "top-5 accuracy",
-    "macro_accuracy": "macro accuracy: mean over the classes",
+    "macro_accuracy": "macro (balanced) accuracy: mean over the classes",
     "macro_f1": "macro F1",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "kappa": "Cohen's kappa",
+    "ece": "calibration error",
     "loss": "loss",
     "count": "images",
 }
@@ -94,6 +97,8 @@ def _build_plan_section(run: Run, model: ExplainedModel) -> dict[str, Any]:
 
 def _describe_results(run: Run, test_predictions: TestPredictions) -> Iterator[str]:
     """Yield sentences that explain the numbers."""
+    if leaks := describe_leaks(run.record, run.metrics):
+        yield leaks
     yield from _describe_test_accuracy(run.metrics["test"], test_predictions)
     if run.is_probe:
         yield f"Its head is the best of many that were fitted to frozen features: {run.record['probe']['method']}."
@@ -128,14 +133,19 @@ def _describe_test_accuracy(test_metrics: Mapping[str, Any], test_predictions: T
 
 
 def _build_metric_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the label and the text of each metric, for test and val; runs of older versions lack some metrics."""
     for key, label in METRIC_LABELS.items():
-        yield label, [_format_value(metrics[split][key]) for split in ("test", "val") if split in metrics]
+        if key in metrics["test"]:
+            yield label, [_format_metric(metrics[split], key) for split in ("test", "val") if split in metrics]
 
 
-def _format_value(value: Any) -> str:
-    if isinstance(value, list):
-        return " to ".join(f"{bound:.3f}" for bound in value)
-    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
+def _format_metric(split_metrics: Mapping[str, Any], key: str) -> str:
+    """Return the value with its interval, such as "0.953 (0.911 to 0.976)"."""
+    value, interval = split_metrics.get(key), split_metrics.get(f"{key}_ci95")
+    if value is None:
+        return "-"
+    text = f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
+    return f"{text} ({interval[0]:.3f} to {interval[1]:.3f})" if interval else text
 
 
 def _build_image_section(model: ExplainedModel, test_predictions: TestPredictions) -> dict[str, Any]:
