@@ -22,6 +22,7 @@ from PIL import Image
 
 import thaw
 from tests.conftest import ROOT, run_thaw
+from tests.images import write_image_folder
 from tests.pages import Page, needs_browser, open_in_browser
 
 HARDWARE = ("trainer.accelerator=cpu", "trainer.threads=1", "dataset.image_size=32")
@@ -147,6 +148,17 @@ def test_the_files_are_applied_and_a_second_audit_shows_what_is_left(audit: Audi
         row["path"]: row["label"] for row in second.read_rows("relabel.csv")
     }.items()
     assert "data.exclude=" in second.output
+
+
+def test_groups_on_both_sides_are_reported_first_and_do_not_stop_the_audit(tmp_path: Path) -> None:
+    data = write_image_folder(tmp_path / "data", {"train": 8, "test": 4}, ("ants", "bees"))
+    audit = audit_folder(data, tmp_path / "out", r"dataset.group_pattern=(\d+)\.png")
+    assert audit.status == 0  # without --strict
+    checks = json.loads((audit.folder / "audit.json").read_text())["checks"]
+    assert (checks[0]["key"], checks[0]["count"]) == ("group_leaks", 8)
+    assert "8 test images of 8 groups" in audit.output
+    assert "with random folds and in" in " ".join(audit.output.split())
+    assert "groups" not in [check["key"] for check in checks]  # it has some
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def audit(recipe: Recipe, reporter: Reporter = SILENT) -> AuditResult:
     """
     start_time = time.perf_counter()
     data_settings = recipe.data.model_copy(update=AUDIT_SETTINGS)
-    recipe = recipe.model_copy(update={"data": data_settings})
+    recipe = recipe.model_copy(update={"data": data_settings, "folds": None, "fold": None})
     extraction = extract_features(recipe, reporter=ProgressOnly(reporter))
     feature_seconds = time.perf_counter() - start_time
     with threadpool_limits(torch.get_num_threads()):  # trainer.threads is meant for NumPy and SciPy too
