@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from thaw.comparison.comparison import Comparison, RunSource
     from thaw.inference.load import CheckpointLike, Classifier
     from thaw.models.stages import StagedModel
+    from thaw.probing.cross_validation import CrossValidation
     from thaw.probing.record import ProbeResult
     from thaw.training.extraction import Extraction
     from thaw.training.tuner.lr_finder import LRCurve
@@ -150,18 +151,23 @@ def extract_features(recipe: Recipe, stage: str | None = None, *, verbose: bool 
         return extract(recipe, stage, reporter=_choose_reporter(verbose))
 
 
-def probe(recipe: Recipe, directory: AnyPath | None = None, *, verbose: bool = False) -> ProbeResult:
+def probe(recipe: Recipe, directory: AnyPath | None = None, *, verbose: bool = False) -> ProbeResult | CrossValidation:
     """Fit linear classifiers and k-NN to frozen features and keep the best, chosen on validation images, as a run.
+
+    Returns:
+        the result; for a recipe with `folds` and no `fold` that of all folds, each of which is a run in `directory`.
 
     Raises:
         UserError: if there are no validation images, or data, weights or hardware do not fit.
     """
     path = Path(directory).expanduser() if directory is not None else _name_run_directory(recipe, "probe")
     with _preserved_process():
+        from thaw.probing.folds import probe_folds
         from thaw.probing.linear_heads import HeadGrid
         from thaw.probing.probe import probe as fit_probe
 
-        return fit_probe(recipe, HeadGrid(), path, reporter=_choose_reporter(verbose))
+        is_cross_validated = recipe.folds is not None and recipe.fold is None
+        return (probe_folds if is_cross_validated else fit_probe)(recipe, HeadGrid(), path, _choose_reporter(verbose))
 
 
 def audit(recipe: Recipe, directory: AnyPath | None = None, *, verbose: bool = False) -> AuditResult:

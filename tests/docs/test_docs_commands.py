@@ -38,6 +38,11 @@ DOWNLOADED_NETWORKS = ("resnet50", "convnext", "vit_")
 TESTED_ELSEWHERE = {
     "resume=": "tests/training/test_resume.py",
     "audit dataset=folder": "tests/cli/test_audit.py",
+    "sweep=folds": "tests/sweeps/test_sweep_folds.py",
+    "sweep=search folds=5": "tests/config/test_fold_keys.py",
+    "python train.py folds=5": "tests/sweeps/test_sweep_folds.py",
+    "thaw probe dataset=folder dataset.root=DIR folds=5": "tests/probing/test_probe_folds.py",
+    "thaw probe dataset=hymenoptera folds=5": "tests/probing/test_probe_folds.py",
     "launcher=": "tests/sweeps/test_launchers.py",
     "trainer=ddp": "tests/training/test_devices.py",
     "trainer=fsdp": "tests/training/test_devices.py",

@@ -96,9 +96,18 @@ def test_the_repr_names_the_winner_and_its_accuracy(result: ProbeResult) -> None
     assert f"test accuracy {result.metrics['test']['accuracy']:.3f}" in repr(result)
 
 
-def test_a_data_set_without_validation_images_is_rejected() -> None:
-    with pytest.raises(UserError, match=r"dataset\.fractions\.val=0\.15"):
-        check_validation({"train": 9, "val": 0, "test": 3}, "folder")
+@pytest.mark.parametrize(
+    ("overrides", "fix"),
+    [
+        (("dataset=folder", "dataset.root=.", "dataset.name=captcha"), "dataset.fractions.val=0.15"),
+        (("dataset=captcha", "dataset.name=letters"), "dataset.val=10"),
+    ],
+)
+def test_a_data_set_without_validation_images_is_rejected(overrides: tuple[str, ...], fix: str) -> None:
+    dataset = compose_recipe([*overrides]).dataset
+    with pytest.raises(UserError) as error:
+        check_validation({"train": 9, "val": 0, "test": 3}, dataset)
+    assert [problem.fix for problem in error.value.problems] == [fix]
 
 
 def test_a_probe_prints_nothing_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from thaw.config.errors import EXIT_SUCCESS, Problem, UserError
 
 if TYPE_CHECKING:
     from thaw.config.schema import Recipe
+    from thaw.probing.cross_validation import CrossValidation
     from thaw.probing.linear_heads import HeadGrid
     from thaw.probing.record import ProbeResult
     from thaw.probing.trial import ProbeTrial
@@ -70,11 +71,13 @@ def _get_unsupported_trainer_reason(name: str, override: str) -> str:
     examples=(
         "thaw probe dataset=hymenoptera",
         "thaw probe dataset=folder dataset.root=DIR backbone=resnet50 --head-seeds 1",
+        "thaw probe dataset=folder dataset.root=DIR folds=5",
     ),
     description="Computes the features once, then fits nearest centroid, k-NN, logistic regression, linear SVM, and a "
     "grid of linear heads at once. The setting with the lowest loss on the validation images (mean over its seeds) "
     "becomes a run with its classifier in the head, and is the only one that is tested. Nearest centroid, k-NN and SVM "
-    "have no probabilities and so no loss: they are in the table for their accuracy and are not chosen.",
+    "have no probabilities and so no loss: they are in the table for their accuracy and are not chosen. With "
+    "folds=N each image is tested once, and every fold is a run.",
     options=(
         Option(
             "--head-learning-rates",
@@ -94,7 +97,7 @@ def _get_unsupported_trainer_reason(name: str, override: str) -> str:
         ),
         Option("--head-seeds", "--heads.seeds", type=click.IntRange(min=1), default=3, metavar="N", help="starts each"),
         Option("--head-epochs", "--heads.epochs", type=click.IntRange(min=1), default=30, metavar="N", help="epochs"),
-        out_option("DIR", "the run directory (default: a new one in output_dir)"),
+        out_option("DIR", "the run directory, or with folds the folder of all (default: a new one in output_dir)"),
         config_dir_option(),
     ),
     recipe_keys=ANY_RECIPE_KEY,
@@ -129,11 +132,31 @@ def probe(
 
 
 def _probe(recipe: Recipe, grid: HeadGrid, folder: Path) -> int:
-    from thaw.probing import probe as probing
     from thaw.system.reporter import ConsoleReporter
+
+    if recipe.folds is not None and recipe.fold is None:
+        from thaw.probing import folds
+
+        _print_folds(run_interruptible(lambda: folds.probe_folds(recipe, grid, folder, ConsoleReporter())))
+        return EXIT_SUCCESS
+    from thaw.probing import probe as probing
 
     _print_result(run_interruptible(lambda: probing.probe(recipe, grid, folder, ConsoleReporter())))
     return EXIT_SUCCESS
+
+
+def _print_folds(result: CrossValidation) -> None:
+    from thaw.cli.table import Column, print_table
+    from thaw.probing.cross_validation import COLUMNS
+
+    print()
+    columns = [Column(heading, is_numeric=heading != "chosen") for heading in COLUMNS]
+    print_table(columns, result.list_rows())
+    print(f"\n{result.describe_choices()}")
+    print(result.describe_accuracy())
+    if result.group_effect:
+        print(result.group_effect.describe())
+    print(f"everything is in {result.directory}: a run for each fold; out_of_fold.csv has all predictions")
 
 
 def _print_result(result: ProbeResult) -> None:

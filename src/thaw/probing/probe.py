@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from thaw.config.errors import Problem, UserError
-from thaw.config.schema import Recipe
+from thaw.config.schema import CaptchaDatasetConfig, DatasetConfig, Recipe
 from thaw.models.head import get_linear_layers
 from thaw.probing.classifiers import (
     fit_linear_svms,
@@ -42,17 +42,25 @@ def probe(recipe: Recipe, grid: HeadGrid, directory: Path, reporter: Reporter = 
         UserError: if there are no validation images, or data, weights or hardware are not as the recipe needs them.
     """
     with create_directory(directory), lock_run(directory):
-        run = create_run(recipe, directory)
+        run, start_time = create_run(recipe, directory), time.perf_counter()
         with record_status(run):
-            return _run_probe(run, grid, reporter)
+            extraction = extract_features(run.recipe, reporter=reporter)
+            check_validation(extraction.samples.count_per_split(), recipe.dataset)
+            reporter.write(describe_features(extraction))
+            return fit_run(run, extraction, grid, start_time, reporter)
 
 
-def _run_probe(run: Run, grid: HeadGrid, reporter: Reporter) -> ProbeResult:
-    start_time = time.perf_counter()
-    extraction = extract_features(run.recipe, reporter=reporter)
-    check_validation(extraction.samples.count_per_split(), run.recipe.dataset.name)
+def describe_features(extraction: Extraction) -> str:
+    """Return how many features an image has, and where they come from."""
     origin = f"computed in {extraction.seconds:.1f} s" if extraction.seconds else "from the cache"
-    reporter.write(f"{extraction.values.shape[1]} features an image, {origin}")
+    return f"{extraction.values.shape[1]} features an image, {origin}"
+
+
+def fit_run(
+    run: Run, extraction: Extraction, grid: HeadGrid, start_time: float, reporter: Reporter = SILENT
+) -> ProbeResult:
+    """Fit every classifier to the features of `extraction`, choose one, test it and write the files of `run`, which
+    began at `start_time` of `time.perf_counter`."""
     fit_start_time = time.perf_counter()
     trials, winner = fit_classifiers(extraction, grid, _select_device(run.recipe), reporter)
     train_s = time.perf_counter() - fit_start_time
@@ -69,12 +77,12 @@ def _build_timing(wall_s: float, train_s: float, cache_s: float) -> dict[str, An
     return {name: round(value, 3) for name, value in seconds.items()} | {"images_per_s": 0.0}  # there is no epoch
 
 
-def check_validation(counts: dict[str, int], dataset_name: str) -> None:
-    """Raise UserError if `counts`, the images of each split, has no validation images."""
+def check_validation(counts: dict[str, int], dataset: DatasetConfig) -> None:
+    """Raise UserError if `counts`, the images of each split of `dataset`, has no validation images."""
     if counts["val"] == 0:
         got = ", ".join(f"{count} {split}" for split, count in counts.items())
-        fix = "dataset.val=10" if dataset_name == "captcha" else "dataset.fractions.val=0.15"
-        raise UserError("a probe chooses on validation images.", [Problem(f"dataset={dataset_name}", got, fix=fix)])
+        fix = "dataset.val=10" if isinstance(dataset, CaptchaDatasetConfig) else "dataset.fractions.val=0.15"
+        raise UserError("a probe chooses on validation images.", [Problem(f"dataset={dataset.name}", got, fix=fix)])
 
 
 def fit_classifiers(

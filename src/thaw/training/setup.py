@@ -196,14 +196,19 @@ def build_components(recipe: Recipe, reporter: Reporter = SILENT) -> Components:
         recipe.backbone, is_random, recipe.seed, cache_dir, recipe.data.mirror, dataset.image_size, reporter
     )
     preprocessing = pretrained.preprocessing.with_size(dataset.image_size, dataset.crop)
-    data = _build_data(recipe, all_samples, preprocessing, reporter)
+    data = build_data(recipe, all_samples, preprocessing, reporter)
     model = _build_model(recipe, pretrained, preprocessing, data.samples.classes, reporter)
     if recipe.trainer.sync_batchnorm and devices.topology.world_size > 1:
         convert_to_sync_batchnorm(model.network)
     return Components(recipe, data, model, devices)
 
 
-def _build_data(recipe: Recipe, all_samples: Samples, preprocessing: Preprocessing, reporter: Reporter) -> Data:
+def build_data(recipe: Recipe, all_samples: Samples, preprocessing: Preprocessing, reporter: Reporter = SILENT) -> Data:
+    """Inspect `all_samples` and open their images, as the recipe says.
+
+    Raises:
+        UserError: if images cannot be decoded; with data.broken=skip only if too few are left.
+    """
     settings = recipe.data
     inspection = inspect_dataset(
         all_samples,
