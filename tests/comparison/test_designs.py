@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests.comparison.records import build_correct, write_run
 from thaw.comparison.comparison import Comparison, build_comparison
@@ -138,3 +139,72 @@ def test_runs_of_version_0_2_drew_the_test_images_by_seed(tmp_path: Path) -> Non
     assert {row.design for row in comparison.results.configurations} == {"resamples"}
     replicates = {run.replicate for row in comparison.results.configurations for run in row.runs}
     assert {(replicate.seed, replicate.split_seed) for replicate in replicates} == {(0, 0), (1, 1), (2, 2)}
+
+
+def test_folds_are_one_comparison_even_if_a_fold_lacks_a_class(tmp_path: Path) -> None:
+    for fold in range(3):
+        paths = name_images(range(NUM_IMAGES * fold, NUM_IMAGES * (fold + 1)))
+        correct = build_correct(NUM_IMAGES)
+        write_run(tmp_path / str(fold), HYMENOPTERA, "folds=3", f"fold={fold}", correct=correct, paths=paths)
+    file = tmp_path / "1" / "predictions.csv"
+    file.write_text(file.read_text().replace("bees", "ants"))
+    comparison = build_comparison(tmp_path)
+    assert len(comparison.groups) == 1
+    assert len(comparison.results.configurations[0].runs) == 3
+
+
+def test_missing_folds_are_those_of_each_seed(tmp_path: Path) -> None:
+    for seed, fold in ((0, 0), (0, 1), (1, 0)):
+        numbers = range(NUM_IMAGES * fold, NUM_IMAGES * (fold + 1))
+        write_strategies(tmp_path, f"{seed}{fold}", numbers, "folds=2", f"fold={fold}", seed=seed)
+    (caveat,) = [caveat for caveat in build_comparison(tmp_path).caveats if caveat.startswith("Folds are missing")]
+    assert caveat.startswith("Folds are missing: seed 1 of fixed lacks 1 of 2; seed 1 of scratch lacks 1 of 2.")
+
+
+def test_mixed_designs_are_said_and_only_common_test_images_are_tested(tmp_path: Path) -> None:
+    for seed in range(3):
+        correct = build_correct(NUM_IMAGES, range(4 + seed))
+        write_run(tmp_path / f"same{seed}", FIXED, seed=seed, correct=correct, paths=name_images(range(NUM_IMAGES)))
+        paths = name_images(range(20 * seed, 20 * seed + NUM_IMAGES))
+        overrides = SCRATCH, f"dataset.split_seed={seed}"
+        write_run(tmp_path / f"other{seed}", *overrides, seed=seed, correct=correct, paths=paths)
+    comparison = build_comparison(tmp_path)
+    (caveat,) = [caveat for caveat in comparison.caveats if caveat.startswith("Designs are mixed")]
+    assert "one set of test images in [fixed]" in caveat
+    assert "several, overlapping sets of test images in [scratch]" in caveat
+    (test,) = [row.paired_test for row in comparison.results.configurations if row.paired_test]
+    assert (test.method, test.sample.num_seeds) == ("images", 1)
+
+
+def test_fixed_and_resampled_splits_show_how_much_seeds_and_how_much_splits_change(tmp_path: Path) -> None:
+    for seed, split_seed, num_wrong in ((0, 0, 4), (1, 0, 6), (1, 1, 12), (2, 2, 2)):
+        paths = name_images(range(20 * split_seed, 20 * split_seed + NUM_IMAGES))
+        correct, override = build_correct(NUM_IMAGES, range(num_wrong)), f"dataset.split_seed={split_seed}"
+        write_run(tmp_path / f"{seed}{split_seed}", override, seed=seed, correct=correct, paths=paths)
+    (note,) = [note for note in build_comparison(tmp_path).notes if "spread by" in note]
+    over_seeds, over_splits = np.std([4, 6], ddof=1) / NUM_IMAGES, np.std([5, 12, 2], ddof=1) / NUM_IMAGES
+    assert f"±{over_seeds:.3f} over seeds of one split and by ±{over_splits:.3f} over splits" in note
+
+
+def test_random_and_grouped_folds_are_compared_image_by_image(tmp_path: Path) -> None:
+    rng, num_images = np.random.default_rng(0), 120
+    groups = np.array([f"patient {number // 6}" for number in range(num_images)])
+    wrong = {
+        "random": rng.random(num_images) < 0.1,
+        "grouped": np.isin(groups, groups[rng.permutation(num_images)[:8]]),
+    }
+    for name, is_wrong in wrong.items():
+        pattern = ["dataset.group_pattern='(patient)'"] if name == "grouped" else []
+        order = rng.permutation(num_images) if name == "random" else np.arange(num_images)
+        for fold in range(3):
+            part = np.sort(order[fold * 40 : fold * 40 + 40])
+            settings = {"groups": groups[part]} if pattern else {}
+            paths = name_images(part)
+            overrides = HYMENOPTERA, "folds=3", f"fold={fold}", *pattern
+            write_run(tmp_path / f"{name}{fold}", *overrides, correct=~is_wrong[part], paths=paths, **settings)
+    difference = wrong["grouped"].astype(float) - wrong["random"]
+    by_group = difference.reshape(20, 6).mean(1)
+    half_width = stats.t.ppf(0.975, 19) * by_group.std(ddof=1) / np.sqrt(20)
+    caveat = build_comparison(tmp_path).caveats[0]
+    interval = f"{by_group.mean() - half_width:+.3f} to {by_group.mean() + half_width:+.3f}"
+    assert caveat.startswith(f"the random split flatters by {by_group.mean():.3f} (95 % interval {interval}, both test")

@@ -115,7 +115,7 @@ def test_data_sets_are_compared_apart(tmp_path: Path, capsys: pytest.CaptureFixt
     text = repr(comparison)
     assert text.index("hymenoptera · ") < text.index("dog_breeds · ")
     page_path = comparison.save(tmp_path / "page")
-    assert page_path.read_text(encoding="utf-8").count("<table") == 2
+    assert page_path.read_text(encoding="utf-8").count("<h1>By") == 2
     with (page_path.parent / "comparison.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["dataset"] for row in rows] == ["hymenoptera"] * 3 + ["dog_breeds"] * 2

@@ -1,19 +1,14 @@
-"""Sentences about a comparison: what limits it (other images, other budgets, missing runs) and how its numbers were
-computed."""
+"""Sentences on what limits a comparison: other images, other budgets, missing runs."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
-
-import numpy as np
 
 from thaw.comparison.configurations import Configuration
-from thaw.comparison.estimates import INTERVAL_METHODS
 from thaw.comparison.records import Replicate, RunResults
-from thaw.comparison.significance import EQUIVALENCE_MARGIN, METHODS, PairedTest
+from thaw.comparison.significance import PairedTest
 from thaw.comparison.split_effect import describe_split_effects
 from thaw.config.errors import format_count, format_names
 
@@ -49,7 +44,10 @@ def _find_data_caveats(configurations: Sequence[Configuration]) -> Iterator[str]
         yield _describe_corrections(configurations)
         return
     checks: list[tuple[str, KeyFunction]] = [
-        ("Classes differ: {}. These are different problems.", lambda run: run.predictions.classes),
+        (
+            "Classes of the test images differ: {}. Accuracies are over other classes.",
+            lambda run: run.predictions.classes,
+        ),
         (
             "Test images differ: {}. Their accuracies are not comparable; a test needs images that both have.",
             lambda run: run.predictions.identity,
@@ -128,6 +126,7 @@ def _find_run_caveats(
         yield f"Some runs are not done and are left out of all numbers: {description}. They are listed below."
     if description := _describe_missing_runs(configurations):
         yield f"Runs are missing: {description}. Means are over different runs; tests use the shared ones."
+    yield from _find_mixed_designs(configurations)
     if description := _describe_missing_folds(configurations):
         yield f"Folds are missing: {description}. The accuracy is that of the images of the other folds."
     if superseded_runs:
@@ -151,6 +150,23 @@ def _list_tests(configurations: Sequence[Configuration]) -> list[PairedTest]:
     return [configuration.paired_test for configuration in configurations if configuration.paired_test]
 
 
+def _find_mixed_designs(configurations: Sequence[Configuration]) -> Iterator[str]:
+    """Say if configurations share test images in different ways."""
+    texts: dict[str, str] = {
+        "seeds": "one set of test images",
+        "resamples": "several, overlapping sets of test images",
+        "folds": "folds",
+    }
+    repeated = {row.label: texts[row.design] for row in configurations if len(row.runs) > 1}
+    groups = _group_labels(repeated)
+    if len(groups) > 1:
+        description = "; ".join(f"{text} in {_format_labels(labels)}" for text, labels in groups)
+        yield (
+            f"Designs are mixed: {description}. Spreads and intervals measure different things, and a test uses only "
+            "the runs of two configurations with the same seed, split and fold on common test images."
+        )
+
+
 def _describe_missing_runs(configurations: Sequence[Configuration]) -> str:
     all_replicates = dict.fromkeys(run.replicate for run in _iter_runs(configurations))
     missing = {
@@ -171,11 +187,14 @@ def _describe_missing_folds(configurations: Sequence[Configuration]) -> str:
     descriptions = []
     for configuration in configurations:
         num_folds = configuration.runs[0].recipe.get("folds")
-        if num_folds is not None:
-            tested_folds = {run.replicate.fold for run in configuration.runs}
-            missing = [str(fold) for fold in range(num_folds) if fold not in tested_folds]
+        folds_by_draw: dict[Replicate, set[int | None]] = defaultdict(set)
+        for run in configuration.runs if num_folds is not None else ():
+            folds_by_draw[run.replicate._replace(fold=None)].add(run.replicate.fold)
+        for replicate, folds in folds_by_draw.items():
+            missing = [str(fold) for fold in range(num_folds or 0) if fold not in folds]
+            prefix = f"{replicate.describe()} of " if len(folds_by_draw) > 1 else ""
             names = format_names(missing, MAX_LISTED)
-            descriptions += [f"{configuration.label} lacks {names} of {num_folds}"] if missing else []
+            descriptions += [f"{prefix}{configuration.label} lacks {names} of {num_folds}"] if missing else []
     return "; ".join(descriptions)
 
 
@@ -248,61 +267,3 @@ def _describe_differing_versions(runs: Sequence[RunResults]) -> str:
         f"{name} {', '.join(sorted(versions))}" for name, versions in versions_by_name.items() if len(versions) > 1
     ]
     return "; ".join(descriptions) or "thaw with and without changes since its commit"
-
-
-def build_notes(configurations: Sequence[Configuration], selection_split: str) -> Iterator[str]:
-    """Yield sentences on how the numbers were computed. `selection_split` is the split that chose the reference."""
-    yield "The rows are ordered by test accuracy, for reading only."
-    if selection_split == "val":
-        yield "The reference is the best configuration by mean validation accuracy: test images choose nothing."
-    if any(len(configuration.runs) > 1 for configuration in configurations):
-        yield "Accuracies are mean ± standard deviation over runs (n - 1)."
-    yield from _describe_designs(configurations)
-    interval_units = (configuration.test_accuracy.sampling_unit for configuration in configurations)
-    yield f"95 % intervals: {_describe_methods(INTERVAL_METHODS, interval_units)}."
-    yield from _build_test_notes(_list_tests(configurations))
-    _, counts = np.unique(configurations[0].runs[0].predictions.labels, return_counts=True)
-    yield (
-        f"The smallest class has {counts.min()} test images: each is {100 / counts.min():.2g} percentage points of its "
-        "accuracy."
-    )
-    yield "Seconds are those of whole runs, the median over runs."
-    yield from _build_feature_notes(
-        [value for configuration in configurations for value in configuration.get_scores("timing", "cache_s")]
-    )
-
-
-def _describe_designs(configurations: Sequence[Configuration]) -> Iterator[str]:
-    """Say how the runs share test images."""
-    designs = {configuration.design for configuration in configurations}
-    if "folds" in designs:
-        yield "Each image is tested once, by the run whose fold it is in; accuracies and classes are over all of them."
-    if "resamples" in designs:
-        yield (
-            "Test images differ between the runs of a configuration, because dataset.split_seed does (or, in runs of "
-            "version 0.2 and before, seed): the spread is that of other splits, not of other seeds alone."
-        )
-
-
-def _describe_methods(methods: Mapping[Any, str], keys: Iterable[str]) -> str:
-    used_keys = set(keys)
-    return "; ".join(text for key, text in methods.items() if key in used_keys)
-
-
-def _build_test_notes(tests: Sequence[PairedTest]) -> Iterator[str]:
-    if tests:
-        correction = f", corrected for {len(tests)} comparisons by Holm's method" if len(tests) > 1 else ""
-        yield f"p values, against the reference{correction}: {_describe_methods(METHODS, (t.method for t in tests))}."
-        yield (
-            f"Equivalent means that two one-sided tests show a difference below {100 * EQUIVALENCE_MARGIN:g} "
-            "percentage point; docs/statistics.md says how often each procedure is wrong."
-        )
-
-
-def _build_feature_notes(seconds: Sequence[float]) -> Iterator[str]:
-    if any(seconds):
-        num_computing_runs = sum(value > 0 for value in seconds)
-        yield (
-            f"Computing the features of frozen stages took {sum(seconds):.1f} s in total, in {num_computing_runs} of "
-            f"{len(seconds)} runs. Runs that read them from the cache would take longer alone."
-        )

@@ -7,6 +7,7 @@ from typing import Any
 
 from thaw.comparison.configurations import Configuration
 from thaw.comparison.figures import get_color
+from thaw.comparison.metric_table import build_metric_table
 from thaw.comparison.results import ComparisonResults
 from thaw.comparison.tables import build_cells, build_headings, format_accuracy
 from thaw.visualization.reports.html import encode_data_uri, render_template
@@ -22,6 +23,7 @@ def render_comparison_page(groups: Sequence[ComparisonResults], figures: Sequenc
         {
             **_build_table_context(group),
             "tiles": _build_tiles(group),
+            "metrics": _build_metric_context(group),
             "unfinished": group.unfinished_runs,
             "figures": {title: encode_data_uri(content) for title, content in group_figures.items()},
         }
@@ -48,6 +50,22 @@ def _build_table_context(comparison: ComparisonResults) -> dict[str, Any]:
         "notes": comparison.notes,
         "drawing_note": DRAWING_NOTE,
     }
+
+
+def _build_metric_context(comparison: ComparisonResults) -> dict[str, Any] | None:
+    table = build_metric_table(comparison.configurations)
+    if table is None:
+        return None
+    rows = [
+        {
+            "label": configuration.label,
+            "color": get_color(index),
+            "is_reference": configuration.is_reference,
+            "cells": list(zip(table.titles, estimates, strict=True)),
+        }
+        for index, (configuration, estimates) in enumerate(zip(comparison.configurations, table.rows, strict=True))
+    ]
+    return {"titles": table.titles, "rows": rows, "note": table.note}
 
 
 def _build_tiles(comparison: ComparisonResults) -> list[tuple[str, str]]:

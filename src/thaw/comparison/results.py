@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from thaw.comparison.caveats import build_notes, find_caveats
+from thaw.comparison.caveats import find_caveats
 from thaw.comparison.configurations import (
     Configuration,
     format_setting_values,
     group_into_configurations,
     test_against_reference,
 )
+from thaw.comparison.notes import build_notes
 from thaw.comparison.records import RunResults, extract_reason, iter_problems
 from thaw.comparison.settings import build_labels, extract_settings, find_differing_keys, get_value
 from thaw.comparison.verdict import describe_verdict
@@ -70,18 +71,32 @@ def build_results(runs: Sequence[RunResults]) -> list[ComparisonResults]:
     done_runs, unfinished_runs = [run for run in runs if run.is_done], [run for run in runs if not run.is_done]
     if not done_runs:
         raise UserError("nothing to compare: no run is done.", list(iter_problems(unfinished_runs)))
-    runs_by_data: dict[tuple[str, Hashable], list[RunResults]] = defaultdict(list)
-    for run in done_runs:
-        runs_by_data[_get_dataset(run), run.predictions.classes].append(run)
-    groups = sorted(runs_by_data.items(), key=lambda group: -len(group[1]))
-    datasets = [dataset for (dataset, _), _ in groups]
+    groups = sorted(_group_by_dataset(done_runs), key=lambda group: -len(group[1]))
+    datasets = [dataset for dataset, _ in groups]
     unfinished_by_group: dict[int, list[RunResults]] = defaultdict(list)
     for run in unfinished_runs:
         dataset = _get_dataset(run)
         unfinished_by_group[datasets.index(dataset) if dataset in datasets else 0].append(run)
     return [
         _build_group(dataset, group_runs, unfinished_by_group[index])
-        for index, ((dataset, _), group_runs) in enumerate(groups)
+        for index, (dataset, group_runs) in enumerate(groups)
+    ]
+
+
+def _group_by_dataset(runs: Sequence[RunResults]) -> list[tuple[str, list[RunResults]]]:
+    """Group runs of data sets with the same name, number of classes and, at least in part, classes of the test images:
+    a fold or another split need not test every class."""
+    groups: list[tuple[str, int, set[str], list[RunResults]]] = []
+    for run in runs:
+        dataset, num_classes = _get_dataset(run), run.record["data"]["classes"]
+        classes, group_runs = set(run.predictions.classes), [run]
+        for group in [group for group in groups if group[:2] == (dataset, num_classes) and group[2] & classes]:
+            groups.remove(group)
+            classes, group_runs = group[2] | classes, [*group[3], *group_runs]
+        groups.append((dataset, num_classes, classes, group_runs))
+    position = {run.directory: index for index, run in enumerate(runs)}
+    return [
+        (dataset, sorted(group_runs, key=lambda run: position[run.directory])) for dataset, _, _, group_runs in groups
     ]
 
 

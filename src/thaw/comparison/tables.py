@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thaw.comparison.configurations import Configuration
+from thaw.comparison.metric_table import METRIC_TITLES, build_metric_table, estimate_metric
 from thaw.comparison.needed import estimate_needed_sample
 from thaw.comparison.results import ComparisonResults
 from thaw.comparison.settings import shorten_keys
@@ -141,6 +142,7 @@ def _build_configuration_row(keys: Sequence[str], configuration: Configuration) 
         "test_accuracy_low": estimate.low,
         "test_accuracy_high": estimate.high,
         "interval_over": estimate.sampling_unit,
+        **_build_metric_entries(configuration),
         **{f"{split}_{metric}": configuration.compute_mean(split, metric) for split, metric in _MEAN_METRICS},
         "is_reference": configuration.is_reference,
         **_build_test_entries(paired_test),
@@ -148,6 +150,15 @@ def _build_configuration_row(keys: Sequence[str], configuration: Configuration) 
         "trainable_parameters": configuration.num_trainable_parameters,
         "runs": " ".join(run.name for run in configuration.runs),
     }
+
+
+def _build_metric_entries(configuration: Configuration) -> dict[str, object]:
+    entries: dict[str, object] = {}
+    for metric in METRIC_TITLES:
+        estimate = estimate_metric(configuration, metric)
+        entries |= {f"test_{metric}": estimate.mean}
+        entries |= {f"test_{metric}_low": estimate.low, f"test_{metric}_high": estimate.high}
+    return entries
 
 
 def _build_test_entries(paired_test: PairedTest | None) -> dict[str, object]:
@@ -169,12 +180,8 @@ _TEST_COLUMNS = (
     *("shared_seeds", "shared_images", "would_decide"),
 )
 _TIMES = ("wall_s", "train_s", "cache_s", "images_per_s")
-_MEAN_METRICS = (
-    *(("test", "macro_accuracy"), ("test", "macro_f1"), ("test", "auroc"), ("test", "average_precision")),
-    *(("test", "kappa"), ("test", "loss")),
-    *(("val", "accuracy"), ("val", "loss")),
-)
-_RUN_METRICS = (("test", "accuracy"), *_MEAN_METRICS)
+_MEAN_METRICS = (("test", "loss"), ("val", "accuracy"), ("val", "loss"))
+_RUN_METRICS = (("test", "accuracy"), *(("test", metric) for metric in METRIC_TITLES), *_MEAN_METRICS)
 
 
 def _is_nan(value: object) -> bool:
@@ -239,11 +246,28 @@ def format_markdown(comparison: ComparisonResults, figures: Mapping[str, str]) -
         _format_table_row(["---"] * num_keys + ["---:"] * (len(headings) - num_keys)),
     ]
     lines += [*map(_format_table_row, rows), "", *(f"- {_escape_markdown(note)}" for note in comparison.notes), ""]
+    lines += _format_metric_table(comparison)
     lines += [f"![{title}]({file})" for title, file in figures.items()]
     if comparison.unfinished_runs:
         lines += ["", "## Not done", ""]
         lines += [f"- `{run.name}`: {run.status}. {_escape_markdown(run.reason)}" for run in comparison.unfinished_runs]
     return "\n".join(lines) + "\n"
+
+
+def _format_metric_table(comparison: ComparisonResults) -> list[str]:
+    table = build_metric_table(comparison.configurations)
+    if table is None:
+        return []
+    labelled_rows = zip((row.label for row in comparison.configurations), table.rows, strict=True)
+    return [
+        "## More metrics of the test images",
+        "",
+        _format_table_row(["", *table.titles]),
+        _format_table_row(["---", *("---:" for _ in table.titles)]),
+        *(_format_table_row([label, *(cell.format() for cell in row)]) for label, row in labelled_rows),
+        "",
+        f"{_escape_markdown(table.note)}\n",
+    ]
 
 
 def _format_table_row(texts: Sequence[str]) -> str:
