@@ -128,11 +128,11 @@ class DataConfig(StrictModel):
     """Groups of which a data set's own splits have images in train or val and in test: error names them and stops; warn
     trains and counts these test images."""
     exclude: PathStr | None = None
-    """CSV file with a column `path`, relative to the root of the data set: these images are left out before splits are
-    drawn; null: none. thaw audit writes one."""
+    """CSV file with a column `path`, relative to the root of the data set: these images are left out; all
+    others keep their splits; null: none. thaw audit writes one."""
     relabel: PathStr | None = None
-    """CSV file with columns `path` and `label`: these images get these labels before splits are drawn; null: none. thaw
-    audit writes suggestions."""
+    """CSV file with columns `path` and `label`: these images get these labels and keep their splits; null:
+    none. thaw audit writes suggestions."""
 
 
 class FeatureCacheConfig(StrictModel):

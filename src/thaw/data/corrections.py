@@ -166,6 +166,7 @@ def _correct_rows(
     return replace(
         reader_result,
         rows=rows,
+        uncorrected_rows=reader_result.rows if files else (),
         ignored_files={**reader_result.ignored_files, **ignored_files},
         notes=(*reader_result.notes, *notes),
         corrections={names[file.key]: Correction(counts[file.key], file.digest, file.known_paths) for file in files},

@@ -19,9 +19,11 @@ def set_own_splits_aside(reader_result: ReaderResult, folds: int) -> ReaderResul
     """Return the rows without the splits that the data set has itself, and a note of that."""
     own_splits = [split for split in SPLITS if split in reader_result.provided_splits]
     note = f"folds={folds}: the data set's own splits ({format_names(own_splits)}) are put aside"
-    rows = tuple(replace(row, split=None) for row in reader_result.rows)
+    rows, uncorrected_rows = (
+        tuple(replace(row, split=None) for row in rows) for rows in (reader_result.rows, reader_result.uncorrected_rows)
+    )
     notes = (*reader_result.notes, *([note] if own_splits else []))
-    return replace(reader_result, rows=rows, provided_splits={}, notes=notes)
+    return replace(reader_result, rows=rows, uncorrected_rows=uncorrected_rows, provided_splits={}, notes=notes)
 
 
 def split_fold(reader_result: ReaderResult, folds: int, fold: int, val_fraction: float, seed: int) -> ReaderResult:

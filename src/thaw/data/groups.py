@@ -28,21 +28,30 @@ def find_groups(reader_result: ReaderResult, pattern: str | None, *, is_evaluati
     """
     if pattern is not None:
         expression = re.compile(pattern)
-        rows = tuple(replace(row, group=_search_group(expression, row.path)) for row in reader_result.rows)
-        reader_result = replace(reader_result, rows=rows, group_setting=f"dataset.group_pattern={pattern}")
+        rows, uncorrected_rows = (
+            tuple(replace(row, group=_search_group(expression, row.path)) for row in rows)
+            for rows in (reader_result.rows, reader_result.uncorrected_rows)
+        )
+        setting = f"dataset.group_pattern={pattern}"
+        reader_result = replace(reader_result, rows=rows, uncorrected_rows=uncorrected_rows, group_setting=setting)
     if not reader_result.has_groups:
         return reader_result
     missing_paths = [escape_path(row.path) for row in reader_result.rows if not row.group]
     if missing_paths and is_evaluation:
-        rows = tuple(replace(row, group=None) for row in reader_result.rows)
-        return replace(reader_result, rows=rows, group_setting="")
+        rows, uncorrected_rows = (
+            tuple(replace(row, group=None) for row in rows)
+            for rows in (reader_result.rows, reader_result.uncorrected_rows)
+        )
+        return replace(reader_result, rows=rows, uncorrected_rows=uncorrected_rows, group_setting="")
     if missing_paths:
         got = f"{len(missing_paths)} of {len(reader_result.rows)} images without a group: "
         got += format_names(missing_paths, MAX_LISTED_NAMES)
         fix = "another pattern" if pattern is not None else "a cell for each image"
         fix += ", or data.exclude=FILE leaves these images out"
         raise UserError("images without a group.", [Problem(reader_result.group_setting, got, "one each", fix)])
-    return replace(reader_result, warnings=(*reader_result.warnings, *_describe_useless_groups(reader_result)))
+    uncorrected_rows = tuple(row for row in reader_result.uncorrected_rows if row.group)
+    warnings = (*reader_result.warnings, *_describe_useless_groups(reader_result))
+    return replace(reader_result, uncorrected_rows=uncorrected_rows, warnings=warnings)
 
 
 def _search_group(expression: re.Pattern[str], path: str) -> str:

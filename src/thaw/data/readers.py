@@ -59,6 +59,7 @@ class ReaderResult:
         missing_class_hint: what to do about classes without train images, with the placeholder `{names}`.
         notes: how the data set was read, where that is not obvious.
         warnings: what is likely to be a mistake.
+        uncorrected_rows: the rows before corrections, from which splits are drawn; empty if there are no corrections.
         corrections: `excluded` and `relabeled` -> what `data.exclude` and `data.relabel` have changed.
         group_setting: the setting that says the group of each image, for messages; empty: there are no groups.
     """
@@ -72,6 +73,7 @@ class ReaderResult:
     missing_class_hint: str
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    uncorrected_rows: tuple[Row, ...] = ()
     corrections: Mapping[str, Correction] = field(default_factory=dict)
     group_setting: str = ""
 

@@ -165,6 +165,8 @@ def split_reader_result(reader_result: ReaderResult, settings: SplitSettings) ->
     reader_result = check_group_leaks(reader_result, is_allowed=settings.allows_group_leaks)
     reader_result = draw_splits(reader_result, settings)
     _check_splits(reader_result.rows, reader_result)
+    if reader_result.corrections:  # which may leave a class its test images alone
+        _check_train_classes(list_classes(reader_result), reader_result)
     return reader_result
 
 

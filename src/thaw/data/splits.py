@@ -52,10 +52,18 @@ def prepare_splits(reader_result: ReaderResult, settings: SplitSettings) -> Read
 def draw_splits(reader_result: ReaderResult, settings: SplitSettings) -> ReaderResult:
     """Return `reader_result` with the splits that the data set does not provide, and notes about them.
 
+    Splits are drawn from the rows as they were read: an image that `data.exclude` or `data.relabel` names moves no
+    other image to another split, so that runs with and without corrections have the same test images but for these.
+
     Raises:
         UserError: as `split_per_class`, `split_groups` and `split_fold`, and if `per_class` is set for a data set that
             is split.
     """
+    if reader_result.uncorrected_rows:
+        uncorrected = replace(reader_result, rows=reader_result.uncorrected_rows, uncorrected_rows=())
+        drawn, classes = draw_splits(uncorrected, settings), {row.path: row.class_name for row in reader_result.rows}
+        kept_rows = [replace(row, class_name=classes[row.path]) for row in drawn.rows if row.path in classes]
+        return replace(drawn, rows=tuple(kept_rows))
     fractions = {
         split: fraction
         for split, fraction in settings.fractions.items()
