@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
 def _format_row(name: str, overrides: list[str]) -> str:
     scores: Scores = {}
     for seed in SEEDS:
-        extraction = _score_seed([*RECIPE, *overrides, f"seed={seed}"], scores)
+        extraction = _score_seed([*RECIPE, *overrides, f"seed={seed}", f"dataset.split_seed={seed}"], scores)
     num_val = extraction.samples.count_per_split()["val"]
     means = {key: statistics.mean(values) for key, values in scores.items()}
     accuracies = " | ".join(f"{means[key]:.3f}" for key in ("fixed", "loss", "accuracy"))

@@ -31,6 +31,7 @@ from thaw.models.catalog import describe_missing_weights
 from thaw.system.cache_folder import resolve_cache_dir
 
 LITE = ("backbone=efficientnet_lite0", "backbone.weights=default")
+SPLITS_BY_SEED = "dataset.split_seed=${seed}"  # other validation images for each seed, as when docs/ was measured
 PARTS = ("Published", "Expect", "Differs")
 PUBLISHED_PATTERN = re.compile(r"(accuracy|loss) ([\d.]+)(?: to ([\d.]+))?\b|nothing: .+")
 
@@ -112,7 +113,7 @@ def _run_experiment(name: str, options: argparse.Namespace, outputs: Path) -> tu
     recipe = compose_recipe(overrides)
     if missing_files := _describe_missing_files(recipe):
         return [], f"needs {missing_files}"
-    status = launch(["-m", *overrides, f"seed={options.seeds}", f"output_dir={outputs}"])
+    status = launch(["-m", *overrides, f"seed={options.seeds}", SPLITS_BY_SEED, f"output_dir={outputs}"])
     runs = [json.loads(file.read_text()) for file in sorted(outputs.rglob("metrics.json"))]
     if status:
         return runs, "failed"

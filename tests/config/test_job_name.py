@@ -37,6 +37,11 @@ def test_a_name_is_a_single_readable_directory(override: str, name: str) -> None
     assert build_job_name([override], []) == name
 
 
+def test_splits_that_each_seed_draws_are_not_part_of_the_name() -> None:
+    command_line = ["++seed=3,4", "++dataset.split_seed=${seed}"]
+    assert build_job_name(["++seed=3", r"++dataset.split_seed=$\{seed\}"], command_line) == "seed=3"
+
+
 def test_a_long_name_ends_with_a_whole_override() -> None:
     job = [f"++dataset.characters={'A' * 60}", "++optimizer.weight_decay=0.05", "++optimizer.learning_rate=0.001"]
     assert build_job_name(job, []) == f"dataset.characters={'A' * 60}"

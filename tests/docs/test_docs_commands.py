@@ -37,6 +37,9 @@ OTHER_VERBS = [line for line in VERBS if line not in VERBS_AFTER_TRAINING]
 DOWNLOADED_NETWORKS = ("resnet50", "convnext", "vit_")
 TESTED_ELSEWHERE = {
     "resume=": "tests/training/test_resume.py",
+    "dataset.split_seed=${seed}": "tests/data/test_factory.py",
+    "dataset.group_column=patient": "tests/data/test_folds.py",
+    "dataset.group_pattern=": "tests/data/test_groups.py",
     "audit dataset=folder": "tests/cli/test_audit.py",
     "sweep=folds": "tests/sweeps/test_sweep_folds.py",
     "sweep=search folds=5": "tests/config/test_fold_keys.py",

@@ -38,7 +38,7 @@ METRICS = {
     summary="evaluate a trained network on labelled images, from its checkpoint alone",
     examples=("thaw evaluate outputs/RUN --out outputs/evaluation", "thaw evaluate best.ckpt dataset.root=DIR"),
     description="RUN|CKPT is a run directory, or a checkpoint of one; nothing else of the run is needed. The data are "
-    "those of the checkpoint, split with the checkpoint's seed, so the numbers are those of the run; or another data "
+    "those of the checkpoint, split as its recipe says, so the numbers are those of the run; or another data "
     "set of these classes or some of them (dataset=NAME), or another place (dataset.root=DIR); images that the network "
     "was trained or selected on are then left out of the test images. data.*, feature_cache.mode, and "
     "trainer.batch_size, accelerator, precision, threads and test_time_augmentation can be set as for train.py. "

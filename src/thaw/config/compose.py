@@ -180,7 +180,9 @@ def build_job_name(overrides: Iterable[str], command_line: Collection[str]) -> s
     Overrides that are not in `command_line` were swept over; the name has only them, or all if there are none.
     Overrides beyond MAX_JOB_NAME_LENGTH are left out, and only the last part of a path is kept."""
     relevant_overrides = [line for line in overrides if not _is_launch_override(line)]
-    swept_overrides = [line for line in relevant_overrides if line not in command_line]
+    # Hydra escapes ${seed}. Other keys keep the names of version 0.2: a resumed sweep finds its runs by them.
+    written_overrides = [line.replace(r"split_seed=$\{seed\}", "split_seed=${seed}") for line in relevant_overrides]
+    swept_overrides = [line for line in written_overrides if line not in command_line]
     name = ",".join(filter(None, map(_format_override, swept_overrides or relevant_overrides)))
     if len(name) > MAX_JOB_NAME_LENGTH:
         name = name[: MAX_JOB_NAME_LENGTH + 1].rpartition(",")[0] or name[:MAX_JOB_NAME_LENGTH]

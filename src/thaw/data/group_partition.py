@@ -2,7 +2,7 @@
 
 A group, such as a patient or a camera, is never divided. scikit-learn's StratifiedGroupKFold knows equal parts only and
 places each group once; here groups are placed in a random order, then moved and exchanged as long as that helps. On few
-large groups, parts deviate several times less from their fractions than scikit-learn's (docs/data.md).
+large groups, parts deviate less than half as much from their fractions (tests/data/test_groups.py).
 """
 
 from __future__ import annotations
