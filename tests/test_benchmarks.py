@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import audit, finetune, frozen, heads, probe, reproduce, steps, strategies
+from benchmarks import audit, copies, finetune, frozen, heads, probe, reproduce, steps, strategies
 from benchmarks import input as benchmark_input
 from benchmarks import sweep as benchmark_sweep
 from tests.conftest import ROOT, TINY
@@ -113,6 +113,18 @@ def test_audit_plants_faults_of_each_kind(
 
 
 @pytest.mark.long
+def test_copies_plants_and_finds_near_copies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies, "NUM_PLANTED", 14)
+    root = write_image_folder(tmp_path / "data", {"": 20}, classes=("ants", "bees"))
+    copies.main([f"data={root}", "dataset.image_size=32", "trainer.threads=1"])
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert re.match(r"\| data \| 54 \| \d+ of 14 \|", row)
+    assert row.count("|") == 15
+
+
+@pytest.mark.long
 def test_reproduce_compares_experiments_with_their_published_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +155,7 @@ def test_every_benchmark_is_tested_here() -> None:
     files = {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
     assert files == {
         "audit",
+        "copies",
         "finetune",
         "frozen",
         "heads",

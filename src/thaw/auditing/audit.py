@@ -18,7 +18,7 @@ from thaw.auditing.check_results import (
     describe_shortcuts,
 )
 from thaw.auditing.classes import find_inseparable_classes
-from thaw.auditing.copy_results import describe_copies, find_equal_files, group_copies
+from thaw.auditing.copy_results import describe_copies, group_copies
 from thaw.auditing.file_facts import read_file_facts
 from thaw.auditing.findings import CheckResult
 from thaw.auditing.group_names import suggest_groups
@@ -32,6 +32,7 @@ from thaw.auditing.shortcuts import measure_shortcuts
 from thaw.auditing.suggestions import CopyGroups, Exclusion, suggest_exclusions, suggest_relabelings
 from thaw.config.schema import Recipe
 from thaw.data.image_store import ImageStore, LazyImageStore
+from thaw.data.inspection import find_stored_copies
 from thaw.data.samples import Samples
 from thaw.system.reporter import SILENT, Reporter
 from thaw.training.extraction import Extraction, extract_features
@@ -105,7 +106,7 @@ def _run_checks(extraction: Extraction, reporter: Reporter) -> tuple[list[CheckR
     samples, store = extraction.samples, extraction.images.store
     with reporter.progress("checking", NUM_STEPS, unit="checks") as advance:
         start_time = time.perf_counter()
-        pairs = find_equal_files(samples)
+        pairs = find_stored_copies(samples, store, extraction.values.reshape(len(samples.samples), -1))
         copy_results = describe_copies(pairs, samples, time.perf_counter() - start_time)
         advance(1, "neighbors")
         data = _prepare(extraction, group_copies(pairs, len(samples.samples)))

@@ -3,45 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from thaw.auditing.findings import CheckResult, Exhibit, Finding, build_finding, build_picture, limit_exhibits
 from thaw.auditing.out_of_fold import merge_groups
 from thaw.config.errors import format_count
+from thaw.data.near_copies import CopyPair
 from thaw.data.samples import SPLITS, Samples
 
 NOTHING = "nothing found"
-
-
-@dataclass(frozen=True)
-class CopyPair:
-    """Two images that are copies of each other.
-
-    Attributes:
-        first, second: their positions.
-        is_exact: whether all pixels are equal.
-        difference: how they differ, in words.
-        score: the surer that they are copies, the higher, up to 1.
-    """
-
-    first: int
-    second: int
-    is_exact: bool
-    difference: str
-    score: float = 1.0
-
-
-def find_equal_files(samples: Samples) -> list[CopyPair]:
-    """Return the pairs of images with equal bytes: the first with each other one of its content."""
-    first_positions: dict[str, int] = {}
-    pairs = []
-    for position, digest in enumerate(samples.hashes):
-        first = first_positions.setdefault(digest, position)
-        if first != position:
-            pairs.append(CopyPair(first, position, True, "equal files"))
-    return pairs
 
 
 def group_copies(pairs: Sequence[CopyPair], num_images: int) -> np.ndarray:

@@ -120,7 +120,7 @@ class DataConfig(StrictModel):
     store_gib: NonNegativeFloat
     """Largest size on disk of the decoded images of one data set, in GiB; 0: decode in every epoch."""
     near_duplicates: bool
-    """Whether to search different splits for images that look alike (30 s for 10^9 pairs)."""
+    """Whether to search different splits for copies: resized, recompressed, mirrored or slightly cropped images."""
     train_per_class: Count | None = None
     """Largest number of train images of each class; null: all. sweep=images_per_class shows how accuracy grows with
     it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,16 +24,16 @@ from thaw.data.image_store import (
     open_image_store,
     open_lazy_image_store,
 )
+from thaw.data.near_copies import CopyPair, build_thumbnail, collect_thumbnails, find_copies
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.problems import (
     DatasetProblem,
     build_broken_problems,
-    compute_difference_hash,
-    compute_difference_hashes,
     find_problems,
 )
 from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
+from thaw.system.process import available_cpus
 from thaw.system.reporter import SILENT, Reporter
 
 
@@ -65,7 +66,7 @@ def inspect_dataset(
     """Open the image store of `samples`, drop broken images and find problems.
 
     Images are decoded once, when the store is built. If the store would take more than `max_store_bytes`, they are
-    decoded once here and again at every access. `near_duplicates` also compares images that look alike.
+    decoded once here and again at every access. `near_duplicates` also searches for copies in files that differ.
 
     Raises:
         UserError: if images cannot be decoded; with `skip_broken` only if too few are left.
@@ -77,10 +78,23 @@ def inspect_dataset(
         else open_lazy_image_store(samples, preprocessing, skip_broken, reporter)
     )
     usable_samples, store, skipped = drop_broken(samples, full_store)
-    images = (store[position] for position in range(len(usable_samples.samples)))
-    hashes = compute_difference_hashes(images) if near_duplicates else None
-    problems = find_problems(usable_samples, store.sizes, store.nearly_black, hashes)
+    copies = find_stored_copies(usable_samples, store) if near_duplicates else None
+    problems = find_problems(usable_samples, store.sizes, store.nearly_black, copies)
     return DatasetInspection(usable_samples, store, skipped, problems)
+
+
+def find_stored_copies(
+    samples: Samples, store: ImageStore | LazyImageStore, features: np.ndarray | None = None
+) -> list[CopyPair]:
+    """Find the copies among `samples`, whose images are in `store`, as `find_copies` does. Images of one size whose
+    pixels are equal in the store, where they are resized, count as equal."""
+
+    def load_thumbnail(position: int) -> tuple[np.ndarray, bytes]:
+        return build_thumbnail(Image.fromarray(store[position]))
+
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        thumbnails = collect_thumbnails(list(pool.map(load_thumbnail, range(len(samples.samples)))), store.sizes)
+    return find_copies(samples, thumbnails, features)
 
 
 def drop_broken(
@@ -115,10 +129,9 @@ def _check_remaining(samples: Samples) -> None:
 def verify_dataset(samples: Samples, near_duplicates: bool, reporter: Reporter = SILENT) -> list[DatasetProblem]:
     """Decode every file, even if an image store of it exists, and return all problems."""
 
-    def measure(image: Image.Image) -> tuple[tuple[int, int, bool], np.ndarray | None]:
-        """Return what `measure_image` does, and the hash that near duplicates share."""
-        image_hash = compute_difference_hash(crop_elongated(image)) if near_duplicates else None
-        return measure_image(image), image_hash
+    def measure(image: Image.Image) -> tuple[tuple[int, int, bool], tuple[np.ndarray, bytes] | None]:
+        """Return what `measure_image` does, and the thumbnail by which copies are found."""
+        return measure_image(image), build_thumbnail(crop_elongated(image)) if near_duplicates else None
 
     results = list(iter_decoded(samples, measure, reporter))
     reasons = {
@@ -128,9 +141,10 @@ def verify_dataset(samples: Samples, near_duplicates: bool, reporter: Reporter =
     }
     usable_results = {position: result for position, result in enumerate(results) if not isinstance(result, str)}
     table = np.array([row for row, _ in usable_results.values()], dtype=np.int64).reshape(-1, len(UNMEASURED))
-    hashes = np.array([image_hash for _, image_hash in usable_results.values()]) if near_duplicates else None
     usable_samples = samples.subset(list(usable_results)) if reasons else samples
-    return [*build_broken_problems(reasons), *find_problems(usable_samples, table[:, :2], table[:, 2] > 0, hashes)]
+    thumbnails = [thumbnail for _, thumbnail in usable_results.values() if thumbnail is not None]
+    copies = find_copies(usable_samples, collect_thumbnails(thumbnails, table[:, :2])) if near_duplicates else None
+    return [*build_broken_problems(reasons), *find_problems(usable_samples, table[:, :2], table[:, 2] > 0, copies)]
 
 
 def find_corrupt_archives(

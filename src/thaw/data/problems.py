@@ -1,4 +1,4 @@
-"""Find problems of a data set: duplicates, images that look alike across splits, small or unequal classes."""
+"""Find problems of a data set: duplicates, copies across splits, small or unequal classes."""
 
 from __future__ import annotations
 
@@ -8,67 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from thaw.config.errors import format_names
 from thaw.data.image import NEARLY_BLACK
+from thaw.data.near_copies import CopyPair
 from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
 
-HASH_SIZE = 8
-MAX_HASH_DISTANCE = 10  # of 128 bits: JPEG of quality 30 at half the size changes up to 9, another photo at least 30
-MIN_CONTRAST = 12  # gray levels between the darkest and the brightest cell; below it the bits are noise
-CHUNK_SIZE = 1024
-FLAT_IMAGE_HASH = np.zeros(2, dtype=np.uint64)
 MIN_TRAIN_IMAGES = 2  # one image does not show what its class has in common
 MAX_SIDE = 10_000  # pixels
 MAX_ASPECT_RATIO = 8  # longer side to shorter
 MAX_NAMES_ON_SCREEN, MAX_NAMES_PER_GROUP, MAX_NAMES_IN_RECORDS = 3, 4, 100
 GROUP_SEPARATOR = " = "
-
-
-def compute_difference_hash(image: Image.Image) -> np.ndarray:
-    """Return 128 bits, uint64 [2]: whether each cell of a 9 x 9 grid is brighter than its right and lower neighbors.
-
-    An image without contrast has the hash 0 and is not compared with any other: it would resemble all of its kind.
-    """
-    grid = np.asarray(image.convert("L").resize((HASH_SIZE + 1, HASH_SIZE + 1), Image.Resampling.BOX), dtype=np.int16)
-    if np.ptp(grid) < MIN_CONTRAST:
-        return FLAT_IMAGE_HASH
-    bits = np.stack([grid[:-1, :-1] > grid[:-1, 1:], grid[:-1, :-1] > grid[1:, :-1]])
-    return np.packbits(bits.reshape(2, -1), axis=1).view(np.uint64).ravel()
-
-
-def compute_difference_hashes(images: Iterable[np.ndarray]) -> np.ndarray:
-    """Return the hashes, uint64 [images, 2], of images of uint8 [height, width, 3]."""
-    return np.array([compute_difference_hash(Image.fromarray(image)) for image in images])
-
-
-def find_near_duplicates(samples: Samples, hashes: np.ndarray) -> Iterator[tuple[str, str]]:
-    """Yield the paths of two images in different splits whose hashes differ in at most MAX_HASH_DISTANCE bits and whose
-    files differ.
-
-    `hashes` is uint64 [samples, 2]. All pairs are compared: 10^9 of them take 30 s on one core.
-    """
-    splits = np.array([sample.split for sample in samples.samples])
-    for split, later_splits in (("train", ("val", "test")), ("val", ("test",))):
-        first_positions = np.flatnonzero(splits == split)
-        second_positions = np.flatnonzero(np.isin(splits, later_splits))
-        for position, duplicate_position in _find_similar_pairs(hashes, first_positions, second_positions):
-            if samples.hashes[position] != samples.hashes[duplicate_position]:
-                yield samples.samples[position].path, samples.samples[duplicate_position].path
-
-
-def _find_similar_pairs(
-    hashes: np.ndarray, first_positions: np.ndarray, second_positions: np.ndarray
-) -> Iterator[tuple[int, int]]:
-    first_positions = first_positions[hashes[first_positions].any(axis=1)]
-    second_positions = second_positions[hashes[second_positions].any(axis=1)]
-    for start in range(0, len(first_positions), CHUNK_SIZE):  # in chunks, to bound the memory
-        chunk = first_positions[start : start + CHUNK_SIZE]
-        distances = np.bitwise_count(hashes[chunk][:, None] ^ hashes[second_positions][None]).sum(axis=2)
-        for row, column in np.argwhere(distances <= MAX_HASH_DISTANCE):
-            yield int(chunk[row]), int(second_positions[column])
 
 
 @dataclass(frozen=True)
@@ -92,13 +43,12 @@ class DatasetProblem:
 
 
 def find_problems(
-    samples: Samples, sizes: np.ndarray, nearly_black: np.ndarray, hashes: np.ndarray | None = None
+    samples: Samples, sizes: np.ndarray, nearly_black: np.ndarray, copies: Sequence[CopyPair] | None = None
 ) -> list[DatasetProblem]:
     """Find all problems of `samples`.
 
     `sizes` is int64 [samples, 2], height and width of the decoded images; `nearly_black` is bool [samples], from
-    `is_nearly_black`. `hashes`, from `compute_difference_hashes`,
-    uint64 [samples, 2], are given if near duplicates are wanted.
+    `is_nearly_black`. `copies`, from `find_copies`, are given if near duplicates are wanted.
     """
     black_description = (
         f"images that are nearly black: no value above {NEARLY_BLACK} of 255 (12 bits in a 16-bit file?)"
@@ -112,11 +62,18 @@ def find_problems(
         *find_odd_sizes(samples, sizes),
         DatasetProblem("nearly_black", black_description, _list_paths(samples, nearly_black)),
     ]
-    if hashes is not None:
-        names = tuple(" ~ ".join(map(escape_path, pair)) for pair in find_near_duplicates(samples, hashes))
-        description = "pairs of images that look alike, in different splits"
-        problems.append(DatasetProblem("near_duplicates", description, names))
+    if copies is not None:
+        description = "pairs of images that are copies in other files, in different splits"
+        problems.append(DatasetProblem("near_duplicates", description, tuple(_name_near_duplicates(samples, copies))))
     return [problem for problem in problems if problem.names]
+
+
+def _name_near_duplicates(samples: Samples, copies: Iterable[CopyPair]) -> Iterator[str]:
+    """Name the copies in different splits whose files differ; `find_duplicates` names equal files."""
+    for pair in copies:
+        first, second = (samples.samples[position] for position in (pair.first, pair.second))
+        if first.split != second.split and samples.hashes[pair.first] != samples.hashes[pair.second]:
+            yield f"{escape_path(first.path)} ~ {escape_path(second.path)} ({pair.difference})"
 
 
 def build_broken_problems(reasons: Mapping[str, str]) -> list[DatasetProblem]:
