@@ -24,7 +24,12 @@ def build_notes(configurations: Sequence[Configuration], selection_split: str) -
     interval_units = (configuration.test_accuracy.sampling_unit for configuration in configurations)
     yield f"95 % intervals: {_describe_methods(INTERVAL_METHODS, interval_units)}."
     yield from _build_test_notes([row.paired_test for row in configurations if row.paired_test])
-    _, counts = np.unique(configurations[0].runs[0].predictions.labels, return_counts=True)
+    labels_by_image = {
+        path: label
+        for run in configurations[0].runs
+        for path, label in zip(run.predictions.paths.tolist(), run.predictions.labels.tolist(), strict=True)
+    }
+    _, counts = np.unique(list(labels_by_image.values()), return_counts=True)
     yield (
         f"The smallest class has {counts.min()} test images: each is {100 / counts.min():.2g} percentage points of its "
         "accuracy."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,13 @@ def _gather_sorted(batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor
     return logits[order], positions[order]
 
 
-def compute_split_metrics(predictions: SplitPredictions, samples: Samples) -> dict[str, Any]:
-    """Compute the metrics of each split of `samples`, and those of the test images that do not leak, if some do."""
+def compute_split_metrics(
+    predictions: SplitPredictions, samples: Samples, near_copies: Iterable[tuple[str, str]] = ()
+) -> dict[str, Any]:
+    """Compute the metrics of each split of `samples`, and those of the test images that do not leak, if some do.
+    `near_copies` are explained in `find_leaks`."""
     parts = dict(predictions)
-    if leaks := find_leaks(samples):
+    if leaks := find_leaks(samples, near_copies):
         logits, positions = predictions["test"]
         is_clean = torch.from_numpy(~np.isin(positions.numpy(), np.concatenate(list(leaks.values()))))
         parts |= {WITHOUT_LEAKS: (logits[is_clean], positions[is_clean])} if is_clean.any() else {}
