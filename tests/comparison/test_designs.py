@@ -100,7 +100,7 @@ def test_a_random_split_that_flatters_is_shown_beside_the_grouped_one(tmp_path: 
     pattern = "dataset.group_pattern='patient (\\d+)'"
     write_run(tmp_path / "grouped", HYMENOPTERA, pattern, correct=grouped, paths=others, groups=groups)
     comparison = build_comparison(tmp_path)
-    assert comparison.caveats[0].startswith("the random split flatters by 0.475 (95 % interval +0.1")
+    assert comparison.caveats[0].startswith("The random split flatters by 0.475 (95 % interval +0.1")
     assert (
         "0.975 with a random split, 0.500 where no group is in two splits (10 groups are tested)"
         in (comparison.caveats[0])
@@ -207,4 +207,4 @@ def test_random_and_grouped_folds_are_compared_image_by_image(tmp_path: Path) ->
     half_width = stats.t.ppf(0.975, 19) * by_group.std(ddof=1) / np.sqrt(20)
     caveat = build_comparison(tmp_path).caveats[0]
     interval = f"{by_group.mean() - half_width:+.3f} to {by_group.mean() + half_width:+.3f}"
-    assert caveat.startswith(f"the random split flatters by {by_group.mean():.3f} (95 % interval {interval}, both test")
+    assert caveat.startswith(f"The random split flatters by {by_group.mean():.3f} (95 % interval {interval}, both test")

@@ -136,9 +136,9 @@ def _find_run_caveats(
             f"started last is used; these are left out: {names}."
         )
     if len({run.seed for run in _iter_runs(configurations)}) == 1:
-        unit = "groups" if any(test.sampling_unit == "groups" for test in _list_tests(configurations)) else "images"
-        is_over_splits = any(test.sampling_unit == "splits" for test in _list_tests(configurations))
-        over = "splits" if is_over_splits else unit
+        units = {row.test_accuracy.sampling_unit for row in configurations}
+        units |= {test.sampling_unit for test in _list_tests(configurations)}
+        over = " or ".join(sorted(units, reverse=True))
         yield f"There is one seed: how much another seed would change is unknown. Intervals and tests are over {over}."
 
 

@@ -47,10 +47,10 @@ def _describe_pair(name: str, random: Configuration, grouped: Configuration) -> 
     prefix = f"{name}: " if name else ""
     if difference - margin > 0:
         return (
-            f"{prefix}the random split flatters by {difference:.3f} ({interval}): {accuracies}. Images of one group in "
+            f"{prefix}The random split flatters by {difference:.3f} ({interval}): {accuracies}. Images of one group in "
             "train and test make a test easier than images of new groups are."
         )
-    return f"{prefix}a random split changes the accuracy by {difference:+.3f} ({interval}): {accuracies}."
+    return f"{prefix}A random split changes the accuracy by {difference:+.3f} ({interval}): {accuracies}."
 
 
 def _compare_on_same_images(random: Configuration, grouped: Configuration) -> tuple[float, float, str] | None:
