@@ -42,7 +42,7 @@ from thaw.training.extraction import extract_features
 
 RECIPE = ("dataset=folder", "data.broken=skip", "dataset.fractions.val=0", "trainer.accelerator=cpu")
 PLANTED_FRACTION, MIN_PLANTED = 0.01, 5
-MAX_SCENES, NUM_FRAMES = 60, 4
+MAX_SCENES, MIN_SCENES_PER_CLASS, NUM_FRAMES = 60, 6, 4
 MAX_SPLIT_CLASSES, MIN_CLASS_IMAGES = 5, 20
 Writer = Callable[[Image.Image, Path], None]
 
@@ -237,12 +237,11 @@ def _write_scenes(data: AuditedData, folder: Path) -> int:
 
 
 def _draw_positions(labels: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
-    """Yield up to MAX_SCENES positions of random images, of which every class has at least two."""
-    order = rng.permutation(len(labels))
+    """Yield up to MAX_SCENES positions of random images, about as many of each of at most 10 classes."""
+    classes = rng.permutation(labels.max() + 1)[: MAX_SCENES // MIN_SCENES_PER_CLASS]
+    order = rng.permutation(np.flatnonzero(np.isin(labels, classes)))
     ranks = np.array([int((labels[order[:index]] == labels[position]).sum()) for index, position in enumerate(order)])
-    kept = order[np.argsort(ranks, kind="stable")][:MAX_SCENES]
-    counts = np.bincount(labels[kept], minlength=labels.max() + 1)
-    yield from (int(position) for position in kept if counts[labels[position]] > 1)
+    yield from map(int, order[np.argsort(ranks, kind="stable")][:MAX_SCENES])
 
 
 if __name__ == "__main__":
