@@ -238,7 +238,7 @@ def _write_scenes(data: AuditedData, folder: Path) -> int:
 
 def _draw_positions(labels: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
     """Yield up to MAX_SCENES positions of random images, about as many of each of at most 10 classes."""
-    classes = rng.permutation(labels.max() + 1)[: MAX_SCENES // MIN_SCENES_PER_CLASS]
+    classes = rng.permutation(labels.max() + 1)[: max(2, MAX_SCENES // MIN_SCENES_PER_CLASS)]
     order = rng.permutation(np.flatnonzero(np.isin(labels, classes)))
     ranks = np.array([int((labels[order[:index]] == labels[position]).sum()) for index, position in enumerate(order)])
     yield from map(int, order[np.argsort(ranks, kind="stable")][:MAX_SCENES])
