@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import TINY, get_only_run
+from tests.conftest import TINY, get_only_run, run_thaw
 from tests.images import write_image_folder
 from thaw.cli.train import launch
 from thaw.training.tensorboard import tile_images
@@ -50,6 +50,26 @@ def test_problems_are_reported_once_and_recorded(run: tuple[Path, str]) -> None:
     assert problem["kind"] == "duplicates_across_splits"
     assert problem["names"] == ["train/ants/00.png = test/ants/copy.png"]
     assert output.count("warning: images with equal files in different splits: 1") == 1
+
+
+def test_the_accuracy_without_the_copy_is_everywhere(
+    run: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    directory, output = run
+    metrics = json.loads((directory / "metrics.json").read_text())
+    assert json.loads((directory / "run.json").read_text())["data"]["leaks"] == {"copies": 1}
+    assert (metrics["test"]["count"], metrics["test_without_leaks"]["count"]) == (6, 5)
+    sentence = "1 of 6 test images leak: 1 with equal files in train or val. Without them the accuracy is "
+    assert sentence in output
+    report = (directory / "report.html").read_text()
+    assert sentence in report
+    assert "without test images that leak" in report
+    assert run_thaw(monkeypatch, "evaluate", str(directory), "--out", str(tmp_path / "evaluation")) == 0
+    evaluation_output = capsys.readouterr().out
+    assert sentence in evaluation_output
+    assert "the same numbers" in evaluation_output
+    evaluated = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())["test_without_leaks"]
+    assert {key: evaluated[key] for key in metrics["test_without_leaks"]} == metrics["test_without_leaks"]
 
 
 def test_predictions_belong_to_the_images_that_are_not_skipped(run: tuple[Path, str]) -> None:

@@ -83,6 +83,8 @@ def evaluate(
     _print_evaluations(evaluations, metrics)
     if not overrides and data.is_own:
         _print_differences(metrics, Run(checkpoint))
+    if "test" in evaluations:
+        metrics |= _report_leaks(evaluations["test"], metrics, recipe.data.near_duplicates)
     if out:
         from thaw.inference.evaluate import write_evaluation
 
@@ -102,12 +104,17 @@ def _read_fingerprint(checkpoint: Path) -> str | None:
 def _print_evaluations(evaluations: Mapping[str, Evaluation], metrics: Mapping[str, Mapping[str, Any]]) -> None:
     from thaw.cli.table import Column, print_table
 
-    headings = [f"{split}, {split_metrics['count']} images" for split, split_metrics in metrics.items()]
+    headings = [_describe_images(split, split_metrics) for split, split_metrics in metrics.items()]
     rows = [
         [label, *(_format_metric(split_metrics, key) for split_metrics in metrics.values())]
         for key, label in METRICS.items()
     ]
     print_table([Column("", no_wrap=True), *map(Column, headings)], rows)
+    if any("groups" in split_metrics for split_metrics in metrics.values()):
+        print(
+            "intervals resample groups of images, because images of one group resemble each other; those of the "
+            "calibration error and of single classes resample images"
+        )
     for split, evaluation in evaluations.items():
         if evaluation.skipped:
             paths = ", ".join(map(escape_line, list(evaluation.skipped)[:MAX_SHOWN_PATHS]))
@@ -115,6 +122,28 @@ def _print_evaluations(evaluations: Mapping[str, Evaluation], metrics: Mapping[s
     first_split, first_evaluation = next(iter(evaluations.items()))
     _print_worst_classes(first_split, first_evaluation)
     _print_confused_pairs(first_split, first_evaluation)
+
+
+def _describe_images(split: str, metrics: Mapping[str, Any]) -> str:
+    groups = f" of {metrics['groups']} groups" if "groups" in metrics else ""
+    return f"{split}, {metrics['count']} images{groups}"
+
+
+def _report_leaks(
+    evaluation: Evaluation, metrics: Mapping[str, Any], has_searched_copies: bool
+) -> dict[str, dict[str, Any]]:
+    """Print how many test images leak, and return the metrics of the others as an entry of metrics.json."""
+    from thaw.data.leaks import WITHOUT_LEAKS
+    from thaw.visualization.reports.console import describe_leaks
+
+    leaks = evaluation.count_leaks()
+    clean = evaluation.without_leaks() if leaks else None
+    entries = {WITHOUT_LEAKS: clean.compute_metrics()} if clean else {}
+    if leaks:
+        print(f"\n{describe_leaks(leaks, {**metrics, **entries})}")
+    if has_searched_copies:  # by data.near_duplicates in the run
+        print("\ncopies in other files are searched for by a training only: the report of the run counts them")
+    return entries
 
 
 def _format_metric(metrics: Mapping[str, Any], key: str) -> str:

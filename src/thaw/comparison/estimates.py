@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from thaw.comparison.designs import Design, ScoredRun, average_by_split, compute_test_to_train_ratio
-from thaw.comparison.significance import MIN_GROUPS, SamplingUnit, compute_corrected_std_error
+from thaw.comparison.significance import SamplingUnit, compute_corrected_std_error
 from thaw.metrics.bootstrap import CONFIDENCE_LEVEL, compute_mean_interval, sum_over_units
 from thaw.metrics.per_class import wilson_interval
 
@@ -58,7 +58,7 @@ def _estimate_over_units(runs: Sequence[ScoredRun], std: float, accuracies: np.n
         np.concatenate([getattr(run, name) for run in runs]) for name in ("images", "groups", "correct")
     )
     units = sum_over_units(images, groups, correct)
-    interval = compute_mean_interval(units) if units.has_groups and len(units.sums) >= MIN_GROUPS else None
+    interval = compute_mean_interval(units) if units.has_groups else None
     if interval is not None:
         return Estimate(units.mean, std, max(0.0, interval[0]), min(1.0, interval[1]), "groups")
     count = len(units.sums)  # groups that all agree count as one image each

@@ -23,7 +23,6 @@ MIN_T_TEST_VALUES = 3  # with two seeds an interval of the difference is 18 time
 EQUIVALENCE_MARGIN = 0.01  # of accuracy: one percentage point
 SIGNIFICANCE_LEVEL = 0.05
 MIN_SPREAD = 1e-12  # differences that are equal but for rounding
-MIN_GROUPS = 3
 SamplingUnit = Literal["seeds", "splits", "images", "groups"]
 Method = Literal["seeds", "splits", "images", "groups", "pooled images", "pooled groups"]
 _FEW = "fewer than 3 seeds or splits are shared, or all differ by the same amount"
@@ -168,7 +167,7 @@ def _estimate_over_units(units: UnitSums, scale: float) -> tuple[float, float, f
     if all predictions agree. Over groups it is a bootstrap, see `compute_mean_interval`.
     """
     mean, num_units = units.mean, len(units.sums)
-    interval = compute_mean_interval(units) if units.has_groups and num_units >= MIN_GROUPS else None
+    interval = compute_mean_interval(units) if units.has_groups else None
     if interval is not None:
         low, high = (mean + scale * (bound - mean) for bound in interval)
         return max(-1.0, low), min(1.0, high), units.std_error * scale, num_units - 1.0

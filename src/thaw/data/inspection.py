@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,14 +46,14 @@ class DatasetInspection:
         store: their images, in the same order.
         skipped: printable path of each image that cannot be decoded -> reason.
         problems: problems of the usable samples.
-        near_copies: the paths of each two images that are copies in files that differ, if these were searched for.
+        copies: pairs of usable samples that are copies; empty unless they were searched for.
     """
 
     samples: Samples
     store: ImageStore | LazyImageStore
     skipped: dict[str, str]
     problems: list[DatasetProblem]
-    near_copies: tuple[tuple[str, str], ...] = ()
+    copies: tuple[CopyPair, ...] = ()
 
 
 def inspect_dataset(
@@ -83,14 +82,7 @@ def inspect_dataset(
     usable_samples, store, skipped = drop_broken(samples, full_store)
     copies = find_stored_copies(usable_samples, store) if near_duplicates else None
     problems = find_problems(usable_samples, store.sizes, store.nearly_black, copies)
-    near_copies = tuple(_list_near_copies(usable_samples, copies or ()))
-    return DatasetInspection(usable_samples, store, skipped, problems, near_copies)
-
-
-def _list_near_copies(samples: Samples, copies: Iterable[CopyPair]) -> Iterator[tuple[str, str]]:
-    for pair in copies:
-        if samples.hashes[pair.first] != samples.hashes[pair.second]:
-            yield samples.samples[pair.first].path, samples.samples[pair.second].path
+    return DatasetInspection(usable_samples, store, skipped, problems, tuple(copies or ()))
 
 
 def find_stored_copies(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from thaw.config.schema import CsvDatasetConfig, Recipe
 from thaw.data.augmentation import build_augmentation
 from thaw.data.batches import SequentialBatchSampler
 from thaw.data.image_store import MAX_LISTED_IMAGES
+from thaw.data.leaks import find_leaks, select_clean
 from thaw.data.samples import SPLITS, Samples
 from thaw.features.cache import find_cached_features
 from thaw.features.cache_key import build_feature_spec
@@ -68,6 +69,18 @@ class Evaluation:
         groups = self.samples.get_groups()[self.positions] if self.samples.has_groups else None
         metrics = classification_metrics(self.logits, self.labels, groups)
         return metrics | {"ece_ci95": list(compute_ece_interval(*self._compute_confidence()))}
+
+    def count_leaks(self) -> dict[str, int]:
+        """Count the evaluated test images that are also in train or val of `samples`, by kind; near copies are not
+        searched for."""
+        counts = {kind: int(np.isin(self.positions, leaks).sum()) for kind, leaks in find_leaks(self.samples).items()}
+        return {kind: count for kind, count in counts.items() if count}
+
+    def without_leaks(self) -> Evaluation | None:
+        """Return the evaluation of the images that do not leak; None if none is left."""
+        is_clean = select_clean(self.positions, find_leaks(self.samples))
+        clean = replace(self, positions=self.positions[is_clean], logits=self.logits[torch.from_numpy(is_clean)])
+        return clean if is_clean.any() else None
 
     def compute_class_metrics(self) -> list[ClassMetrics]:
         """Compute recall, precision and F1 of each class."""

@@ -15,6 +15,7 @@ from scipy import stats
 CONFIDENCE_LEVEL = 0.95
 NUM_RESAMPLES = 2000
 MAX_WEIGHTS = 2**22  # resampled weights in memory at once
+MIN_UNITS = 3  # a bootstrap of two has three outcomes, and covers 66 to 90 % of the time
 MIN_SPREAD = 1e-12
 
 
@@ -64,7 +65,7 @@ def compute_mean_interval(units: UnitSums) -> tuple[float, float] | None:
     """Return the 95 % interval of the mean by a bootstrap over units, 2000 resamples; None if there are too few units,
     or if all resamples agree."""
     num_units = len(units.sums)
-    if num_units < 2:
+    if num_units < MIN_UNITS:
         return None
     means = [(weights @ units.sums) / (weights @ units.counts) for weights in iter_weights(num_units, NUM_RESAMPLES)]
     return compute_percentile_interval(np.concatenate(means), num_units)
@@ -88,7 +89,7 @@ def compute_percentile_interval(resampled: np.ndarray, num_units: int) -> tuple[
     normal data (Hesterberg 2015, "What teachers should know about the bootstrap", section 4.3).
     """
     values = resampled[np.isfinite(resampled)]
-    if num_units < 2 or not len(values) or np.ptp(values) < MIN_SPREAD:
+    if num_units < MIN_UNITS or not len(values) or np.ptp(values) < MIN_SPREAD:
         return None
     quantile = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, num_units - 1) * np.sqrt(num_units / (num_units - 1))
     tail = float(stats.norm.cdf(-quantile))

@@ -21,9 +21,10 @@ def classification_metrics(logits: Tensor, labels: Tensor, groups: np.ndarray | 
     cross-entropy, expected calibration error and count.
 
     `logits` are float [n, classes], `labels` int64 [n], `groups` int64 [n] if the images belong to groups. Macro
-    accuracy is the mean recall, which scikit-learn calls balanced accuracy; both names are in the result. Keys ending
-    with `_ci95` are 95 % confidence intervals: Wilson's of accuracies, or a bootstrap over groups; a bootstrap of the
-    others, balanced accuracy among them, see `compute_weighted_metrics`.
+    accuracy is the mean recall, which scikit-learn calls balanced accuracy: `balanced_accuracy` repeats its value and
+    its interval. Keys ending with `_ci95` are 95 % confidence intervals: Wilson's of accuracies, or a bootstrap over
+    groups; a bootstrap of the others, see `compute_weighted_metrics`. What is not defined is left out.
+    `groups`, their number, is in the result if the images belong to groups.
     """
     predictions = logits.argmax(1)
     correct = int((predictions == labels).sum())
@@ -44,25 +45,31 @@ def classification_metrics(logits: Tensor, labels: Tensor, groups: np.ndarray | 
         "ece": compute_reliability(probabilities.max(1).values.numpy(), (predictions == labels).numpy()).ece,
         "count": len(labels),
     }
-    return metrics if groups is None else metrics | _compute_grouped_intervals(metrics, logits, labels, groups)
+    if groups is not None:
+        metrics |= _compute_grouped_intervals(metrics, logits, labels, groups)
+    return metrics | {f"balanced_accuracy{suffix}": metrics[f"macro_accuracy{suffix}"] for suffix in ("", "_ci95")}
 
 
 def _compute_grouped_intervals(
     metrics: Mapping[str, Any], logits: Tensor, labels: Tensor, groups: np.ndarray
 ) -> dict[str, Any]:
-    """Return the intervals of accuracies over groups. Where groups are too few or all agree, Wilson's interval counts
-    each group as one image."""
+    """Return the number of groups, and the intervals of accuracies over them. Where groups are too few or all agree,
+    Wilson's interval counts each group as one image."""
     top5_classes = logits.topk(min(5, logits.shape[1]), dim=1).indices
     correct_by_name = {
         "accuracy": logits.argmax(1) == labels,
         "top5_accuracy": (top5_classes == labels[:, None]).any(1),
     }
-    intervals = {}
+    num_groups = len(np.unique(groups))
+    macro_interval = metrics.get("balanced_accuracy_ci95") or list(
+        wilson_interval(metrics["macro_accuracy"] * num_groups, num_groups)
+    )
+    intervals: dict[str, Any] = {"macro_accuracy_ci95": macro_interval, "groups": num_groups}
     for name, correct in correct_by_name.items():
         units = sum_over_units(np.arange(len(labels)), groups, correct.double().numpy())
-        interval = compute_mean_interval(units) or wilson_interval(units.mean * len(units.sums), len(units.sums))
+        interval = compute_mean_interval(units) or wilson_interval(units.mean * num_groups, num_groups)
         intervals[f"{name}_ci95"] = [max(0.0, interval[0]), min(1.0, interval[1])]
-    return intervals | {"macro_accuracy_ci95": metrics.get("balanced_accuracy_ci95", intervals["accuracy_ci95"])}
+    return intervals
 
 
 def _compute_macro_interval(proportion: float, counts: Tensor) -> tuple[float, float]:

@@ -65,7 +65,7 @@ def fit_run(
     trials, winner = fit_classifiers(extraction, grid, _select_device(run.recipe), reporter)
     train_s = time.perf_counter() - fit_start_time
     predictions = _predict(extraction)
-    metrics = compute_split_metrics(predictions, extraction.samples, extraction.components.data.inspection.near_copies)
+    metrics = compute_split_metrics(predictions, extraction.components.data)
     metrics["timing"] = _build_timing(time.perf_counter() - start_time, train_s, extraction.seconds)
     result = ProbeResult(trials, winner, metrics, run)
     write_probe(result, extraction, grid, predictions, reporter)

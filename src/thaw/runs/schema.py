@@ -136,6 +136,7 @@ class _SplitMetrics(_Entries):
     kappa: float | None = None
     loss: float
     count: PositiveInt | None = None
+    groups: PositiveInt | None = None
 
 
 class _TestMetrics(_SplitMetrics):

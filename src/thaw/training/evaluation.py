@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from thaw.data.leaks import find_leaks
+from thaw.data.leaks import WITHOUT_LEAKS, select_clean
 from thaw.data.samples import Samples
 from thaw.metrics.classification import classification_metrics, confusion_matrix, top_losses
 from thaw.models.state_dict import read_state
@@ -29,7 +29,6 @@ from thaw.visualization.plots.text import find_missing_characters
 from thaw.visualization.plots.training import save_confusion_matrix, save_curves
 from thaw.visualization.reports.run import ExplainedModel, render_run_report
 
-WITHOUT_LEAKS = "test_without_leaks"  # the entry of metrics.json
 MAX_CHARACTERS_LISTED = 10
 MAX_SAMPLES_SHOWN, MAX_TOP_LOSSES_SHOWN = 32, 16
 SplitPredictions = dict[str, tuple[Tensor, Tensor]]  # split -> logits [n, classes], positions in the table [n]
@@ -58,17 +57,14 @@ def _gather_sorted(batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor
     return logits[order], positions[order]
 
 
-def compute_split_metrics(
-    predictions: SplitPredictions, samples: Samples, near_copies: Iterable[tuple[str, str]] = ()
-) -> dict[str, Any]:
-    """Compute the metrics of each split of `samples`, and those of the test images that do not leak, if some do.
-    `near_copies` are explained in `find_leaks`."""
+def compute_split_metrics(predictions: SplitPredictions, data: Data) -> dict[str, Any]:
+    """Compute the metrics of each split of `data`, and those of the test images that do not leak, if some do."""
     parts = dict(predictions)
-    if leaks := find_leaks(samples, near_copies):
+    if leaks := data.find_leaks():
         logits, positions = predictions["test"]
-        is_clean = torch.from_numpy(~np.isin(positions.numpy(), np.concatenate(list(leaks.values()))))
+        is_clean = torch.from_numpy(select_clean(positions.numpy(), leaks))
         parts |= {WITHOUT_LEAKS: (logits[is_clean], positions[is_clean])} if is_clean.any() else {}
-    return {name: _compute_metrics(part, samples) for name, part in parts.items()}
+    return {name: _compute_metrics(part, data.samples) for name, part in parts.items()}
 
 
 def _compute_metrics(part: tuple[Tensor, Tensor], samples: Samples) -> dict[str, Any]:

@@ -106,6 +106,10 @@ class Data:
         """The table of samples."""
         return self.inspection.samples
 
+    def find_leaks(self) -> dict[str, np.ndarray]:
+        """Return the positions of the test images that leak, by kind, as `thaw.data.leaks.find_leaks` does."""
+        return find_leaks(self.samples, self.inspection.copies)
+
 
 @dataclass(frozen=True)
 class Model:
@@ -134,7 +138,6 @@ class Components:
     def build_run_entries(self) -> dict[str, Any]:
         """Build the entries of `run.json` about the data and the pretrained weights."""
         samples, inspection, recipe = self.data.samples, self.data.inspection, self.recipe
-        leaks = find_leaks(samples, inspection.near_copies)
         data = {
             "fingerprint": samples.fingerprint,
             "classes": len(samples.classes),
@@ -146,7 +149,7 @@ class Components:
             "group_leaks": len(samples.find_leaked_test_images()),
             "passed_over": len(samples.ignored_files),
             "skipped": inspection.skipped,
-            "leaks": {kind: len(positions) for kind, positions in leaks.items()},
+            "leaks": {kind: len(positions) for kind, positions in self.data.find_leaks().items()},
             **{name: _to_entry(samples.corrections.get(name)) for name in ("excluded", "relabeled")},
             "problems": [problem.to_dict() for problem in inspection.problems],
         }

@@ -207,7 +207,7 @@ def _write_results(
     run: Run, setup: TrainingSetup, predictions: SplitPredictions, start_time: float, reporter: Reporter
 ) -> None:
     data, samples = setup.components.data, setup.components.data.samples
-    metrics = compute_split_metrics(predictions, samples, setup.components.data.inspection.near_copies)
+    metrics = compute_split_metrics(predictions, data)
     run.write_predictions(samples, *predictions["test"])
     num_train_images = samples.count_per_split()["train"]
     wall_s = time.perf_counter() - start_time

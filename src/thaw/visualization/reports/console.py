@@ -11,7 +11,7 @@ from typing import Any
 
 from thaw.config.errors import format_names
 from thaw.config.printable import escape_line
-from thaw.data.leaks import LEAK_DESCRIPTIONS
+from thaw.data.leaks import LEAK_DESCRIPTIONS, WITHOUT_LEAKS
 from thaw.data.problems import MAX_NAMES_ON_SCREEN, DatasetProblem
 from thaw.data.samples import Samples
 from thaw.models.network import StageFacts
@@ -77,9 +77,10 @@ def print_summary(reporter: Reporter, run: Run, metrics: Mapping[str, Any], exam
     low, high = test["accuracy_ci95"]
     if run.report_path.is_file():  # not if it could not be drawn, which is a warning
         reporter.write(f"\nreport: {shorten_path(run.report_path)}", "bold")
-    interval = f"95 % interval {low:.3f} to {high:.3f}, {test['count']} images"
+    groups = f" of {test['groups']} groups, which the interval resamples" if "groups" in test else ""
+    interval = f"95 % interval {low:.3f} to {high:.3f}, {test['count']} images{groups}"
     reporter.write(f"test accuracy {test['accuracy']:.3f}   {interval}", "bold")
-    if leaks := describe_leaks(run.record, metrics):
+    if leaks := describe_leaks(get_leaks(run.record), metrics):
         reporter.write(leaks, "yellow")
     averages = [f"{label} {test[key]:.3f}" for key, label in AVERAGES.items() if key in test]
     reporter.write("   ".join(averages))
@@ -90,13 +91,18 @@ def print_summary(reporter: Reporter, run: Run, metrics: Mapping[str, Any], exam
     reporter.write(_format_next_commands(run.directory, example_image))
 
 
-def describe_leaks(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    """Return how many test images leak, and the accuracy without them; empty if none does."""
-    leaks = (record.get("data") or {}).get("leaks")
+def get_leaks(record: Mapping[str, Any]) -> Mapping[str, int]:
+    """Return the number of test images that leak, by kind, from the record of a run; runs of version 0.2 have none."""
+    return (record.get("data") or {}).get("leaks") or {}
+
+
+def describe_leaks(leaks: Mapping[str, int], metrics: Mapping[str, Any]) -> str:
+    """Return how many test images leak, and the accuracy without them; empty if none does. `leaks` are their numbers by
+    kind, `metrics` those of a metrics.json."""
     if not leaks:
         return ""
-    kinds = ", ".join(f"{count:,} with {LEAK_DESCRIPTIONS[kind]}" for kind, count in leaks.items())
-    total, clean = metrics["test"], metrics.get("test_without_leaks")
+    kinds = ", ".join(f"{count:,} with {LEAK_DESCRIPTIONS.get(kind, kind)}" for kind, count in leaks.items())
+    total, clean = metrics["test"], metrics.get(WITHOUT_LEAKS)
     if clean is None:
         return f"All {total['count']:,} test images leak ({kinds}): the test accuracy says nothing about new images."
     num_leaks = total["count"] - clean["count"]

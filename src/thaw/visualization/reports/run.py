@@ -24,7 +24,7 @@ from thaw.runs.run import Run
 from thaw.strategy.plan import build_plan_from_dicts
 from thaw.system.portable import shorten_path
 from thaw.visualization.interpret.grad_cam import GradCam, grad_cam, upsample_maps
-from thaw.visualization.reports.console import HEADINGS, build_phase_tables, describe_leaks
+from thaw.visualization.reports.console import HEADINGS, build_phase_tables, describe_leaks, get_leaks
 from thaw.visualization.reports.html import encode_data_uri, encode_thumbnail, render_template
 
 MAX_IMAGES_PER_ROW = 8
@@ -42,6 +42,7 @@ METRIC_LABELS = {
     "ece": "calibration error",
     "loss": "loss",
     "count": "images",
+    "groups": "groups of images",
 }
 MAX_IMAGES, MIN_IMAGES = 4, 2
 MAX_MULTIPLY_ADDS = 1.5e9  # for all images; EfficientNet-Lite0 at 224 pixels takes 0.4e9 per image, ResNet-50 4.1e9
@@ -76,6 +77,7 @@ def _build_overview(run: Run) -> dict[str, Any]:
         "notes": recipe.notes,
         "metrics": metrics,
         "metric_rows": list(_build_metric_rows(metrics)),
+        "leaks": describe_leaks(get_leaks(run.record), metrics),
         "plots": {path.stem: encode_data_uri(path.read_bytes()) for path in sorted(run.plots_directory.glob("*.png"))},
         "parameters": run.record["parameters"],
         "data": run.record["data"],
@@ -97,9 +99,12 @@ def _build_plan_section(run: Run, model: ExplainedModel) -> dict[str, Any]:
 
 def _describe_results(run: Run, test_predictions: TestPredictions) -> Iterator[str]:
     """Yield sentences that explain the numbers."""
-    if leaks := describe_leaks(run.record, run.metrics):
-        yield leaks
     yield from _describe_test_accuracy(run.metrics["test"], test_predictions)
+    if num_groups := run.metrics["test"].get("groups"):
+        yield (
+            f"The test images belong to {num_groups:,} groups. Intervals resample groups instead of images, because "
+            "images of one group resemble each other."
+        )
     if run.is_probe:
         yield f"Its head is the best of many that were fitted to frozen features: {run.record['probe']['method']}."
     rows = run.read_history()
@@ -132,20 +137,21 @@ def _describe_test_accuracy(test_metrics: Mapping[str, Any], test_predictions: T
     )
 
 
-def _build_metric_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Yield the label and the text of each metric, for test and val; runs of older versions lack some metrics."""
+def _build_metric_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yield the label of each metric, and its value and interval as text for test and val; runs of older versions lack
+    some metrics."""
     for key, label in METRIC_LABELS.items():
         if key in metrics["test"]:
             yield label, [_format_metric(metrics[split], key) for split in ("test", "val") if split in metrics]
 
 
-def _format_metric(split_metrics: Mapping[str, Any], key: str) -> str:
-    """Return the value with its interval, such as "0.953 (0.911 to 0.976)"."""
+def _format_metric(split_metrics: Mapping[str, Any], key: str) -> tuple[str, str]:
+    """Return the value and its interval, such as "0.953" and "0.911 to 0.976"; the latter is empty if there is none."""
     value, interval = split_metrics.get(key), split_metrics.get(f"{key}_ci95")
     if value is None:
-        return "-"
+        return "-", ""
     text = f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
-    return f"{text} ({interval[0]:.3f} to {interval[1]:.3f})" if interval else text
+    return text, f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
 
 
 def _build_image_section(model: ExplainedModel, test_predictions: TestPredictions) -> dict[str, Any]:
