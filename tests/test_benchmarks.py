@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import audit, copies, finetune, frozen, heads, probe, reproduce, steps, strategies
+from benchmarks import audit, copies, finetune, frozen, heads, probe, reproduce, statistics, steps, strategies
 from benchmarks import input as benchmark_input
 from benchmarks import sweep as benchmark_sweep
 from tests.conftest import ROOT, TINY
@@ -124,6 +124,16 @@ def test_copies_plants_and_finds_near_copies(
     assert row.count("|") == 15
 
 
+def test_statistics_counts_false_alarms_and_coverage() -> None:
+    for name in ("images: one seed, 300 images", "pooled images: 5 folds, centroids"):
+        simulate, _ = statistics.build_rows()[name]
+        row = statistics.run_row(lambda rng, simulate=simulate: simulate(rng, 0.0), 40)  # type: ignore[misc]
+        assert row["different"] <= 0.2
+        assert row["covers"] >= 0.8
+        assert row["accuracy covers"] >= 0.8
+    assert statistics.run_plain_t_test(10, 40) > 0.05
+
+
 @pytest.mark.long
 def test_reproduce_compares_experiments_with_their_published_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -162,6 +172,7 @@ def test_every_benchmark_is_tested_here() -> None:
         "input",
         "probe",
         "reproduce",
+        "statistics",
         "steps",
         "strategies",
         "sweep",
