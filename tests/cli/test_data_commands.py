@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,21 @@ def test_verify_ends_with_1_and_names_the_problems(
     output = capsys.readouterr().out
     assert "warning: images that cannot be decoded: 1 (val/ants/00.png (the file is empty))" in output
     assert "train/ants/00.png = test/ants/copy.png" in output
+
+
+def test_verify_names_a_file_that_was_changed_without_a_new_time(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in data.rglob("*.png"):
+        os.utime(file, (1e9, 1e9))  # older than the resolution of a clock
+    overrides = (*dataset_overrides(data), f"data.cache_dir={tmp_path / 'cache'}")
+    assert run_thaw(monkeypatch, "data", "fetch", *overrides) == 0
+    file = data / "train" / "ants" / "00.png"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    os.utime(file, (1e9, 1e9))
+    assert run_thaw(monkeypatch, "data", "verify", *overrides) == 1
+    assert "files that were changed without a new time: 1 (train/ants/00.png)" in capsys.readouterr().out
+    assert run_thaw(monkeypatch, "data", "verify", *overrides) == 0
 
 
 def test_verify_checks_the_archive_in_the_cache(

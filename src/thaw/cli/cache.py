@@ -23,9 +23,10 @@ FOLDER_NOTE = f"{CACHE_DIR_KEY} is the folder; the default is $THAW_CACHE, or th
     "list",
     summary="list downloads, data sets, decoded images, features and weights with size and last use",
     examples=("thaw cache list", f"thaw cache {CACHE_DIR_KEY}=DIR"),
-    description="Kinds: downloads (archives), datasets (unpacked or drawn), decoded (their images, decoded and "
-    "resized), features (outputs of frozen stages), weights (of backbones), measured (which memory layout of a network "
-    f"is faster on this machine). The last use is what the file system records, often once a day.\n\n{FOLDER_NOTE}",
+    description="Kinds: downloads (archives), datasets (unpacked or drawn), indexes (hashes of the files of a data "
+    "set), decoded (their images, decoded and resized), features (outputs of frozen stages), weights (of backbones), "
+    "measured (which memory layout of a network is faster on this machine). The last use is what the file system "
+    f"records, often once a day.\n\n{FOLDER_NOTE}",
     recipe_keys=(CACHE_DIR_KEY,),
 )
 def list_cache(overrides: Sequence[str]) -> int:

@@ -43,12 +43,12 @@ def fetch(overrides: Sequence[str], config_dir: Path | None) -> int:
 
 @Verb(
     "verify",
-    summary="check the archive's checksum, decode every image, and name all problems",
+    summary="check the archive's checksum, hash and decode every image, and name all problems",
     examples=(
         "thaw data verify dataset=hymenoptera",
         "thaw data verify dataset=folder dataset.root=DIR data.near_duplicates=true",
     ),
-    description="Decodes the files themselves, not the images in thaw's cache.",
+    description="Hashes and decodes the files themselves: what thaw's cache remembers of them is compared, not used.",
     options=(config_dir_option(),),
     recipe_keys=ANY_RECIPE_KEY,
     exit_statuses="0 no problem; 1 problems in the data; 2 there is something for you to change.",
@@ -60,15 +60,20 @@ def verify(overrides: Sequence[str], config_dir: Path | None) -> int:
         UserError: if the recipe is wrong, or the data cannot be downloaded.
     """
     from thaw.data.factory import load_samples
+    from thaw.data.file_index import FileIndex
     from thaw.data.inspection import find_corrupt_archives, verify_dataset
+    from thaw.data.problems import build_changed_problems
     from thaw.system.cache_folder import resolve_cache_dir
     from thaw.system.reporter import ConsoleReporter
     from thaw.visualization.reports.console import print_dataset_summary, print_problems
 
     recipe = compose_recipe(overrides, config_dir)
-    archive_problems = find_corrupt_archives(recipe.dataset, resolve_cache_dir(recipe.data.cache_dir))
-    samples = load_samples(recipe, ConsoleReporter())
-    problems = [*archive_problems, *verify_dataset(samples, recipe.data.near_duplicates, ConsoleReporter())]
+    cache_dir = resolve_cache_dir(recipe.data.cache_dir)
+    archive_problems = find_corrupt_archives(recipe.dataset, cache_dir)
+    file_index = FileIndex(cache_dir, ConsoleReporter(), is_trusted=False)
+    samples = load_samples(recipe, ConsoleReporter(), file_index=file_index)
+    problems = [*archive_problems, *build_changed_problems(file_index.changed)]
+    problems += verify_dataset(samples, recipe.data.near_duplicates, ConsoleReporter())
     print_dataset_summary(ConsoleReporter(), recipe.dataset.name, samples, {})
     print_problems(ConsoleReporter(), problems)
     print(f"{len(problems)} kinds of problems" if problems else "every image can be decoded; no problems")

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
+from thaw.data.file_index import NO_INDEX, FileIndex
 from thaw.data.identity import DataIdentity
 from thaw.data.readers import ReaderResult
 from thaw.data.samples import Samples, index_rows
 from thaw.data.splits import SplitSettings, draw_splits, prepare_splits
-from thaw.system.reporter import SILENT, Reporter
 
 MAX_LISTED_NAMES = 8
 
@@ -57,7 +57,7 @@ def build_evaluation_samples(
     reader_result: ReaderResult,
     classes: Sequence[str],
     settings: SplitSettings,
-    reporter: Reporter = SILENT,
+    file_index: FileIndex = NO_INDEX,
 ) -> EvaluationSamples:
     """Build the samples of a reader's rows, with labels that are indices into `classes`.
 
@@ -72,7 +72,7 @@ def build_evaluation_samples(
         raise UserError(*_describe_other_classes(reader_result, unknown_names, classes))
     split_result = _draw_splits_if_possible(reader_result, settings)
     rows = [replace(row, class_name=index_by_name.get(row.class_name, row.class_name)) for row in split_result.rows]
-    samples = index_rows(tuple(classes), replace(split_result, rows=tuple(rows)), reporter)
+    samples = index_rows(tuple(classes), replace(split_result, rows=tuple(rows)), file_index)
     if not reader_result.provided_splits:
         return EvaluationSamples(samples, None)
     if settings.folds is not None:

@@ -17,6 +17,7 @@ from thaw.data.csv_table import TableFormat
 from thaw.data.dataset_folder import load_undamaged
 from thaw.data.download import KAGGLE_URL_PREFIX, DownloadError, download, download_competition, manual_download_error
 from thaw.data.evaluation_samples import EvaluationSamples, build_evaluation_samples
+from thaw.data.file_index import FileIndex
 from thaw.data.folder_reader import read_image_folder
 from thaw.data.groups import find_groups
 from thaw.data.readers import SPLITS, ReaderResult
@@ -27,18 +28,22 @@ from thaw.system.cache_folder import cache_write_error, compute_cache_key, resol
 from thaw.system.reporter import SILENT, Reporter
 
 
-def load_samples(recipe: Recipe, reporter: Reporter = SILENT, *, is_evaluation: bool = False) -> Samples:
+def load_samples(
+    recipe: Recipe, reporter: Reporter = SILENT, *, is_evaluation: bool = False, file_index: FileIndex | None = None
+) -> Samples:
     """Load the samples of the recipe's data set. `dataset.split_seed` draws the splits that the data set does not have.
-    `is_evaluation` is for `apply_corrections`.
+    `is_evaluation` is for `apply_corrections`; `file_index` is the one of the cache folder, if not another is given.
 
     Raises:
         UserError: if the data is not available or is not a valid data set.
     """
+    cache_dir = resolve_cache_dir(recipe.data.cache_dir)
+    file_index = file_index or FileIndex(cache_dir, reporter)
 
     def load() -> Samples:
-        return build_samples(_read_rows(recipe, reporter, is_evaluation), _build_split_settings(recipe), reporter)
+        return build_samples(_read_rows(recipe, reporter, is_evaluation), _build_split_settings(recipe), file_index)
 
-    return load_undamaged(load, lambda samples: samples, resolve_cache_dir(recipe.data.cache_dir), reporter)
+    return load_undamaged(load, lambda samples: samples, cache_dir, reporter)
 
 
 def load_fold_samples(recipe: Recipe, reporter: Reporter = SILENT) -> list[Samples]:
@@ -47,18 +52,19 @@ def load_fold_samples(recipe: Recipe, reporter: Reporter = SILENT) -> list[Sampl
     Raises:
         UserError: as `load_samples`.
     """
+    cache_dir = resolve_cache_dir(recipe.data.cache_dir)
 
     def load() -> list[Samples]:
         reader_result = _read_rows(recipe, reporter)
         settings = _build_split_settings(recipe)
-        first = build_samples(reader_result, replace(settings, fold=0), reporter)
+        first = build_samples(reader_result, replace(settings, fold=0), FileIndex(cache_dir, reporter))
         hashes = {sample.path: file_hash for sample, file_hash in zip(first.samples, first.hashes, strict=True)}
         other_results = [
             split_reader_result(reader_result, replace(settings, fold=fold)) for fold in range(1, recipe.folds or 1)
         ]
         return [first, *(index_rows(first.classes, result, known_hashes=hashes) for result in other_results)]
 
-    return load_undamaged(load, lambda folds: folds[0], resolve_cache_dir(recipe.data.cache_dir), reporter)
+    return load_undamaged(load, lambda folds: folds[0], cache_dir, reporter)
 
 
 def load_evaluation_samples(recipe: Recipe, classes: Sequence[str], reporter: Reporter = SILENT) -> EvaluationSamples:
@@ -68,12 +74,13 @@ def load_evaluation_samples(recipe: Recipe, classes: Sequence[str], reporter: Re
     Raises:
         UserError: if the data is not available, has no images, or other classes.
     """
+    cache_dir = resolve_cache_dir(recipe.data.cache_dir)
 
     def load() -> EvaluationSamples:
         reader_result = _read_rows(recipe, reporter, is_evaluation=True)
-        return build_evaluation_samples(reader_result, classes, _build_split_settings(recipe), reporter)
+        file_index = FileIndex(cache_dir, reporter)
+        return build_evaluation_samples(reader_result, classes, _build_split_settings(recipe), file_index)
 
-    cache_dir = resolve_cache_dir(recipe.data.cache_dir)
     return load_undamaged(load, lambda evaluation: evaluation.samples, cache_dir, reporter)
 
 

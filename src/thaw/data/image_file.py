@@ -16,7 +16,7 @@ from thaw.data.readers import escape_path
 MAX_FILE_BYTES = 1 << 30  # photos take up to 0.1 GiB, scans of 20,000 x 20,000 pixels without compression 1.1 GiB
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe would block until written
 
-CHANGED_FIX = "start again, when nothing else writes to the images"
+CHANGED_FIX = "start again, when nothing else writes to the images; thaw data verify hashes all files anew"
 
 
 class BrokenImageError(Exception):
@@ -77,7 +77,7 @@ def read_indexed_file(root: Path, path: str, file_hash: str) -> Iterator[bytes]:
         try:
             content = stack.enter_context(read_image_file(root / path))
         except BrokenImageError as error:
-            if _hash_reason(error) != file_hash:
+            if hash_reason(error) != file_hash:
                 raise _build_changed_error(path, str(error)) from error
             raise
         if hashlib.sha256(content).hexdigest() != file_hash:
@@ -91,10 +91,11 @@ def hash_image_file(path: Path) -> str:
         with read_image_file(path) as content:
             return hashlib.sha256(content).hexdigest()
     except BrokenImageError as error:
-        return _hash_reason(error)
+        return hash_reason(error)
 
 
-def _hash_reason(error: BrokenImageError) -> str:
+def hash_reason(error: BrokenImageError) -> str:
+    """Return what stands for the hash of a file that cannot be read, 64 hex digits."""
     return hashlib.sha256(f"unreadable: {error}".encode()).hexdigest()
 
 

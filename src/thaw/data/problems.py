@@ -82,6 +82,12 @@ def build_broken_problems(reasons: Mapping[str, str]) -> list[DatasetProblem]:
     return [DatasetProblem("broken", "images that cannot be decoded", names)] if names else []
 
 
+def build_changed_problems(paths: Iterable[str]) -> list[DatasetProblem]:
+    """Build the problem of files that have other bytes than the index remembers, with the size and time of before."""
+    names, description = tuple(map(escape_path, paths)), "files that were changed without a new time"
+    return [DatasetProblem("changed_files", description, names)] if names else []
+
+
 def find_small_classes(samples: Samples) -> tuple[str, ...]:
     """Return the classes with fewer than MIN_TRAIN_IMAGES train images."""
     counts = Counter(sample.label for sample in samples.samples if sample.split == "train")

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from thaw.config.errors import Problem, UserError, format_names
+from thaw.data.file_index import HASH_BYTES, NO_INDEX, FileIndex
 from thaw.data.folder_reader import read_image_folder
 from thaw.data.groups import check_group_leaks
-from thaw.data.image_file import hash_image_file
 from thaw.data.readers import SPLITS as SPLITS
 from thaw.data.readers import Correction, ReaderResult, Row, escape_path, escape_paths
 from thaw.data.splits import SplitSettings, draw_splits, prepare_splits
-from thaw.system.reporter import SILENT, Reporter
 
 UNUSED_SPLIT = (
     "unused"  # the split of train images that are not used; they stay in the table, so that caches are shared
@@ -46,7 +45,7 @@ class Samples:
         ignored_files: printable path -> reason, of files that are no samples: not images, hidden, or in no class
             folder. Folders, which are empty or read already, end with "/".
         fingerprint: changes with the bytes, path, label or split of any image.
-        hashes: from `hash_image_file`, of each file, in the order of `samples`.
+        hashes: SHA-256 of each file, 64 hex digits, in the order of `samples`.
         notes: how the data set was read, where that is not obvious.
         warnings: what is likely to be a mistake in the data set or in the recipe.
         corrections: `excluded` and `relabeled` -> what `data.exclude` and `data.relabel` have changed.
@@ -145,7 +144,7 @@ def load_folder_samples(
     return build_samples(read_image_folder(root, folders, exclude, merge_subfolders), settings)
 
 
-def build_samples(reader_result: ReaderResult, settings: SplitSettings, reporter: Reporter = SILENT) -> Samples:
+def build_samples(reader_result: ReaderResult, settings: SplitSettings, file_index: FileIndex = NO_INDEX) -> Samples:
     """Build the samples of a reader's rows, with the splits that `settings` draw.
 
     Raises:
@@ -154,7 +153,7 @@ def build_samples(reader_result: ReaderResult, settings: SplitSettings, reporter
             groups are in several splits of the data set itself; and as `draw_splits`.
     """
     reader_result = split_reader_result(reader_result, settings)
-    return index_rows(list_classes(reader_result), reader_result, reporter)
+    return index_rows(list_classes(reader_result), reader_result, file_index)
 
 
 def split_reader_result(reader_result: ReaderResult, settings: SplitSettings) -> ReaderResult:
@@ -178,18 +177,18 @@ def list_classes(reader_result: ReaderResult) -> tuple[str, ...]:
 def index_rows(
     classes: tuple[str, ...],
     reader_result: ReaderResult,
-    reporter: Reporter = SILENT,
+    file_index: FileIndex = NO_INDEX,
     known_hashes: Mapping[str, str] | None = None,
 ) -> Samples:
     """Build the samples of the rows, whose class names are in `classes`; a row without a split is a train image.
-    `known_hashes` maps paths to `hash_image_file` of the file, if it is known already."""
+    `known_hashes` maps paths to the hash of the file, if `file_index` has found it already."""
     class_to_idx = {name: index for index, name in enumerate(classes)}
     samples = [
         Sample(row.path, class_to_idx[row.class_name], row.split or "train", row.group) for row in reader_result.rows
     ]
     ordered_samples = tuple(sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.path)))
     if known_hashes is None:
-        hashes = tuple(_iter_hashes(reader_result.root, ordered_samples, reporter))
+        hashes = _hash_files(reader_result.root, ordered_samples, file_index)
     else:
         hashes = tuple(known_hashes[sample.path] for sample in ordered_samples)
     return Samples(
@@ -206,11 +205,9 @@ def index_rows(
     )
 
 
-def _iter_hashes(root: Path, samples: Sequence[Sample], reporter: Reporter) -> Iterator[str]:
-    with reporter.progress("indexing images", len(samples)) as advance:
-        for sample in samples:
-            yield hash_image_file(root / sample.path)
-            advance(1)
+def _hash_files(root: Path, samples: Sequence[Sample], file_index: FileIndex) -> tuple[str, ...]:
+    digits = file_index.hash_files(root, [sample.path for sample in samples]).tobytes().hex()
+    return tuple(digits[start : start + 2 * HASH_BYTES] for start in range(0, len(digits), 2 * HASH_BYTES))
 
 
 def _compute_fingerprint(classes: tuple[str, ...], samples: Sequence[Sample], hashes: Sequence[str]) -> str:

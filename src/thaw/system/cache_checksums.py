@@ -10,11 +10,12 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 from filelock import FileLock
 
 from thaw.system.cache_folder import remove_folder
@@ -88,11 +89,38 @@ def _compute_checksum(block: tuple[Path, int]) -> int:
 
 def write_checked_json(file: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object with its checksum. Concurrent processes may write the same file."""
+    text = json.dumps({**content, "checksum": _compute_json_checksum(content)})
+    _replace_file(file, lambda stream: stream.write(text.encode()))
+
+
+def write_checked_arrays(file: Path, **arrays: np.ndarray) -> None:
+    """Write arrays as an NPZ file, which holds their CRC-32. Concurrent processes may write the same file."""
+    _replace_file(file, lambda stream: np.savez(stream, allow_pickle=False, **arrays))
+
+
+def _replace_file(file: Path, write: Callable[[BinaryIO], object]) -> None:
     if file.is_dir():  # damage as well
         shutil.rmtree(file)
     partial_file = file.with_name(f"{file.name}.partial-{os.getpid()}")
-    partial_file.write_text(json.dumps({**content, "checksum": _compute_json_checksum(content)}), encoding="utf-8")
+    with partial_file.open("wb") as stream:
+        write(stream)
     replace_durably(partial_file, file)
+
+
+def read_checked_arrays(file: Path) -> dict[str, np.ndarray]:
+    """Read the arrays that `write_checked_arrays` has written.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedEntryError: if it is not as it was written.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # for damaged files NumPy raises about any exception
+        raise DamagedEntryError(file) from error
 
 
 def read_checked_json(file: Path) -> dict[str, Any]:

@@ -176,6 +176,20 @@ def _list_measurements(kind: str, folder: Path) -> Iterator[CacheEntry]:
             yield CacheEntry(kind, path.stem, path, status.st_size, _get_last_used(status), description, ())
 
 
+def _list_indexes(kind: str, folder: Path) -> Iterator[CacheEntry]:
+    """List the hashes of files that are remembered, a file for each root of a data set."""
+    for path in _list_paths(folder):
+        if path.suffix == ".npz" and COMPLETE_NAME_PATTERN.fullmatch(path.stem) and (status := _get_status(path)):
+            description = _try_describe(_describe_index, path, 1)
+            lock = folder / f".{path.stem}.lock"
+            yield CacheEntry(kind, path.stem, path, status.st_size, _get_last_used(status), description, (lock,))
+
+
+def _describe_index(path: Path, num_files: int) -> str:
+    with np.load(path, allow_pickle=False) as arrays:
+        return f"hashes of {len(arrays['status']):,} files below {os.fsdecode(arrays['root'].tobytes())}"
+
+
 def _describe_dataset(path: Path, num_files: int) -> str:
     return f"{num_files:,} file{'s' * (num_files != 1)}"
 
@@ -195,6 +209,7 @@ def _describe_features(path: Path, num_files: int) -> str:
 ENTRY_LISTERS: dict[str, Callable[[str, Path], Iterator[CacheEntry]]] = {
     "downloads": _list_files,
     "datasets": _make_folder_lister(_describe_dataset),
+    "indexes": _list_indexes,
     "decoded": _make_folder_lister(_describe_decoded),
     "features": _make_folder_lister(_describe_features),
     "weights": _list_weights,
