@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from thaw.auditing.findings import Finding
-from thaw.auditing.group_results import describe_known_groups, find_leaks
+from thaw.auditing.group_results import describe_known_groups, pair_with_training_image
 from thaw.auditing.suggestions import CopyGroups, suggest_exclusions, suggest_relabelings
 from thaw.data.readers import Correction
 from thaw.data.samples import Sample, Samples
@@ -78,7 +78,7 @@ def test_groups_on_both_sides_of_own_splits_are_counted() -> None:
         Sample(str(index), 0, split, name) for index, (name, split) in enumerate(zip(names, splits, strict=True))
     ]
     table = Samples(Path("root"), ("a",), tuple(samples), {}, "0")
-    assert find_leaks(table) == [(2, 0)]
+    assert pair_with_training_image(table) == [(2, 0)]
     result = describe_known_groups(table, 0.9, 0.7)
     assert result.summary == "1 test image of 3 groups"
     assert "0.900 of cases with random folds and in 0.700" in result.certainty

@@ -16,6 +16,7 @@ from thaw.data.evaluation_samples import build_evaluation_samples
 from thaw.data.factory import load_fold_samples, load_samples
 from thaw.data.folds import split_fold
 from thaw.data.identity import build_identity
+from thaw.data.leaks import find_group_leaks
 from thaw.data.readers import ReaderResult, Row
 from thaw.data.samples import Samples
 from thaw.data.splits import SplitSettings
@@ -83,7 +84,7 @@ def test_folds_of_a_csv_keep_its_groups_together(tmp_path: Path) -> None:
     for samples in all_samples:
         splits = {(sample.group, sample.split) for sample in samples.samples}
         assert Counter(split for _, split in splits) == {"test": 2, "val": 1, "train": 3}
-    assert len(load_samples(compose_recipe(words)).find_leaked_test_images()) == 0
+    assert not len(find_group_leaks(load_samples(compose_recipe(words))))
     with pytest.raises(UserError, match="patients") as error_info:
         load_samples(compose_recipe([*words[:2], "dataset.group_column=patients"]))
     assert "dataset.group_column=patient" in str(error_info.value)

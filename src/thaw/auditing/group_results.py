@@ -7,6 +7,7 @@ from dataclasses import asdict
 from thaw.auditing.findings import CheckResult, Exhibit, Finding, build_finding, build_picture, limit_exhibits
 from thaw.auditing.group_names import GroupSuggestion
 from thaw.config.errors import format_count
+from thaw.data.leaks import TRAINING_SPLITS, find_group_leaks
 from thaw.data.samples import Samples
 
 NOTHING = "nothing found"
@@ -17,7 +18,7 @@ def describe_known_groups(samples: Samples, random_accuracy: float, grouped_accu
 
     The accuracies are those of predictions with random folds and with folds that keep groups together.
     """
-    leaks = find_leaks(samples)
+    leaks = pair_with_training_image(samples)
     num_groups = len({sample.group for sample in samples.samples})
     points = 100 * (random_accuracy - grouped_accuracy)
     effect = (
@@ -54,17 +55,13 @@ def describe_known_groups(samples: Samples, random_accuracy: float, grouped_accu
     )
 
 
-def find_leaks(samples: Samples) -> list[tuple[int, int]]:
-    """Return each test image whose group has train or validation images, with the first of these."""
-    first_seen: dict[str, int] = {}
+def pair_with_training_image(samples: Samples) -> list[tuple[int, int]]:
+    """Return each test image whose group is also in train or val, with the first image of the group there."""
+    first_positions: dict[str | None, int] = {}
     for position, sample in enumerate(samples.samples):
-        if sample.group is not None and sample.split in ("train", "val"):
-            first_seen.setdefault(sample.group, position)
-    return [
-        (position, first_seen[sample.group])
-        for position, sample in enumerate(samples.samples)
-        if sample.split == "test" and sample.group is not None and sample.group in first_seen
-    ]
+        if sample.split in TRAINING_SPLITS:
+            first_positions.setdefault(sample.group, position)
+    return [(test, first_positions[samples.samples[test].group]) for test in find_group_leaks(samples).tolist()]
 
 
 def describe_suggested_groups(suggestion: GroupSuggestion | None, samples: Samples) -> CheckResult:

@@ -78,8 +78,7 @@ def suggest_exclusions(copies: CopyGroups, blank_positions: Sequence[int], sampl
 
     Where the data set has its own splits, these are train and validation images with a copy in test, train images with
     a copy in validation, and of exact copies within a split all but one. Where splits are drawn, all but one of each
-    group of copies are: leaving some out changes which images are drawn, so that two that are left could be on both
-    sides. Blank images are left out. The last train image of a class stays.
+    group of copies are: another `dataset.split_seed` or a fold would put other copies on both sides. Blank images are left out. The last train image of a class stays.
     """
     correction = samples.corrections.get("excluded")
     before = [Exclusion(path, note=BEFORE) for path in (correction.paths if correction else ())]
@@ -124,8 +123,8 @@ def _replaces(kept: int, position: int, copies: CopyGroups, samples: Samples) ->
         "train" if samples.samples[index].split in drawn_splits else samples.samples[index].split
         for index in (kept, position)
     ]
-    is_redrawn = bool(drawn_splits) and pools[0] == "train"
-    return pools[0] != pools[1] or is_redrawn or bool(copies.exact[kept] == copies.exact[position])
+    is_drawn = bool(drawn_splits) and pools[0] == "train"
+    return pools[0] != pools[1] or is_drawn or bool(copies.exact[kept] == copies.exact[position])
 
 
 def _describe_copy(position: int, kept: int, copies: CopyGroups, samples: Samples) -> str:

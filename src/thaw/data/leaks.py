@@ -31,10 +31,16 @@ def find_leaks(samples: Samples, copies: Sequence[CopyPair] = ()) -> dict[str, n
     is_equal_file = np.isin(hashes[test], hashes[training])
     content, trained = _find_trained_contents(len(samples.samples), training, copies)
     leaks = {"copies": test[is_equal_file], "near_copies": test[np.isin(content[test], trained) & ~is_equal_file]}
-    if samples.has_groups:
-        groups = samples.get_groups()
-        leaks["groups"] = test[np.isin(groups[test], groups[training])]
+    leaks["groups"] = find_group_leaks(samples)
     return {kind: positions for kind, positions in leaks.items() if len(positions)}
+
+
+def find_group_leaks(samples: Samples) -> np.ndarray:
+    """Return the positions of the test images whose group is also in train or val, int64."""
+    trained = {sample.group for sample in samples.samples if sample.split in TRAINING_SPLITS} - {None}
+    test = samples.get_positions("test")
+    is_leaked = np.array([samples.samples[position].group in trained for position in test], dtype=bool)
+    return np.asarray(test[is_leaked])
 
 
 def _find_trained_contents(

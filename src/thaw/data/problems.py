@@ -11,6 +11,7 @@ import numpy as np
 
 from thaw.config.errors import format_names
 from thaw.data.image import NEARLY_BLACK
+from thaw.data.leaks import find_group_leaks
 from thaw.data.near_copies import CopyPair
 from thaw.data.readers import escape_path
 from thaw.data.samples import Samples
@@ -57,7 +58,7 @@ def find_problems(
     problems = [
         DatasetProblem("few_images", few_images, find_small_classes(samples)),
         DatasetProblem("one_split", "classes that are in one split only", find_single_split_classes(samples)),
-        DatasetProblem("group_leaks", "test images whose group is also in train or val", find_group_leaks(samples)),
+        DatasetProblem("group_leaks", "test images whose group is also in train or val", name_group_leaks(samples)),
         *find_duplicates(samples),
         *find_odd_sizes(samples, sizes),
         DatasetProblem("nearly_black", black_description, _list_paths(samples, nearly_black)),
@@ -103,9 +104,9 @@ def find_single_split_classes(samples: Samples) -> tuple[str, ...]:
     return tuple(samples.classes[label] for label in sorted(splits) if has_several_splits and len(splits[label]) == 1)
 
 
-def find_group_leaks(samples: Samples) -> tuple[str, ...]:
+def name_group_leaks(samples: Samples) -> tuple[str, ...]:
     """Return the test images whose group is also in train or val, each with its group."""
-    leaked_samples = [samples.samples[position] for position in samples.find_leaked_test_images()]
+    leaked_samples = [samples.samples[position] for position in find_group_leaks(samples)]
     return tuple(f"{escape_path(sample.path)} [{escape_path(sample.group or '')}]" for sample in leaked_samples)
 
 

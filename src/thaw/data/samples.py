@@ -89,14 +89,6 @@ class Samples:
         index_by_name = {name: index for index, name in enumerate(sorted({name for name in names if name is not None}))}
         return np.array([index_by_name[name] for name in names if name is not None], dtype=np.int64)
 
-    def find_leaked_test_images(self) -> np.ndarray:
-        """Return the positions of the test images whose group is also in train or val, int64."""
-        known = {sample.group for sample in self.samples if sample.split in ("train", "val")} - {None}
-        positions = [
-            index for index, sample in enumerate(self.samples) if sample.split == "test" and sample.group in known
-        ]
-        return np.array(positions, dtype=np.int64)
-
     def group_ignored_files(self) -> dict[str, list[str]]:
         """Return the printable paths of the ignored files by reason, both sorted."""
         groups: dict[str, list[str]] = {}

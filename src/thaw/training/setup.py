@@ -146,7 +146,6 @@ class Components:
             "folds": recipe.folds,
             "fold": recipe.fold,
             "groups": len(np.unique(samples.get_groups())) if samples.has_groups else None,
-            "group_leaks": len(samples.find_leaked_test_images()),
             "passed_over": len(samples.ignored_files),
             "skipped": inspection.skipped,
             "leaks": {kind: len(positions) for kind, positions in self.data.find_leaks().items()},
