@@ -45,13 +45,22 @@ def sigmoid(values: np.ndarray) -> np.ndarray:
 
 
 def simulate_images(
-    rng: np.random.Generator, num_seeds: int, effect: float, num_groups: int | None = None, num_images: int = NUM_TEST
+    rng: np.random.Generator,
+    num_seeds: int,
+    effect: float,
+    num_groups: int | None = None,
+    num_images: int = NUM_TEST,
+    size_spread: float = 0.0,
 ) -> Simulated:
     """Draw the predictions of `num_seeds` seeds on the same images; the configuration is better by `effect` logits.
 
-    From three seeds on the truth is that of these images; with fewer it is that of the population of images.
+    From three seeds on the truth is that of these images; with fewer it is that of the population of images. The sizes
+    of groups are log-normal with the spread `size_spread`.
     """
-    group_index = np.arange(num_images) if num_groups is None else rng.integers(0, num_groups, num_images)
+    group_index = np.arange(num_images)
+    if num_groups is not None:
+        sizes = rng.lognormal(0, size_spread, num_groups)
+        group_index = rng.choice(num_groups, num_images, p=sizes / sizes.sum())
     difficulty = 1.5 + rng.normal(0, 1.5, num_images)
     shared = rng.normal(0, 1, (2, num_images if num_groups is None else num_groups))[:, group_index]
     logits = difficulty + (0 if num_groups is None else shared) + np.array([[effect], [0.0]])
@@ -188,6 +197,10 @@ def build_rows() -> dict[str, tuple[Callable[[np.random.Generator, float], Simul
         "images: 2 seeds, 300 images": (lambda rng, effect: simulate_images(rng, 2, effect), 0.5),
         "groups: one seed, 300 images in 30 groups": (lambda rng, effect: simulate_images(rng, 1, effect, 30), 0.8),
         "groups: one seed, 300 images in 12 groups": (lambda rng, effect: simulate_images(rng, 1, effect, 12), 1.0),
+        "groups: one seed, 300 images in 30 unequal groups": (
+            lambda rng, effect: simulate_images(rng, 1, effect, 30, size_spread=1.0),
+            1.0,
+        ),
         **{
             f"splits: {count} resampled splits, {name}": (_build_training(classify, "resamples", count), 0.25)
             for name, classify in LEARNERS.items()

@@ -22,10 +22,18 @@ from thaw.comparison.significance import (
     adjust_paired_tests,
     compute_corrected_std_error,
     compute_equivalence_p_value,
+    compute_fold_factor,
     holm,
 )
 from thaw.comparison.significance import test_paired_runs as compare_paired_runs
-from thaw.metrics.bootstrap import UnitSums, compute_mean_interval, sum_over_units
+from thaw.metrics.bootstrap import (
+    UnitSums,
+    compute_effective_count,
+    compute_mean_interval,
+    compute_percentile_interval,
+    iter_weights,
+    sum_over_units,
+)
 
 NUM_IMAGES = 200
 
@@ -147,6 +155,29 @@ def test_images_of_one_group_are_one_unit() -> None:
     assert compare([ungrouped]).p_value < compare([grouped]).p_value
 
 
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [([5.0] * 12, 12), ([3, 1], 1.6), ([90, 5, 5], 3), ([40, 20, 10, 10, 10, 10], 100**2 / 2400)],
+)
+def test_unequal_groups_count_as_fewer_equal_ones(counts: list[float], expected: float) -> None:
+    assert compute_effective_count(np.array(counts, float)) == pytest.approx(expected)
+
+
+def test_the_interval_is_wider_if_one_group_has_most_images() -> None:
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=20)
+    unequal = np.r_[np.ones(19), 19.0]
+    units = UnitSums(means * unequal, unequal, True, 38)
+    interval = compute_mean_interval(units)
+    assert interval is not None
+    resampled = np.concatenate(
+        [(weights @ units.sums) / (weights @ units.counts) for weights in iter_weights(20, 2000)]
+    )
+    plain = compute_percentile_interval(resampled, 20)
+    assert plain is not None
+    assert interval[0] < plain[0] < plain[1] < interval[1]
+
+
 def test_the_interval_over_groups_is_a_bootstrap_of_groups_as_wide_as_students() -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(size=12)
@@ -166,12 +197,17 @@ def test_folds_pool_the_predictions_of_all_images() -> None:
     worse = sum(int((~fold.correct & fold.reference_correct).sum()) for fold in folds)
     exact = mcnemar([[0, better], [worse, 0]], exact=True).pvalue - stats.binom.pmf(better, better + worse, 0.5)
     assert (test.method, test.sample.num_images, test.sample.num_splits) == ("pooled images", 1000, 5)
-    assert test.p_value == pytest.approx(2 * stats.norm.sf(stats.norm.isf(exact / 2) / math.sqrt(5 / 4)))
+    assert test.p_value == pytest.approx(2 * stats.norm.sf(stats.norm.isf(exact / 2) / math.sqrt(4 / 3)))
     assert test.difference == pytest.approx((better - worse) / 1000)
     estimate = estimate_accuracy([score(fold) for fold in folds], "folds")
     num_correct = sum(int(fold.correct.sum()) for fold in folds)
     expected = proportion_confint(num_correct, 1000, method="wilson")
     assert (estimate.mean, estimate.low, estimate.high) == pytest.approx((num_correct / 1000, *expected))
+
+
+@pytest.mark.parametrize(("num_folds", "factor"), [(2, 2), (3, 1.5), (4, 4 / 3), (5, 4 / 3), (100, 4 / 3)])
+def test_fewer_folds_share_fewer_train_images_of_all_and_count_less(num_folds: int, factor: float) -> None:
+    assert compute_fold_factor(num_folds) == pytest.approx(factor)
 
 
 def test_two_folds_are_enough_for_a_test_and_one_is_a_plain_test_set() -> None:

@@ -78,7 +78,8 @@ def suggest_exclusions(copies: CopyGroups, blank_positions: Sequence[int], sampl
 
     Where the data set has its own splits, these are train and validation images with a copy in test, train images with
     a copy in validation, and of exact copies within a split all but one. Where splits are drawn, all but one of each
-    group of copies are: another `dataset.split_seed` or a fold would put other copies on both sides. Blank images are left out. The last train image of a class stays.
+    group of copies are: another `dataset.split_seed` or a fold would put other copies on both sides. Blank images are
+    left out. The last train image of a class stays.
     """
     correction = samples.corrections.get("excluded")
     before = [Exclusion(path, note=BEFORE) for path in (correction.paths if correction else ())]

@@ -183,7 +183,7 @@ def _estimate_over_units(units: UnitSums, scale: float) -> tuple[float, float, f
     interval = compute_mean_interval(units) if units.has_groups else None
     if interval is not None:
         low, high = (mean + scale * (bound - mean) for bound in interval)
-        return max(-1.0, low), min(1.0, high), units.std_error * scale, num_units - 1.0
+        return max(-1.0, low), min(1.0, high), units.std_error * scale, units.effective_count - 1
     mean_gains, count = units.sums / units.counts, num_units + 2
     center = float(mean_gains.sum() / count)
     std_error = scale * math.sqrt(max(0.0, ((mean_gains**2).sum() + 1) / count - center**2) / count)

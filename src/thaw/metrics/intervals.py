@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from thaw.metrics.bootstrap import MIN_UNITS, compute_percentile_interval, iter_weights
+from thaw.metrics.bootstrap import MIN_UNITS, compute_effective_count, compute_percentile_interval, iter_weights
 
 MAX_RESAMPLES, MIN_RESAMPLES = 500, 200
 MAX_RESAMPLED_VALUES = 600_000_000  # resamples x images x classes: about 1.5 s; above it there are fewer resamples
@@ -40,7 +40,8 @@ def compute_weighted_metrics(
     """
     num_images, num_classes = probabilities.shape
     unit_index = np.arange(num_images) if groups is None else np.unique(groups, return_inverse=True)[1]
-    num_units = int(unit_index.max()) + 1
+    unit_counts = np.bincount(unit_index)
+    num_units, effective_count = len(unit_counts), compute_effective_count(unit_counts)
     num_resamples = max(MIN_RESAMPLES, min(MAX_RESAMPLES, MAX_RESAMPLED_VALUES // probabilities.size))
     ranked = probabilities if num_resamples * probabilities.size <= MAX_RANKED_VALUES else None
     metrics = _compute_metrics(np.ones((1, num_images)), probabilities, probabilities, labels)
@@ -56,13 +57,15 @@ def compute_weighted_metrics(
             result[name] = float(value)
             resampled = [part[name] for part in parts if name in part]
             bounds = BOUNDS.get(name, (0.0, 1.0))
-            interval = _compute_interval(value, np.concatenate(resampled), num_units, bounds) if resampled else None
+            interval = (
+                _compute_interval(value, np.concatenate(resampled), effective_count, bounds) if resampled else None
+            )
             result |= {f"{name}_ci95": interval} if interval else {}
     return result
 
 
 def _compute_interval(
-    value: float, resampled: np.ndarray, num_units: int, bounds: tuple[float, float]
+    value: float, resampled: np.ndarray, num_units: float, bounds: tuple[float, float]
 ) -> list[float] | None:
     """Return the percentile interval, moved by the bias of `resampled` [resamples] within `bounds`."""
     interval = compute_percentile_interval(resampled, num_units)
