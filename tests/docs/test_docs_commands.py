@@ -35,6 +35,7 @@ NEEDS_RUN = ("evaluate", "predict", "explain", "export", "report")
 VERBS_AFTER_TRAINING = [line for line in VERBS if line.split()[1] in NEEDS_RUN]
 OTHER_VERBS = [line for line in VERBS if line not in VERBS_AFTER_TRAINING]
 DOWNLOADED_NETWORKS = ("resnet50", "convnext", "vit_")
+LARGE_SWEEPS = ("sweep=learning_rates", "sweep=images_per_class")
 TESTED_ELSEWHERE = {
     "resume=": "tests/training/test_resume.py",
     "dataset.split_seed=${seed}": "tests/data/test_factory.py",
@@ -65,8 +66,8 @@ SMALL_IMAGES = "dataset.image_size=32"
 
 
 def is_long(line: str) -> bool:
-    """Return whether the command trains a large network or nine jobs."""
-    return any(name in line for name in ("resnet50", "vit_", "finetune seed=0,1,2"))
+    """Return whether the command trains a large network or many jobs."""
+    return any(name in line for name in (*DOWNLOADED_NETWORKS, "finetune seed=0,1,2", *LARGE_SWEEPS))
 
 
 def skip_if_tested_elsewhere(line: str) -> None:
@@ -76,8 +77,8 @@ def skip_if_tested_elsewhere(line: str) -> None:
 
 
 def remove_given_keys(overrides: tuple[str, ...], words: list[str]) -> list[str]:
-    """Return the `overrides` whose keys `words` do not set."""
-    given_keys = {word.split("=")[0] for word in words}
+    """Return the `overrides` whose keys `words` do not set. There are never more epochs than `overrides` say."""
+    given_keys = {word.split("=")[0] for word in words} - {"trainer.epochs"}
     return [override for override in overrides if override.split("=")[0] not in given_keys]
 
 
