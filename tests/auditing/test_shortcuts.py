@@ -49,7 +49,7 @@ def test_the_class_of_another_quality_and_camera_is_told(facts: FileFacts) -> No
     assert shortcuts["JPEG tables"].classes[0].accuracy == 1.0
     text = shortcuts["JPEG tables"].describe("abc")
     assert text.startswith("the class can be told from the JPEG tables alone in 0.")
-    assert text.endswith("chance is 0.33; of one class against the rest, where chance is 0.50: b 1.00")
+    assert text.endswith("chance is 0.33; told from all others, where chance is 0.50: b (1.00)")
 
 
 def test_no_pixel_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

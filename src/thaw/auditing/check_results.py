@@ -21,7 +21,7 @@ from thaw.auditing.findings import (
 from thaw.auditing.labels import LabelCheck, SuspectLabel
 from thaw.auditing.neighbors import Neighbors
 from thaw.auditing.out_of_fold import OutOfFold
-from thaw.auditing.outliers import BlankImage, Outlier
+from thaw.auditing.outliers import MIN_DEVIATION, BlankImage, Outlier
 from thaw.auditing.shortcuts import Shortcut
 from thaw.config.errors import format_count
 from thaw.data.samples import Samples
@@ -98,12 +98,20 @@ def describe_shortcuts(shortcuts: Sequence[Shortcut], classes: Sequence[str]) ->
             "{:.2f} to {:.2f}".format(*shortcut.accuracy_ci95),
             f"{shortcut.chance:.2f}",
             "yes" if shortcut.is_shortcut else "no",
-            ", ".join(f"{classes[entry.label]} {entry.accuracy:.2f}" for entry in shortcut.classes[:5]),
+            shortcut.format_classes(classes),
             shortcut.remark,
         )
         for shortcut in shortcuts
     ]
-    headings = ("told from", "accuracy", "95 % interval", "chance", "shortcut", "classes told from the rest", "remark")
+    headings = (
+        "told from",
+        "accuracy",
+        "95 % interval",
+        "chance",
+        "shortcut",
+        "classes told from all others",
+        "remark",
+    )
     return CheckResult(
         "shortcuts",
         "Shortcuts",
@@ -142,7 +150,7 @@ def describe_outliers(outliers: Sequence[Outlier], samples: Samples) -> CheckRes
         "outliers",
         "Outliers",
         format_count(len(outliers), "image") if outliers else NOTHING,
-        certainty if outliers else "no image is farther from others than 3 standard deviations",
+        certainty if outliers else f"no image is {MIN_DEVIATION} standard deviations farther from others than most",
         tuple(findings),
         limit_exhibits(exhibits),
         advice="Leave out what does not belong to the data set; rare images of a class should stay.",

@@ -13,6 +13,7 @@ from thaw.auditing.file_facts import FileFacts
 from thaw.auditing.out_of_fold import assign_folds
 
 MIN_LEAF_IMAGES, MAX_LEAVES = 5, 32
+MAX_NAMED_CLASSES = 5
 NUM_RESAMPLES = 1000
 SIGNIFICANCE_LEVEL = 0.01
 # Fraction of the way from chance to certainty that the lower end of the interval must reach: 0.7 where chance is 0.5.
@@ -83,9 +84,13 @@ class Shortcut:
             f"({low:.2f} to {high:.2f}); chance is {self.chance:.2f}"
         )
         if len(class_names) > 2 and self.classes:
-            details = [f"{class_names[shortcut.label]} {shortcut.accuracy:.2f}" for shortcut in self.classes[:5]]
-            text += f"; of one class against the rest, where chance is 0.50: {', '.join(details)}"
+            text += f"; told from all others, where chance is 0.50: {self.format_classes(class_names)}"
         return text
+
+    def format_classes(self, class_names: Sequence[str]) -> str:
+        """Return the classes that can be told from all others, at most MAX_NAMED_CLASSES, with the accuracy."""
+        named = self.classes[:MAX_NAMED_CLASSES]
+        return ", ".join(f"{class_names[shortcut.label]} ({shortcut.accuracy:.2f})" for shortcut in named)
 
 
 def measure_shortcuts(facts: FileFacts, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> tuple[Shortcut, ...]:
