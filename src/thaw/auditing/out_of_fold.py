@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from thaw.auditing.neighbors import Neighbors
 
@@ -137,21 +140,25 @@ def predict_out_of_fold(
 def _predict_by_probe(
     projected: np.ndarray, labels: np.ndarray, folds: np.ndarray, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a probe for each fold, side by side: their products of matrices are so small that two threads for each take
+    longer than one, on a machine with other work 9 times as long."""
     probabilities = np.zeros((len(labels), num_classes))
     is_predictable = np.zeros(len(labels), dtype=bool)
-    for fold in np.unique(folds):
+
+    def predict_fold(fold: int) -> None:
         left_out, train = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         classes = np.unique(labels[train])
         is_predictable[left_out] = np.isin(labels[left_out], classes)
         if len(classes) < 2:
             probabilities[np.ix_(left_out, classes)] = 1.0
-            continue
+            return
         train = draw_stratified(train, labels, MAX_TRAIN_IMAGES)
-        model = LogisticRegression(C=REGULARIZATION_C, max_iter=MAX_ITERATIONS)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the ranking does not need the last digits
-            model.fit(projected[train], labels[train])
+        model = LogisticRegression(C=REGULARIZATION_C, max_iter=MAX_ITERATIONS).fit(projected[train], labels[train])
         probabilities[np.ix_(left_out, model.classes_)] = model.predict_proba(projected[left_out])
+
+    with threadpool_limits(1), warnings.catch_warnings(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the ranking does not need the last digits
+        list(pool.map(predict_fold, np.unique(folds).tolist()))
     return probabilities, is_predictable
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from threadpoolctl import threadpool_limits
 
 from thaw.data.registration import THUMBNAIL_SIZE, Alignment, align_thumbnails
 from thaw.data.samples import Samples
@@ -235,7 +236,7 @@ def _align_candidates(gray: np.ndarray, candidates: np.ndarray) -> Alignment:
         mirrored_back = np.where(is_mirrored[:, None, None] == 1, gray[second][:, :, ::-1], gray[second])
         return align_thumbnails(gray[first], mirrored_back)
 
-    with ThreadPoolExecutor(available_cpus()) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(available_cpus()) as pool:  # each thread has small matrices
         parts = list(pool.map(align, range(0, max(len(candidates), 1), PAIR_CHUNK)))
     fields = ("maps", "correlation", "mismatch")
     return Alignment(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
