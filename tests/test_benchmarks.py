@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import audit, copies, finetune, frozen, heads, probe, reproduce, statistics, steps, strategies
+from benchmarks import audit, copies, finetune, frozen, heads, probe, reproduce, scale, statistics, steps, strategies
 from benchmarks import input as benchmark_input
 from benchmarks import sweep as benchmark_sweep
 from tests.conftest import ROOT, TINY
@@ -161,6 +162,22 @@ def test_reproduce_compares_experiments_with_their_published_numbers(
     assert f"resnet18-f37072fd.pth as {tmp_path / 'cache' / 'weights'}" in output
 
 
+def test_scale_measures_a_first_and_a_second_start_and_removes_the_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_here(command: list[str], **_: object) -> SimpleNamespace:
+        scale.main(command[3:])
+        return SimpleNamespace(stdout=capsys.readouterr().out)
+
+    monkeypatch.setattr(scale, "subprocess", SimpleNamespace(run=run_here))
+    monkeypatch.setattr(scale, "NUM_CLASSES", 4)
+    scale.main(["300", "--folder", str(tmp_path)])
+    assert re.search(
+        r"^\| 300 \| [\d.]+ \| [\d.]+ \| -?[\d.]+ \| -?\d+ \| -?\d+ \|$", capsys.readouterr().out, re.MULTILINE
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_benchmark_is_tested_here() -> None:
     files = {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
     assert files == {
@@ -172,6 +189,7 @@ def test_every_benchmark_is_tested_here() -> None:
         "input",
         "probe",
         "reproduce",
+        "scale",
         "statistics",
         "steps",
         "strategies",

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.data.tables import build_sample_table
 from thaw.auditing.findings import Finding
 from thaw.auditing.group_results import describe_known_groups, pair_with_training_image
 from thaw.auditing.suggestions import CopyGroups, suggest_exclusions, suggest_relabelings
 from thaw.data.readers import Correction
-from thaw.data.samples import Sample, Samples
+from thaw.data.sample_table import Sample
+from thaw.data.samples import Samples
 
 OWN = ("train", "val", "test")
 
@@ -20,7 +22,8 @@ def build_samples(rows: Sequence[tuple[str, str]], own_splits: tuple[str, ...] =
     """Build samples `0`, `1`, ... of (split, class)."""
     classes = tuple(sorted({name for _, name in rows}))
     samples = [Sample(str(index), classes.index(name), split) for index, (split, name) in enumerate(rows)]
-    return Samples(Path("root"), classes, tuple(samples), {}, "0", own_splits=own_splits, **fields)  # type: ignore[arg-type]
+    table = build_sample_table(classes, samples)
+    return Samples(Path("root"), table, {}, own_splits=own_splits, **fields)  # type: ignore[arg-type]
 
 
 def suggest(
@@ -77,7 +80,7 @@ def test_groups_on_both_sides_of_own_splits_are_counted() -> None:
     samples = [
         Sample(str(index), 0, split, name) for index, (name, split) in enumerate(zip(names, splits, strict=True))
     ]
-    table = Samples(Path("root"), ("a",), tuple(samples), {}, "0")
+    table = Samples(Path("root"), build_sample_table(("a",), samples), {})
     assert pair_with_training_image(table) == [(2, 0)]
     result = describe_known_groups(table, 0.9, 0.7)
     assert result.summary == "1 test image of 3 groups"

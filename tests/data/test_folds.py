@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.pictures import write_class_folders
+from tests.data.tables import Row
 from tests.data.test_groups import build_result, build_rows
 from thaw.config.compose import compose_recipe
 from thaw.config.errors import UserError
@@ -17,7 +18,8 @@ from thaw.data.factory import load_fold_samples, load_samples
 from thaw.data.folds import split_fold
 from thaw.data.identity import build_identity
 from thaw.data.leaks import find_group_leaks
-from thaw.data.readers import ReaderResult, Row
+from thaw.data.readers import ReaderResult
+from thaw.data.sample_table import Sample
 from thaw.data.samples import Samples
 from thaw.data.splits import SplitSettings
 
@@ -90,7 +92,7 @@ def test_folds_of_a_csv_keep_its_groups_together(tmp_path: Path) -> None:
     assert "dataset.group_column=patient" in str(error_info.value)
 
 
-def list_tested(rows: Sequence[Row]) -> set[str]:
+def list_tested(rows: Sequence[Sample]) -> set[str]:
     return {row.path for row in rows if row.split == "test"}
 
 

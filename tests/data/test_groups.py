@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedGroupKFold
 
+from tests.data.tables import Row, build_rows_table, list_rows
 from thaw.config.errors import UserError
 from thaw.data.group_partition import divide_groups
 from thaw.data.groups import check_group_leaks, find_groups, index_groups, split_groups
-from thaw.data.readers import ReaderResult, Row
-from thaw.data.samples import SPLITS, split_reader_result
+from thaw.data.readers import ReaderResult
+from thaw.data.sample_table import SPLITS
+from thaw.data.samples import split_reader_result
 from thaw.data.splits import SplitSettings
 
 FRACTIONS = {"val": 0.15, "test": 0.15}
@@ -26,14 +28,15 @@ LEAK_FIX = "data.group_leak=warn, which counts these test images, or folds=5, wh
 
 
 def build_result(rows: Sequence[Row], setting: str = SETTING, **changes: object) -> ReaderResult:
-    result = ReaderResult(Path("data"), tuple(rows), {}, {}, "layout", "{split}", "{names}", group_setting=setting)
+    table = build_rows_table(rows)
+    result = ReaderResult(Path("data"), table, {}, {}, "layout", "{split}", "{names}", group_setting=setting)
     return replace(result, **changes)  # type: ignore[arg-type]
 
 
 def build_rows(counts: Sequence[Sequence[int]]) -> list[Row]:
     """Return `counts[group][label]` rows of each group and class."""
     return [
-        Row(f"{label}/{group:02}_{number:03}.png", f"class {label}", None, f"group {group}")
+        Row(f"{label}/{group:02}_{number:03}.png", f"class {label}", "", f"group {group}")
         for group, row in enumerate(counts)
         for label, count in enumerate(row)
         for number in range(count)
@@ -46,8 +49,8 @@ def find_message(result: ReaderResult, fractions: dict[str, float] = FRACTIONS) 
     return str(error_info.value)
 
 
-def list_splits(rows: Sequence[Row]) -> dict[str, set[str | None]]:
-    splits: dict[str, set[str | None]] = {}
+def list_splits(rows: Sequence[Row]) -> dict[str, set[str]]:
+    splits: dict[str, set[str]] = {}
     for row in rows:
         splits.setdefault(str(row.group), set()).add(row.split)
     return splits
@@ -72,7 +75,7 @@ def test_no_group_is_in_two_splits_and_only_what_is_impossible_is_refused(number
         with pytest.raises(UserError, match="too few groups"):
             split_reader_result(build_result(rows), SplitSettings(FRACTIONS, number))
         return
-    check_splits(rows, split_reader_result(build_result(rows), SplitSettings(FRACTIONS, number)).rows)
+    check_splits(rows, list_rows(split_reader_result(build_result(rows), SplitSettings(FRACTIONS, number)).rows))
 
 
 def check_splits(rows: Sequence[Row], split_rows: Sequence[Row]) -> None:
@@ -89,7 +92,7 @@ def test_no_group_is_in_two_folds_and_each_image_is_tested_once(folds: int) -> N
         settings = [SplitSettings(FRACTIONS, seed, folds=folds, fold=fold) for fold in range(folds)]
         results = [split_reader_result(build_result(rows), setting) for setting in settings]
         for result in results:
-            check_splits(rows, result.rows)
+            check_splits(rows, list_rows(result.rows))
         tested = Counter(row.path for result in results for row in result.rows if row.split == "test")
         assert tested == Counter(row.path for row in rows)
 
@@ -114,7 +117,7 @@ def test_few_large_groups_are_divided_more_evenly_than_by_scikit_learn() -> None
         rng = np.random.default_rng(number)
         sizes = np.exp(rng.normal(4, 1, 12)).astype(int) + 1
         counts = [rng.multinomial(size, rng.dirichlet(np.full(5, 0.5))).tolist() for size in sizes]
-        grouped = index_groups(build_rows(counts))
+        grouped = index_groups(build_rows_table(build_rows(counts)))
         labels, groups = grouped.row_labels, grouped.row_groups
         ours.append(count_deviations(labels, divide_groups(labels, groups, (0.85, 0.15), (0,))[groups], 0.15))
         folds = StratifiedGroupKFold(7, shuffle=True, random_state=0).split(labels, labels, groups)
@@ -125,7 +128,7 @@ def test_few_large_groups_are_divided_more_evenly_than_by_scikit_learn() -> None
 def test_many_groups_have_the_fractions_of_all_images_and_of_each_class() -> None:
     rows = build_rows(np.random.default_rng(1).integers(0, 4, (200, 3)).tolist())
     result = split_groups(build_result(rows), FRACTIONS, 0)
-    sizes = Counter((row.class_name, row.split) for row in result.rows)
+    sizes = Counter((row.class_name, row.split) for row in list_rows(result.rows))
     for name, total in Counter(row.class_name for row in rows).items():
         assert sizes[name, "test"] / total == pytest.approx(0.15, abs=0.01)
         assert sizes[name, "val"] / total == pytest.approx(0.15, abs=0.01)
@@ -136,8 +139,8 @@ def test_a_class_of_two_groups_is_trained_and_tested_and_one_of_a_single_group_t
     counts = [[5, 0, 0]] * 10 + [[0, 5, 0]] * 2 + [[0, 0, 5]]
     for seed in range(10):
         result = split_groups(build_result(build_rows(counts)), FRACTIONS, seed)
-        splits = {row.class_name: set[str | None]() for row in result.rows}
-        for row in result.rows:
+        splits = {row.class_name: set[str]() for row in list_rows(result.rows)}
+        for row in list_rows(result.rows):
             splits[row.class_name].add(row.split)
         assert splits == {"class 0": {*SPLITS}, "class 1": {"train", "test"}, "class 2": {"train"}}
         assert result.warnings == ("no test images of class 2: too few groups",)
@@ -171,7 +174,7 @@ def test_classes_that_need_all_their_groups_for_training_are_named() -> None:
 def test_a_pattern_says_the_group_of_each_image() -> None:
     rows = [Row(f"ant/p{patient}_{number}.png", "ant") for patient in (1, 23) for number in range(2)]
     result = find_groups(build_result(rows, setting=""), r"/p(\d+)_")
-    assert [row.group for row in result.rows] == ["1", "1", "23", "23"]
+    assert result.rows.list_groups() == ["1", "1", "23", "23"]
     assert result.group_setting == r"dataset.group_pattern=/p(\d+)_"
     assert result.warnings == ()
     single = find_groups(build_result(rows, setting=""), "(.*)")

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
+from tests.data.tables import build_hashes, build_sample_table
 from thaw.data.leaks import find_leaks, select_clean
 from thaw.data.near_copies import CopyPair
-from thaw.data.samples import Sample, Samples
+from thaw.data.sample_table import Sample
+from thaw.data.samples import Samples
 from thaw.inference.evaluate import Evaluation
 from thaw.metrics.classification import classification_metrics
 from thaw.runs.predictions import format_predictions, parse_predictions
@@ -19,11 +21,11 @@ SPLITS = ("train", "train", "val", "test", "test", "test")
 
 
 def build_samples(hashes: str = "abcdef", groups: str | None = None) -> Samples:
-    samples = tuple(
+    samples = [
         Sample(f"{index}.png", index % 2, split, None if groups is None else groups[index])
         for index, split in enumerate(SPLITS)
-    )
-    return Samples(Path(), ("ants", "bees"), samples, {}, "", tuple(hashes))
+    ]
+    return Samples(Path(), build_sample_table(("ants", "bees"), samples), {}, build_hashes(hashes))
 
 
 def list_leaks(samples: Samples, copies: tuple[CopyPair, ...] = ()) -> dict[str, list[int]]:

@@ -11,7 +11,8 @@ import pytest
 from tests.conftest import TINY
 from tests.images import write_image_folder
 from thaw.cli.train import launch
-from thaw.data.samples import UNUSED_SPLIT, Samples, limit_per_class, load_folder_samples
+from thaw.data.sample_table import UNUSED_SPLIT
+from thaw.data.samples import Samples, limit_per_class, load_folder_samples
 from thaw.data.splits import SplitSettings
 
 

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
 
+from tests.data.tables import build_hashes, build_sample_table
 from thaw.data.image import decode_image
 from thaw.data.near_copies import CopyPair, build_thumbnail, choose_max_mismatch, collect_thumbnails, find_copies
-from thaw.data.samples import Sample, Samples
+from thaw.data.sample_table import Sample
+from thaw.data.samples import Samples
 
 
 def make_photograph(seed: int, shared_seed: int | None = None) -> Image.Image:
@@ -33,9 +35,9 @@ def recompress(image: Image.Image, quality: int = 30) -> Image.Image:
 def find(images: list[Image.Image], splits: list[str] | None = None, hashes: list[str] | None = None) -> list[CopyPair]:
     positions = range(len(images))
     splits = splits or ["train"] * len(images)
-    samples = tuple(Sample(f"{position}.png", 0, split) for position, split in zip(positions, splits, strict=True))
+    samples = [Sample(f"{position}.png", 0, split) for position, split in zip(positions, splits, strict=True)]
     hashes = hashes or [str(position) for position in positions]
-    table = Samples(Path(), ("a", "b"), samples, {}, "", tuple(hashes))
+    table = Samples(Path(), build_sample_table(("a", "b"), samples), {}, build_hashes(hashes))
     sizes = np.array([image.size[::-1] for image in images])
     return find_copies(table, collect_thumbnails([build_thumbnail(image) for image in images], sizes))
 

@@ -12,7 +12,8 @@ from tests.data.pictures import make_image, write_class_folders
 from thaw.config.errors import UserError
 from thaw.data.folder_reader import IN_NO_CLASS
 from thaw.data.folder_scan import HIDDEN, NO_IMAGE_SUFFIX, SYSTEM_FILE
-from thaw.data.samples import SPLITS, Samples, load_folder_samples
+from thaw.data.sample_table import SPLITS
+from thaw.data.samples import Samples, load_folder_samples
 from thaw.data.splits import SplitSettings
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "test": "test"}

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.data.pictures import write_class_folders
+from tests.data.tables import Row, build_rows_table, list_rows
 from thaw.config.errors import UserError
 from thaw.data.folder_scan import NO_IMAGE_SUFFIX
-from thaw.data.readers import Row
+from thaw.data.sample_table import SampleTable
 from thaw.data.samples import load_folder_samples
 from thaw.data.splits import SplitSettings, split_per_class
 
@@ -18,12 +19,15 @@ SPLIT_FOLDERS = {"train": "train", "val": "val", "test": "test"}
 ROWS = [Row(f"{name}/{number:03}.png", name) for name in ("ant", "bee") for number in range(40 + 60 * (name == "bee"))]
 
 
-def count_rows(rows: list[Row], name: str, split: str) -> int:
-    return sum(row.class_name == name and row.split == split for row in rows)
+TABLE = build_rows_table(ROWS)
+
+
+def count_rows(rows: SampleTable, name: str, split: str) -> int:
+    return sum(row.class_name == name and row.split == split for row in list_rows(rows))
 
 
 def test_each_class_gets_the_given_number_of_train_images() -> None:
-    rows = split_per_class(ROWS, 30, 0.25, seed=0)
+    rows = split_per_class(TABLE, 30, 0.25, seed=0)
     counts = {name: [count_rows(rows, name, split) for split in ("train", "val", "test")] for name in ("ant", "bee")}
     assert counts == {"ant": [30, 2, 8], "bee": [30, 18, 52]}
     assert {row.path for row in rows} == {row.path for row in ROWS}
@@ -31,24 +35,24 @@ def test_each_class_gets_the_given_number_of_train_images() -> None:
 
 def test_a_smaller_number_of_images_per_class_is_a_subset() -> None:
     few, many = (
-        {row.path for row in split_per_class(ROWS, count, 0.2, 3) if row.split == "train"} for count in (5, 30)
+        {row.path for row in split_per_class(TABLE, count, 0.2, 3) if row.split == "train"} for count in (5, 30)
     )
     assert few < many
 
 
 def test_images_per_class_depend_only_on_the_seed() -> None:
-    assert split_per_class(ROWS, 30, 0.2, 1) == split_per_class(list(reversed(ROWS)), 30, 0.2, 1)
-    assert set(split_per_class(ROWS, 30, 0.2, 1)) != set(split_per_class(ROWS, 30, 0.2, 2))
+    assert split_per_class(TABLE, 30, 0.2, 1) == split_per_class(build_rows_table(ROWS[::-1]), 30, 0.2, 1)
+    assert set(split_per_class(TABLE, 30, 0.2, 1)) != set(split_per_class(TABLE, 30, 0.2, 2))
 
 
 def test_a_class_always_keeps_a_test_image() -> None:
-    rows = split_per_class(ROWS, 39, 0.9, 0)
+    rows = split_per_class(TABLE, 39, 0.9, 0)
     assert [count_rows(rows, "ant", split) for split in ("train", "val", "test")] == [39, 0, 1]
 
 
 def test_classes_with_too_few_images_are_named_with_the_possible_number() -> None:
     with pytest.raises(UserError, match=r"ant \(40\)") as error_info:
-        split_per_class(ROWS, 40, 0.2, 0)
+        split_per_class(TABLE, 40, 0.2, 0)
     assert "dataset.per_class=39" in str(error_info.value)
     assert "bee" not in str(error_info.value)
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from thaw.data.samples import Sample, Samples
+from tests.data.tables import build_hashes, build_sample_table
+from thaw.data.sample_table import Sample
+from thaw.data.samples import Samples
 from thaw.features.export import Export, build_writers, pool_features
 from thaw.models.network import pool
 from thaw.system.files import write_atomically
@@ -21,12 +23,12 @@ SAMPLES = (
     Sample("val/bees/\udce9.png", 1, "val"),  # a byte that is not UTF-8
     Sample("test/ants/2.png", 0, "test"),
 )
+DATA = Samples(Path("/data"), build_sample_table(("ants", "bees"), SAMPLES), {}, build_hashes("abcd"))
 
 
 def write_features(folder: Path, name: str, features: np.ndarray) -> Path:
     """Write `features` and return the file."""
-    samples = Samples(Path("/data"), ("ants", "bees"), SAMPLES, (), "0123456789abcdef")
-    for file, write in build_writers(Export(features, samples, "resnet18", "layer3"), folder / name).items():
+    for file, write in build_writers(Export(features, DATA, "resnet18", "layer3"), folder / name).items():
         write_atomically(file, write)
     return folder / name
 
@@ -53,7 +55,7 @@ def test_an_npz_holds_features_and_samples_and_nothing_pickled(tmp_path: Path, f
         assert [str(arrays[name]) for name in ("stage", "backbone", "fingerprint")] == [
             "layer3",
             "resnet18",
-            "0123456789abcdef",
+            DATA.fingerprint,
         ]
 
 

@@ -20,12 +20,14 @@ from torch import nn
 
 import thaw.features.extract
 from tests.damage import DAMAGES, WarningReporter, fill_with_zeros, flip_bit, truncate
+from tests.data.tables import build_sample_table
 from thaw.config.errors import UserError
 from thaw.data.augmentation import Augmentation
 from thaw.data.batches import EpochBatchSampler, ImageDataset, SequentialBatchSampler
 from thaw.data.image_store import ImageStore
 from thaw.data.preprocessing import Preprocessing
-from thaw.data.samples import Sample, Samples
+from thaw.data.sample_table import HashTable, Sample
+from thaw.data.samples import Samples
 from thaw.data.transforms import apply_augmentation
 from thaw.features.cache import CacheResult, FeatureCache
 from thaw.features.cache_key import FeatureSpec
@@ -52,9 +54,9 @@ def build_samples(splits: Sequence[str] = SPLITS, changed_index: int | None = No
     contents = [image.tobytes() for image in build_pixels()]
     if changed_index is not None:
         contents[changed_index] += b"!"
-    hashes = tuple(hashlib.sha256(content).hexdigest() for content in contents)
-    rows = tuple(Sample(f"{index}.png", index % 2, split) for index, split in enumerate(splits))
-    return Samples(Path("nowhere"), CLASSES, rows, (), "-".join(splits), hashes)
+    hashes = [hashlib.sha256(content).hexdigest() for content in contents]
+    rows = [Sample(f"{index}.png", index % 2, split) for index, split in enumerate(splits)]
+    return Samples(Path("nowhere"), build_sample_table(CLASSES, rows), {}, HashTable.build(hashes))
 
 
 def build_images(samples: Samples, augmentation: Augmentation | None = None) -> ImageDataset:

@@ -227,3 +227,11 @@ def test_a_checkpoint_with_a_foreign_address_is_used_with_the_users_own_data(
     assert run_thaw(monkeypatch, "evaluate", str(checkpoint), "dataset=folder", MOVED) == 0
     assert run_thaw(monkeypatch, "export", str(checkpoint), "--format", "safetensors") == 0
     assert "NOT on real ones" in capsys.readouterr().out
+
+
+def test_a_checkpoint_does_not_decide_where_hashes_are_kept(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in Path("pictures").rglob("*.*"):
+        os.utime(file, (1e9, 1e9))  # so old that it is remembered
+    checkpoint = write_changed_checkpoint(copy, recipe=build_foreign_recipe(copy, {}, {"cache_dir": "evil"}))
+    assert run_thaw(monkeypatch, "evaluate", str(checkpoint), "dataset=folder", MOVED) == 0
+    assert not list(copy.glob("**/evil*"))

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.data.tables import build_sample_table
 from thaw.config.errors import UserError
-from thaw.data.samples import Sample, Samples
+from thaw.data.sample_table import Sample
+from thaw.data.samples import Samples
 from thaw.visualization.plots.embedding import (
     LABEL_SIZE,
     FeatureEmbedding,
@@ -28,8 +30,8 @@ def build_clusters(num_classes: int, images_per_class: int, width: int = 16) -> 
 
 def build_samples(labels: np.ndarray, names: list[str]) -> Samples:
     splits = ("train", "val", "test")
-    rows = tuple(Sample(f"{number}.png", int(label), splits[number % 3]) for number, label in enumerate(labels))
-    return Samples(Path("/data"), tuple(names), rows, (), "0" * 16)
+    rows = [Sample(f"{number}.png", int(label), splits[number % 3]) for number, label in enumerate(labels)]
+    return Samples(Path("/data"), build_sample_table(names, rows), {})
 
 
 def neighbor_accuracy(points: np.ndarray, labels: np.ndarray) -> float:

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.tables import build_sample_table
 from thaw.data.batches import ImageDataset
 from thaw.data.image_store import ImageStore
-from thaw.data.samples import Sample, Samples
+from thaw.data.sample_table import Sample
+from thaw.data.samples import Samples
 from thaw.system.files import write_atomically
 from thaw.visualization.plots.projector import (
     MAX_SPRITE_SIDE,
@@ -40,8 +42,8 @@ def build_images() -> ImageDataset:
 
 
 def write_projector(folder: Path, positions: np.ndarray) -> Path:
-    rows = tuple(Sample(name, number % 2, "train") for number, name in enumerate(NAMES))
-    samples = Samples(Path("/data"), ("ants", "bees"), rows, (), "0" * 16)
+    rows = [Sample(name, number % 2, "train") for number, name in enumerate(NAMES)]
+    samples = Samples(Path("/data"), build_sample_table(("ants", "bees"), rows), {})
     for name, write in build_projector_writers(FEATURES, samples, build_images(), positions, "features, final").items():
         write_atomically(folder / name, write)
     return folder

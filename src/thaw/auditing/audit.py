@@ -144,7 +144,7 @@ def _prepare(extraction: Extraction, copy_groups: np.ndarray) -> AuditData:
 def _check_groups(data: AuditData) -> CheckResult:
     samples = data.samples
     if not samples.has_groups:
-        paths = [sample.path for sample in samples.samples]
+        paths = list(samples.samples.paths)
         suggestion = suggest_groups(paths, data.projected, data.neighbors, data.labels, data.copy_groups)
         return describe_suggested_groups(suggestion, samples)
     random_predictions = predict_out_of_fold(data.projected, data.neighbors, data.labels, data.copy_groups)
@@ -156,12 +156,12 @@ def _check_labels(data: AuditData) -> CheckResult:
     check = check_labels(data.projected, data.neighbors, data.labels, data.groups, data.predictions)
     correction = data.samples.corrections.get("relabeled")
     checked_paths = {*correction.paths} if correction else set()
-    checked = {index for index, sample in enumerate(data.samples.samples) if sample.path in checked_paths}
+    checked = {index for index, path in enumerate(data.samples.samples.paths) if path in checked_paths}
     return describe_labels(check, data.samples, data.neighbors, checked)
 
 
 def _check_shortcuts(data: AuditData) -> CheckResult:
-    facts = read_file_facts(data.samples.root, [sample.path for sample in data.samples.samples])
+    facts = read_file_facts(data.samples.root, list(data.samples.samples.paths))
     return describe_shortcuts(measure_shortcuts(facts, data.labels, data.groups), data.samples.classes)
 
 

@@ -11,7 +11,8 @@ from thaw.auditing.findings import CheckResult, Exhibit, Finding, build_finding,
 from thaw.auditing.out_of_fold import merge_groups
 from thaw.config.errors import format_count
 from thaw.data.near_copies import CopyPair
-from thaw.data.samples import SPLITS, Samples
+from thaw.data.sample_table import SPLITS
+from thaw.data.samples import Samples
 
 NOTHING = "nothing found"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import numpy as np
+
 from thaw.auditing.findings import CheckResult, Exhibit, Finding, build_finding, build_picture, limit_exhibits
 from thaw.auditing.group_names import GroupSuggestion
 from thaw.config.errors import format_count
@@ -19,7 +21,7 @@ def describe_known_groups(samples: Samples, random_accuracy: float, grouped_accu
     The accuracies are those of predictions with random folds and with folds that keep groups together.
     """
     leaks = pair_with_training_image(samples)
-    num_groups = len({sample.group for sample in samples.samples})
+    num_groups = len(np.unique(samples.samples.groups))
     points = 100 * (random_accuracy - grouped_accuracy)
     effect = (
         f"a linear probe and neighbors are right in {random_accuracy:.3f} of cases with random folds and in "
@@ -70,7 +72,7 @@ def describe_suggested_groups(suggestion: GroupSuggestion | None, samples: Sampl
     if suggestion is None:
         certainty = "no part of the names is shared by images that resemble each other more than others of their class"
         return CheckResult(key, title, NOTHING, certainty)
-    positions = {sample.path: position for position, sample in enumerate(samples.samples)}
+    positions = {path: position for position, path in enumerate(samples.samples.paths)}
     exhibits = [
         Exhibit(
             tuple(build_picture(samples, positions[path]) for path in example.paths),

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from thaw.auditing.findings import Finding
-from thaw.data.samples import SPLITS, Samples
+from thaw.data.sample_table import SPLITS
+from thaw.data.samples import Samples
 
 BEFORE = "left out before"
 
@@ -49,7 +50,7 @@ def suggest_relabelings(
     """Return the labels that data.relabel has set, then the suggestions of `findings` of wrong labels, without images
     that `exclusions` leave out."""
     excluded_paths = {exclusion.path for exclusion in exclusions}
-    labels_by_path = {sample.path: samples.classes[sample.label] for sample in samples.samples}
+    labels_by_path = dict(zip(samples.samples.paths, samples.samples.list_class_names(), strict=True))
     correction = samples.corrections.get("relabeled")
     before = [path for path in (correction.paths if correction else ()) if path in labels_by_path]
     return (

@@ -6,11 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from thaw.config.errors import Problem, UserError, find_closest_name, format_count, format_names
 from thaw.config.schema import DataConfig
 from thaw.data.csv_reader import iter_path_spellings
 from thaw.data.csv_table import Record, TableRole, read_table
-from thaw.data.readers import Correction, ReaderResult, Row, escape_path, normalize_class_name
+from thaw.data.readers import Correction, ReaderResult, escape_path, normalize_class_name
+from thaw.data.sample_table import PathTable, SampleTable
 from thaw.system.csv_files import unquote_formula
 from thaw.system.files import compute_sha256
 from thaw.system.portable import shorten_path
@@ -21,14 +24,15 @@ LEFT_OUT = "left out by data.exclude"
 
 @dataclass(frozen=True)
 class _CorrectionFile:
-    """A file of the user: its key and path as the user wrote them, its rows, and the row of the data set of each; None
-    where the data set has no such image."""
+    """A file of the user: its key and path as the user wrote them, its rows, and the position in the data set of each;
+    None where the data set has no such image. `paths` are those of the data set."""
 
     key: str
     name: str
     digest: str
     records: list[Record]
-    rows: list[Row | None]
+    positions: list[int | None]
+    paths: PathTable
 
     @property
     def setting(self) -> str:
@@ -36,14 +40,14 @@ class _CorrectionFile:
         return f"data.{self.key}={self.name}"
 
     @property
-    def known_records(self) -> list[tuple[Record, Row]]:
-        """The rows whose image the data set has, with that image."""
-        return [(record, row) for record, row in zip(self.records, self.rows, strict=True) if row is not None]
+    def known_records(self) -> list[tuple[Record, int]]:
+        """The rows whose image the data set has, with its position."""
+        return [(record, at) for record, at in zip(self.records, self.positions, strict=True) if at is not None]
 
     @property
     def known_paths(self) -> tuple[str, ...]:
         """The paths of these images, each once."""
-        return tuple(dict.fromkeys(row.path for _, row in self.known_records))
+        return tuple(dict.fromkeys(self.paths[position] for _, position in self.known_records))
 
 
 def apply_corrections(
@@ -62,17 +66,17 @@ def apply_corrections(
     relabeling = _read_file("relabel", settings.relabel, ("path", "label"), reader_result, is_evaluation)
     files = [file for file in (exclusion, relabeling) if file is not None]
     problems = [] if is_evaluation else [problem for file in files for problem in _find_unknown_paths(file)]
-    labels = dict[Row, str]()
+    labels = dict[int, str]()
     if relabeling is not None:
-        classes = {row.class_name for row in reader_result.rows}
+        classes = set(reader_result.rows.list_present_classes())
         problems += _find_label_problems(relabeling, classes, accepts_any=is_evaluation)
-        labels = {row: _parse_label(record, classes) for record, row in relabeling.known_records}
+        labels = {position: _parse_label(record, classes) for record, position in relabeling.known_records}
     if problems:
         raise UserError(f"the corrections do not match the data set under {reader_result.root}.", problems)
-    excluded = {row for _, row in exclusion.known_records} if exclusion else set[Row]()
+    excluded = {position for _, position in exclusion.known_records} if exclusion else set[int]()
     corrected = _correct_rows(reader_result, excluded, labels, files)
     if exclusion is not None and not is_evaluation:
-        _check_remaining_classes(reader_result, corrected.rows, labels, exclusion)
+        _check_remaining_classes(reader_result.rows, corrected.rows, labels, exclusion)
     return corrected
 
 
@@ -93,27 +97,26 @@ def _read_file(
     if is_evaluation and not file.is_file():
         return None
     records = read_table(file, {column: column for column in columns}, role=TableRole(f"data.{key}={name}"))
-    rows_by_path = {row.path: row for row in reader_result.rows}
-    root = reader_result.root
-    bases = (root.absolute(), root.resolve())
-    rows = [_find_row(record.cells["path"], rows_by_path, bases) for record in records]
-    return _CorrectionFile(key, name, compute_sha256(file), records, rows)
+    root, paths = reader_result.root, reader_result.rows.paths
+    bases, known_positions = (root.absolute(), root.resolve()), {path: position for position, path in enumerate(paths)}
+    positions = [_find_position(record.cells["path"], known_positions, bases) for record in records]
+    return _CorrectionFile(key, name, compute_sha256(file), records, positions, paths)
 
 
-def _find_row(text: str, rows_by_path: Mapping[str, Row], bases: Sequence[Path]) -> Row | None:
-    """Return the row of the path `text`, which a spreadsheet or Windows may have written otherwise."""
+def _find_position(text: str, positions: Mapping[str, int], bases: Sequence[Path]) -> int | None:
+    """Return the position of the path `text`, which a spreadsheet or Windows may have written otherwise."""
     for spelling in dict.fromkeys([text, unquote_formula(text)]):
         for path in iter_path_spellings(bases, "", spelling):
-            if path in rows_by_path:
-                return rows_by_path[path]
+            if path in positions:
+                return positions[path]
     return None
 
 
 def _find_unknown_paths(file: _CorrectionFile) -> Iterator[Problem]:
     unknown_paths = [
         record.cells["path"] or f"line {record.line}"
-        for record, row in zip(file.records, file.rows, strict=True)
-        if row is None
+        for record, position in zip(file.records, file.positions, strict=True)
+        if position is None
     ]
     if unknown_paths:
         names = format_names(map(escape_path, unknown_paths), MAX_LISTED_NAMES)
@@ -123,14 +126,14 @@ def _find_unknown_paths(file: _CorrectionFile) -> Iterator[Problem]:
 
 def _find_label_problems(file: _CorrectionFile, classes: Iterable[str], accepts_any: bool) -> Iterator[Problem]:
     known_classes = set(classes)
-    labels_by_row, unknown_labels = dict[Row, set[str]](), dict[str, None]()
-    for record, row in file.known_records:
+    labels_by_position, unknown_labels = dict[int, set[str]](), dict[str, None]()
+    for record, position in file.known_records:
         label = _parse_label(record, known_classes)
-        labels_by_row.setdefault(row, set()).add(label)
+        labels_by_position.setdefault(position, set()).add(label)
         if label and label not in known_classes and not accepts_any:
             unknown_labels[label] = None
-    empty = [row.path for row, labels in labels_by_row.items() if "" in labels]
-    contradictory = [row.path for row, labels in labels_by_row.items() if len(labels) > 1]
+    empty = [file.paths[position] for position, labels in labels_by_position.items() if "" in labels]
+    contradictory = [file.paths[position] for position, labels in labels_by_position.items() if len(labels) > 1]
     for description, paths in (("no label", empty), ("several labels", contradictory)):
         if paths:
             names = format_names(map(escape_path, paths), MAX_LISTED_NAMES)
@@ -151,22 +154,25 @@ def _parse_label(record: Record, classes: Iterable[str]) -> str:
 
 
 def _correct_rows(
-    reader_result: ReaderResult, excluded: set[Row], labels: Mapping[Row, str], files: Sequence[_CorrectionFile]
+    reader_result: ReaderResult, excluded: set[int], labels: Mapping[int, str], files: Sequence[_CorrectionFile]
 ) -> ReaderResult:
-    """Return the rows without `excluded`, with the classes of `labels`, and what was changed."""
-    remaining = [row for row in reader_result.rows if row not in excluded]
-    rows = tuple(replace(row, class_name=labels.get(row, row.class_name)) for row in remaining)
-    num_relabeled = sum(row != new_row for row, new_row in zip(remaining, rows, strict=True))
+    """Return the rows without those at `excluded`, with the classes of `labels`, and what was changed."""
+    if not files:
+        return reader_result
+    before = reader_result.rows
+    relabeled = _relabel(before, labels)
+    rows = relabeled.subset(np.setdiff1d(np.arange(len(before)), list(excluded)))
+    num_relabeled = sum(name != before.classes[before.labels[at]] for at, name in labels.items() if at not in excluded)
     counts = {"exclude": len(excluded), "relabel": num_relabeled}
     names = {"exclude": "excluded", "relabel": "relabeled"}
-    ignored_files = {escape_path(row.path): LEFT_OUT for row in excluded}
+    ignored_files = {escape_path(before.paths[position]): LEFT_OUT for position in excluded}
     notes = [f"{names[file.key]} by {file.setting}: {format_count(counts[file.key], 'image')}" for file in files]
-    setting = files[0].setting.replace("{", "{{").replace("}", "}}") if files else ""  # hints have placeholders
+    setting = files[0].setting.replace("{", "{{").replace("}", "}}")  # hints have placeholders
     hint = f", or fewer images in {setting}" if excluded else ""
     return replace(
         reader_result,
         rows=rows,
-        uncorrected_rows=reader_result.rows if files else (),
+        uncorrected_rows=before,
         ignored_files={**reader_result.ignored_files, **ignored_files},
         notes=(*reader_result.notes, *notes),
         corrections={names[file.key]: Correction(counts[file.key], file.digest, file.known_paths) for file in files},
@@ -175,13 +181,21 @@ def _correct_rows(
     )
 
 
+def _relabel(rows: SampleTable, labels: Mapping[int, str]) -> SampleTable:
+    """Return the rows with the classes of `labels`, position -> class name."""
+    relabeled = rows.replace_classes(sorted({*rows.classes, *labels.values()}))
+    label_by_name, column = {name: label for label, name in enumerate(relabeled.classes)}, relabeled.labels.copy()
+    column[list(labels)] = [label_by_name[name] for name in labels.values()]
+    return replace(relabeled, labels=column)
+
+
 def _check_remaining_classes(
-    reader_result: ReaderResult, rows: Iterable[Row], labels: Mapping[Row, str], exclusion: _CorrectionFile
+    before: SampleTable, after: SampleTable, labels: Mapping[int, str], exclusion: _CorrectionFile
 ) -> None:
     """Raise UserError if an image of a class is left out and no image of the class is left."""
-    remaining = {row.class_name for row in rows}
-    excluded = {row for _, row in exclusion.known_records}
-    lost_classes = sorted({row.class_name for row in excluded if row not in labels} - remaining)
+    excluded = {position for _, position in exclusion.known_records} - labels.keys()
+    excluded_labels = np.unique(before.labels[sorted(excluded)]).tolist()
+    lost_classes = sorted({before.classes[label] for label in excluded_labels} - {*after.list_present_classes()})
     if lost_classes:
         names = format_names(map(escape_path, lost_classes), MAX_LISTED_NAMES)
         got = f"it leaves no image of {names}"

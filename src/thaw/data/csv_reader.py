@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from thaw.config.printable import escape_line
 from thaw.data.csv_table import Record, TableFormat, read_table
 from thaw.data.folder_layout import SPLIT_NAMES, parse_split_name
 from thaw.data.folder_scan import find_name_reason, scan_folder
-from thaw.data.readers import SPLITS, ReaderResult, Row, escape_path, normalize_class_name
+from thaw.data.readers import ReaderResult, escape_path, normalize_class_name
+from thaw.data.sample_table import SPLITS, UNDRAWN_SPLIT, build_table
 
 MAX_LISTED_NAMES = 5
 
@@ -31,7 +33,7 @@ class Columns:
     group: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _CsvRow:
     """A row with the number of its line, its label, split and group as they were written, and whether its image
     exists."""
@@ -72,13 +74,18 @@ def read_csv(
     csv_rows = [_read_row(data_folder, bases, record, columns) for record in records]
     if problems := list(_find_problems(data_folder, file, csv_rows)):
         raise UserError(f"{data_folder / file} does not match its images.", problems)
-    rows = tuple(Row(row.path, normalize_class_name(row.label), _parse_split(row), row.group) for row in csv_rows)
-    ignored_paths = _find_unlisted_images(data_folder, columns.folder, rows, unlabelled)
+    rows = build_table(
+        [row.path for row in csv_rows],
+        [normalize_class_name(row.label) for row in csv_rows],
+        [_parse_split(row) or UNDRAWN_SPLIT for row in csv_rows],
+        [row.group for row in csv_rows],
+    )
+    ignored_paths = _find_unlisted_images(data_folder, columns.folder, rows.paths, unlabelled)
     notes = [f"read from {data_folder.relative_to(root)}/, the only folder"] if data_folder != root else []
     return ReaderResult(
         data_folder,
         rows,
-        {row.split: f"column {columns.split}" for row in rows if row.split},
+        {split: f"column {columns.split}" for split in SPLITS if rows.select_splits(split).any()},
         {escape_line(path): f"image in no row of {file}" for path in sorted(ignored_paths)},
         f"two classes or more in column {columns.label} of {file}",
         f"rows of {file} with {columns.split or 'a split column'}" + "={split}",
@@ -109,7 +116,7 @@ def _read_row(root: Path, bases: Sequence[Path], record: Record, columns: Column
     paths = iter_path_spellings(bases, columns.folder, text + columns.suffix)
     written_path = next(paths)
     for path in chain([written_path], paths):
-        if (root / path).is_file():
+        if os.path.isfile(os.path.join(root, path)):  # noqa: PTH113, PTH118 - Path is five times slower
             return _CsvRow(record.line, path, label, split, True, group)
     return _CsvRow(record.line, written_path, label, split, False, group)
 
@@ -177,7 +184,9 @@ def _find_repeated(paths: Iterable[str]) -> list[str]:
     return [path for path, count in counts.items() if count > 1]
 
 
-def _find_unlisted_images(root: Path, folder: str, rows: Sequence[Row], unlabelled: str | None) -> Collection[str]:
+def _find_unlisted_images(
+    root: Path, folder: str, listed_paths: Iterable[str], unlabelled: str | None
+) -> Collection[str]:
     """Return the images in the folder of the listed ones that are in no row. Other files are expected beside a CSV."""
     image_folder = root / folder
     if not image_folder.is_relative_to(root):  # an absolute path: the images are not below the root
@@ -187,7 +196,7 @@ def _find_unlisted_images(root: Path, folder: str, rows: Sequence[Row], unlabell
     images = {f"{prefix}{path}" for path in scan_folder(image_folder).top.iter_images()}
     unlabelled_prefix = f"{PurePosixPath(unlabelled)}/" if unlabelled else None
     unlabelled_images = {path for path in images if unlabelled_prefix and path.startswith(unlabelled_prefix)}
-    return images - unlabelled_images - {row.path for row in rows}
+    return images - unlabelled_images - {*listed_paths}
 
 
 def _describe_changes(rows: Sequence[_CsvRow]) -> Iterator[str]:

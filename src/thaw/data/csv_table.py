@@ -46,7 +46,7 @@ class TableRole:
 LABELS = TableRole("the CSV file with the labels", has_settings=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One row of a table: the number of its first line in the file, and its cells by column, stripped."""
 

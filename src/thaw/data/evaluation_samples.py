@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.data.file_index import NO_INDEX, FileIndex
 from thaw.data.identity import DataIdentity
 from thaw.data.readers import ReaderResult
+from thaw.data.sample_table import SPLIT_CODES
 from thaw.data.samples import Samples, index_rows
 from thaw.data.splits import SplitSettings, draw_splits, prepare_splits
 
@@ -22,11 +25,12 @@ class EvaluationSamples:
 
     Attributes:
         samples: in the splits of a training.
-        own_splits: path -> split without folds, of a data set that has splits itself; None: it has none.
+        own_splits: the split of each sample without folds, int8 [samples], an index into SPLIT_NAMES, of a data set
+            that has splits itself; None: it has none.
     """
 
     samples: Samples
-    own_splits: Mapping[str, str] | None
+    own_splits: np.ndarray | None
 
     @property
     def has_own_splits(self) -> bool:
@@ -36,7 +40,7 @@ class EvaluationSamples:
     @property
     def num_own_test_images(self) -> int:
         """The number of test images that the data set has itself."""
-        return list((self.own_splits or {}).values()).count("test")
+        return 0 if self.own_splits is None else int((self.own_splits == SPLIT_CODES["test"]).sum())
 
     def split_by_identity(self, identity: DataIdentity) -> Samples:
         """Return samples of which the test images are none that the network was trained or selected on.
@@ -44,13 +48,11 @@ class EvaluationSamples:
         Those are recognized by content and are in `train` and `val`. If the data set has no splits itself, all other
         images are test images.
         """
-        known_splits = identity.find_splits(self.samples.hashes)
-        return self.samples.replace_splits(
-            [
-                replace(sample, split=known_split or (self.own_splits[sample.path] if self.own_splits else "test"))
-                for sample, known_split in zip(self.samples.samples, known_splits, strict=True)
-            ]
-        )
+        all_test = np.full(len(self.samples.samples), SPLIT_CODES["test"], dtype=np.int8)
+        splits = (all_test if self.own_splits is None else self.own_splits).copy()
+        for split, is_known in identity.recognize(self.samples.hashes).items():
+            splits[is_known] = SPLIT_CODES[split]
+        return self.samples.replace_splits(splits)
 
 
 def build_evaluation_samples(
@@ -66,18 +68,20 @@ def build_evaluation_samples(
     Raises:
         UserError: if there are no images, or images of other classes.
     """
-    index_by_name = {_normalize(name): name for name in classes}
-    unknown_names = sorted({row.class_name for row in reader_result.rows} - index_by_name.keys() - {*classes})
+    name_by_normalized = {_normalize(name): name for name in classes}
+    names = [name_by_normalized.get(name, name) for name in reader_result.rows.classes]
+    unknown_names = sorted({*reader_result.rows.list_present_classes()} - name_by_normalized.keys() - {*classes})
     if unknown_names or not reader_result.rows:
         raise UserError(*_describe_other_classes(reader_result, unknown_names, classes))
     split_result = _draw_splits_if_possible(reader_result, settings)
-    rows = [replace(row, class_name=index_by_name.get(row.class_name, row.class_name)) for row in split_result.rows]
-    samples = index_rows(tuple(classes), replace(split_result, rows=tuple(rows)), file_index)
+    result = replace(split_result, rows=split_result.rows.replace_classes(classes, names))
+    samples = index_rows(result, classes, file_index.hash_files(result.root, result.rows.paths))
     if not reader_result.provided_splits:
         return EvaluationSamples(samples, None)
     if settings.folds is not None:
         split_result = _draw_splits_if_possible(reader_result, replace(settings, folds=None, fold=None))
-    return EvaluationSamples(samples, {row.path: row.split or "train" for row in split_result.rows})
+    own_rows = split_result.rows.finish_splits()
+    return EvaluationSamples(samples, own_rows.splits[own_rows.paths.find_positions(samples.samples.paths)])
 
 
 def _draw_splits_if_possible(reader_result: ReaderResult, settings: SplitSettings) -> ReaderResult:
@@ -98,7 +102,7 @@ def _describe_other_classes(
     if not unknown_names:
         fix = "dataset.root=DIR of labeled images"
         return "nothing to evaluate.", [Problem(str(root), "no images", reader_result.layout, fix)]
-    names = {row.class_name for row in reader_result.rows}
+    names = reader_result.rows.list_present_classes()
     missing_names = [name for name in classes if name not in names]
     got = f"{len(names)} classes; unknown to the network: {format_names(unknown_names, MAX_LISTED_NAMES)}"
     missing = format_names(missing_names, MAX_LISTED_NAMES) or "none"

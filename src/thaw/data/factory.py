@@ -20,10 +20,12 @@ from thaw.data.evaluation_samples import EvaluationSamples, build_evaluation_sam
 from thaw.data.file_index import FileIndex
 from thaw.data.folder_reader import read_image_folder
 from thaw.data.groups import find_groups
-from thaw.data.readers import SPLITS, ReaderResult
-from thaw.data.samples import Samples, build_samples, index_rows, split_reader_result
+from thaw.data.readers import ReaderResult
+from thaw.data.sample_table import SPLITS
+from thaw.data.samples import Samples, build_samples, index_rows, list_classes, split_reader_result
 from thaw.data.splits import SplitSettings
 from thaw.data.transfer import get_file_name
+from thaw.system.cache_entries import is_cache_folder
 from thaw.system.cache_folder import cache_write_error, compute_cache_key, resolve_cache_dir
 from thaw.system.reporter import SILENT, Reporter
 
@@ -38,7 +40,7 @@ def load_samples(
         UserError: if the data is not available or is not a valid data set.
     """
     cache_dir = resolve_cache_dir(recipe.data.cache_dir)
-    file_index = file_index or FileIndex(cache_dir, reporter)
+    file_index = file_index or _open_file_index(cache_dir, reporter, is_evaluation)
 
     def load() -> Samples:
         return build_samples(_read_rows(recipe, reporter, is_evaluation), _build_split_settings(recipe), file_index)
@@ -57,12 +59,12 @@ def load_fold_samples(recipe: Recipe, reporter: Reporter = SILENT) -> list[Sampl
     def load() -> list[Samples]:
         reader_result = _read_rows(recipe, reporter)
         settings = _build_split_settings(recipe)
-        first = build_samples(reader_result, replace(settings, fold=0), FileIndex(cache_dir, reporter))
-        hashes = {sample.path: file_hash for sample, file_hash in zip(first.samples, first.hashes, strict=True)}
-        other_results = [
-            split_reader_result(reader_result, replace(settings, fold=fold)) for fold in range(1, recipe.folds or 1)
+        results = [
+            split_reader_result(reader_result, replace(settings, fold=fold)) for fold in range(recipe.folds or 1)
         ]
-        return [first, *(index_rows(first.classes, result, known_hashes=hashes) for result in other_results)]
+        classes = list_classes(results[0])
+        hashes = FileIndex(cache_dir, reporter).hash_files(results[0].root, results[0].rows.paths)
+        return [index_rows(result, classes, hashes) for result in results]
 
     return load_undamaged(load, lambda folds: folds[0], cache_dir, reporter)
 
@@ -78,10 +80,15 @@ def load_evaluation_samples(recipe: Recipe, classes: Sequence[str], reporter: Re
 
     def load() -> EvaluationSamples:
         reader_result = _read_rows(recipe, reporter, is_evaluation=True)
-        file_index = FileIndex(cache_dir, reporter)
+        file_index = _open_file_index(cache_dir, reporter, is_evaluation=True)
         return build_evaluation_samples(reader_result, classes, _build_split_settings(recipe), file_index)
 
     return load_undamaged(load, lambda evaluation: evaluation.samples, cache_dir, reporter)
+
+
+def _open_file_index(cache_dir: Path, reporter: Reporter, is_evaluation: bool) -> FileIndex:
+    """Open the index of the cache folder. An evaluation fills no folder that is none yet: a checkpoint may name it."""
+    return FileIndex(None if is_evaluation and not is_cache_folder(cache_dir) else cache_dir, reporter)
 
 
 def _build_split_settings(recipe: Recipe) -> SplitSettings:

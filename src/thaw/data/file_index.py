@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +21,15 @@ import numpy as np
 from filelock import FileLock
 
 from thaw.data.image_file import BrokenImageError, hash_reason, read_image_file
+from thaw.data.sample_table import HASH_BYTES, NO_HASHES, HashTable, PathTable
 from thaw.system.cache_checksums import DamagedEntryError, read_checked_arrays, write_checked_arrays
 from thaw.system.cache_folder import compute_cache_key
 from thaw.system.process import available_cpus
 from thaw.system.reporter import SILENT, Reporter
 
 INDEXES_FOLDER = "indexes"  # in the cache folder
-FORMAT_VERSION = 1  # of the files; an index of another version is not read
+FORMAT_VERSION = 2  # of the files; an index of another version is not read
 RESOLUTION_NS = 2_000_000_000  # of FAT, the coarsest clock; that of other file systems is 1 s to 4 ms
-HASH_BYTES = 32  # SHA-256
 CHUNK_SIZE = 256  # files that a thread hashes before it takes others
 NO_FILE = (0, 0, 0)  # the status of what cannot be remembered: missing, empty, or not a regular file
 
@@ -39,34 +39,28 @@ class IndexEntries:
     """Files with their hashes.
 
     Attributes:
-        paths: relative to the root of the data set, as bytes.
+        paths: relative to the root of the data set.
         status: size, time in ns and inode of each file, uint64 [files, 3].
         hashes: SHA-256 of each file, uint8 [files, 32].
     """
 
-    paths: Sequence[bytes]
+    paths: PathTable
     status: np.ndarray
     hashes: np.ndarray
 
-    def find_rows(self, paths: Sequence[bytes]) -> np.ndarray:
-        """Return the row of each of `paths`, int64; -1 if there is none."""
-        if paths == self.paths:
-            return np.arange(len(paths))
-        rows = {path: row for row, path in enumerate(self.paths)}
-        return np.fromiter((rows.get(path, -1) for path in paths), np.int64, len(paths))
-
     def subset(self, is_kept: np.ndarray) -> IndexEntries:
         """Return the files for which `is_kept`, bool [files], is true."""
-        paths = [path for path, keep in zip(self.paths, is_kept.tolist(), strict=True) if keep]
-        return IndexEntries(paths, self.status[is_kept], self.hashes[is_kept])
+        if is_kept.all():
+            return self
+        return IndexEntries(self.paths.subset(np.flatnonzero(is_kept)), self.status[is_kept], self.hashes[is_kept])
 
     def merge(self, other: IndexEntries) -> IndexEntries:
         """Return these files and those of `other`."""
         status, hashes = np.concatenate([self.status, other.status]), np.concatenate([self.hashes, other.hashes])
-        return IndexEntries([*self.paths, *other.paths], status, hashes)
+        return IndexEntries(PathTable(self.paths.text + other.paths.text), status, hashes)
 
 
-NO_ENTRIES = IndexEntries([], np.zeros((0, 3), dtype=np.uint64), np.zeros((0, HASH_BYTES), dtype=np.uint8))
+NO_ENTRIES = IndexEntries(PathTable(b""), np.zeros((0, 3), dtype=np.uint64), NO_HASHES.digests)
 
 
 class FileIndex:
@@ -81,14 +75,11 @@ class FileIndex:
         self._reporter, self._is_trusted = reporter, is_trusted
         self.changed: list[str] = []
 
-    def hash_files(self, root: Path, paths: Sequence[str]) -> np.ndarray:
-        """Return the SHA-256 of each of the files `root/PATH`, uint8 [files, 32]; of a file that cannot be read, that
-        of the reason."""
-        encoded_paths, started_ns = list(map(os.fsencode, paths)), time.time_ns()
-        status = _read_status(root, encoded_paths)
-        hashes, is_known = self._look_up(root, encoded_paths, status)
-        is_hashed = ~is_known if self._is_trusted else np.ones(len(paths), dtype=bool)
-        positions = np.flatnonzero(is_hashed)
+    def hash_files(self, root: Path, paths: PathTable) -> HashTable:
+        """Return the SHA-256 of each of the files `root/PATH`; of a file that cannot be read, that of the reason."""
+        started_ns, status = time.time_ns(), _read_status(root, paths)
+        hashes, is_known = self._look_up(root, paths, status)
+        positions = np.flatnonzero(~is_known | (not self._is_trusted))
         new_hashes, is_readable = self._hash(root, [paths[position] for position in positions.tolist()])
         is_changed = is_known[positions] & (new_hashes != hashes[positions]).any(1)
         self.changed += [paths[position] for position in positions[is_changed].tolist()]
@@ -96,17 +87,16 @@ class FileIndex:
         is_remembered = is_known.copy()
         is_remembered[positions] = is_readable & (status[positions, 1].astype(np.int64) < started_ns - RESOLUTION_NS)
         if (is_remembered & ~is_known).any() or is_changed.any():
-            self._write(root, IndexEntries(encoded_paths, status, hashes).subset(is_remembered), set(encoded_paths))
-        return hashes
+            self._write(root, IndexEntries(paths, status, hashes).subset(is_remembered), paths)
+        return HashTable(hashes)
 
-    def _look_up(self, root: Path, paths: Sequence[bytes], status: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _look_up(self, root: Path, paths: PathTable, status: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the hashes that are remembered, uint8 [files, 32], and which are, bool [files]."""
-        hashes, known = np.zeros((len(paths), HASH_BYTES), dtype=np.uint8), self._read(root, self._reporter)
-        rows = known.find_rows(paths)
-        is_listed = rows >= 0
-        is_known = is_listed & (status[:, 0] > 0)
-        is_known[is_listed] &= (known.status[rows[is_listed]] == status[is_listed]).all(1)
-        hashes[is_known] = known.hashes[rows[is_known]]
+        hashes, entries = np.zeros((len(paths), HASH_BYTES), dtype=np.uint8), self._read(root, self._reporter)
+        rows = entries.paths.find_positions(paths)
+        is_known = (rows >= 0) & (status[:, 0] > 0)
+        is_known[is_known] = (entries.status[rows[is_known]] == status[is_known]).all(1)
+        hashes[is_known] = entries.hashes[rows[is_known]]
         return hashes, is_known
 
     def _hash(self, root: Path, paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -139,11 +129,10 @@ class FileIndex:
         except DamagedEntryError:
             reporter.warn(f"the hashes of files in {file} were damaged; the files are hashed again")
             return NO_ENTRIES
-        text = arrays["paths"].tobytes()
-        return IndexEntries(text.split(b"\0") if text else [], arrays["status"], arrays["hashes"])
+        return IndexEntries(PathTable(arrays["paths"].tobytes()), arrays["status"], arrays["hashes"])
 
-    def _write(self, root: Path, files: IndexEntries, looked_up: set[bytes]) -> None:
-        """Write `files`, with what is remembered of other files that still exist: other runs may have other images."""
+    def _write(self, root: Path, entries: IndexEntries, looked_up: PathTable) -> None:
+        """Write `entries`, and those of other files that still exist: other runs may have other images."""
         file = self._get_file(root)
         if file is None:
             return
@@ -151,11 +140,12 @@ class FileIndex:
             file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(file.with_name(f".{file.stem}.lock")):
                 others = self._read(root, SILENT)
-                is_kept = [path not in looked_up and os.path.lexists(_join(root, path)) for path in others.paths]
-                files = files.merge(others.subset(np.array(is_kept, dtype=bool))) if any(is_kept) else files
-                text = np.frombuffer(b"\0".join(files.paths), np.uint8)
-                root_text = np.frombuffer(os.fsencode(root), np.uint8)
-                write_checked_arrays(file, paths=text, status=files.status, hashes=files.hashes, root=root_text)
+                is_other = looked_up.find_positions(others.paths) < 0
+                is_other[is_other] = [os.path.lexists(_join(root, path)) for path in others.subset(is_other).paths]
+                entries = entries.merge(others.subset(is_other))
+                text = {"root": os.fsencode(root), "paths": entries.paths.text}
+                arrays = {name: np.frombuffer(value, np.uint8) for name, value in text.items()}
+                write_checked_arrays(file, **arrays, status=entries.status, hashes=entries.hashes)
         except OSError as error:
             self._reporter.warn(f"the hashes of files cannot be kept in {file}: {error.strerror or error}")
 
@@ -163,8 +153,8 @@ class FileIndex:
 NO_INDEX = FileIndex(None)
 
 
-def _join(root: Path, path: bytes) -> bytes:
-    return os.path.join(os.fsencode(root), path)  # noqa: PTH118 - Path is five times slower
+def _join(root: Path, path: str) -> str:
+    return os.path.join(root, path)  # noqa: PTH118 - Path is five times slower
 
 
 def _hash_file(file: Path) -> tuple[bytes, bool]:
@@ -176,13 +166,13 @@ def _hash_file(file: Path) -> tuple[bytes, bool]:
         return bytes.fromhex(hash_reason(error)), False
 
 
-def _read_status(root: Path, paths: Iterable[bytes]) -> np.ndarray:
+def _read_status(root: Path, paths: PathTable) -> np.ndarray:
     """Return size, time in ns and inode of each file, uint64 [files, 3]; NO_FILE for what cannot be remembered."""
-    values = array("Q")
+    values, folder = array("Q"), str(root)
     for path in paths:
         try:
-            status = os.stat(_join(root, path))  # noqa: PTH116 - as above
-        except (OSError, ValueError):  # ValueError: a path with a zero byte
+            status = os.stat(os.path.join(folder, path))  # noqa: PTH116, PTH118 - as above
+        except OSError:
             values.extend(NO_FILE)
             continue
         is_file = S_ISREG(status.st_mode)

@@ -10,7 +10,8 @@ from thaw.config.errors import Problem, UserError, find_closest_name, format_nam
 from thaw.config.printable import escape_line
 from thaw.data.folder_layout import LAYOUTS, Layout, find_layout, find_unknown_folders, parse_split_name
 from thaw.data.folder_scan import REPEATED_LINK, Folder, FolderScan, scan_folder
-from thaw.data.readers import ReaderResult, Row, normalize_class_name, normalize_name
+from thaw.data.readers import ReaderResult, normalize_class_name, normalize_name
+from thaw.data.sample_table import UNDRAWN_SPLIT, SampleTable, build_table
 
 IN_NO_CLASS = "in no class folder"
 IN_UNUSED_SPLIT = "in the folder of a split that is null"
@@ -33,12 +34,6 @@ def read_image_folder(
     scan = scan_folder(root, exclude)
     layout = find_layout(scan.top, folders)
     class_folders = {split: _list_class_folders(folder, layout) for split, folder in _iter_parts(layout)}
-    rows = [
-        Row(path, normalize_class_name(class_folder.name), split)
-        for split, split_folders in class_folders.items()
-        for class_folder in split_folders
-        for path in class_folder.iter_images()
-    ]
     problems = [
         *find_unknown_folders(layout),
         *_find_repeated_splits(scan, layout),
@@ -50,7 +45,7 @@ def read_image_folder(
         raise UserError(f"the folders under {root} are not all understood.", problems)
     missing_words = [word for word in exclude if word not in scan.excluded_words]
     warnings = list(_check_excluded_words(missing_words, exclude, scan))
-    return _build_result(root, scan, layout, rows, class_folders, warnings)
+    return _build_result(root, scan, layout, class_folders, warnings)
 
 
 def _iter_parts(layout: Layout) -> Iterable[tuple[str | None, Folder]]:
@@ -156,20 +151,14 @@ def _build_result(
     root: Path,
     scan: FolderScan,
     layout: Layout,
-    rows: Iterable[Row],
     class_folders: ClassFolders,
     warnings: Iterable[str],
 ) -> ReaderResult:
-    rows, prefix = tuple(rows), f"{layout.top.path}/" if layout.top.path else ""
-    used_paths = {row.path for row in rows}
-    unused_paths = {path for folder in layout.unused_folders for path in folder.iter_images()}
-    ignored = dict(scan.ignored)
-    for path in scan.top.iter_images():
-        if path not in used_paths:
-            ignored[path] = IN_UNUSED_SPLIT if path in unused_paths else IN_NO_CLASS
+    prefix = f"{layout.top.path}/" if layout.top.path else ""
+    ignored = scan.ignored | _find_unread_images(scan, layout, class_folders)
     return ReaderResult(
         root / layout.top.path,
-        tuple(Row(row.path.removeprefix(prefix), row.class_name, row.split) for row in rows),
+        _build_rows(class_folders, prefix),
         {split: f"{folder.path.removeprefix(prefix)}/" for split, folder in layout.splits.items()},
         {escape_line(path.removeprefix(prefix)): reason for path, reason in sorted(ignored.items())},
         LAYOUTS,
@@ -178,6 +167,30 @@ def _build_result(
         (*layout.notes, *_describe_folders(scan, class_folders)),
         tuple(warnings),
     )
+
+
+def _find_unread_images(scan: FolderScan, layout: Layout, class_folders: ClassFolders) -> dict[str, str]:
+    """Return path -> reason of the images that are in no class folder."""
+    used = {nested for folders in class_folders.values() for folder in folders for nested in folder.iter_folders()}
+    unused = {nested for folder in layout.unused_folders for nested in folder.iter_folders()}
+    return {
+        path: IN_UNUSED_SPLIT if folder in unused else IN_NO_CLASS
+        for folder in scan.top.iter_folders()
+        if folder not in used
+        for path in folder.images
+    }
+
+
+def _build_rows(class_folders: ClassFolders, prefix: str) -> SampleTable:
+    """Return the images of the class folders as rows, whose paths begin after `prefix`."""
+    paths, class_names, splits = list[str](), list[str](), list[str]()
+    for split, folders in class_folders.items():
+        for class_folder in folders:
+            images = [path.removeprefix(prefix) for path in class_folder.iter_images()]
+            paths += images
+            class_names += [normalize_class_name(class_folder.name)] * len(images)
+            splits += [split or UNDRAWN_SPLIT] * len(images)
+    return build_table(paths, class_names, splits)
 
 
 def _describe_folders(scan: FolderScan, class_folders: ClassFolders) -> Iterator[str]:

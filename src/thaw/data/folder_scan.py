@@ -184,7 +184,9 @@ class _Scanner:
             if self._is_excluded(entry.name, path):
                 continue
             reason = inherited_reason or find_name_reason(entry.name)
-            if entry.is_dir(follow_symlinks=False):
+            if reason is None and has_image_suffix(entry.name) and entry.is_file(follow_symlinks=False):
+                folder.images.append(path)
+            elif entry.is_dir(follow_symlinks=False):
                 sub_folders.append((Folder(path), reason))
             elif reason is None and entry.is_symlink() and Path(entry.path).is_dir():
                 self.links.append((folder, Folder(path)))
@@ -196,6 +198,8 @@ class _Scanner:
         return sub_folders
 
     def _is_excluded(self, name: str, path: str) -> bool:
+        if not self.excluded_words:
+            return False
         words = {normalize_name(name), normalize_name(path)} & set(self.excluded_words)
         self.matched_words.update(self.excluded_words[word] for word in words)
         return bool(words)

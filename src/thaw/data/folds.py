@@ -10,7 +10,8 @@ import numpy as np
 from thaw.config.errors import Problem, UserError, format_count, format_names
 from thaw.data.group_partition import divide_groups
 from thaw.data.groups import GroupedRows, check_coverage, check_num_groups, describe_groups, index_groups
-from thaw.data.readers import SPLITS, ReaderResult, Row
+from thaw.data.readers import ReaderResult
+from thaw.data.sample_table import SPLIT_CODES, SPLITS, UNDRAWN_SPLIT, SampleTable
 
 MAX_LISTED_NAMES = 5
 
@@ -19,11 +20,12 @@ def set_own_splits_aside(reader_result: ReaderResult, folds: int) -> ReaderResul
     """Return the rows without the splits that the data set has itself, and a note of that."""
     own_splits = [split for split in SPLITS if split in reader_result.provided_splits]
     note = f"folds={folds}: the data set's own splits ({format_names(own_splits)}) are put aside"
-    rows, uncorrected_rows = (
-        tuple(replace(row, split=None) for row in rows) for rows in (reader_result.rows, reader_result.uncorrected_rows)
-    )
     notes = (*reader_result.notes, *([note] if own_splits else []))
-    return replace(reader_result, rows=rows, uncorrected_rows=uncorrected_rows, provided_splits={}, notes=notes)
+    return replace(reader_result.change_rows(_clear_splits), provided_splits={}, notes=notes)
+
+
+def _clear_splits(rows: SampleTable) -> SampleTable:
+    return replace(rows, splits=np.full(len(rows), SPLIT_CODES[UNDRAWN_SPLIT], dtype=np.int8))
 
 
 def split_fold(reader_result: ReaderResult, folds: int, fold: int, val_fraction: float, seed: int) -> ReaderResult:
@@ -38,25 +40,28 @@ def split_fold(reader_result: ReaderResult, folds: int, fold: int, val_fraction:
     setting = reader_result.group_setting
     if not reader_result.has_groups:
         rows = _split_fold_of_images(reader_result.rows, folds, fold, val_fraction, seed)
-        return replace(reader_result, rows=tuple(rows))
+        return replace(reader_result, rows=rows)
     grouped = index_groups(reader_result.rows)
     is_tested = _cut_groups(grouped, folds, seed, setting)[grouped.row_groups] == fold
-    test_rows = [replace(row, split="test") for row, is_test in zip(grouped.rows, is_tested, strict=True) if is_test]
-    other_rows = [row for row, is_test in zip(grouped.rows, is_tested, strict=True) if not is_test]
-    rows = [*test_rows, *_split_groups_off(other_rows, val_fraction, (seed, fold), setting)]
-    return replace(reader_result, rows=tuple(rows), notes=(*reader_result.notes, describe_groups(setting, rows)))
+    splits = np.full(len(reader_result.rows), SPLIT_CODES["test"], dtype=np.int8)
+    other_rows = reader_result.rows.subset(np.flatnonzero(~is_tested))
+    splits[~is_tested] = _split_groups_off(other_rows, val_fraction, (seed, fold), setting)
+    rows = replace(reader_result.rows, splits=splits)
+    return replace(reader_result, rows=rows, notes=(*reader_result.notes, describe_groups(setting, rows)))
 
 
-def _split_groups_off(rows: Sequence[Row], val_fraction: float, seed: Sequence[int], setting: str) -> list[Row]:
-    """Move the fraction `val_fraction` of `rows`, in whole groups, to val and the others to train."""
+def _split_groups_off(rows: SampleTable, val_fraction: float, seed: Sequence[int], setting: str) -> np.ndarray:
+    """Move the fraction `val_fraction` of `rows`, in whole groups, to val and the others to train. Return the code of
+    the split of each, int8 [rows]."""
     if not val_fraction:
-        return [replace(row, split="train") for row in rows]
+        return np.full(len(rows), SPLIT_CODES["train"], dtype=np.int8)
     grouped, splits = index_groups(rows), ("train", "val")
     check_num_groups(grouped, splits, setting)
     parts = divide_groups(grouped.row_labels, grouped.row_groups, (1 - val_fraction, val_fraction), seed)
     check_coverage(grouped, parts, splits, setting)
-    row_parts = parts[grouped.row_groups].tolist()
-    return [replace(row, split=splits[part]) for row, part in zip(grouped.rows, row_parts, strict=True)]
+    codes = np.array([SPLIT_CODES[split] for split in splits], dtype=np.int8)
+    row_codes: np.ndarray = codes[parts[grouped.row_groups]]
+    return row_codes
 
 
 def _cut_groups(grouped: GroupedRows, folds: int, seed: int, setting: str) -> np.ndarray:
@@ -79,24 +84,22 @@ def _cut_groups(grouped: GroupedRows, folds: int, seed: int, setting: str) -> np
     return parts
 
 
-def _split_fold_of_images(rows: Sequence[Row], folds: int, fold: int, val_fraction: float, seed: int) -> list[Row]:
-    rows_per_class: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row.path):
-        rows_per_class.setdefault(row.class_name, []).append(row)
-    _check_class_sizes({name: len(members) for name, members in rows_per_class.items()}, folds)
-    result, num_dealt = list[Row](), 0
-    for label, name in enumerate(sorted(rows_per_class)):
-        members = rows_per_class[name]
+def _split_fold_of_images(rows: SampleTable, folds: int, fold: int, val_fraction: float, seed: int) -> SampleTable:
+    members_per_class = dict(zip(rows.list_present_classes(), rows.group_by_class(), strict=True))
+    _check_class_sizes({name: len(members) for name, members in members_per_class.items()}, folds)
+    splits, num_dealt = rows.splits.copy(), 0
+    for label, members in enumerate(members_per_class.values()):
         order = np.random.default_rng((seed, label)).permutation(len(members))
         parts = (np.arange(len(members)) + num_dealt) % folds  # goes on where the last class has ended
         num_dealt += len(members)
         distances = (parts - fold) % folds  # 0 is tested; val begins with the next part, so it differs between folds
-        ranked = [members[position] for position in order[np.argsort(distances, kind="stable")]]
+        ranked = members[order[np.argsort(distances, kind="stable")]]
         num_test = int((distances == 0).sum())
         num_val = min(round(val_fraction * (len(members) - num_test)), len(members) - num_test - 1)
-        splits = ["test"] * num_test + ["val"] * num_val + ["train"] * (len(members) - num_test - num_val)
-        result += [replace(row, split=split) for row, split in zip(ranked, splits, strict=True)]
-    return result
+        splits[ranked] = SPLIT_CODES["train"]
+        splits[ranked[:num_test]] = SPLIT_CODES["test"]
+        splits[ranked[num_test : num_test + num_val]] = SPLIT_CODES["val"]
+    return replace(rows, splits=splits)
 
 
 def _check_class_sizes(sizes: dict[str, int], folds: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +10,8 @@ import numpy as np
 
 from thaw.config.errors import Problem, UserError, format_names
 from thaw.data.group_partition import divide_groups
-from thaw.data.readers import ReaderResult, Row, escape_path, normalize_class_name
+from thaw.data.readers import ReaderResult, escape_path, normalize_class_name
+from thaw.data.sample_table import NO_GROUP, SPLIT_CODES, SPLIT_NAMES, UNDRAWN_SPLIT, SampleTable
 
 MAX_LISTED_NAMES = 5
 PRIORITY = ("train", "test", "val")  # a class of too few groups is in the first of these splits
@@ -28,30 +28,28 @@ def find_groups(reader_result: ReaderResult, pattern: str | None, *, is_evaluati
     """
     if pattern is not None:
         expression = re.compile(pattern)
-        rows, uncorrected_rows = (
-            tuple(replace(row, group=_search_group(expression, row.path)) for row in rows)
-            for rows in (reader_result.rows, reader_result.uncorrected_rows)
-        )
+
+        def add_groups(rows: SampleTable) -> SampleTable:
+            return rows.replace_groups([_search_group(expression, path) for path in rows.paths])
+
         setting = f"dataset.group_pattern={pattern}"
-        reader_result = replace(reader_result, rows=rows, uncorrected_rows=uncorrected_rows, group_setting=setting)
+        reader_result = replace(reader_result.change_rows(add_groups), group_setting=setting)
     if not reader_result.has_groups:
         return reader_result
-    missing_paths = [escape_path(row.path) for row in reader_result.rows if not row.group]
-    if missing_paths and is_evaluation:
-        rows, uncorrected_rows = (
-            tuple(replace(row, group=None) for row in rows)
-            for rows in (reader_result.rows, reader_result.uncorrected_rows)
-        )
-        return replace(reader_result, rows=rows, uncorrected_rows=uncorrected_rows, group_setting="")
-    if missing_paths:
+    missing_positions = np.flatnonzero(reader_result.rows.groups == NO_GROUP)
+    if len(missing_positions) and is_evaluation:
+        without_groups = reader_result.change_rows(lambda rows: rows.replace_groups([None] * len(rows)))
+        return replace(without_groups, group_setting="")
+    if len(missing_positions):
+        missing_paths = [escape_path(reader_result.rows.paths[position]) for position in missing_positions.tolist()]
         got = f"{len(missing_paths)} of {len(reader_result.rows)} images without a group: "
         got += format_names(missing_paths, MAX_LISTED_NAMES)
         fix = "another pattern" if pattern is not None else "a cell for each image"
         fix += ", or data.exclude=FILE leaves these images out"
         raise UserError("images without a group.", [Problem(reader_result.group_setting, got, "one each", fix)])
-    uncorrected_rows = tuple(row for row in reader_result.uncorrected_rows if row.group)
+    reader_result = reader_result.change_rows(lambda rows: rows.subset(np.flatnonzero(rows.groups != NO_GROUP)))
     warnings = (*reader_result.warnings, *_describe_useless_groups(reader_result))
-    return replace(reader_result, uncorrected_rows=uncorrected_rows, warnings=warnings)
+    return replace(reader_result, warnings=warnings)
 
 
 def _search_group(expression: re.Pattern[str], path: str) -> str:
@@ -60,16 +58,16 @@ def _search_group(expression: re.Pattern[str], path: str) -> str:
 
 
 def _describe_useless_groups(reader_result: ReaderResult) -> Iterator[str]:
-    num_groups, num_images = len({row.group for row in reader_result.rows}), len(reader_result.rows)
+    num_groups, num_images = len(np.unique(reader_result.rows.groups)), len(reader_result.rows)
     if num_groups == num_images:
         yield f"{reader_result.group_setting}: each of the {num_images} images is a group of its own"
 
 
 @dataclass(frozen=True)
 class GroupedRows:
-    """Rows as arrays: their labels and groups, int64 [rows], are indices into names of classes and groups."""
+    """The classes and groups of rows: `row_labels` and `row_groups`, int64 [rows], are indices into the names of those
+    that have rows, sorted."""
 
-    rows: Sequence[Row]
     classes: list[str]
     groups: list[str]
     row_labels: np.ndarray
@@ -77,19 +75,19 @@ class GroupedRows:
 
     def list_groups_per_class(self) -> dict[str, list[str]]:
         """Return the groups of each class, both sorted."""
-        pairs = sorted({(row.class_name, row.group or "") for row in self.rows})
         groups: dict[str, list[str]] = {}
-        for class_name, group in pairs:
-            groups.setdefault(class_name, []).append(group)
+        for label, group in np.unique(np.stack([self.row_labels, self.row_groups], axis=1), axis=0).tolist():
+            groups.setdefault(self.classes[label], []).append(self.groups[group])
         return groups
 
 
-def index_groups(rows: Sequence[Row]) -> GroupedRows:
-    """Return `rows`, which have groups, as arrays. Their order does not depend on that of `rows`."""
-    rows = sorted(rows, key=lambda row: row.path)
-    classes, labels = np.unique([row.class_name for row in rows], return_inverse=True)
-    groups, row_groups = np.unique([row.group or "" for row in rows], return_inverse=True)
-    return GroupedRows(rows, classes.tolist(), groups.tolist(), labels.astype(np.int64), row_groups.astype(np.int64))
+def index_groups(rows: SampleTable) -> GroupedRows:
+    """Return the classes and groups of `rows`, all of which have one."""
+    labels, row_labels = np.unique(rows.labels, return_inverse=True)
+    groups, row_groups = np.unique(rows.groups, return_inverse=True)
+    classes = [rows.classes[label] for label in labels.tolist()]
+    names = [rows.group_names[group] for group in groups.tolist()]
+    return GroupedRows(classes, names, row_labels.astype(np.int64), row_groups.astype(np.int64))
 
 
 def split_groups(reader_result: ReaderResult, fractions: Mapping[str, float], seed: int) -> ReaderResult:
@@ -99,20 +97,19 @@ def split_groups(reader_result: ReaderResult, fractions: Mapping[str, float], se
     Raises:
         UserError: if there are fewer groups than splits, or a class or a split would have no images.
     """
-    fixed_rows = [row for row in reader_result.rows if row.split not in (None, "train")]
-    grouped = index_groups([row for row in reader_result.rows if row.split in (None, "train")])
+    rows = reader_result.rows
+    train_positions = np.flatnonzero(rows.select_splits("train", UNDRAWN_SPLIT))
+    grouped = index_groups(rows.subset(train_positions))
     splits = [split for split in PRIORITY if split == "train" or split in fractions]
     shares = [1 - sum(fractions.values()), *(fractions[split] for split in splits[1:])]
     if len(splits) == 1:
-        return _add_notes(reader_result, reader_result.rows)
+        return _add_notes(reader_result, rows)
     check_num_groups(grouped, splits, reader_result.group_setting)
     parts = divide_groups(grouped.row_labels, grouped.row_groups, shares, (seed,))
     check_coverage(grouped, parts, splits, reader_result.group_setting)
-    rows = [
-        replace(row, split=splits[part])
-        for row, part in zip(grouped.rows, parts[grouped.row_groups].tolist(), strict=True)
-    ]
-    return _add_notes(reader_result, (*fixed_rows, *rows))
+    row_splits = rows.splits.copy()
+    row_splits[train_positions] = np.array([SPLIT_CODES[split] for split in splits])[parts[grouped.row_groups]]
+    return _add_notes(reader_result, replace(rows, splits=row_splits))
 
 
 def check_num_groups(grouped: GroupedRows, splits: Sequence[str], setting: str) -> None:
@@ -143,26 +140,26 @@ def _suggest_fewer_splits(splits: Sequence[str]) -> str:
     return f"{fix}; dataset.fractions.val=0 trains without validation" if "val" in splits else fix
 
 
-def _add_notes(reader_result: ReaderResult, rows: Sequence[Row]) -> ReaderResult:
+def _add_notes(reader_result: ReaderResult, rows: SampleTable) -> ReaderResult:
     """Return `reader_result` with `rows`, a note on their splits, and a warning of classes without test images."""
     note, warning = describe_groups(reader_result.group_setting, rows), _describe_untested_classes(rows)
     notes, warnings = (*reader_result.notes, note), (*reader_result.warnings, *warning)
-    return replace(reader_result, rows=tuple(rows), notes=notes, warnings=warnings)
+    return replace(reader_result, rows=rows, notes=notes, warnings=warnings)
 
 
-def describe_groups(setting: str, rows: Sequence[Row]) -> str:
+def describe_groups(setting: str, rows: SampleTable) -> str:
     """Return a note: how many groups there are, how large, and which part of the images each split has."""
-    sizes = Counter(row.group for row in rows)
-    counts = Counter(row.split or "train" for row in rows)
-    shares = ", ".join(f"{split} {counts[split] / len(rows):.0%}" for split in ("train", "val", "test"))
-    largest = max(sizes.values())
-    return f"{len(sizes)} groups by {setting}, of at most {largest} images: {shares} of the images"
+    sizes = np.unique(rows.groups, return_counts=True)[1]
+    counts = {"train": rows.select_splits("train", UNDRAWN_SPLIT).sum()}
+    counts |= {split: rows.select_splits(split).sum() for split in ("val", "test")}
+    shares = ", ".join(f"{split} {count / len(rows):.0%}" for split, count in counts.items())
+    return f"{len(sizes)} groups by {setting}, of at most {sizes.max()} images: {shares} of the images"
 
 
-def _describe_untested_classes(rows: Sequence[Row]) -> Iterator[str]:
-    tested = {row.class_name for row in rows if row.split == "test"}
-    names = sorted({row.class_name for row in rows} - tested)
-    if tested and names:
+def _describe_untested_classes(rows: SampleTable) -> Iterator[str]:
+    tested = np.unique(rows.labels[rows.select_splits("test")])
+    names = [rows.classes[label] for label in np.setdiff1d(rows.labels, tested).tolist()]
+    if len(tested) and names:
         yield f"no test images of {format_names(names, MAX_LISTED_NAMES)}: too few groups"
 
 
@@ -173,18 +170,20 @@ def check_group_leaks(reader_result: ReaderResult, *, is_allowed: bool) -> Reade
     Raises:
         UserError: with the number of such groups and of their test images.
     """
-    splits: dict[str, set[str]] = {}
-    for row in reader_result.rows:
-        if row.split in reader_result.provided_splits and row.group is not None:
-            splits.setdefault(row.group, set()).add(str(row.split))
-    leaked = {group: sorted(names, key=PRIORITY.index) for group, names in sorted(splits.items()) if len(names) > 1}
+    rows = reader_result.rows
+    is_provided = rows.select_splits(*reader_result.provided_splits) & (rows.groups != NO_GROUP)
+    splits: dict[int, list[str]] = {}
+    pairs = np.unique(np.stack([rows.groups[is_provided], rows.splits[is_provided]], axis=1), axis=0)
+    for group, split in pairs.tolist():
+        splits.setdefault(group, []).append(SPLIT_NAMES[split])
+    leaked = {group: sorted(names, key=PRIORITY.index) for group, names in splits.items() if len(names) > 1}
     if not leaked:
         return reader_result
-    test_rows = [row for row in reader_result.rows if row.split == "test"]
-    num_leaked = sum(row.group in leaked for row in test_rows)
-    names = format_names([f"{group} ({', '.join(names)})" for group, names in leaked.items()], MAX_LISTED_NAMES)
+    test_groups = rows.groups[rows.select_splits("test")]
+    num_leaked = np.isin(test_groups, list(leaked)).sum()
+    descriptions = [f"{rows.group_names[group]} ({', '.join(names)})" for group, names in leaked.items()]
     got = f"{len(leaked)} of {len(splits)} groups are in several splits of the data set, with {num_leaked} of "
-    got += f"{len(test_rows)} test images: {names}"
+    got += f"{len(test_groups)} test images: {format_names(descriptions, MAX_LISTED_NAMES)}"
     if is_allowed:
         return replace(reader_result, warnings=(*reader_result.warnings, f"{reader_result.group_setting}: {got}"))
     fix = "data.group_leak=warn, which counts these test images, or folds=5, which puts the splits aside"

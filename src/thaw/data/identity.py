@@ -6,12 +6,13 @@ not by their path, nor by the split that is drawn for them after images were add
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
 from thaw.config.schema_dataset import StrictModel
+from thaw.data.sample_table import HashTable
 from thaw.data.samples import Samples
 
 NUM_DIGITS = 16  # of a file's hash, 8 bytes: two of ten million files share them with a probability of 3 in a million
@@ -28,20 +29,28 @@ class DataIdentity(StrictModel):
     val: Digests
     """The same of each validation image."""
 
-    def find_splits(self, hashes: Sequence[str]) -> list[str | None]:
-        """Return `train` or `val` for each file that the network was trained or selected on, None for others."""
-        splits = dict.fromkeys(_split_digests(self.val), "val") | dict.fromkeys(_split_digests(self.train), "train")
-        return [splits.get(file_hash[:NUM_DIGITS]) for file_hash in hashes]
+    def recognize(self, hashes: HashTable) -> dict[str, np.ndarray]:
+        """Return which files the network was selected (`val`) and trained on (`train`), bool [files]. A file may be
+        among both."""
+        digests = {"val": self.val, "train": self.train}
+        return {name: np.isin(_shorten(hashes), _parse_digests(digits)) for name, digits in digests.items()}
 
 
 def build_identity(fingerprint: str, samples: Samples) -> DataIdentity:
     """Build the identity of the data with `fingerprint`, of which a network is trained on `samples`."""
-    digests: dict[str, set[str]] = {"train": set(), "val": set()}
-    for sample, file_hash in zip(samples.samples, samples.hashes, strict=True):
-        if sample.split in digests:
-            digests[sample.split].add(file_hash[:NUM_DIGITS])
-    return DataIdentity(fingerprint=fingerprint, **{split: "".join(sorted(names)) for split, names in digests.items()})
+    short_hashes = _shorten(samples.hashes)
+    train, val = (_format_digests(short_hashes[samples.get_positions(split)]) for split in ("train", "val"))
+    return DataIdentity(fingerprint=fingerprint, train=train, val=val)
 
 
-def _split_digests(digests: str) -> list[str]:
-    return [digests[start : start + NUM_DIGITS] for start in range(0, len(digests), NUM_DIGITS)]
+def _shorten(hashes: HashTable) -> np.ndarray:
+    """Return the first NUM_DIGITS digits of each hash as a number, which sorts as they do."""
+    return np.ascontiguousarray(hashes.digests[:, : NUM_DIGITS // 2]).view(">u8").ravel()
+
+
+def _format_digests(short_hashes: np.ndarray) -> str:
+    return np.unique(short_hashes).astype(">u8").tobytes().hex()
+
+
+def _parse_digests(digits: str) -> np.ndarray:
+    return np.frombuffer(bytes.fromhex(digits), ">u8")

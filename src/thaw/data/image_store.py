@@ -21,6 +21,7 @@ from thaw.data.image_file import BrokenImageError
 from thaw.data.preprocessing import Preprocessing, resize_image
 from thaw.data.problems import MAX_ASPECT_RATIO
 from thaw.data.readers import escape_path
+from thaw.data.sample_table import HashTable
 from thaw.data.samples import Samples
 from thaw.system.cache_checksums import discard_if_damaged, write_checksums
 from thaw.system.cache_folder import build_folder_once, compute_cache_key, raise_write_errors
@@ -100,7 +101,7 @@ class LazyImageStore:
         """Return the images at `positions`, none of which may be broken."""
         indices = np.asarray(positions, dtype=np.int64)
         columns = {name: getattr(self, name)[indices] for name in ("sizes", "nearly_black")}
-        return replace(self, samples=self.samples.subset(positions), **columns, broken={})
+        return replace(self, samples=self.samples.subset(indices), **columns, broken={})
 
 
 def estimate_store_bytes(samples: Samples, preprocessing: Preprocessing) -> int:
@@ -122,14 +123,13 @@ def open_image_store(
             were indexed, or if the disk is full.
     """
     first_positions, content_indices = samples.find_unique_contents()
-    unique_samples = samples.subset(list(first_positions))
 
     def write_checked(folder: Path) -> None:
-        broken_contents = _write_store(unique_samples, preprocessing, folder, reporter)
+        broken_contents = _write_store(samples.subset(first_positions), preprocessing, folder, reporter)
         check_broken(samples, _map_to_positions(broken_contents, content_indices), skip_broken)
         write_checksums(folder, key)
 
-    key = _compute_store_key(unique_samples, preprocessing)
+    key = _compute_store_key(samples.hashes.subset(first_positions), preprocessing)
     folder = cache_dir / "decoded" / key
     with raise_write_errors(folder):
         if discard_if_damaged(folder, reporter):
@@ -143,10 +143,10 @@ def open_image_store(
     return ImageStore(pixels, table[:, 0], table[:, 1:3], table[:, 3:5], table[:, 5] > 0, broken)
 
 
-def _compute_store_key(unique_samples: Samples, preprocessing: Preprocessing) -> str:
+def _compute_store_key(unique_hashes: HashTable, preprocessing: Preprocessing) -> str:
     """The key holds no splits: the jobs of a sweep over seeds share the store."""
     return compute_cache_key(
-        images=unique_samples.hashes,
+        images=unique_hashes.compute_digest(),
         pillow=pillow_version,
         layout=FORMAT_VERSION,
         resize=preprocessing.resize,

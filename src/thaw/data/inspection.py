@@ -109,15 +109,15 @@ def drop_broken(
     """
     if not store.broken:
         return samples, store, {}
-    usable_positions = [position for position in range(len(samples.samples)) if position not in store.broken]
-    skipped = {escape_path(samples.samples[position].path): reason for position, reason in store.broken.items()}
+    usable_positions = np.setdiff1d(np.arange(len(samples.samples)), list(store.broken)).tolist()
+    skipped = {escape_path(samples.samples.paths[position]): reason for position, reason in store.broken.items()}
     usable_samples = samples.subset(usable_positions)
     _check_remaining(usable_samples)
     return usable_samples, store.subset(usable_positions), skipped
 
 
 def _check_remaining(samples: Samples) -> None:
-    train_labels = {sample.label for sample in samples.samples if sample.split == "train"}
+    train_labels = set(samples.get_labels()[samples.get_positions("train")].tolist())
     missing_images = [
         f"train images of {name}" for label, name in enumerate(samples.classes) if label not in train_labels
     ]
@@ -137,13 +137,13 @@ def verify_dataset(samples: Samples, near_duplicates: bool, reporter: Reporter =
 
     results = list(iter_decoded(samples, measure, reporter))
     reasons = {
-        escape_path(sample.path): result
-        for sample, result in zip(samples.samples, results, strict=True)
+        escape_path(path): result
+        for path, result in zip(samples.samples.paths, results, strict=True)
         if isinstance(result, str)
     }
     usable_results = {position: result for position, result in enumerate(results) if not isinstance(result, str)}
     table = np.array([row for row, _ in usable_results.values()], dtype=np.int64).reshape(-1, len(UNMEASURED))
-    usable_samples = samples.subset(list(usable_results)) if reasons else samples
+    usable_samples = samples.subset(np.array(list(usable_results), dtype=np.int64)) if reasons else samples
     thumbnails = [thumbnail for _, thumbnail in usable_results.values() if thumbnail is not None]
     copies = find_copies(usable_samples, collect_thumbnails(thumbnails, table[:, :2])) if near_duplicates else None
     return [*build_broken_problems(reasons), *find_problems(usable_samples, table[:, :2], table[:, 2] > 0, copies)]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from thaw.data.near_copies import CopyPair
+from thaw.data.sample_table import NO_GROUP
 from thaw.data.samples import Samples
 
 WITHOUT_LEAKS = "test_without_leaks"  # the entry of metrics.json: metrics of the test images that do not leak
@@ -26,9 +27,9 @@ def find_leaks(samples: Samples, copies: Sequence[CopyPair] = ()) -> dict[str, n
     `copies`, from `find_copies` of the same images, add copies in other files.
     """
     test = samples.get_positions("test")
-    hashes = np.array(samples.hashes)
+    file_contents = samples.find_unique_contents()[1]
     training = np.concatenate([samples.get_positions(split) for split in TRAINING_SPLITS])
-    is_equal_file = np.isin(hashes[test], hashes[training])
+    is_equal_file = np.isin(file_contents[test], file_contents[training])
     content, trained = _find_trained_contents(len(samples.samples), training, copies)
     leaks = {"copies": test[is_equal_file], "near_copies": test[np.isin(content[test], trained) & ~is_equal_file]}
     leaks["groups"] = find_group_leaks(samples)
@@ -37,10 +38,9 @@ def find_leaks(samples: Samples, copies: Sequence[CopyPair] = ()) -> dict[str, n
 
 def find_group_leaks(samples: Samples) -> np.ndarray:
     """Return the positions of the test images whose group is also in train or val, int64."""
-    trained = {sample.group for sample in samples.samples if sample.split in TRAINING_SPLITS} - {None}
-    test = samples.get_positions("test")
-    is_leaked = np.array([samples.samples[position].group in trained for position in test], dtype=bool)
-    return np.asarray(test[is_leaked])
+    table = samples.samples
+    is_trained = np.isin(table.groups, table.groups[table.select_splits(*TRAINING_SPLITS)])
+    return np.flatnonzero(table.select_splits("test") & (table.groups != NO_GROUP) & is_trained)
 
 
 def _find_trained_contents(
@@ -54,6 +54,8 @@ def _find_trained_contents(
     for pair in copies:
         if pair.is_exact:
             content[pair.second] = content[pair.first]
+    if not copies:
+        return content, training
     trained = set(content[training].tolist())
     near = [(int(content[pair.first]), int(content[pair.second])) for pair in copies if not pair.is_exact]
     similar = {name for pair in near for name, other in (pair, pair[::-1]) if other in trained}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from thaw.data.image import NEARLY_BLACK
 from thaw.data.leaks import find_group_leaks
 from thaw.data.near_copies import CopyPair
 from thaw.data.readers import escape_path
+from thaw.data.sample_table import SPLIT_NAMES
 from thaw.data.samples import Samples
 
 MIN_TRAIN_IMAGES = 2  # one image does not show what its class has in common
@@ -91,32 +91,35 @@ def build_changed_problems(paths: Iterable[str]) -> list[DatasetProblem]:
 
 def find_small_classes(samples: Samples) -> tuple[str, ...]:
     """Return the classes with fewer than MIN_TRAIN_IMAGES train images."""
-    counts = Counter(sample.label for sample in samples.samples if sample.split == "train")
-    return tuple(name for label, name in enumerate(samples.classes) if counts[label] < MIN_TRAIN_IMAGES)
+    counts = np.bincount(samples.get_labels()[samples.get_positions("train")], minlength=len(samples.classes))
+    return tuple(name for name, count in zip(samples.classes, counts, strict=True) if count < MIN_TRAIN_IMAGES)
 
 
 def find_single_split_classes(samples: Samples) -> tuple[str, ...]:
     """Return the classes whose images are all in one split, if the data set has several splits."""
-    splits: dict[int, set[str]] = {}
-    for sample in samples.samples:
-        splits.setdefault(sample.label, set()).add(sample.split)
-    has_several_splits = len(set().union(*splits.values())) > 1
-    return tuple(samples.classes[label] for label in sorted(splits) if has_several_splits and len(splits[label]) == 1)
+    labels, splits = samples.get_labels(), samples.samples.splits
+    is_present = np.zeros((len(samples.classes), len(SPLIT_NAMES)), dtype=bool)
+    is_present[labels, splits] = True
+    has_several_splits = is_present.any(0).sum() > 1
+    return tuple(
+        samples.classes[label] for label in np.flatnonzero(is_present.sum(1) == 1).tolist() if has_several_splits
+    )
 
 
 def name_group_leaks(samples: Samples) -> tuple[str, ...]:
     """Return the test images whose group is also in train or val, each with its group."""
-    leaked_samples = [samples.samples[position] for position in find_group_leaks(samples)]
+    leaked_samples = [samples.samples[position] for position in find_group_leaks(samples).tolist()]
     return tuple(f"{escape_path(sample.path)} [{escape_path(sample.group or '')}]" for sample in leaked_samples)
 
 
 def find_duplicates(samples: Samples) -> Iterator[DatasetProblem]:
     """Yield problems of files with equal bytes: across splits, so that test images are trained on; within a split; and
     with different labels, of which all but one are wrong."""
-    all_samples, groups = samples.samples, list(_group_equal_files(samples))
-    across_splits = [group for group in groups if len({all_samples[position].split for position in group}) > 1]
-    within_split = [group for group in groups if group not in across_splits]
-    contradictory = [group for group in groups if len({all_samples[position].label for position in group}) > 1]
+    table, groups = samples.samples, list(_group_equal_files(samples))
+    is_across = [len(np.unique(table.splits[group])) > 1 for group in groups]
+    across_splits = [group for group, is_problem in zip(groups, is_across, strict=True) if is_problem]
+    within_split = [group for group, is_problem in zip(groups, is_across, strict=True) if not is_problem]
+    contradictory = [group for group in groups if len(np.unique(table.labels[group])) > 1]
     for kind, location, problem_groups in (
         ("duplicates_across_splits", "in different splits", across_splits),
         ("duplicates_within_split", "in one split", within_split),
@@ -127,10 +130,12 @@ def find_duplicates(samples: Samples) -> Iterator[DatasetProblem]:
 
 def _group_equal_files(samples: Samples) -> Iterable[Sequence[int]]:
     """Return the positions of samples with equal files, for each group of at least two."""
-    groups: dict[str, list[int]] = {}
-    for position, file_hash in enumerate(samples.hashes):
-        groups.setdefault(file_hash, []).append(position)
-    return [group for group in groups.values() if len(group) > 1]
+    _, contents = samples.find_unique_contents()
+    positions = np.flatnonzero(np.bincount(contents)[contents] > 1)
+    groups: dict[int, list[int]] = {}
+    for position, content in zip(positions.tolist(), contents[positions].tolist(), strict=True):
+        groups.setdefault(content, []).append(position)
+    return list(groups.values())
 
 
 def _format_groups(samples: Samples, groups: Iterable[Sequence[int]]) -> tuple[str, ...]:
@@ -143,12 +148,11 @@ def _format_groups(samples: Samples, groups: Iterable[Sequence[int]]) -> tuple[s
 def _order_group(samples: Samples, group: Sequence[int]) -> list[int]:
     """Order one sample of each split and class before the others, so that the first names show the problem."""
     first_positions = {
-        (samples.samples[position].split, samples.samples[position].label): position for position in reversed(group)
+        (int(samples.samples.splits[position]), int(samples.samples.labels[position])): position
+        for position in reversed(group)
     }
-    return [
-        *sorted(first_positions.values()),
-        *(position for position in group if position not in first_positions.values()),
-    ]
+    firsts = set(first_positions.values())
+    return [*sorted(firsts), *(position for position in group if position not in firsts)]
 
 
 def _abbreviate(name: str) -> str:
@@ -173,14 +177,14 @@ def find_odd_sizes(samples: Samples, sizes: np.ndarray) -> Iterator[DatasetProbl
         ("huge", f"images with a side of more than {MAX_SIDE:,} pixels", long_sides > MAX_SIDE),
         ("elongated", elongated_description, long_sides > MAX_ASPECT_RATIO * short_sides),
     ):
-        positions = np.flatnonzero(is_odd)
-        paths = [escape_path(samples.samples[position].path) for position in positions]
+        positions = np.flatnonzero(is_odd).tolist()
+        paths = [escape_path(samples.samples.paths[position]) for position in positions]
         names = (f"{path} ({_format_size(sizes[position])})" for path, position in zip(paths, positions, strict=True))
         yield DatasetProblem(kind, description, tuple(names))
 
 
 def _list_paths(samples: Samples, has_problem: np.ndarray) -> tuple[str, ...]:
-    return tuple(escape_path(samples.samples[position].path) for position in np.flatnonzero(has_problem))
+    return tuple(escape_path(samples.samples.paths[position]) for position in np.flatnonzero(has_problem).tolist())
 
 
 def _format_size(size: np.ndarray) -> str:

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-SPLITS = ("train", "val", "test")
+from thaw.data.sample_table import SampleTable
+
 LINE_BREAK = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One labeled image; `path` is relative to the root of the data set, with forward slashes. If `split` is None, it
-    is a train image from which missing splits are created. Images of one `group` belong together; None: there are no
-    groups."""
-
-    path: str
-    class_name: str
-    split: str | None = None
-    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +40,7 @@ class ReaderResult:
 
     Attributes:
         root: the folder that the paths are relative to.
-        rows: the labeled images.
+        rows: the labeled images, sorted by path; without a split, where it is to be drawn.
         provided_splits: split -> where it is, of the splits that the data set has itself, even if they are empty.
         ignored_files: printable path -> reason, of files that are in no row; folders end with "/".
         layout: the layout that the reader expects, for error messages.
@@ -59,13 +48,13 @@ class ReaderResult:
         missing_class_hint: what to do about classes without train images, with the placeholder `{names}`.
         notes: how the data set was read, where that is not obvious.
         warnings: what is likely to be a mistake.
-        uncorrected_rows: the rows before corrections, from which splits are drawn; empty if there are no corrections.
+        uncorrected_rows: the rows before corrections, from which splits are drawn; None: there are no corrections.
         corrections: `excluded` and `relabeled` -> what `data.exclude` and `data.relabel` have changed.
         group_setting: the setting that says the group of each image, for messages; empty: there are no groups.
     """
 
     root: Path
-    rows: tuple[Row, ...]
+    rows: SampleTable
     provided_splits: Mapping[str, str]
     ignored_files: Mapping[str, str]
     layout: str
@@ -73,9 +62,14 @@ class ReaderResult:
     missing_class_hint: str
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    uncorrected_rows: tuple[Row, ...] = ()
+    uncorrected_rows: SampleTable | None = None
     corrections: Mapping[str, Correction] = field(default_factory=dict)
     group_setting: str = ""
+
+    def change_rows(self, change: Callable[[SampleTable], SampleTable]) -> ReaderResult:
+        """Return the result with changed rows, also those before corrections."""
+        uncorrected_rows = None if self.uncorrected_rows is None else change(self.uncorrected_rows)
+        return replace(self, rows=change(self.rows), uncorrected_rows=uncorrected_rows)
 
     @property
     def has_groups(self) -> bool:

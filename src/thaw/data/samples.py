@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from thaw.config.errors import Problem, UserError, format_names
-from thaw.data.file_index import HASH_BYTES, NO_INDEX, FileIndex
+from thaw.data.file_index import NO_INDEX, FileIndex
 from thaw.data.folder_reader import read_image_folder
 from thaw.data.groups import check_group_leaks
-from thaw.data.readers import SPLITS as SPLITS
-from thaw.data.readers import Correction, ReaderResult, Row, escape_path, escape_paths
-from thaw.data.splits import SplitSettings, draw_splits, prepare_splits
-
-UNUSED_SPLIT = (
-    "unused"  # the split of train images that are not used; they stay in the table, so that caches are shared
+from thaw.data.readers import Correction, ReaderResult, escape_path, escape_paths
+from thaw.data.sample_table import (
+    NO_GROUP,
+    NO_HASHES,
+    SPLIT_CODES,
+    SPLITS,
+    UNDRAWN_SPLIT,
+    UNUSED_SPLIT,
+    HashTable,
+    SampleTable,
 )
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One labeled image; `path` is relative to the root of the data set, with forward slashes. `group` is what it
-    belongs to, such as a patient or a video; None: the data set has no groups."""
-
-    path: str
-    label: int
-    split: str
-    group: str | None = None
+from thaw.data.splits import SplitSettings, draw_splits, prepare_splits
 
 
 @dataclass(frozen=True)
@@ -40,12 +34,10 @@ class Samples:
 
     Attributes:
         root: the folder that the paths are relative to.
-        classes: class names, sorted; a label is an index into them.
         samples: ordered by split and path.
         ignored_files: printable path -> reason, of files that are no samples: not images, hidden, or in no class
             folder. Folders, which are empty or read already, end with "/".
-        fingerprint: changes with the bytes, path, label or split of any image.
-        hashes: SHA-256 of each file, 64 hex digits, in the order of `samples`.
+        hashes: of each file, in the order of `samples`.
         notes: how the data set was read, where that is not obvious.
         warnings: what is likely to be a mistake in the data set or in the recipe.
         corrections: `excluded` and `relabeled` -> what `data.exclude` and `data.relabel` have changed.
@@ -53,41 +45,51 @@ class Samples:
     """
 
     root: Path
-    classes: tuple[str, ...]
-    samples: tuple[Sample, ...]
+    samples: SampleTable
     ignored_files: Mapping[str, str]
-    fingerprint: str
-    hashes: tuple[str, ...] = ()
+    hashes: HashTable = field(default_factory=lambda: NO_HASHES)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     corrections: Mapping[str, Correction] = field(default_factory=dict)
     own_splits: tuple[str, ...] = ()
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, sorted; a label is an index into them."""
+        return self.samples.classes
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the bytes, path, label or split of any image."""
+        digest, table = hashlib.sha256(repr(self.classes).encode()), self.samples
+        lines = zip(table.paths.split_bytes(), table.labels.tolist(), table.list_splits(), self.hashes, strict=True)
+        for path, label, split, file_hash in lines:
+            digest.update(path + f"\0{label}\0{split}\0{file_hash}\n".encode())
+        return digest.hexdigest()[:16]
+
     def get_positions(self, split: str) -> np.ndarray:
         """Return the positions of the split's samples in `samples`, int64."""
-        return np.array([index for index, sample in enumerate(self.samples) if sample.split == split], dtype=np.int64)
+        return np.flatnonzero(self.samples.select_splits(split))
 
     def count_per_split(self) -> dict[str, int]:
         """Return the number of samples of train, val and test."""
-        return {split: sum(sample.split == split for sample in self.samples) for split in SPLITS}
+        return {split: len(self.get_positions(split)) for split in SPLITS}
 
     def get_labels(self) -> np.ndarray:
         """Return the labels, int64 [samples]."""
-        return np.array([sample.label for sample in self.samples], dtype=np.int64)
+        return self.samples.labels
 
     @property
     def has_groups(self) -> bool:
         """Whether the images belong to groups."""
-        return any(sample.group is not None for sample in self.samples)
+        return bool((self.samples.groups != NO_GROUP).any())
 
     def get_groups(self) -> np.ndarray:
         """Return the index of the group of each sample, int64 [samples]: groups are numbered in the order of their
         names. Without groups every sample is a group of its own."""
         if not self.has_groups:
             return np.arange(len(self.samples), dtype=np.int64)
-        names = [sample.group for sample in self.samples]
-        index_by_name = {name: index for index, name in enumerate(sorted({name for name in names if name is not None}))}
-        return np.array([index_by_name[name] for name in names if name is not None], dtype=np.int64)
+        return np.unique(self.samples.groups, return_inverse=True)[1].astype(np.int64)
 
     def group_ignored_files(self) -> dict[str, list[str]]:
         """Return the printable paths of the ignored files by reason, both sorted."""
@@ -102,21 +104,20 @@ class Samples:
 
         The order of the contents depends only on the files, not on the splits.
         """
-        _, first_positions, inverse = np.unique(np.array(self.hashes), return_index=True, return_inverse=True)
-        return first_positions.astype(np.int64), inverse.astype(np.int64)
+        return self._unique_contents
 
-    def subset(self, positions: Sequence[int]) -> Samples:
-        """Return the samples at `positions`, with the same classes and a fingerprint of their own."""
-        samples = tuple(self.samples[position] for position in positions)
-        hashes = tuple(self.hashes[position] for position in positions)
-        fingerprint = _compute_fingerprint(self.classes, samples, hashes)
-        return replace(self, samples=samples, hashes=hashes, fingerprint=fingerprint)
+    @cached_property
+    def _unique_contents(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.hashes.find_unique()
 
-    def replace_splits(self, samples: Sequence[Sample]) -> Samples:
-        """Return the same images with the splits of `samples` and the fingerprint of these."""
-        return replace(
-            self, samples=tuple(samples), fingerprint=_compute_fingerprint(self.classes, samples, self.hashes)
-        )
+    def subset(self, positions: Sequence[int] | np.ndarray) -> Samples:
+        """Return the samples at `positions`, with the same classes."""
+        indices = np.asarray(positions, dtype=np.int64)
+        return replace(self, samples=self.samples.subset(indices), hashes=self.hashes.subset(indices))
+
+    def replace_splits(self, splits: np.ndarray) -> Samples:
+        """Return the same images in other splits, int8 [samples], indices into SPLIT_NAMES."""
+        return replace(self, samples=replace(self.samples, splits=splits))
 
 
 def load_folder_samples(
@@ -145,7 +146,8 @@ def build_samples(reader_result: ReaderResult, settings: SplitSettings, file_ind
             groups are in several splits of the data set itself; and as `draw_splits`.
     """
     reader_result = split_reader_result(reader_result, settings)
-    return index_rows(list_classes(reader_result), reader_result, file_index)
+    hashes = file_index.hash_files(reader_result.root, reader_result.rows.paths)
+    return index_rows(reader_result, list_classes(reader_result), hashes)
 
 
 def split_reader_result(reader_result: ReaderResult, settings: SplitSettings) -> ReaderResult:
@@ -155,7 +157,7 @@ def split_reader_result(reader_result: ReaderResult, settings: SplitSettings) ->
     _check_classes(list_classes(reader_result), reader_result)
     reader_result = check_group_leaks(reader_result, is_allowed=settings.allows_group_leaks)
     reader_result = draw_splits(reader_result, settings)
-    _check_splits(reader_result.rows, reader_result)
+    _check_splits(reader_result)
     if reader_result.corrections:  # which may leave a class its test images alone
         _check_train_classes(list_classes(reader_result), reader_result)
     return reader_result
@@ -163,33 +165,19 @@ def split_reader_result(reader_result: ReaderResult, settings: SplitSettings) ->
 
 def list_classes(reader_result: ReaderResult) -> tuple[str, ...]:
     """Return the names of the classes of a reader's rows, sorted."""
-    return tuple(sorted({row.class_name for row in reader_result.rows}))
+    return tuple(reader_result.rows.list_present_classes())
 
 
-def index_rows(
-    classes: tuple[str, ...],
-    reader_result: ReaderResult,
-    file_index: FileIndex = NO_INDEX,
-    known_hashes: Mapping[str, str] | None = None,
-) -> Samples:
-    """Build the samples of the rows, whose class names are in `classes`; a row without a split is a train image.
-    `known_hashes` maps paths to the hash of the file, if `file_index` has found it already."""
-    class_to_idx = {name: index for index, name in enumerate(classes)}
-    samples = [
-        Sample(row.path, class_to_idx[row.class_name], row.split or "train", row.group) for row in reader_result.rows
-    ]
-    ordered_samples = tuple(sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.path)))
-    if known_hashes is None:
-        hashes = _hash_files(reader_result.root, ordered_samples, file_index)
-    else:
-        hashes = tuple(known_hashes[sample.path] for sample in ordered_samples)
+def index_rows(reader_result: ReaderResult, classes: Sequence[str], hashes: HashTable) -> Samples:
+    """Build the samples of the rows, whose class names are in `classes` and whose files have `hashes`; a row without a
+    split is a train image."""
+    table = reader_result.rows.replace_classes(classes).finish_splits()
+    order = table.sort_by_split()
     return Samples(
         reader_result.root,
-        classes,
-        ordered_samples,
+        table.subset(order),
         reader_result.ignored_files,
-        _compute_fingerprint(classes, ordered_samples, hashes),
-        hashes,
+        hashes.subset(order),
         reader_result.notes,
         (*reader_result.warnings, *_describe_similar_classes(classes)),
         reader_result.corrections,
@@ -197,24 +185,13 @@ def index_rows(
     )
 
 
-def _hash_files(root: Path, samples: Sequence[Sample], file_index: FileIndex) -> tuple[str, ...]:
-    digits = file_index.hash_files(root, [sample.path for sample in samples]).tobytes().hex()
-    return tuple(digits[start : start + 2 * HASH_BYTES] for start in range(0, len(digits), 2 * HASH_BYTES))
-
-
-def _compute_fingerprint(classes: tuple[str, ...], samples: Sequence[Sample], hashes: Sequence[str]) -> str:
-    """Return 16 hex digits that change with the bytes, path, label or split of any image."""
-    digest = hashlib.sha256(repr(classes).encode())
-    for sample, file_hash in zip(samples, hashes, strict=True):
-        digest.update(os.fsencode(sample.path))  # file names need not be UTF-8
-        digest.update(f"\0{sample.label}\0{sample.split}\0{file_hash}\n".encode())
-    return digest.hexdigest()[:16]
-
-
 def _check_provided_splits(reader_result: ReaderResult, fractions: Mapping[str, float]) -> None:
     """Raise if the folder of a split contains no images of a class, as Kaggle's test images without labels."""
-    filled_splits = {row.split for row in reader_result.rows}
-    empty_splits = [split for split in SPLITS if split in reader_result.provided_splits and split not in filled_splits]
+    empty_splits = [
+        split
+        for split in SPLITS
+        if split in reader_result.provided_splits and not reader_result.rows.select_splits(split).any()
+    ]
     if not empty_splits:
         return
     problems = [
@@ -256,7 +233,9 @@ def _check_classes(classes: Sequence[str], reader_result: ReaderResult) -> None:
 
 
 def _check_train_classes(classes: Sequence[str], reader_result: ReaderResult) -> None:
-    train_classes = {row.class_name for row in reader_result.rows if row.split in (None, "train")}
+    rows = reader_result.rows
+    train_labels = np.unique(rows.labels[rows.select_splits("train", UNDRAWN_SPLIT)])
+    train_classes = {rows.classes[label] for label in train_labels.tolist()}
     missing_classes = [name for name in classes if name not in train_classes]
     if not missing_classes:
         return
@@ -285,8 +264,10 @@ def _describe_similar_classes(classes: Iterable[str]) -> Iterator[str]:
         yield f"classes whose names differ in case only: {format_names(group)}"
 
 
-def _check_splits(rows: Sequence[Row], reader_result: ReaderResult) -> None:
-    counts = {split: sum((row.split or "train") == split for row in rows) for split in SPLITS}
+def _check_splits(reader_result: ReaderResult) -> None:
+    rows = reader_result.rows
+    counts = {"train": int(rows.select_splits("train", UNDRAWN_SPLIT).sum())}
+    counts |= {split: int(rows.select_splits(split).sum()) for split in ("val", "test")}
     empty_splits = [split for split in ("train", "test") if not counts[split]]
     if empty_splits:
         got = ", ".join(f"{count} {split}" for split, count in counts.items())
@@ -301,17 +282,15 @@ def limit_per_class(samples: Samples, per_class: int, seed: int) -> Samples:
 
     The images of a smaller number are a subset of those of a larger one. Val and test stay unchanged.
     """
-    kept_positions = set(_sample_positions(samples, per_class, seed))
-    new_samples = [
-        replace(sample, split=UNUSED_SPLIT) if sample.split == "train" and position not in kept_positions else sample
-        for position, sample in enumerate(samples.samples)
-    ]
-    return samples.replace_splits(new_samples)
+    splits = samples.samples.splits.copy()
+    splits[samples.get_positions("train")] = SPLIT_CODES[UNUSED_SPLIT]
+    splits[np.concatenate(list(_sample_positions(samples, per_class, seed)))] = SPLIT_CODES["train"]
+    return samples.replace_splits(splits)
 
 
-def _sample_positions(samples: Samples, per_class: int, seed: int) -> Iterator[int]:
+def _sample_positions(samples: Samples, per_class: int, seed: int) -> Iterator[np.ndarray]:
     labels, train_positions = samples.get_labels(), samples.get_positions("train")
-    for label in range(len(samples.classes)):
-        class_positions = train_positions[labels[train_positions] == label]
-        order = np.random.default_rng((seed, label)).permutation(len(class_positions))
-        yield from class_positions[order[:per_class]].tolist()
+    order = train_positions[np.argsort(labels[train_positions], kind="stable")]
+    counts = np.bincount(labels[train_positions], minlength=len(samples.classes))
+    for label, class_positions in enumerate(np.split(order, np.cumsum(counts)[:-1])):
+        yield class_positions[np.random.default_rng((seed, label)).permutation(len(class_positions))[:per_class]]

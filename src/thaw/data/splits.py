@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,7 +10,8 @@ import numpy as np
 from thaw.config.errors import Problem, UserError, format_names
 from thaw.data.folds import set_own_splits_aside, split_fold
 from thaw.data.groups import split_groups
-from thaw.data.readers import ReaderResult, Row
+from thaw.data.readers import ReaderResult
+from thaw.data.sample_table import SPLIT_CODES, UNDRAWN_SPLIT, SampleTable
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,11 @@ def draw_splits(reader_result: ReaderResult, settings: SplitSettings) -> ReaderR
         UserError: as `split_per_class`, `split_groups` and `split_fold`, and if `per_class` is set for a data set that
             is split.
     """
-    if reader_result.uncorrected_rows:
-        uncorrected = replace(reader_result, rows=reader_result.uncorrected_rows, uncorrected_rows=())
-        drawn, classes = draw_splits(uncorrected, settings), {row.path: row.class_name for row in reader_result.rows}
-        kept_rows = [replace(row, class_name=classes[row.path]) for row in drawn.rows if row.path in classes]
-        return replace(drawn, rows=tuple(kept_rows))
+    if reader_result.uncorrected_rows is not None:
+        uncorrected = replace(reader_result, rows=reader_result.uncorrected_rows, uncorrected_rows=None)
+        drawn = draw_splits(uncorrected, settings)
+        positions = drawn.rows.paths.find_positions(reader_result.rows.paths)
+        return replace(drawn, rows=replace(reader_result.rows, splits=drawn.rows.splits[positions]))
     fractions = {
         split: fraction
         for split, fraction in settings.fractions.items()
@@ -74,37 +75,36 @@ def draw_splits(reader_result: ReaderResult, settings: SplitSettings) -> ReaderR
     if settings.per_class is None and reader_result.has_groups:
         return split_groups(reader_result, fractions, settings.seed)
     if settings.per_class is None:
-        return replace(reader_result, rows=tuple(split_stratified(reader_result.rows, fractions, settings.seed)))
+        return replace(reader_result, rows=split_stratified(reader_result.rows, fractions, settings.seed))
     if own_splits := sorted(reader_result.provided_splits.keys() - {"train"}):
         got = f"its own {format_names(own_splits)} images"
         subject = f"dataset.per_class={settings.per_class}"
         problem = Problem(subject, got, "a data set without splits", "dataset.per_class=null")
         raise UserError(f"the data set under {reader_result.root} is already split.", [problem])
     rows = split_per_class(reader_result.rows, settings.per_class, settings.fractions["val"], settings.seed)
-    return replace(reader_result, rows=tuple(rows))
+    return replace(reader_result, rows=rows)
 
 
-def split_stratified(rows: Iterable[Row], fractions: Mapping[str, float], seed: int) -> list[Row]:
+def split_stratified(rows: SampleTable, fractions: Mapping[str, float], seed: int) -> SampleTable:
     """Move the fraction `fractions[split]` of each class's train rows to `split`; at least one stays in train."""
 
-    def assign_splits(members: Sequence[Row]) -> list[Row]:
-        counts = {split: round(fraction * len(members)) for split, fraction in fractions.items()}
-        return _assign_in_turn(members, counts, "train")
+    def assign_splits(num_members: int) -> np.ndarray:
+        counts = {split: round(fraction * num_members) for split, fraction in fractions.items()}
+        return _assign_in_turn(num_members, counts, "train")
 
     return _assign_per_class(rows, assign_splits, seed)
 
 
-def split_per_class(rows: Sequence[Row], count: int, val_fraction: float, seed: int) -> list[Row]:
+def split_per_class(rows: SampleTable, count: int, val_fraction: float, seed: int) -> SampleTable:
     """Assign `count` rows of each class to train, as papers on Caltech101 do, then `val_fraction` of the remaining rows
     to val and all others to test.
 
     Raises:
         UserError: if classes have at most `count` rows and would have no test images; it lists them.
     """
-    class_sizes: dict[str, int] = {}
-    for row in rows:
-        class_sizes[row.class_name] = class_sizes.get(row.class_name, 0) + 1
-    if small_classes := [f"{name} ({size})" for name, size in sorted(class_sizes.items()) if size <= count]:
+    members_per_class = zip(rows.list_present_classes(), rows.group_by_class(), strict=True)
+    class_sizes = {name: len(members) for name, members in members_per_class}
+    if small_classes := [f"{name} ({size})" for name, size in class_sizes.items() if size <= count]:
         max_count = min(class_sizes.values()) - 1
         fix = f"dataset.per_class={max_count}" if max_count > 0 else "dataset.per_class=null"
         problem = Problem(
@@ -112,31 +112,29 @@ def split_per_class(rows: Sequence[Row], count: int, val_fraction: float, seed: 
         )
         raise UserError("classes with too few images.", [problem])
 
-    def assign_splits(members: Sequence[Row]) -> list[Row]:
-        return _assign_in_turn(members, {"train": count, "val": round(val_fraction * (len(members) - count))}, "test")
+    def assign_splits(num_members: int) -> np.ndarray:
+        counts = {"train": count, "val": round(val_fraction * (num_members - count))}
+        return _assign_in_turn(num_members, counts, "test")
 
     return _assign_per_class(rows, assign_splits, seed)
 
 
-def _assign_in_turn(members: Sequence[Row], counts: Mapping[str, int], last_split: str) -> list[Row]:
-    """Assign the first `counts[split]` members to each split in turn and all others, at least one, to `last_split`."""
-    assigned_rows, remaining_rows = [], list(members)
+def _assign_in_turn(num_members: int, counts: Mapping[str, int], last_split: str) -> np.ndarray:
+    """Assign the first `counts[split]` members to each split in turn and all others, at least one, to `last_split`.
+    Return the code of the split of each, int8 [members]."""
+    codes, start = np.full(num_members, SPLIT_CODES[last_split], dtype=np.int8), 0
     for split, count in counts.items():
-        num_taken = min(count, len(remaining_rows) - 1)
-        assigned_rows += [replace(row, split=split) for row in remaining_rows[:num_taken]]
-        remaining_rows = remaining_rows[num_taken:]
-    return assigned_rows + [replace(row, split=last_split) for row in remaining_rows]
+        num_taken = min(count, num_members - start - 1)
+        codes[start : start + num_taken] = SPLIT_CODES[split]
+        start += num_taken
+    return codes
 
 
-def _assign_per_class(rows: Iterable[Row], assign_splits: Callable[[Sequence[Row]], list[Row]], seed: int) -> list[Row]:
+def _assign_per_class(rows: SampleTable, assign_splits: Callable[[int], np.ndarray], seed: int) -> SampleTable:
     """Shuffle the train rows of each class by (seed, label) and assign their splits; other rows stay unchanged."""
-    rows_per_class: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row.path):
-        rows_per_class.setdefault(row.class_name, []).append(row)
-    result = []
-    for label, name in enumerate(sorted(rows_per_class)):
-        members = [row for row in rows_per_class[name] if row.split in (None, "train")]
-        result += [row for row in rows_per_class[name] if row.split not in (None, "train")]
+    splits, is_train = rows.splits.copy(), rows.select_splits("train", UNDRAWN_SPLIT)
+    for label, class_members in enumerate(rows.group_by_class()):
+        members = class_members[is_train[class_members]]
         order = np.random.default_rng((seed, label)).permutation(len(members))
-        result += assign_splits([members[position] for position in order]) if members else []
-    return result
+        splits[members[order]] = assign_splits(len(members))
+    return replace(rows, splits=splits)

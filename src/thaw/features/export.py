@@ -35,11 +35,11 @@ class Export:
 
     def list_paths(self) -> list[str]:
         """Return the paths; bytes that are not UTF-8 become \\xNN, as neither Parquet nor a terminal accepts them."""
-        return [escape_path(sample.path) for sample in self.samples.samples]
+        return [escape_path(path) for path in self.samples.samples.paths]
 
     def list_splits(self) -> list[str]:
         """Return the split of each sample."""
-        return [sample.split for sample in self.samples.samples]
+        return self.samples.samples.list_splits()
 
 
 def pool_features(values: np.ndarray) -> np.ndarray:

@@ -63,7 +63,7 @@ def build_views(samples: Samples, augmentation: Augmentation, seed: int, num_dra
 def build_plain_views(samples: Samples) -> Views:
     """Build one view of each distinct image. It does not depend on the split, so runs with several seeds share it."""
     first_positions, content_rows = samples.find_unique_contents()
-    identity = {"images": [samples.hashes[position] for position in first_positions]}
+    identity = {"images": samples.hashes.subset(first_positions).compute_digest()}
     plain_pass = ViewPass(EVALUATION_EPOCH, Augmentation(), first_positions)
     return Views((plain_pass,), content_rows[None], identity, lambda _, copies: np.full(len(copies), EVALUATION_VIEW))
 
@@ -75,7 +75,7 @@ def build_flipped_views(samples: Samples, augmentation: Augmentation, seed: int)
     flipped_rows = np.full(len(samples.samples), -1)
     flipped_rows[train_positions] = plain_views.num_rows + np.arange(len(train_positions))
     flip_pass = ViewPass(0, Augmentation(flip=1.0), train_positions)
-    identity = plain_views.identity | {"flipped": [samples.hashes[position] for position in train_positions]}
+    identity = plain_views.identity | {"flipped": samples.hashes.subset(train_positions).compute_digest()}
     return Views(
         (*plain_views.passes, flip_pass),
         np.stack([plain_views.rows[EVALUATION_VIEW], flipped_rows]),

@@ -21,7 +21,8 @@ from thaw.data.augmentation import build_augmentation
 from thaw.data.batches import SequentialBatchSampler
 from thaw.data.image_store import MAX_LISTED_IMAGES
 from thaw.data.leaks import find_leaks, select_clean
-from thaw.data.samples import SPLITS, Samples
+from thaw.data.sample_table import SPLITS
+from thaw.data.samples import Samples
 from thaw.features.cache import find_cached_features
 from thaw.features.cache_key import build_feature_spec
 from thaw.features.views import EVALUATION_VIEW, build_views

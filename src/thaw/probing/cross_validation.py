@@ -141,7 +141,7 @@ def build_cross_validation(
 
 
 def _iter_predictions(folds: Sequence[ProbeResult], samples: Samples) -> Iterator[FoldPrediction]:
-    groups = {sample.path: sample.group for sample in samples.samples}
+    groups = dict(zip(samples.samples.paths, samples.samples.list_groups(), strict=True))
     for fold, result in enumerate(folds):
         for row in result.run.read_prediction_rows():
             path, probability = row["path"], float(row["probability"])

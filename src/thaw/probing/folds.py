@@ -68,7 +68,7 @@ def iter_fold_extractions(extraction: Extraction, fold_samples: Sequence[Samples
     for fold, samples in enumerate(fold_samples):
         recipe = extraction.components.recipe.model_copy(update={"fold": fold})
         data = build_data(recipe, samples, extraction.preprocessing)
-        rows = [rows_by_path[sample.path] for sample in data.samples.samples]
+        rows = [rows_by_path[path] for path in data.samples.samples.paths]
         components = replace(extraction.components, recipe=recipe, data=data)
         seconds = extraction.seconds if fold == 0 else 0.0
         yield replace(extraction, components=components, values=extraction.values[rows], seconds=seconds)

@@ -82,12 +82,12 @@ class Extraction:
     @property
     def paths(self) -> list[str]:
         """The path of each image, relative to the root of the data set."""
-        return [sample.path for sample in self.samples.samples]
+        return list(self.samples.samples.paths)
 
     @property
     def splits(self) -> list[str]:
         """The split of each image: train, val or test."""
-        return [sample.split for sample in self.samples.samples]
+        return self.samples.samples.list_splits()
 
     def to_frame(self) -> Any:
         """Return one row per image: path, label, class, split, and its features as an array. A pandas data frame if

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from thaw.data.samples import SPLITS, Samples
+from thaw.data.sample_table import SPLITS
+from thaw.data.samples import Samples
 from thaw.visualization.plots.style import FIGURE_WIDTH, TEXT_COLOR, style_axes
 from thaw.visualization.plots.text import format_label
 

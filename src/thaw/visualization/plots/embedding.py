@@ -18,7 +18,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from thaw.config.errors import Problem, UserError
-from thaw.data.samples import UNUSED_SPLIT, Sample, Samples
+from thaw.data.sample_table import UNUSED_SPLIT, Sample
+from thaw.data.samples import Samples
 from thaw.visualization.plots.style import PALETTE, TEXT_COLOR
 from thaw.visualization.plots.text import format_label
 
