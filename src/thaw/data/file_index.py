@@ -168,10 +168,10 @@ def _hash_file(file: Path) -> tuple[bytes, bool]:
 
 def _read_status(root: Path, paths: PathTable) -> np.ndarray:
     """Return size, time in ns and inode of each file, uint64 [files, 3]; NO_FILE for what cannot be remembered."""
-    values, folder = array("Q"), str(root)
+    values, prefix = array("Q"), _join(root, "")
     for path in paths:
         try:
-            status = os.stat(os.path.join(folder, path))  # noqa: PTH116, PTH118 - as above
+            status = os.stat(path if path[:1] == "/" else prefix + path)  # noqa: PTH116 - as above
         except OSError:
             values.extend(NO_FILE)
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from thaw.config.errors import Problem, UserError
@@ -176,7 +177,7 @@ class _Scanner:
         """Read one folder and return its sub-folders with the reason to leave out everything in them, or None."""
         sub_folders = list[tuple[Folder, str | None]]()
         with os.scandir(self._locate(folder)) as entries:
-            sorted_entries = sorted(entries, key=lambda entry: entry.name)
+            sorted_entries = sorted(entries, key=attrgetter("name"))
         if not sorted_entries:
             self.ignored[f"{folder.path}/"] = inherited_reason or EMPTY_FOLDER
         for entry in sorted_entries:

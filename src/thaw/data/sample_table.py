@@ -49,7 +49,7 @@ class PathTable(Sequence[str]):
     @classmethod
     def build(cls, paths: Iterable[str]) -> PathTable:
         """Build the table of `paths`, none of which contains a zero byte."""
-        return cls("".join(f"{path}\0" for path in paths).encode("utf-8", "surrogateescape"))
+        return cls("\0".join([*paths, ""]).encode("utf-8", "surrogateescape"))
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -83,7 +83,7 @@ class PathTable(Sequence[str]):
     def subset(self, positions: np.ndarray) -> PathTable:
         """Return the paths at `positions`, int64 [n]."""
         paths = self.split_bytes()
-        return PathTable(b"".join([paths[position] + b"\0" for position in positions.tolist()]))
+        return PathTable(b"\0".join([*map(paths.__getitem__, positions.tolist()), b""]))
 
     def find_positions(self, paths: PathTable) -> np.ndarray:
         """Return the position of each of `paths` in this table, int64; -1 if it is not there."""
