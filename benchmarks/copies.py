@@ -100,7 +100,7 @@ def plant_copies(root: Path, count: int) -> Planted:
         kinds = COMBINATIONS if number % 2 else SINGLES
         names = kinds[number // 2 % len(kinds)]
         try:
-            image = decode_image(paths[index])
+            image = decode_image(paths[index]).turn_upright()
         except BrokenImageError:
             continue
         for name in names:

@@ -55,7 +55,7 @@ def test_a_data_set_that_has_moved_is_found_by_its_root(
 def test_a_loaded_network_predicts_what_the_run_recorded(dogs: tuple[Path, Path]) -> None:
     from thaw.data.augmentation import center_crop
     from thaw.data.image import decode_image
-    from thaw.data.preprocessing import resize_image
+    from thaw.data.resizing import resize_image
 
     run, root = dogs
     classifier = load_checkpoint(run)

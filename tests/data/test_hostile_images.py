@@ -9,12 +9,11 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.data.hostile import BLUE, BROKEN, EXPECTED, RED, get_kind, write_hostile_folder
 from thaw.config.errors import UserError
 from thaw.data import image_store
-from thaw.data.image import decode_indexed
+from thaw.data.image import DecodedImage, decode_indexed
 from thaw.data.inspection import inspect_dataset
 from thaw.data.preprocessing import Preprocessing
 from thaw.data.samples import Samples, load_folder_samples
@@ -76,9 +75,11 @@ def test_transparent_pixels_are_white(hostile: Samples, tmp_path: Path) -> None:
 def test_skipping_decodes_every_image_once(hostile: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded_hashes: list[str] = []
 
-    def decode_and_record(root: Path, path: str, file_hash: str, transform: Callable[[Image.Image], T]) -> T:
+    def decode_and_record(
+        root: Path, path: str, file_hash: str, transform: Callable[[DecodedImage], T], min_side: int | None
+    ) -> T:
         decoded_hashes.append(file_hash)
-        return decode_indexed(root, path, file_hash, transform)
+        return decode_indexed(root, path, file_hash, transform, min_side)
 
     monkeypatch.setattr(image_store, "decode_indexed", decode_and_record)
     inspect_dataset(hostile, SMALL, tmp_path, skip_broken=True, near_duplicates=True)

@@ -18,7 +18,7 @@ from PIL import Image, PngImagePlugin
 
 import thaw.data.image
 from tests.data.pictures import make_pixels
-from thaw.data.image import IMAGE_SUFFIXES, BrokenImageError, decode_image, decode_indexed
+from thaw.data.image import IMAGE_SUFFIXES, BrokenImageError, DecodedImage, decode_image, decode_indexed
 from thaw.data.image_file import ConcurrencyLimit, hash_image_file
 
 PIXELS = make_pixels(20, 30)
@@ -31,7 +31,7 @@ def save(image: Image.Image, path: Path, **options: object) -> Path:
 
 
 def read(path: Path) -> np.ndarray:
-    image = decode_image(path)
+    image = decode_image(path).turn_upright()
     assert image.mode == "RGB"
     return np.asarray(image)
 
@@ -361,12 +361,13 @@ def test_threads_that_decode_large_images_wait_for_each_other(tmp_path: Path, mo
     limit = ConcurrencyLimit(2 * 60 * 60 + 1)
     monkeypatch.setattr(thaw.data.image, "_get_pixel_limit", lambda: limit)
 
-    def count(image: Image.Image) -> None:
+    def count(decoded: DecodedImage) -> None:
         nonlocal num_pixels, max_pixels
-        num_pixels += image.width * image.height
+        width, height = decoded.size
+        num_pixels += width * height
         max_pixels = max(max_pixels, num_pixels)
         time.sleep(0.01)
-        num_pixels -= image.width * image.height
+        num_pixels -= width * height
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: decode_indexed(tmp_path, path.name, file_hash, count), range(16)))

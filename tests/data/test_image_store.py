@@ -16,7 +16,8 @@ from tests.data.pictures import make_image, write_class_folders
 from thaw.config.errors import UserError
 from thaw.data.image import decode_image
 from thaw.data.image_store import open_image_store
-from thaw.data.preprocessing import Preprocessing, resize_image
+from thaw.data.preprocessing import Preprocessing
+from thaw.data.resizing import resize_image
 from thaw.data.samples import Samples, load_folder_samples
 from thaw.data.splits import SplitSettings
 

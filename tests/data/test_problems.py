@@ -26,7 +26,7 @@ def load(root: Path) -> Samples:
 
 
 def decode_all(samples: Samples) -> list[np.ndarray]:
-    return [np.asarray(decode_image(samples.root / sample.path)) for sample in samples.samples]
+    return [np.asarray(decode_image(samples.root / sample.path).turn_upright()) for sample in samples.samples]
 
 
 def find_by_kind(root: Path, near_duplicates: bool = False) -> dict[str, DatasetProblem]:

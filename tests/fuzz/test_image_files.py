@@ -195,7 +195,7 @@ def decode_within_bounds(path: Path) -> Image.Image | str:
     previous_bytes = get_peak_memory()
     with watch_processes() as events:
         try:
-            result: Image.Image | str = decode_image(path)
+            result: Image.Image | str = decode_image(path).turn_upright()
         except BrokenImageError as error:
             result = str(error)
     assert events == []

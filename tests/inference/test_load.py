@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from safetensors.torch import save_file
 from thaw import load
 from thaw.cli.main import main
 from thaw.config.errors import UserError
+from thaw.data.image import decode_image
 from thaw.inference.export import export_model
 from thaw.inference.load import load_checkpoint
-from thaw.inference.predict import Predictions
+from thaw.inference.predict import Predictions, load_pixels, preprocess
 from thaw.models import pretrained
 
 
@@ -53,6 +55,25 @@ def test_predictions_are_sorted_and_broken_images_have_an_error_in_their_place(c
     assert sum(probabilities) == pytest.approx(1)
     assert {name for name, _ in first.top} == set("ABCD")
     assert first.top == second.top
+
+
+def test_predictions_are_those_of_the_decoding_of_the_run(checkpoint: Path) -> None:
+    """A photograph that is decoded at a fraction of its size gives the stored pixels of training, or those of old."""
+    path, classifier = checkpoint.parent / "photo.jpg", load_checkpoint(checkpoint)
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    assert classifier.preprocessing.decoding == "scaled"
+    pixels = {}
+    for decoding in ("scaled", "full"):
+        preprocessing = replace(classifier.preprocessing, decoding=decoding)
+        decoded = decode_image(path, preprocessing.min_decoded_side)
+        assert (decoded.denominator > 1) == (decoding == "scaled")
+        pixels[decoding] = preprocess(decoded, preprocessing)
+        assert np.array_equal(load_pixels([path], preprocessing)[0], pixels[decoding].permute(1, 2, 0))
+        (prediction,) = replace(classifier, preprocessing=preprocessing).predict(path, top=1)
+        probabilities = classifier.predict_proba(pixels[decoding][None])
+        assert prediction.probability == pytest.approx(float(probabilities.max()))
+    assert not torch.equal(pixels["scaled"], pixels["full"])
 
 
 def test_loading_reads_no_pretrained_weights_and_keeps_the_callers_random_state(

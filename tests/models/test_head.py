@@ -312,7 +312,7 @@ def load_images(classifier: Any, paths: list[str]) -> Tensor:
     from thaw.data.augmentation import center_crop
     from thaw.data.factory import load_samples
     from thaw.data.image import decode_image
-    from thaw.data.preprocessing import resize_image
+    from thaw.data.resizing import resize_image
 
     recipe, preprocessing = classifier.recipe, classifier.preprocessing
     root = load_samples(recipe).root

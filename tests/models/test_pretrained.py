@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from thaw.config.compose import compose_recipe
 from thaw.config.errors import UserError
 from thaw.config.schema import BackboneConfig
 from thaw.data.augmentation import center_crop
-from thaw.data.preprocessing import resize_image
+from thaw.data.image import wrap_image
+from thaw.data.resizing import resize_image
 from thaw.models.pretrained import load_pretrained
 
 
@@ -127,7 +129,9 @@ def test_pixels_equal_those_of_torchvisions_transform(size: tuple[int, int]) -> 
     source = load_pretrained(compose_backbone("backbone=resnet50", "strategy=scratch"), True, Path("unused"), None)
     assert source.preprocessing.resize == 232
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    pixels = center_crop(torch.from_numpy(resize_image(image, source.preprocessing).copy()).permute(2, 0, 1), 224)
+    preprocessing = replace(source.preprocessing, decoding="full")
+    resized = torch.from_numpy(resize_image(wrap_image(image), preprocessing).copy()).permute(2, 0, 1)
+    pixels = center_crop(resized, 224)
     normalized = weights.transforms()(image)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (weights.transforms().mean, weights.transforms().std))
     assert torch.equal(pixels, ((normalized * std + mean) * 255).round().to(torch.uint8))

@@ -71,6 +71,10 @@ def test_evaluate_repeats_its_numbers(
     assert "the same numbers" in line or (largest_difference and float(largest_difference[1]) < 1e-7)
 
 
+def test_it_decodes_images_at_their_full_size_as_it_did(run: Run) -> None:
+    assert load(run.directory).preprocessing.decoding == "full"
+
+
 def test_predict_repeats_its_predictions(run: Run) -> None:
     root = load_samples(run.recipe).root
     rows = run.read_prediction_rows()

@@ -14,6 +14,7 @@ from tests.images import write_image_folder
 from tests.sweeps.runs import are_equal
 from thaw.cli.main import main
 from thaw.cli.train import launch
+from thaw.inference.load import load_checkpoint
 from thaw.runs.run import open_run
 
 NETWORK = ("backbone=timm", "backbone.name=test_efficientnet", "strategy=scratch", "scheduler=constant")
@@ -51,6 +52,19 @@ def test_a_finished_run_gets_more_epochs_where_the_data_have_moved(folder: Path,
     assert record["command"]
     assert record["resumed"][0]["command"]
     assert open_run(run).recipe.dataset.root == str(folder / "moved")
+
+
+@pytest.mark.parametrize(("is_old", "decoding"), [(True, "full"), (False, "scaled")])
+def test_a_run_goes_on_with_the_decoding_that_it_began_with(
+    is_old: bool, decoding: str, folder: Path, run: Path
+) -> None:
+    record = read_json(run / "run.json")
+    if is_old:  # version 0.2 and older recorded none
+        del record["data"]["decoding"]
+        (run / "run.json").write_text(json.dumps(record))
+    assert launch([f"resume={run}", f"dataset.root={folder / 'moved'}", "trainer.epochs=3"]) == 0
+    assert read_json(run / "run.json")["data"]["decoding"] == decoding
+    assert load_checkpoint(run).preprocessing.decoding == decoding
 
 
 @pytest.mark.parametrize("file", ["metrics.json", "predictions.csv"])

@@ -16,7 +16,8 @@ from tests.conftest import TINY, get_only_run
 from thaw.cli.train import launch
 from thaw.data.augmentation import average_over_views, build_views
 from thaw.data.factory import load_samples
-from thaw.data.preprocessing import resize_image
+from thaw.data.image import wrap_image
+from thaw.data.resizing import resize_image
 from thaw.inference.load import Classifier, load_checkpoint
 
 CROPPED = (*TINY, "trainer.epochs=1", "dataset.train=4", "dataset.side=40", "dataset.crop=0.8")
@@ -67,7 +68,7 @@ def compute_highest_probabilities(classifier: Classifier, kind: str = "ten_crop"
     for position in samples.get_positions("test"):
         path = samples.samples[position].path
         with Image.open(samples.root / path) as image:
-            pixels = resize_image(image.convert("RGB"), classifier.preprocessing)
+            pixels = resize_image(wrap_image(image.convert("RGB")), classifier.preprocessing)
         views = build_views(torch.from_numpy(pixels.copy()).permute(2, 0, 1), 32, kind)
         probabilities[path] = classifier.predict_proba(views).mean(0).max().item()
     return probabilities

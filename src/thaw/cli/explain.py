@@ -15,8 +15,8 @@ from thaw.cli.options import FilePath, Number, Option, out_option, path_argument
 from thaw.config.errors import EXIT_SUCCESS, Problem, UserError, find_closest_name
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
+    from thaw.data.image import DecodedImage
+    from thaw.data.preprocessing import Preprocessing
     from thaw.visualization.interpret.deep_dream import DeepDreamSettings
 
 DREAM_DEFAULTS: dict[str, Any] = {"steps": 20, "octaves": 4, "rate": 0.02, "seed": 0}
@@ -61,15 +61,16 @@ def explain(checkpoint: Path, image: Path, top: int, out: Path | None, dream: st
     Raises:
         UserError: if there is no such checkpoint, image or stage.
     """
-    decoded_image = _load_image(image)  # before torch is imported
+    _check_file(image)  # before torch is imported
     folder = out or Path(f"explain_{image.stem}_{secrets.token_hex(3)}")
 
     def write_pages() -> Path:
         from thaw.inference.explain import explain as explain_image
         from thaw.inference.load import load_checkpoint
 
-        settings = _build_dream_settings(dream, dream_settings)
-        return explain_image(load_checkpoint(checkpoint), decoded_image, image.name, folder, top, settings)
+        settings, classifier = _build_dream_settings(dream, dream_settings), load_checkpoint(checkpoint)
+        decoded_image = _load_image(image, classifier.preprocessing)
+        return explain_image(classifier, decoded_image, image.name, folder, top, settings)
 
     print(f"the pages begin with {run_interruptible(write_pages)}")
     return EXIT_SUCCESS
@@ -81,17 +82,20 @@ def _build_dream_settings(stage: str | None, settings: dict[str, Any]) -> DeepDr
     return DeepDreamSettings(stage, *(settings[name] for name in DREAM_DEFAULTS)) if stage else None
 
 
-def _load_image(file: Path) -> Image:
-    from thaw.data.image import BrokenImageError, decode_image
-
+def _check_file(file: Path) -> None:
     if not file.is_file():
         files = [path for path in file.parent.iterdir() if path.is_file()] if file.parent.is_dir() else []
         closest = find_closest_name(file.name, sorted(path.name for path in files))
         got = "a folder" if file.is_dir() else "no such file"
         problem = Problem(str(file), got, "an image", str(file.with_name(closest)) if closest else "")
         raise UserError("no such image.", [problem])
+
+
+def _load_image(file: Path, preprocessing: Preprocessing) -> DecodedImage:
+    from thaw.data.image import BrokenImageError, decode_image
+
     try:
-        return decode_image(file)
+        return decode_image(file, preprocessing.min_decoded_side)
     except BrokenImageError as error:
         problem = Problem(str(file), str(error), "an image that can be decoded")
         raise UserError("the image cannot be decoded.", [problem]) from error

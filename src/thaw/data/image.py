@@ -1,4 +1,4 @@
-"""Decode an image file as a viewer shows it: upright, RGB, 8 bits per channel."""
+"""Decode an image file as a viewer shows it: RGB, 8 bits per channel, with what turns it upright."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from thaw.data.image_file import BrokenImageError as BrokenImageError
 from thaw.data.image_file import ConcurrencyLimit, read_image_file, read_indexed_file
@@ -58,6 +59,7 @@ BYTES_PER_PIXEL = 16  # while an image with transparency is converted: four copi
 MAX_MEMORY_FRACTION = 0.25  # of the free memory, for the images that all threads decode at once
 CHUNK_ROWS = 256
 PROBE_SIZE = (16, 16)
+MAX_ASPECT_RATIO = 8  # longer side to shorter; an image over it is elongated
 NEARLY_BLACK = 16  # of 255: an image without a larger value shows nothing, such as one of 12 bits taken for 16
 EXIF_TRANSPOSES = {  # EXIF orientation -> the transposition that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -68,25 +70,78 @@ EXIF_TRANSPOSES = {  # EXIF orientation -> the transposition that undoes it
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SWAPPING_TRANSPOSES = {EXIF_TRANSPOSES[orientation] for orientation in (5, 6, 7, 8)}  # these swap width and height
 
 DecodeResult = TypeVar("DecodeResult")
 _LOAD_LOCK = threading.Lock()
 
 
-def decode_image(path: Path) -> Image.Image:
-    """Decode the first frame of `path` in mode RGB, as `convert_to_rgb` describes it.
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image as its file stores it, or smaller.
+
+    Attributes:
+        pixels: mode RGB, not turned upright.
+        size: width and height in the file.
+        denominator: 1, or 2, 4 or 8 if `pixels` are a JPEG decoded at that fraction of its size.
+        transpose: what turns the image upright, from its EXIF orientation; None if it is upright.
+    """
+
+    pixels: Image.Image
+    size: tuple[int, int]
+    denominator: int = 1
+    transpose: Image.Transpose | None = None
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height of the whole image as a viewer shows it."""
+        width, height = self.size
+        return (height, width) if self.transpose in SWAPPING_TRANSPOSES else (width, height)
+
+    def turn_upright(self) -> Image.Image:
+        """Return the pixels as a viewer shows them."""
+        return self.pixels if self.transpose is None else self.pixels.transpose(self.transpose)
+
+
+def is_elongated(width: int, height: int) -> bool:
+    """Return whether the aspect ratio is over MAX_ASPECT_RATIO."""
+    return max(width, height) > MAX_ASPECT_RATIO * min(width, height)
+
+
+def wrap_image(image: Image.Image) -> DecodedImage:
+    """Wrap an upright RGB image."""
+    return DecodedImage(image, image.size)
+
+
+def decode_image(path: Path, min_side: int | None = None) -> DecodedImage:
+    """Decode the first frame of `path`.
+
+    Transparent pixels are composed on white, and values of more than 8 bits are scaled rather than clipped, by a rule
+    that depends on this image alone:
+
+    - 16 bits: 65535 is white; of a TIFF with fewer BitsPerSample, their largest value.
+    - Floating point: 1 is white if all values are from 0 to 1.
+    - Other floating-point values and integers of 32 bits: 255 is white up to 255, and 65535 up to 65535.
+
+    With `min_side`, a JPEG that is not elongated is decoded at 1/2, 1/4 or 1/8 of its size if both sides then have at
+    least `min_side` pixels: libjpeg computes a mean of 2 x 2, 4 x 4 or 8 x 8 pixels from the lowest frequencies.
 
     Raises:
-        BrokenImageError: if the file cannot be read or decoded, or has more than MAX_PIXELS pixels.
+        BrokenImageError: if the file cannot be read or decoded, has more than MAX_PIXELS pixels, or has values of 32
+            bits without a known scale: negative, not finite, larger, or so small that the image would be nearly black.
     """
     with read_image_file(path) as content:
-        return _decode(content, path.name, lambda image: image)
+        return _decode(content, path.name, lambda decoded: decoded, min_side)
 
 
 def decode_indexed(
-    root: Path, path: str, file_hash: str, transform: Callable[[Image.Image], DecodeResult]
+    root: Path,
+    path: str,
+    file_hash: str,
+    transform: Callable[[DecodedImage], DecodeResult],
+    min_side: int | None = None,
 ) -> DecodeResult:
-    """Return `transform(image)` of `root/path`, decoded as by `decode_image`.
+    """Return `transform(decoded)` of `root/path`, decoded as by `decode_image`.
 
     `file_hash` is the hash of the file from `hash_image_file`. Threads that decode large images wait for each other.
 
@@ -95,21 +150,22 @@ def decode_indexed(
         UserError: if the file has changed since it was hashed, or is gone.
     """
     with read_indexed_file(root, path, file_hash) as content:
-        return _decode(content, Path(path).name, transform)
+        return _decode(content, Path(path).name, transform, min_side)
 
 
-def _decode(content: bytes, name: str, transform: Callable[[Image.Image], DecodeResult]) -> DecodeResult:
+def _decode(
+    content: bytes, name: str, transform: Callable[[DecodedImage], DecodeResult], min_side: int | None
+) -> DecodeResult:
     with _raise_broken(name):
         image = Image.open(io.BytesIO(content), formats=ALLOWED_FORMATS)
     with _get_pixel_limit().hold(image.width * image.height):
         with _raise_broken(name):
-            image.load()
-            rgb_image = convert_to_rgb(image)
-        return transform(rgb_image)
+            decoded = _load(image, min_side)
+        return transform(decoded)
 
 
-def convert_opened_image(image: Image.Image) -> Image.Image:
-    """Convert an image that the caller has opened to RGB, exactly as `decode_image` decodes its file.
+def convert_opened_image(image: Image.Image) -> DecodedImage:
+    """Convert an image that the caller has opened, exactly as `decode_image` decodes its file.
 
     Raises:
         BrokenImageError: as `decode_image`.
@@ -117,7 +173,18 @@ def convert_opened_image(image: Image.Image) -> Image.Image:
     with _raise_broken("the image"):
         with _LOAD_LOCK:  # Pillow reads the file of an image at its first use, and not twice at once
             image.load()
-        return convert_to_rgb(image)
+        return _load(image)
+
+
+def _load(image: Image.Image, min_side: int | None = None) -> DecodedImage:
+    file_size, denominator = image.size, 1
+    if min_side is not None and isinstance(image, JpegImagePlugin.JpegImageFile) and not is_elongated(*image.size):
+        draft = image.draft(None, (min_side, min_side))
+        denominator = round(file_size[0] / draft[1][2]) if draft else 1
+    image.load()
+    transpose = _find_transpose(image)
+    rgb_image = _convert_mode(image)
+    return DecodedImage(rgb_image, file_size if denominator > 1 else rgb_image.size, denominator, transpose)
 
 
 @functools.cache
@@ -138,25 +205,6 @@ def _raise_broken(name: str) -> Iterator[None]:
         raise BrokenImageError("it takes more memory than there is") from error
     except Exception as error:
         raise BrokenImageError(str(error) or type(error).__name__) from error
-
-
-def convert_to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to RGB, as a viewer shows it.
-
-    EXIF orientation is applied, transparent pixels are composed on white, and values of more than 8 bits are scaled
-    rather than clipped, by a rule that depends on this image alone:
-
-    - 16 bits: 65535 is white; of a TIFF with fewer BitsPerSample, their largest value.
-    - Floating point: 1 is white if all values are from 0 to 1.
-    - Other floating-point values and integers of 32 bits: 255 is white up to 255, and 65535 up to 65535.
-
-    Raises:
-        BrokenImageError: if values of 32 bits have no known scale: negative, not finite, larger, or so small that the
-            image would be nearly black.
-    """
-    transpose = _find_transpose(image)
-    rgb_image = _convert_mode(image)
-    return rgb_image if transpose is None else rgb_image.transpose(transpose)
 
 
 def _find_transpose(image: Image.Image) -> Image.Transpose | None:

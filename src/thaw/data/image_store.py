@@ -4,32 +4,29 @@ however they split the data set, or at every access."""
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 from PIL import __version__ as pillow_version
 
 from thaw.config.errors import Problem, UserError
-from thaw.data.image import decode_indexed, is_nearly_black
+from thaw.data.image import DecodedImage, decode_indexed, is_nearly_black
 from thaw.data.image_file import BrokenImageError
-from thaw.data.preprocessing import Preprocessing, resize_image
-from thaw.data.problems import MAX_ASPECT_RATIO
+from thaw.data.preprocessing import Preprocessing
 from thaw.data.readers import escape_path
+from thaw.data.resizing import resize_image
 from thaw.data.sample_table import HashTable
 from thaw.data.samples import Samples
 from thaw.system.cache_checksums import discard_if_damaged, write_checksums
 from thaw.system.cache_folder import build_folder_once, compute_cache_key, raise_write_errors
+from thaw.system.read_ahead import read_ahead
 from thaw.system.reporter import SILENT, Reporter
 
 MAX_LISTED_IMAGES = 20
-CHUNK_SIZE = 256  # images that are decoded before any is used, so that they do not fill the memory
-CROPPED_ASPECT_RATIO = 4  # longer side to shorter; an image of 20,000 x 10 pixels resized as a whole would take 400 MB
+MAX_PENDING = 256  # decoded images that wait to be used
 FORMAT_VERSION = 5  # of the files; a store of another version is built again
 UNMEASURED = (0, 0, False)  # what a broken image has instead of the result of `measure_image`
 
@@ -93,8 +90,9 @@ class LazyImageStore:
             UserError: if the file has changed since it was indexed, or is gone.
         """
         path, file_hash = self.samples.samples[index].path, self.samples.hashes[index]
+        min_side = self.preprocessing.min_decoded_side
         return decode_indexed(
-            self.samples.root, path, file_hash, lambda image: resize_image(crop_elongated(image), self.preprocessing)
+            self.samples.root, path, file_hash, lambda decoded: resize_image(decoded, self.preprocessing), min_side
         )
 
     def subset(self, positions: Sequence[int]) -> LazyImageStore:
@@ -152,6 +150,7 @@ def _compute_store_key(unique_hashes: HashTable, preprocessing: Preprocessing) -
         resize=preprocessing.resize,
         by=preprocessing.interpolation,
         squash=preprocessing.squash,
+        decoding=preprocessing.decoding,
     )
 
 
@@ -170,12 +169,13 @@ def _write_store(samples: Samples, preprocessing: Preprocessing, folder: Path, r
     A row of the table is the start of the pixels, their height and width, and what `measure_image` returns.
     """
 
-    def resize(image: Image.Image) -> tuple[np.ndarray, tuple[int, int, bool]]:
-        return resize_image(crop_elongated(image), preprocessing), measure_image(image)
+    def resize(decoded: DecodedImage) -> tuple[np.ndarray, tuple[int, int, bool]]:
+        return resize_image(decoded, preprocessing), measure_image(decoded)
 
     rows, broken, start = [], {}, 0
+    results = iter_decoded(samples, resize, preprocessing.min_decoded_side, reporter)
     with (folder / "pixels.bin").open("wb") as stream:
-        for position, image_or_reason in enumerate(iter_decoded(samples, resize, reporter)):
+        for position, image_or_reason in enumerate(results):
             if isinstance(image_or_reason, str):
                 broken[position] = image_or_reason
                 rows.append((start, 0, 0, *UNMEASURED))
@@ -197,7 +197,7 @@ def open_lazy_image_store(
     Raises:
         UserError: if images cannot be decoded (with `skip_broken` only if no other is left).
     """
-    results = list(iter_decoded(samples, measure_image, reporter))
+    results = list(iter_decoded(samples, measure_image, preprocessing.min_decoded_side, reporter))
     broken = {position: result for position, result in enumerate(results) if isinstance(result, str)}
     check_broken(samples, broken, skip_broken)
     rows = [UNMEASURED if isinstance(result, str) else result for result in results]
@@ -205,17 +205,21 @@ def open_lazy_image_store(
     return LazyImageStore(samples, preprocessing, table[:, :2], table[:, 2] > 0, broken)
 
 
-def measure_image(image: Image.Image) -> tuple[int, int, bool]:
-    """Return height, width, and whether an RGB image is nearly black."""
-    return image.height, image.width, is_nearly_black(image)
+def measure_image(decoded: DecodedImage) -> tuple[int, int, bool]:
+    """Return height and width of the upright image, and whether it is nearly black."""
+    width, height = decoded.upright_size
+    return height, width, is_nearly_black(decoded.pixels)
 
 
 def iter_decoded(
-    samples: Samples, transform: Callable[[Image.Image], DecodeResult], reporter: Reporter = SILENT
+    samples: Samples,
+    transform: Callable[[DecodedImage], DecodeResult],
+    min_side: int | None = None,
+    reporter: Reporter = SILENT,
 ) -> Iterator[DecodeResult | str]:
-    """Yield `transform(image)` for each image in order, or the reason why it cannot be decoded.
+    """Yield `transform(decoded)` for each image in order, or the reason why it cannot be decoded.
 
-    As many threads as CPU cores decode and transform; Pillow releases Python's lock meanwhile.
+    Images are decoded as by `decode_image` and transformed in threads.
 
     Raises:
         UserError: if a file has changed since it was indexed, or is gone.
@@ -224,27 +228,15 @@ def iter_decoded(
     def decode(position: int) -> DecodeResult | str:
         try:
             path, file_hash = samples.samples[position].path, samples.hashes[position]
-            return decode_indexed(samples.root, path, file_hash, transform)
+            return decode_indexed(samples.root, path, file_hash, transform, min_side)
         except BrokenImageError as error:
             return escape_path(str(error))
 
     num_images = len(samples.samples)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, reporter.progress("decoding images", num_images) as advance:
-        for start in range(0, num_images, CHUNK_SIZE):
-            for result in pool.map(decode, range(start, min(start + CHUNK_SIZE, num_images))):
-                yield result
-                advance(1)
-
-
-def crop_elongated(image: Image.Image) -> Image.Image:
-    """Crop an image with an aspect ratio over MAX_ASPECT_RATIO to its middle, of CROPPED_ASPECT_RATIO."""
-    width, height = image.size
-    short_side = min(width, height)
-    if max(width, height) <= MAX_ASPECT_RATIO * short_side:
-        return image
-    crop_width, crop_height = (min(side, CROPPED_ASPECT_RATIO * short_side) for side in (width, height))
-    left, top = (width - crop_width) // 2, (height - crop_height) // 2
-    return image.crop((left, top, left + crop_width, top + crop_height))
+    with reporter.progress("decoding images", num_images) as advance:
+        for result in read_ahead(decode, range(num_images), MAX_PENDING):
+            yield result
+            advance(1)
 
 
 def check_broken(samples: Samples, broken: Mapping[int, str], skip_broken: bool) -> None:

@@ -13,11 +13,11 @@ from thaw.config.dataset_rules import get_archives
 from thaw.config.errors import Problem, UserError, format_names
 from thaw.config.schema import CaptchaDatasetConfig, CsvDatasetConfig, FolderDatasetConfig
 from thaw.data.download import has_checksum
+from thaw.data.image import DecodedImage
 from thaw.data.image_store import (
     UNMEASURED,
     ImageStore,
     LazyImageStore,
-    crop_elongated,
     estimate_store_bytes,
     iter_decoded,
     measure_image,
@@ -32,6 +32,7 @@ from thaw.data.problems import (
     find_problems,
 )
 from thaw.data.readers import escape_path
+from thaw.data.resizing import crop_elongated
 from thaw.data.samples import Samples
 from thaw.system.process import available_cpus
 from thaw.system.reporter import SILENT, Reporter
@@ -131,11 +132,12 @@ def _check_remaining(samples: Samples) -> None:
 def verify_dataset(samples: Samples, near_duplicates: bool, reporter: Reporter = SILENT) -> list[DatasetProblem]:
     """Decode every file, even if an image store of it exists, and return all problems."""
 
-    def measure(image: Image.Image) -> tuple[tuple[int, int, bool], tuple[np.ndarray, bytes] | None]:
+    def measure(decoded: DecodedImage) -> tuple[tuple[int, int, bool], tuple[np.ndarray, bytes] | None]:
         """Return what `measure_image` does, and the thumbnail by which copies are found."""
-        return measure_image(image), build_thumbnail(crop_elongated(image)) if near_duplicates else None
+        thumbnail = build_thumbnail(crop_elongated(decoded).turn_upright()) if near_duplicates else None
+        return measure_image(decoded), thumbnail
 
-    results = list(iter_decoded(samples, measure, reporter))
+    results = list(iter_decoded(samples, measure, reporter=reporter))
     reasons = {
         escape_path(path): result
         for path, result in zip(samples.samples.paths, results, strict=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from thaw.config.errors import format_names
-from thaw.data.image import NEARLY_BLACK
+from thaw.data.image import MAX_ASPECT_RATIO, NEARLY_BLACK
 from thaw.data.leaks import find_group_leaks
 from thaw.data.near_copies import CopyPair
 from thaw.data.readers import escape_path
@@ -18,7 +18,6 @@ from thaw.data.samples import Samples
 
 MIN_TRAIN_IMAGES = 2  # one image does not show what its class has in common
 MAX_SIDE = 10_000  # pixels
-MAX_ASPECT_RATIO = 8  # longer side to shorter
 MAX_NAMES_ON_SCREEN, MAX_NAMES_PER_GROUP, MAX_NAMES_IN_RECORDS = 3, 4, 100
 GROUP_SEPARATOR = " = "
 

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
-from thaw.data.image import BrokenImageError
+from thaw.data.image import BrokenImageError, DecodedImage
 from thaw.inference.evaluation_data import load_recorded_samples
 from thaw.inference.load import Classifier, load_checkpoint
 from thaw.inference.predict import load_pixels, preprocess
@@ -71,7 +71,7 @@ def check_stage(classifier: Classifier, stage: str) -> None:
 
 
 def explain(
-    classifier: Classifier, image: Image.Image, name: str, folder: Path, top: int, dream: DeepDreamSettings | None
+    classifier: Classifier, image: DecodedImage, name: str, folder: Path, top: int, dream: DeepDreamSettings | None
 ) -> Path:
     """Write pages and PNG files about one image into `folder`; return the path of index.html.
 

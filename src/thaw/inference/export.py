@@ -161,7 +161,7 @@ def _load_pixels(paths: Sequence[Path], preprocessing: Preprocessing) -> Tensor:
     images, messages = [], []
     for path in paths:
         try:
-            images.append(preprocess(open_image(path), preprocessing))
+            images.append(preprocess(open_image(path, preprocessing.min_decoded_side), preprocessing))
         except BrokenImageError as error:
             messages.append(f"{path}: {error}")
     if messages:

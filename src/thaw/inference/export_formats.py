@@ -76,7 +76,7 @@ def _describe_input(preprocessing: Preprocessing, includes_normalization: bool) 
     size, resize, interpolation = preprocessing.size, preprocessing.resize, preprocessing.interpolation
     sides = "both sides" if preprocessing.squash else "the shorter side"
     steps = [
-        "decode to RGB, upright as EXIF says, transparency on white",
+        f"decode to RGB, upright as EXIF says, transparency on white{_describe_fraction(preprocessing)}",
         f"resize {sides} to {resize} pixels, {interpolation} with antialiasing as Pillow does it",
         f"crop {size} x {size} pixels from the center",
     ]
@@ -88,6 +88,11 @@ def _describe_input(preprocessing: Preprocessing, includes_normalization: bool) 
         "values": "0 to 255; the model normalizes them" if includes_normalization else "normalized",
         "steps": steps if includes_normalization else [*steps, normalize_step],
     }
+
+
+def _describe_fraction(preprocessing: Preprocessing) -> str:
+    side = preprocessing.min_decoded_side
+    return f"; a JPEG at 1/2, 1/4 or 1/8 of its size if both sides keep {side} pixels" if side else ""
 
 
 def _build_example(classifier: Classifier) -> Tensor:

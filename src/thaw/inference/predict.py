@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,10 +17,17 @@ from thaw.config.errors import Problem, UserError
 from thaw.config.schema import Recipe
 from thaw.data.augmentation import build_views, center_crop
 from thaw.data.folder_scan import scan_folder
-from thaw.data.image import IMAGE_SUFFIXES, BrokenImageError, convert_opened_image, decode_image
-from thaw.data.image_store import crop_elongated
-from thaw.data.preprocessing import Preprocessing, resize_image
-from thaw.system.process import available_cpus
+from thaw.data.image import (
+    IMAGE_SUFFIXES,
+    BrokenImageError,
+    DecodedImage,
+    convert_opened_image,
+    decode_image,
+    wrap_image,
+)
+from thaw.data.preprocessing import Preprocessing
+from thaw.data.resizing import resize_image
+from thaw.system.read_ahead import read_ahead
 from thaw.system.tables import build_data_frame, render_html_table, render_text_table
 
 DEFAULT_BATCH_SIZE = 32
@@ -157,24 +161,24 @@ def iter_predictions(
     classifier: Predictor,
     images: Iterable[ImageLike],
     batch_size: int = DEFAULT_BATCH_SIZE,
-    split_image: Callable[[Image.Image], Sequence[Image.Image]] = lambda whole: [whole],
+    split_image: Callable[[Image.Image], Sequence[Image.Image]] | None = None,
 ) -> Iterator[RawPrediction]:
     """Compute the logits of each of `images`, in their order, in batches of `batch_size` decoded images.
 
-    `split_image` returns the pieces of an image that get a row of logits each. Views are those of the recipe's
+    `split_image` returns the pieces of an upright image that get a row of logits each. Views are those of the recipe's
     test_time_augmentation.
     """
     preprocessing, kind = classifier.preprocessing, classifier.recipe.trainer.test_time_augmentation
 
     def read_pixels(image_like: ImageLike) -> PixelsOrError:
         try:
-            image = open_image(image_like)
+            pieces = _open_pieces(image_like, preprocessing, split_image)
         except BrokenImageError as error:
             return None, str(error)
-        return torch.stack([preprocess(piece, preprocessing, kind) for piece in split_image(image)]), ""
+        return torch.stack([preprocess(piece, preprocessing, kind) for piece in pieces]), ""
 
     pending, num_decoded = list[tuple[int, PixelsOrError]](), 0
-    for index, pixels_or_error in enumerate(_read_ahead(read_pixels, images, 2 * batch_size)):
+    for index, pixels_or_error in enumerate(read_ahead(read_pixels, images, 2 * batch_size)):
         pending.append((index, pixels_or_error))
         num_decoded += pixels_or_error[0] is not None
         if num_decoded == batch_size:
@@ -183,13 +187,25 @@ def iter_predictions(
     yield from _predict_pending(classifier, pending)
 
 
+def _open_pieces(
+    image: ImageLike,
+    preprocessing: Preprocessing,
+    split_image: Callable[[Image.Image], Sequence[Image.Image]] | None,
+) -> list[DecodedImage]:
+    if split_image is None:
+        return [open_image(image, preprocessing.min_decoded_side)]
+    return [wrap_image(piece) for piece in split_image(open_image(image).turn_upright())]
+
+
 def load_pixels(images: Iterable[ImageLike], preprocessing: Preprocessing) -> np.ndarray:
     """Load images as a network sees them, to display them: uint8 [n, size, size, 3].
 
     Raises:
         BrokenImageError: where one cannot be decoded.
     """
-    return np.stack([preprocess(open_image(image), preprocessing).permute(1, 2, 0).numpy() for image in images])
+    min_side = preprocessing.min_decoded_side
+    pixels = [preprocess(open_image(image, min_side), preprocessing) for image in images]
+    return np.stack([image_pixels.permute(1, 2, 0).numpy() for image_pixels in pixels])
 
 
 def expand_folders(images: Iterable[ImageLike]) -> Iterator[ImageLike]:
@@ -210,8 +226,9 @@ def expand_folders(images: Iterable[ImageLike]) -> Iterator[ImageLike]:
         yield from paths
 
 
-def open_image(image: ImageLike) -> Image.Image:
-    """Open a file, a PIL image or an array as an RGB image: the same picture gives the same pixels in each form.
+def open_image(image: ImageLike, min_side: int | None = None) -> DecodedImage:
+    """Open a file, a PIL image or an array: the same picture gives the same pixels in each form. Only a file can be
+    decoded at a fraction of its size, with `min_side` as by `decode_image`.
 
     Raises:
         BrokenImageError: where a file or a PIL image cannot be decoded.
@@ -223,7 +240,7 @@ def open_image(image: ImageLike) -> Image.Image:
     if isinstance(image, Image.Image):
         return convert_opened_image(image)
     if isinstance(image, str | os.PathLike):
-        return decode_image(Path(image).expanduser())
+        return decode_image(Path(image).expanduser(), min_side)
     shape = f" {list(image.shape)}" if isinstance(image, Tensor) else ""
     fix = "tensor.permute(1, 2, 0).numpy(), or compute_logits(tensor)" if shape else ""
     problem = Problem("the image", f"{type(image).__name__}{shape}", f"a path, a PIL image, or {VALID_ARRAY}", fix)
@@ -267,29 +284,11 @@ def _predict_pending(classifier: Predictor, pending: Sequence[tuple[int, PixelsO
         yield RawPrediction(index, pixels, None if pixels is None else next(logits_iterator), error)
 
 
-def preprocess(image: Image.Image, preprocessing: Preprocessing, kind: str = "none") -> Tensor:
+def preprocess(image: DecodedImage, preprocessing: Preprocessing, kind: str = "none") -> Tensor:
     """Resize and crop an image as a run does in evaluation: uint8 [3, size, size].
 
     `kind` is a trainer.test_time_augmentation; with views the result is [views, 3, size, size].
     """
-    pixels = torch.from_numpy(resize_image(crop_elongated(image), preprocessing).copy()).permute(2, 0, 1)
+    pixels = torch.from_numpy(resize_image(image, preprocessing).copy()).permute(2, 0, 1)
     size = preprocessing.size
     return center_crop(pixels, size) if kind == "none" else build_views(pixels, size, kind)
-
-
-def _read_ahead(
-    read: Callable[[ImageLike], PixelsOrError], images: Iterable[ImageLike], max_pending: int
-) -> Iterator[PixelsOrError]:
-    """Read images in threads, in order: Pillow decodes without holding Python's lock.
-
-    At most `max_pending` decoded images wait, so that they do not fill the memory.
-    """
-    remaining = iter(images)
-    with ThreadPoolExecutor(available_cpus()) as pool:
-        futures: deque[Future[PixelsOrError]] = deque(
-            pool.submit(read, image) for image in islice(remaining, max_pending)
-        )
-        while futures:
-            result = futures.popleft().result()
-            futures.extend(pool.submit(read, image) for image in islice(remaining, 1))
-            yield result

@@ -18,7 +18,8 @@ from torch import Tensor
 from thaw.config.errors import Problem, UserError, find_closest_name, format_names
 from thaw.config.schema import StrictModel
 from thaw.data.identity import DataIdentity
-from thaw.data.preprocessing import INTERPOLATIONS
+from thaw.data.preprocessing import Decoding
+from thaw.data.resizing import INTERPOLATIONS
 from thaw.models.tensor_file import (
     FLOAT_DTYPES,
     ZIP_ERRORS,
@@ -59,6 +60,7 @@ class _Preprocessing(StrictModel):
         validation_alias=AliasChoices("std", "deviation")
     )
     squash: bool
+    decoding: Decoding = "full"  # version 0.2 and older wrote none
 
 
 class CheckpointMetadata(StrictModel):

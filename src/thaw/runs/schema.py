@@ -34,6 +34,7 @@ class _Data(_Entries):
     fingerprint: str
     classes: NonNegativeInt
     images: dict[str, NonNegativeInt]
+    decoding: Literal["full", "scaled"] = "full"  # version 0.2 and older wrote none
     skipped: dict[str, str] = {}
     leaks: dict[str, NonNegativeInt] = {}
     problems: list[_DataProblem] = []

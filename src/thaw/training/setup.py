@@ -18,7 +18,7 @@ from thaw.data.identity import DataIdentity, build_identity
 from thaw.data.image_store import LazyImageStore
 from thaw.data.inspection import DatasetInspection, inspect_dataset
 from thaw.data.leaks import find_leaks
-from thaw.data.preprocessing import Preprocessing
+from thaw.data.preprocessing import Decoding, Preprocessing
 from thaw.data.readers import Correction
 from thaw.data.samples import Samples, limit_per_class
 from thaw.features.cache import FeatureCache, open_feature_cache
@@ -68,7 +68,7 @@ def setup_training(run: Run, reporter: Reporter = SILENT) -> TrainingSetup:
     Raises:
         UserError: if data, weights or hardware are not as the recipe needs them.
     """
-    components = build_components(run.recipe, reporter)
+    components = build_components(run.recipe, reporter, _find_decoding(run))
     _check_unchanged(run, components)
     plan = plan_for_recipe(run.recipe, components.model.network)
     check_continuation(run, plan, reporter)
@@ -142,6 +142,7 @@ class Components:
             "fingerprint": samples.fingerprint,
             "classes": len(samples.classes),
             "images": samples.count_per_split(),
+            "decoding": self.model.preprocessing.decoding,
             "split_seed": recipe.dataset.split_seed,
             "folds": recipe.folds,
             "fold": recipe.fold,
@@ -182,7 +183,7 @@ class Components:
         return open_feature_cache(recipe, spec, self.data.images, execution, bytes_per_image, process_group, reporter)
 
 
-def build_components(recipe: Recipe, reporter: Reporter = SILENT) -> Components:
+def build_components(recipe: Recipe, reporter: Reporter = SILENT, decoding: Decoding = "scaled") -> Components:
     """Configure the process, load the data set and build the network.
 
     Raises:
@@ -198,7 +199,7 @@ def build_components(recipe: Recipe, reporter: Reporter = SILENT) -> Components:
     pretrained = load_seeded_pretrained(
         recipe.backbone, is_random, recipe.seed, cache_dir, recipe.data.mirror, dataset.image_size, reporter
     )
-    preprocessing = pretrained.preprocessing.with_size(dataset.image_size, dataset.crop)
+    preprocessing = replace(pretrained.preprocessing.with_size(dataset.image_size, dataset.crop), decoding=decoding)
     data = build_data(recipe, all_samples, preprocessing, reporter)
     model = _build_model(recipe, pretrained, preprocessing, data.samples.classes, reporter)
     if recipe.trainer.sync_batchnorm and devices.topology.world_size > 1:
@@ -249,6 +250,13 @@ def _build_model(
         names = format_names(network.unused_parameters, 4)
         reporter.write(f"parameters of the pretrained model that the network does not use: {names}")
     return Model(network, pretrained, preprocessing, compute_stage_costs(network, preprocessing.size))
+
+
+def _find_decoding(run: Run) -> Decoding:
+    """Return how images are decoded: in a resumed run as it began, and in one of version 0.2 or older at full size."""
+    data = run.record.get("data")
+    decoding: Decoding = data.get("decoding", "full") if data else "scaled"
+    return decoding
 
 
 def _check_unchanged(run: Run, components: Components) -> None:
