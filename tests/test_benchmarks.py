@@ -8,7 +8,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import audit, copies, finetune, frozen, heads, probe, reproduce, scale, statistics, steps, strategies
+from benchmarks import (
+    audit,
+    copies,
+    decoding,
+    finetune,
+    frozen,
+    heads,
+    probe,
+    reproduce,
+    scale,
+    statistics,
+    steps,
+    strategies,
+)
 from benchmarks import input as benchmark_input
 from benchmarks import sweep as benchmark_sweep
 from tests.conftest import ROOT, TINY
@@ -59,6 +72,22 @@ def test_input_is_compared_with_a_training_step(
     monkeypatch.setattr("sys.argv", ["input", "--root", str(root)])
     benchmark_input.main()
     assert re.search(r"on real input [\d.]+: [\d.]+ of it", capsys.readouterr().out)
+
+
+@pytest.mark.long
+def test_decoding_compares_runs_and_passes_with_full_decoding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PHOTOGRAPH_SIZE": (1280, 1040), "ROUNDS": 1, "EPOCHS": 1, "NUM_PICTURES": 4}.items():
+        monkeypatch.setattr(decoding, name, value)
+    root = write_image_folder(tmp_path / "few", {"train": 6, "test": 4}, classes=("ants", "bees"))
+    decoding.main(["--photographs", "24", str(root)])
+    output = capsys.readouterr().out
+    assert re.search(r"difference of 24 images of photographs: mean 0\.[0-9]*[1-9]", output)
+    assert re.search(r"difference of 20 images of few: mean 0\.", output)
+    titles = re.findall(r"^(.+), seconds$", output, re.MULTILINE)
+    assert titles == ["first run on 24 photographs", "pass over few"]
+    assert output.count("1.00 times as fast") >= 2
 
 
 def test_heads_compares_a_grid_of_heads_with_one(
