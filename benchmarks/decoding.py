@@ -13,7 +13,8 @@ Four parts:
   after the imports counts.
 - pass: decode the images of each DIR and compute their features, with an empty cache.
 
-Runs and passes take turns with those of version 0.2, which decoded at full size and computed in float32.
+Runs and passes take turns with those of version 0.2, which decoded at full size and computed in float32. How busy they
+keep the cores bounds what decoding during the frozen pass, on the same cores, could gain.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -36,6 +37,7 @@ from PIL import Image
 
 from thaw.cli.train import launch
 from thaw.config.compose import compose_recipe
+from thaw.config.schema import Recipe
 from thaw.data.factory import load_samples
 from thaw.data.image import decode_image
 from thaw.data.image_store import iter_decoded
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         compare_decoders(sorted(photographs.rglob("*.jpg"))[:NUM_TIMED])
         for root in (photographs, *options.folders):
             report_difference(root, Path(folder) / "cache")
-        time_run([*WARM_UP, "trainer.epochs=2"], "full", Path(folder) / "warm-up")  # imports what thaw imports late
+        run([*WARM_UP, "trainer.epochs=2"], "full", Path(folder) / "warm-up")  # imports what thaw imports late
         report(f"first run on {options.photographs} photographs", lambda: time_first_runs(photographs))
         for root in options.folders:
             report(f"pass over {root.name}", lambda root=root: time_passes(root))
@@ -169,44 +171,62 @@ def build_overrides(root: Path, cache_dir: Path) -> list[str]:
     return [*dataset, f"data.cache_dir={cache_dir}", "strategy=fixed", f"trainer.epochs={EPOCHS}"]
 
 
-def time_first_runs(root: Path) -> Iterator[tuple[str, float]]:
+@dataclass(frozen=True)
+class Duration:
+    """Seconds on the clock, and of all cores together."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def measure(action: Callable[[], object]) -> Duration:
+    start, cpu_start = time.perf_counter(), time.process_time()
+    action()
+    return Duration(time.perf_counter() - start, time.process_time() - cpu_start)
+
+
+def time_first_runs(root: Path) -> Iterator[tuple[str, Duration]]:
     for name, (decoding, overrides) in VERSIONS.items():
         with tempfile.TemporaryDirectory() as folder:
             run_overrides = [*build_overrides(root, Path(folder) / "cache"), *overrides]
-            yield name, time_run(run_overrides, decoding, Path(folder) / "outputs")
+            yield name, measure(lambda used=(run_overrides, decoding, Path(folder) / "outputs"): run(*used))
 
 
-def time_run(overrides: Sequence[str], decoding: Decoding, folder: Path) -> float:
-    """Return the seconds of a run of thaw whose images are decoded as `decoding` says."""
-    start = time.perf_counter()
+def run(overrides: Sequence[str], decoding: Decoding, folder: Path) -> None:
+    """Run thaw, with images decoded as `decoding` says."""
     with mock.patch.object(setup, "_find_decoding", return_value=decoding), contextlib.redirect_stdout(io.StringIO()):
         assert launch([*overrides, f"output_dir={folder}"]) == 0
-    return time.perf_counter() - start
 
 
-def time_passes(root: Path) -> Iterator[tuple[str, float]]:
+def time_passes(root: Path) -> Iterator[tuple[str, Duration]]:
     for name, (decoding, overrides) in VERSIONS.items():
         with tempfile.TemporaryDirectory() as folder:
             recipe = compose_recipe([*build_overrides(root, Path(folder)), *overrides])
             load_samples(recipe)  # extracts an archive, which is no part of a pass
-            start = time.perf_counter()
-            components = setup.build_components(recipe, decoding=decoding)
-            network = components.model.network
-            cache = components.build_feature_cache(build_plain_views(components.data.samples))
-            cache.get_or_compute(network, cache.compute_keys(network, [len(network.stages)]))
-            yield name, time.perf_counter() - start
+            yield name, measure(lambda used=(recipe, decoding): pass_over(*used))
 
 
-def report(title: str, time_all: Callable[[], Iterator[tuple[str, float]]]) -> None:
-    """Print the median seconds of each version, and how many times faster than version 0.2 each is."""
-    seconds: dict[str, list[float]] = {name: [] for name in VERSIONS}
+def pass_over(recipe: Recipe, decoding: Decoding) -> None:
+    """Decode the images of `recipe` and compute their features, pooled after the last stage."""
+    components = setup.build_components(recipe, decoding=decoding)
+    network = components.model.network
+    cache = components.build_feature_cache(build_plain_views(components.data.samples))
+    cache.get_or_compute(network, cache.compute_keys(network, [len(network.stages)]))
+
+
+def report(title: str, time_all: Callable[[], Iterator[tuple[str, Duration]]]) -> None:
+    """Print the median seconds of each version, how many times faster than version 0.2 it is, and how busy the cores
+    were."""
+    durations: dict[str, list[Duration]] = {name: [] for name in VERSIONS}
     for _ in range(ROUNDS):
         for name, duration in time_all():
-            seconds[name].append(duration)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+            durations[name].append(duration)
+    medians = {name: statistics.median(duration.wall_s for duration in values) for name, values in durations.items()}
     print(f"\n{title}, seconds")
     for name, value in medians.items():
-        print(f"  {name:30} {value:8.1f}   {medians['version 0.2'] / value:5.2f} times as fast")
+        cpu_s = statistics.median(duration.cpu_s for duration in durations[name])
+        busy = f"cores {cpu_s / value / available_cpus():4.0%} busy"
+        print(f"  {name:30} {value:8.1f}   {medians['version 0.2'] / value:5.2f} times as fast   {busy}")
 
 
 if __name__ == "__main__":
