@@ -83,8 +83,8 @@ def test_decoding_compares_runs_and_passes_with_full_decoding(
     root = write_image_folder(tmp_path / "few", {"train": 6, "test": 4}, classes=("ants", "bees"))
     decoding.main(["--photographs", "24", str(root)])
     output = capsys.readouterr().out
-    assert re.search(r"difference of 24 images of photographs: mean 0\.[0-9]*[1-9]", output)
-    assert re.search(r"difference of 20 images of few: mean 0\.", output)
+    assert re.search(r"difference of 24 images of photographs, resized to 64 pixels: mean 0\.[0-9]*[1-9]", output)
+    assert re.search(r"difference of 20 images of few, resized to 256 pixels: mean 0\.", output)
     titles = re.findall(r"^(.+), seconds$", output, re.MULTILINE)
     assert titles == ["first run on 24 photographs", "pass over few"]
     assert output.count("1.00 times as fast") >= 2
