@@ -26,6 +26,7 @@ from thaw.config.compose import compose_recipe
 from thaw.config.schema import Recipe
 from thaw.runs.lifecycle import create_run
 from thaw.strategy.plan import PartPlan
+from thaw.training.dataloaders import EpochLoader
 from thaw.training.module import ClassificationModule
 from thaw.training.optimizers import parameter_groups
 from thaw.training.setup import TrainingSetup, setup_training
@@ -41,12 +42,13 @@ def main(overrides: list[str]) -> None:
         callback = TakeTurns(run_plain_loop(plain_setup, recipe, Path(folder)))
         trainer = build_trainer(run, thaw_setup, callbacks=[callback])
         callback.start_clock()
-        trainer.fit(thaw_setup.module, thaw_setup.loaders.train, thaw_setup.loaders.val)
+        loaders = thaw_setup.loaders
+        trainer.fit(thaw_setup.module, EpochLoader(loaders.train), EpochLoader(loaders.val))
     report(callback.epochs, thaw_setup.components.data.samples.count_per_split()["train"])
 
 
 class TakeTurns(Callback):
-    """Run a step of the plain loop before each step of the trainer, and time both.
+    """Run a step of the plain loop after each step of the trainer, and time both.
 
     The time that is not spent in the plain loop counts for the trainer. `epochs` holds the seconds of each epoch:
     those of the trainer, then those of the plain loop.
@@ -71,10 +73,10 @@ class TakeTurns(Callback):
         self.epochs.append((self.thaw_s, self.plain_s))
         self.thaw_s = self.plain_s = 0.0
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_batch_end(self, *_: Any) -> None:
         self.run_plain_step()
 
-    def on_validation_batch_start(self, *_: Any) -> None:
+    def on_evaluation_batch_end(self, *_: Any) -> None:
         self.run_plain_step()
 
     def on_train_epoch_start(self, *_: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import (
     audit,
+    cached,
     copies,
     decoding,
     finetune,
@@ -37,6 +38,16 @@ def test_steps_compares_a_step_of_each_strategy_with_one_of_finetune(
     rows = re.findall(r"^(\w+(?:, cached)?) +[\d.]+ +([\d.]+) x$", capsys.readouterr().out, re.MULTILINE)
     assert [name for name, _ in rows] == list(steps.STRATEGIES)
     assert dict(rows)["finetune"] == "1.00"
+
+
+def test_cached_compares_steps_on_features_with_a_plain_loop(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cached, "VECTORS", 100)
+    cached.main(["trainer.epochs=2", "trainer.threads=1"])
+    rows = re.findall(r"^(plain loop|thaw) +\d+ +\d+ +([\d.]+)$", capsys.readouterr().out, re.MULTILINE)
+    assert [name for name, _ in rows] == ["plain loop", "thaw"]
+    assert rows[0][1] == "1.00"
 
 
 def test_finetune_compares_the_throughput_of_a_run_with_a_plain_loop(capsys: pytest.CaptureFixture[str]) -> None:

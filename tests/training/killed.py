@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from thaw.cli.train import launch
+from thaw.data.batches import Batch
 from thaw.system import files
 from thaw.training.module import ClassificationModule
 
@@ -30,16 +31,16 @@ def kill_in_epoch(epoch: int, arguments: Sequence[str], job: str = "") -> None:
 
 
 def _launch_and_die(epoch: int, arguments: list[str], job: str) -> None:
-    step: Callable[..., Any] = ClassificationModule.training_step
+    compute_loss: Callable[..., Any] = ClassificationModule.compute_training_loss
 
-    def step_or_die(module: ClassificationModule, batch: Any, batch_idx: int) -> Any:
-        loss = step(module, batch, batch_idx)
+    def compute_or_die(module: ClassificationModule, batch: Batch) -> Any:
+        loss = compute_loss(module, batch)
         is_target_job = Path(module.trainer.default_root_dir).name.startswith(job)
-        if is_target_job and (module.current_epoch + 1, batch_idx) == (epoch, 1):
+        if is_target_job and (module.current_epoch + 1, module.batch_idx) == (epoch, 1):
             os.kill(os.getpid(), signal.SIGKILL)
         return loss
 
-    ClassificationModule.training_step = step_or_die  # type: ignore[method-assign]
+    ClassificationModule.compute_training_loss = compute_or_die  # type: ignore[method-assign]
     launch(arguments)
 
 

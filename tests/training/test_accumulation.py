@@ -57,14 +57,14 @@ def test_the_weights_of_all_processes_and_batches_give_each_image_of_a_step_the_
         step_count = sum(len(share) for _, shares in group for share in shares)
         for index, shares in group:
             for sampler, share in zip(samplers, shares, strict=True):
-                # a loss is the mean over its share, divided by accumulate and averaged over the processes
-                weight = sampler.compute_batch_weight(index, accumulate) / len(share) / accumulate / world_size
+                # a loss is the mean over its share, averaged over the processes
+                weight = sampler.compute_batch_weight(index, accumulate) / len(share) / world_size
                 assert weight == pytest.approx(1 / step_count, rel=1e-12)
 
 
-def test_full_groups_of_equal_batches_keep_the_bits_of_the_loss() -> None:
-    sampler = EpochBatchSampler(np.arange(24), 4, 0)
-    assert [sampler.compute_batch_weight(index, 3) for index in range(6)] == [1.0] * 6
+def test_single_batches_keep_the_bits_of_the_loss() -> None:
+    sampler = EpochBatchSampler(np.arange(26), 4, 0)
+    assert [sampler.compute_batch_weight(index) for index in range(7)] == [1.0] * 7
 
 
 def test_the_fix_for_a_full_gpu_is_smaller_and_keeps_the_images_of_a_step() -> None:

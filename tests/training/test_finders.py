@@ -13,6 +13,7 @@ from tests.conftest import TINY
 from thaw.config.compose import compose_recipe
 from thaw.config.errors import UserError
 from thaw.config.schema import Recipe
+from thaw.data.batches import Batch
 from thaw.models.network import Network
 from thaw.system.process import get_available_in_cgroup, get_available_memory, get_peak_memory, reset_peak_memory
 from thaw.training.module import ClassificationModule
@@ -31,15 +32,15 @@ def compose_tiny(*overrides: str) -> Recipe:
 def learning_rates(monkeypatch: pytest.MonkeyPatch) -> LearningRates:
     """The learning rates of the parts that trained, for every batch."""
     learning_rates: LearningRates = []
-    step: Callable[..., Any] = ClassificationModule.training_step
+    compute_loss: Callable[..., Any] = ClassificationModule.compute_training_loss
 
-    def record_and_step(module: ClassificationModule, *arguments: Any) -> Any:
+    def record_and_compute(module: ClassificationModule, batch: Batch) -> Any:
         groups = module.trainer.optimizers[0].param_groups
         trained_groups = [group for group in groups if any(parameter.requires_grad for parameter in group["params"])]
         learning_rates.append({group["part"]: group["lr"] for group in trained_groups})
-        return step(module, *arguments)
+        return compute_loss(module, batch)
 
-    monkeypatch.setattr(ClassificationModule, "training_step", record_and_step)
+    monkeypatch.setattr(ClassificationModule, "compute_training_loss", record_and_compute)
     return learning_rates
 
 

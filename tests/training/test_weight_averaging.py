@@ -44,8 +44,8 @@ class Recorder(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.states.append(copy_state(pl_module))
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        if trainer.global_step == len(self.states):
+    def on_batch_end(self, trainer: pl.Trainer, pl_module: ClassificationModule, *_: Any) -> None:
+        if pl_module.step == len(self.states):
             self.states.append(copy_state(pl_module))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -150,7 +150,8 @@ def test_a_run_interrupted_in_an_epoch_and_resumed_gives_the_same_bits(
     averaging: str, epoch: int, expected_runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(ClassificationModule, "training_step", interrupt_in(epoch, ClassificationModule.training_step))
+        compute_loss = ClassificationModule.compute_training_loss
+        patch.setattr(ClassificationModule, "compute_training_loss", interrupt_in(epoch, compute_loss))
         assert launch([*PHASED, averaging, f"output_dir={tmp_path}"]) == 130
     expected_run, run = expected_runs[averaging], get_only_run(tmp_path)
 
@@ -164,10 +165,10 @@ def test_a_run_interrupted_in_an_epoch_and_resumed_gives_the_same_bits(
     assert (expected_run / "predictions.csv").read_bytes() == (run / "predictions.csv").read_bytes()
 
 
-def interrupt_in(epoch: int, step: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def training_step(self: ClassificationModule, batch: Batch, batch_idx: int) -> Tensor:
-        if (self.current_epoch, batch_idx) == (epoch, 2):
+def interrupt_in(epoch: int, compute_loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def compute_training_loss(self: ClassificationModule, batch: Batch) -> Tensor:
+        if (self.current_epoch, self.batch_idx) == (epoch, 2):
             raise Interrupted
-        return step(self, batch, batch_idx)
+        return compute_loss(self, batch)
 
-    return training_step
+    return compute_training_loss

@@ -70,6 +70,15 @@ class Batch(NamedTuple):
     augmentation_params: dict[str, Tensor]
     depth: int = 0
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on `device`. A copy from pinned memory to a GPU does not wait."""
+        if self.images.device == device:
+            return self
+        is_async = device.type == "cuda"
+        images, labels, positions = (tensor.to(device, non_blocking=is_async) for tensor in self[:3])
+        params = {name: tensor.to(device, non_blocking=is_async) for name, tensor in self.augmentation_params.items()}
+        return Batch(images, labels, positions, params, self.depth)
+
 
 @dataclass
 class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
@@ -111,17 +120,17 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
             yield order[self._get_batch_slice(batch_index)][self.rank :: self.world_size]
 
     def compute_batch_weight(self, batch_index: int, accumulate_grad_batches: int = 1) -> float:
-        """Return the weight of this process's mean over batch `batch_index` in the mean over the batches of all
-        processes that are accumulated for the same optimizer step.
+        """Return the weight of this process's mean over batch `batch_index` in the loss of an optimizer step, which is
+        the mean over all processes of their sums over the step's batches.
 
         `accumulate_grad_batches` batches make a step; the last step of an epoch may have fewer. The weights make every
-        image of a step count the same; they are 1 if all its batches have equally many images in all processes.
+        image of a step count the same. A step of one batch has the weight 1 if all processes have equally many images.
         """
         first_index = batch_index - batch_index % accumulate_grad_batches
         indices = range(first_index, min(first_index + accumulate_grad_batches, len(self)))
         step_count = sum(self._count_images(index) for index in indices)
         own_count = len(range(self.rank, self._count_images(batch_index), self.world_size))
-        return own_count * self.world_size * accumulate_grad_batches / step_count
+        return own_count * self.world_size / step_count
 
     def _count_images(self, batch_index: int) -> int:
         return len(self.positions[self._get_batch_slice(batch_index)])

@@ -59,7 +59,7 @@ class CachedFeatures:
             torch.split(torch.from_numpy(column).to(self.values.device), batch_sizes) for column in columns
         ]
         for rows, labels, batch_positions in zip(*columns_by_batch, strict=True):
-            yield Batch(self.values[rows], labels, batch_positions, {}, self.depth)
+            yield Batch(self.values.index_select(0, rows), labels, batch_positions, {}, self.depth)
 
 
 def read_features(folder: Path, depth: int, views: Views, labels: np.ndarray, device: torch.device) -> CachedFeatures:

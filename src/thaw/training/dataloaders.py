@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -108,12 +109,38 @@ class BatchLoader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator, so that `features` is read with the first batch: Lightning creates an iterator before that.
         features = self.batch_source.features
         yield from self.image_loader if features is None else features.iter_batches(self.batch_sampler)
 
 
 Loader = BatchLoader | DataLoader[Batch]
+
+
+@dataclass(frozen=True)
+class EpochLoader:
+    """Yields one iterator, over all batches of an epoch: ClassificationModule describes why."""
+
+    batches: BatchIterable
+
+    @property
+    def batch_sampler(self) -> Any:
+        """The sampler of the batches."""
+        return self.batches.batch_sampler
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Iterator[Batch]]:
+        yield iter(self.batches)
+
+
+class BatchIterable(Protocol):
+    """Batches, and the sampler that chose their images."""
+
+    @property
+    def batch_sampler(self) -> Any: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True)

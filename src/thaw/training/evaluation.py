@@ -19,6 +19,7 @@ from thaw.metrics.classification import classification_metrics, confusion_matrix
 from thaw.models.state_dict import read_state
 from thaw.runs.run import Run
 from thaw.system.reporter import SILENT, Reporter
+from thaw.training.dataloaders import EpochLoader
 from thaw.training.distributed.collectives import all_gather_object, broadcast
 from thaw.training.distributed.fsdp import is_sharded, load_full_state_dict
 from thaw.training.setup import Data, Model, TrainingSetup
@@ -44,9 +45,9 @@ def predict_splits(trainer: pl.Trainer, setup: TrainingSetup, checkpoint_path: P
     load_full_state_dict(module.network, {name.removeprefix("network."): value for name, value in state.items()})
     module.network.requires_grad_(False)
     setup.batch_source.use_cached()
-    outputs: Any = trainer.predict(module, list(loaders.values()))
+    outputs: Any = trainer.predict(module, [EpochLoader(loader) for loader in loaders.values()])
     outputs = [outputs] if len(loaders) == 1 else outputs
-    return {split: _gather_sorted(batches) for split, batches in zip(loaders, outputs, strict=True)}
+    return {split: _gather_sorted(batches) for split, (batches,) in zip(loaders, outputs, strict=True)}
 
 
 def _gather_sorted(batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

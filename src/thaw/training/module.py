@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,12 +26,21 @@ from thaw.training.distributed.fsdp import FSDP2Strategy, is_sharded, shard
 from thaw.training.freezing import apply_phase, freeze_untrained, set_modes
 from thaw.training.optimizers import Optimization, set_weight_decay
 
+HOOKS = ("on_before_backward", "on_before_optimizer_step", "on_batch_end", "on_evaluation_batch_end")
+
 
 class ClassificationModule(pl.LightningModule):
     """Trains `network` on batches of uint8 images or of cached features.
 
-    The module computes logits, losses and metrics, applies the phases of the plan and sets the learning rates.
-    Everything else is a callback: L2-SP, agreement of processes, checks of the loss, history, checkpoints.
+    The module computes logits, losses and metrics, applies the phases of the plan, sets the learning rates and makes
+    the optimizer steps. Everything else is a callback: L2-SP, agreement of processes, checks of the loss, history,
+    checkpoints.
+
+    Lightning sees all batches of an epoch as one, since its own loop takes a millisecond for each, longer than a step
+    on cached features (`python -m benchmarks.cached`). So it calls its hooks of a batch once in an epoch. For each
+    batch the module calls the hooks of callbacks in HOOKS: `on_before_backward` and `on_before_optimizer_step` as
+    Lightning defines them, `on_batch_end(trainer, module, batch, loss)` after a training batch, and
+    `on_evaluation_batch_end(trainer, module, batch)` after one of validation or prediction.
     """
 
     def __init__(
@@ -44,7 +57,11 @@ class ClassificationModule(pl.LightningModule):
         self.normalize, self.memory_format = Normalize(preprocessing), memory_format
         self.image_size = preprocessing.size
         self.plan, self.optimization, self.criterion = plan, optimization, criterion
+        self.automatic_optimization = False  # the module makes the steps
         self.phase: PhasePlan | None = None  # the phase that is applied to the network
+        self.step = 0  # number of optimizer steps since the start of the run
+        self.batch_idx, self.num_batches = 0, 0  # of the epoch
+        self.hooks: dict[str, list[Callable[..., None]]] = {}  # of the callbacks, by name
         self.val_losses: list[float] = []  # one for each epoch so far
         self.train_metrics: RunningMetrics | None = None
         self.val_metrics: RunningMetrics | None = None
@@ -101,6 +118,8 @@ class ClassificationModule(pl.LightningModule):
             optimizer.state.clear()
         # Lightning's own epoch count for samplers is one behind after a resume (2.6.6).
         self._get_batch_sampler().set_epoch(self.current_epoch)
+        self.step = self.optimization.count_steps(self.current_epoch)
+        self.num_batches = len(self._get_batch_sampler())
         self.train_metrics = RunningMetrics.create(self.device)
 
     def _get_batch_sampler(self) -> EpochBatchSampler:
@@ -108,23 +127,96 @@ class ClassificationModule(pl.LightningModule):
         batch_sampler: EpochBatchSampler = loader.batch_sampler
         return batch_sampler
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the learning rate of each parameter group."""
-        learning_rates = self.compute_learning_rates(self.global_step)
-        for group in self.trainer.optimizers[0].param_groups:
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Return the batches of an epoch as they are: they are moved one by one."""
+        return batch
+
+    def training_step(self, batches: Iterator[Batch], batch_idx: int) -> None:
+        """Make the optimizer steps of an epoch, or those until a callback stops the training."""
+        optimizer, accumulate = self.trainer.optimizers[0], self.optimization.accumulate_grad_batches
+        for index, batch in enumerate(self._iter_on_device(batches)):
+            self.batch_idx = index
+            if index % accumulate == 0:
+                optimizer.zero_grad()
+                self._set_learning_rates(optimizer)
+            loss = self.compute_training_loss(batch)
+            with torch.autocast(self.device.type, enabled=False):  # it is for the forward pass
+                self._backward(loss)
+                if self._is_step_due():
+                    self._make_step(optimizer)
+                self._call_hooks("on_batch_end", batch, loss.detach())
+            if self.trainer.should_stop:
+                return
+
+    @property
+    def is_last_batch(self) -> bool:
+        """Whether the current batch is the last of the epoch."""
+        return self.batch_idx + 1 == self.num_batches
+
+    def _set_learning_rates(self, optimizer: torch.optim.Optimizer) -> None:
+        learning_rates = self.compute_learning_rates(self.step)
+        for group in optimizer.param_groups:
             group["lr"] = learning_rates[group["part"]]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the training loss of a batch, weighted so that each image of an optimizer step counts the same.
-
-        Lightning divides the loss by `accumulate_grad_batches`, and DDP averages the gradients of the processes.
-        """
+    def compute_training_loss(self, batch: Batch) -> Tensor:
+        """Compute the share of a batch in the loss of its optimizer step, in which each image counts the same. DDP
+        averages the gradients of the processes."""
         assert self.train_metrics is not None
         logits = self.compute_logits(batch)
         loss: Tensor = self.criterion(logits, batch.labels, batch.augmentation_params)
         self.train_metrics.update(loss, logits, batch.labels)
-        batch_sampler, accumulate = self._get_batch_sampler(), self.trainer.accumulate_grad_batches
-        return loss * batch_sampler.compute_batch_weight(batch_idx, accumulate)
+        accumulate = self.optimization.accumulate_grad_batches
+        weight = self._get_batch_sampler().compute_batch_weight(self.batch_idx, accumulate)
+        return loss if weight == 1 else loss * weight
+
+    def _is_step_due(self) -> bool:
+        """Return whether the optimizer step follows the current batch; if not, further batches add to its gradients."""
+        return self.is_last_batch or (self.batch_idx + 1) % self.optimization.accumulate_grad_batches == 0
+
+    def _backward(self, loss: Tensor) -> None:
+        """Compute the gradients. Processes exchange them before the optimizer step."""
+        strategy, scaler = self.trainer.strategy, self._grad_scaler
+        self._call_hooks("on_before_backward", loss)
+        is_partial = not self._is_step_due()
+        with strategy.block_backward_sync() if is_partial and isinstance(strategy, ParallelStrategy) else nullcontext():
+            strategy.pre_backward(loss)
+            (scaler.scale(loss) if scaler else loss).backward()  # type: ignore[no-untyped-call]
+            strategy.post_backward(loss)
+
+    def _make_step(self, optimizer: torch.optim.Optimizer) -> None:
+        scaler, clip_val = self._grad_scaler, self.optimization.gradient_clip_val
+        if scaler:
+            scaler.unscale_(optimizer)
+        self._call_hooks("on_before_optimizer_step", optimizer)
+        if clip_val:
+            self.trainer.precision_plugin.clip_gradients(optimizer, clip_val)
+        if scaler:
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
+        self.step += 1
+
+    @property
+    def _grad_scaler(self) -> torch.amp.GradScaler | None:
+        """The scaler of 16-mixed precision."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def _iter_on_device(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Find the hooks of the callbacks, and yield each batch on the device in the precision of the network."""
+        self.hooks = {name: self._find_hooks(name) for name in HOOKS}
+        for batch in batches:
+            yield self.trainer.precision_plugin.convert_input(batch.to(self.device))
+
+    def _find_hooks(self, name: str) -> list[Callable[..., None]]:
+        """Find the hook `name` of the callbacks that define it, in their order."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        default = getattr(Callback, name, None)
+        return [getattr(callback, name) for callback in callbacks if getattr(type(callback), name, default) != default]
+
+    def _call_hooks(self, name: str, *arguments: Any) -> None:
+        for hook in self.hooks[name]:
+            hook(self.trainer, self, *arguments)
 
     def on_validation_epoch_start(self) -> None:
         """Start new sums."""
@@ -145,11 +237,18 @@ class ClassificationModule(pl.LightningModule):
     def on_validation_model_zero_grad(self) -> None:
         """Do nothing: the next step frees gradients."""
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add the batch to the validation metrics."""
+    def validation_step(self, batches: Iterator[Batch], batch_idx: int) -> None:
+        """Add all batches to the validation metrics."""
         assert self.val_metrics is not None
-        logits, labels = self.compute_logits(batch), batch.labels
-        self.val_metrics.update(F.cross_entropy(logits, labels), logits, labels)
+        for batch in self._iter_evaluated(batches):
+            logits, labels = self.compute_logits(batch), batch.labels
+            self.val_metrics.update(F.cross_entropy(logits, labels), logits, labels)
+
+    def _iter_evaluated(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield each batch, then call the hooks."""
+        for batch in self._iter_on_device(batches):
+            yield batch
+            self._call_hooks("on_evaluation_batch_end", batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log validation loss and accuracy; the loss is also for the schedule."""
@@ -158,13 +257,17 @@ class ClassificationModule(pl.LightningModule):
         self.val_losses.append(loss)
         self.log_dict({"val/loss": loss, "val/accuracy": accuracy}, logger=False)
 
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
-        """Return logits, float32 on the CPU, and positions in the table of samples."""
-        return self.compute_logits(batch).float().cpu(), batch.positions.cpu()
+    def predict_step(
+        self, batches: Iterator[Batch], batch_idx: int, dataloader_idx: int = 0
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return logits, float32 on the CPU, and positions in the table of samples, of each batch."""
+        return [
+            (self.compute_logits(batch).float().cpu(), batch.positions.cpu()) for batch in self._iter_evaluated(batches)
+        ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the validation losses so far."""
-        checkpoint["val_losses"] = list(self.val_losses)
+        """Save the number of steps and the validation losses so far."""
+        checkpoint["global_step"], checkpoint["val_losses"] = self.step, list(self.val_losses)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Load the validation losses so far.
@@ -204,30 +307,37 @@ class ClassificationLoss(nn.Module):
 
 @dataclass
 class RunningMetrics:
-    """Sums of loss and correct answers over images, and their count, as one tensor on the device.
+    """Sums of loss (float64, float32 on MPS) and correct answers (int64) over images, on the device, and their count.
 
-    The tensor is float64, float32 on MPS. No step waits for the device.
+    No step waits for the device.
     """
 
-    sums: Tensor
+    loss_sum: Tensor
+    num_correct: Tensor
+    count: int = 0
 
     @staticmethod
     def create(device: torch.device) -> RunningMetrics:
         """Create sums of zero on `device`."""
         dtype = torch.float32 if device.type == "mps" else torch.float64
-        return RunningMetrics(torch.zeros(3, dtype=dtype, device=device))
+        zero = torch.zeros((), dtype=dtype, device=device)
+        return RunningMetrics(zero, torch.zeros_like(zero, dtype=torch.int64))
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch with its mean loss, logits [n, classes] and labels [n]."""
-        num_correct = (logits.argmax(1) == labels).sum()
-        count = labels.shape[0]
-        self.sums += torch.stack([loss.detach() * count, num_correct, num_correct.new_tensor(count)]).to(self.sums)
+        self.loss_sum.add_(loss.detach(), alpha=len(labels))
+        self.num_correct.add_((logits.argmax(1) == labels).sum())
+        self.count += len(labels)
+
+    def stack(self) -> Tensor:
+        """Return sum of losses, number of correct answers and count as a new tensor [3]."""
+        return torch.stack([self.loss_sum, self.num_correct, self.num_correct.new_tensor(self.count)])
 
     def is_finite(self) -> bool:
         """Return whether the sum of losses over all processes is finite. All processes have to call it."""
-        return bool(torch.isfinite(all_reduce_sum(self.sums)[0]))
+        return bool(torch.isfinite(all_reduce_sum(self.loss_sum)))
 
     def compute_means(self) -> tuple[float, float]:
         """Compute mean loss and accuracy over all processes, nan if there were no images. All have to call it."""
-        loss_sum, num_correct, count = all_reduce_sum(self.sums).tolist()
+        loss_sum, num_correct, count = all_reduce_sum(self.stack()).tolist()
         return (loss_sum / count, num_correct / count) if count else (float("nan"), float("nan"))

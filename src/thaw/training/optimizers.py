@@ -32,18 +32,25 @@ class Optimization:
 
     `schedule(step, epochs, val_losses)` is the factor of all learning rates at `step` of a schedule over `epochs`
     epochs, given the validation losses since its start. There is no scheduler object: torch's do not support phases,
-    and their state would have to be restored when a run resumes. `fused` is for `build_optimizer`.
+    and their state would have to be restored when a run resumes. `fused` is for `build_optimizer`. The gradients of
+    `accumulate_grad_batches` batches make a step; their norm is clipped to `gradient_clip_val`, unless that is None.
     """
 
     optimizer: OptimizerConfig
     schedule: Schedule
     steps_per_epoch: int
     fused: bool
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = None
 
     def build_optimizer(self, network: Network) -> torch.optim.Optimizer:
         """Build the optimizer over all parameters of `network` that train in some phase."""
         groups = parameter_groups(network, self.optimizer.decay_norms_and_biases)
         return build_optimizer(self.optimizer, groups, self.fused)
+
+    def count_steps(self, epochs: int) -> int:
+        """Count the optimizer steps of `epochs` epochs."""
+        return epochs * self.steps_per_epoch
 
     def compute_learning_rates(self, plan: Plan, step: int, val_losses: Sequence[float]) -> dict[str, float]:
         """Compute the learning rate of each part at an optimizer step, counted from the start of the run.

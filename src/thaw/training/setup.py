@@ -328,7 +328,8 @@ def _print_processes(components: Components, reporter: Reporter) -> None:
 
 def _build_module(components: Components, plan: Plan, batches_per_epoch: int) -> ClassificationModule:
     recipe, model, devices = components.recipe, components.model, components.devices
-    steps_per_epoch = -(-batches_per_epoch // recipe.trainer.accumulate_grad_batches)
+    trainer, accumulate = recipe.trainer, recipe.trainer.accumulate_grad_batches
+    steps_per_epoch = -(-batches_per_epoch // accumulate)
     # A fused step hides the gradients that clipping would have to unscale, and not every fused step supports shards.
     is_fused = devices.precision != "16-mixed" and not devices.is_fsdp
 
@@ -340,7 +341,7 @@ def _build_module(components: Components, plan: Plan, batches_per_epoch: int) ->
         model.preprocessing,
         resolve_memory_format(recipe.backbone, devices.accelerator),
         plan,
-        Optimization(recipe.optimizer, schedule, steps_per_epoch, is_fused),
+        Optimization(recipe.optimizer, schedule, steps_per_epoch, is_fused, accumulate, trainer.gradient_clip_val),
         _build_criterion(recipe, components.data.samples),
     )
 

@@ -35,7 +35,7 @@ from thaw.training.callbacks.gradient_norms import GradientNormCallback
 from thaw.training.callbacks.history import HistoryCallback
 from thaw.training.callbacks.progress import ProgressCallback
 from thaw.training.callbacks.weight_averaging import build_weight_averaging
-from thaw.training.dataloaders import EpochPreparation
+from thaw.training.dataloaders import EpochLoader, EpochPreparation
 from thaw.training.distributed.collectives import raise_on_all_ranks, select_backend
 from thaw.training.distributed.fsdp import FSDP2Strategy
 from thaw.training.distributed.rendezvous import TIMEOUT
@@ -87,8 +87,6 @@ def build_trainer(
         strategy=_build_strategy(setup),
         precision=devices.precision,
         max_epochs=settings.epochs,
-        accumulate_grad_batches=settings.accumulate_grad_batches,
-        gradient_clip_val=settings.gradient_clip_val,
         callbacks=[*callbacks, *_build_callbacks(run, setup, reporter)],
         enable_progress_bar=False,  # ProgressCallback shows it
         logger=TensorBoardLogger(run.directory, name="", version="tensorboard"),
@@ -187,7 +185,8 @@ def _fit(trainer: pl.Trainer, setup: TrainingSetup, run: Run) -> None:
     """Fit, from the last checkpoint if there is one."""
     loaders, checkpoint_path = setup.loaders, run.last_checkpoint if run.last_checkpoint.is_file() else None
     try:
-        trainer.fit(setup.module, loaders.train, loaders.val, ckpt_path=checkpoint_path, weights_only=True)
+        val_loader = EpochLoader(loaders.val) if loaders.val else None
+        trainer.fit(setup.module, EpochLoader(loaders.train), val_loader, ckpt_path=checkpoint_path, weights_only=True)
     except NonFiniteLossError as error:
         if is_trial(run.directory):
             raise TrialPruned(f"the loss is not finite in {error}") from error
@@ -251,10 +250,8 @@ def silence_lightning() -> None:
     for logger_name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(logger_name).setLevel(logging.WARNING)
     for message in (
-        "does not have many workers",  # batches are cut from memory
         "exists and is not empty",  # the checkpoints of a resumed run
         "smaller than the logging interval",  # scalars are logged once per epoch
-        "custom batch sampler `SequentialBatchSampler`",
         "have no `val_dataloader`",
         "It is recommended to use `self.log",  # the logged values are the same in all processes
         "`broadcast_buffers` is deprecated",  # its successor is not in torch 2.6

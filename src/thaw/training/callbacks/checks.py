@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,6 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from thaw.config.errors import format_names
-from thaw.data.batches import Batch
 from thaw.models.network import get_batchnorm_layers
 from thaw.runs.lifecycle import TrialPruned
 from thaw.runs.run import Run
@@ -36,35 +36,34 @@ class NonFiniteLossError(Exception):
 class FiniteLossCallback(Callback):
     """Raises NonFiniteLossError in all processes, before the step that would use the loss.
 
-    A single process on a CPU checks every step. Otherwise every 50th step and the end of the epoch are checked, for
-    the sum of the epoch's losses.
+    A single process on a CPU checks the loss of every batch. Otherwise the sum of the epoch's losses is checked, at
+    every 50th step and at the end of the epoch.
     """
-
-    def __init__(self) -> None:
-        self.batch_idx = 0
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
-        """Note the number of the batch."""
-        self.batch_idx = batch_idx
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Check the loss after the forward pass."""
-        is_cheap = pl_module.device.type == "cpu" and trainer.world_size == 1
-        if is_cheap or self.batch_idx % STEPS_PER_CHECK == 0:
-            _check_loss(pl_module, self.batch_idx)
+        assert isinstance(pl_module, ClassificationModule)
+        if pl_module.device.type == "cpu" and trainer.world_size == 1:
+            is_finite = math.isfinite(loss.item())
+        else:
+            is_finite = pl_module.batch_idx % STEPS_PER_CHECK != 0 or _is_sum_finite(pl_module)
+        if not is_finite:
+            raise _build_loss_error(pl_module, pl_module.batch_idx)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the losses of the last steps."""
-        _check_loss(pl_module, int(trainer.num_training_batches))
+        assert isinstance(pl_module, ClassificationModule)
+        if not _is_sum_finite(pl_module):
+            raise _build_loss_error(pl_module, pl_module.num_batches)
 
 
-def _check_loss(module: pl.LightningModule, step: int) -> None:
-    assert isinstance(module, ClassificationModule)
+def _is_sum_finite(module: ClassificationModule) -> bool:
     assert module.train_metrics is not None
-    if not module.train_metrics.is_finite():
-        raise NonFiniteLossError(module.current_epoch, step, module.compute_learning_rates(module.global_step))
+    return module.train_metrics.is_finite()
+
+
+def _build_loss_error(module: ClassificationModule, batch_idx: int) -> NonFiniteLossError:
+    return NonFiniteLossError(module.current_epoch, batch_idx, module.compute_learning_rates(module.step))
 
 
 class SynchronizationCallback(Callback):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from thaw.training.distributed.fsdp import full_tensors
+from thaw.training.module import ClassificationModule
 
 
 class GradientNormCallback(Callback):
@@ -30,7 +31,8 @@ class GradientNormCallback(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Compute the norms at the last step, in all processes: with FSDP each holds a shard of every gradient."""
-        if trainer.is_last_batch:
+        assert isinstance(pl_module, ClassificationModule)
+        if pl_module.is_last_batch:
             self.part_names, self.norms = compute_part_norms(optimizer.param_groups)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

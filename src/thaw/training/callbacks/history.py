@@ -28,7 +28,8 @@ class HistoryCallback(Callback):
         """Note the time and the learning rates of the first step."""
         assert isinstance(pl_module, ClassificationModule)
         self.epoch_start, self.train_end = time.perf_counter(), 0.0
-        self.learning_rates = pl_module.compute_learning_rates(trainer.global_step)
+        first_step = pl_module.optimization.count_steps(trainer.current_epoch)
+        self.learning_rates = pl_module.compute_learning_rates(first_step)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the time at which the training steps ended."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -42,43 +41,22 @@ class ProgressCallback(Callback):
         """Forget the loss of the epoch before."""
         self.loss = DelayedLoss()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    def on_batch_end(
+        self, trainer: pl.Trainer, pl_module: ClassificationModule, batch: Batch, loss: torch.Tensor
     ) -> None:
         """Count the images of a batch."""
-        assert isinstance(pl_module, ClassificationModule)
         loss_text = self.loss.update(pl_module.train_metrics)
-        batch_text = f"batch {batch_idx + 1}/{int(trainer.num_training_batches)}"
+        batch_text = f"batch {pl_module.batch_idx + 1}/{pl_module.num_batches}"
         self._advance(trainer, batch, "  ".join(filter(None, [_format_epoch(trainer), batch_text, loss_text])))
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count the images of a validation batch."""
-        self._advance(trainer, batch, f"{_format_epoch(trainer)}  validation")
+    def on_evaluation_batch_end(self, trainer: pl.Trainer, pl_module: ClassificationModule, batch: Batch) -> None:
+        """Count the images of a batch of validation or prediction."""
+        self._advance(trainer, batch, f"{_format_epoch(trainer)}  validation" if trainer.validating else "")
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the progress of the predictions."""
         progress = self.reporter.progress("evaluating", self.images["val"] + self.images["test"])
         self.task = self.stack.enter_context(progress)
-
-    def on_predict_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count the images of a batch."""
-        self._advance(trainer, batch)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remove the progress."""
@@ -116,6 +94,6 @@ class DelayedLoss:
         if self.pending_sums is not None:
             loss_sum, _, count = self.pending_sums.tolist()
             self.text = f"loss {loss_sum / max(count, 1):.3f}"
-        self.pending_sums = metrics.sums.clone().to("cpu", non_blocking=True)
+        self.pending_sums = metrics.stack().to("cpu", non_blocking=True)
         self.due_time = now + LOSS_INTERVAL_S
         return self.text

@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from thaw.config.schema import EMAConfig, TrainerConfig
+from thaw.data.batches import Batch
 from thaw.training.callbacks.checks import synchronize
 from thaw.training.freezing import collect_trainable_tensors
 from thaw.training.module import ClassificationModule
@@ -63,7 +64,7 @@ class WeightAveragingCallback(Callback):
         self.network_tensors: dict[str, Tensor] = {}
         self.swapped_out_tensors: dict[str, Tensor] = {}  # the averages, or the weights while the network holds those
         self.is_network_averaged = False
-        self.global_step_before = 0
+        self.step_before = 0
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -83,22 +84,17 @@ class WeightAveragingCallback(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the trained weights into the network."""
+        assert isinstance(pl_module, ClassificationModule)
+        self.step_before = pl_module.optimization.count_steps(trainer.current_epoch)
         if self.is_network_averaged:
             self._swap_weights()
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Note the step, to see whether the batch makes one: gradients may accumulate."""
-        self.global_step_before = trainer.global_step
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Update the averages; put them into the network after the last batch of the epoch."""
-        if self.is_per_step and trainer.global_step > self.global_step_before:
-            self._update_average(trainer.global_step)
-        if batch_idx + 1 == trainer.num_training_batches and trainer.current_epoch >= self.first_epoch:
+    def on_batch_end(self, trainer: pl.Trainer, pl_module: ClassificationModule, batch: Batch, loss: Tensor) -> None:
+        """Update the averages if the batch made a step; put them into the network after the last batch of the epoch."""
+        if self.is_per_step and pl_module.step > self.step_before:
+            self.step_before = pl_module.step
+            self._update_average(pl_module.step)
+        if pl_module.is_last_batch and trainer.current_epoch >= self.first_epoch:
             synchronize(pl_module)
             if not self.is_per_step:
                 self._update_average(trainer.current_epoch - self.first_epoch + 1)

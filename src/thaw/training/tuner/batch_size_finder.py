@@ -21,9 +21,10 @@ from thaw.data.batches import Batch, EpochBatchSampler
 from thaw.features.forward import evaluation_mode, iter_stage_outputs, memory_format_of
 from thaw.system.process import get_available_memory, get_peak_memory, reset_peak_memory
 from thaw.system.reporter import SILENT, Reporter
+from thaw.training.dataloaders import EpochLoader
 from thaw.training.module import ClassificationModule
 from thaw.training.setup import TrainingSetup
-from thaw.training.tuner.dry_run import build_dry_run_trainer, restrict_to_phase, set_up_dry_run
+from thaw.training.tuner.dry_run import fit_steps, restrict_to_phase, set_up_dry_run
 
 WARMUP_STEPS, TIMED_STEPS = 3, 5  # the first steps allocate memory and choose kernels
 MAX_MEMORY_FRACTION = 0.7  # of a CPU's available memory: with more, other programs would be swapped out
@@ -76,6 +77,7 @@ def find_batch_size(
     phase = min(setup.plan.phases, key=lambda candidate: candidate.num_frozen_stages)
     restrict_to_phase(setup.module, phase)
     setup.module.optimization.schedule = lambda *_: 0.0
+    setup.module.optimization.accumulate_grad_batches = 1
     depth = setup.batch_source.decisions[phase.name].depth
     trials, stop_reason = _run_trials(setup, depth, min_batch_size, min(max_batch_size, num_train_images))
     if not trials:
@@ -138,14 +140,15 @@ def _measure_batch_size(setup: TrainingSetup, depth: int, batch_size: int) -> Ba
     if is_cuda:
         torch.cuda.reset_peak_memory_stats()
     step_timer = _StepTimer()
-    trainer = build_dry_run_trainer(setup, WARMUP_STEPS + TIMED_STEPS, 1, step_timer)
-    trainer.fit(setup.module, _build_repeated_batch(setup, depth, batch_size, trainer.strategy.root_device))
+    batches = _build_repeated_batch(setup, depth, batch_size)
+    fit_steps(setup, EpochLoader(batches), WARMUP_STEPS + TIMED_STEPS, step_timer)
     peak_bytes = torch.cuda.max_memory_allocated() if is_cuda else get_peak_memory()
     step_seconds = median(step_timer.compute_step_seconds()[WARMUP_STEPS - 1 :])
     return BatchSizeTrial(batch_size, batch_size / step_seconds, peak_bytes)
 
 
-def _build_repeated_batch(setup: TrainingSetup, depth: int, batch_size: int, device: torch.device) -> _RepeatedBatch:
+def _build_repeated_batch(setup: TrainingSetup, depth: int, batch_size: int) -> _RepeatedBatch:
+    device = setup.components.devices.get_device(0)
     generator, num_classes = torch.Generator().manual_seed(0), len(setup.components.data.samples.classes)
     inputs = torch.randint(256, (batch_size, *setup.module.image_shape), dtype=torch.uint8, generator=generator)
     if depth:
@@ -165,15 +168,12 @@ def _compute_feature_shape(module: ClassificationModule, depth: int) -> tuple[in
     return tuple(features.shape[1:])
 
 
-@dataclass
+@dataclass(frozen=True)
 class _RepeatedBatch:
     """A loader that repeats one batch, as many times as `batch_sampler` has batches."""
 
     batch: Batch
     batch_sampler: EpochBatchSampler
-
-    def __len__(self) -> int:
-        return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
         return iter([self.batch] * len(self.batch_sampler))
@@ -185,8 +185,8 @@ class _StepTimer(Callback):
     def __init__(self) -> None:
         self.timestamps: list[Any] = []
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    def on_batch_end(
+        self, trainer: pl.Trainer, pl_module: ClassificationModule, batch: Batch, loss: torch.Tensor
     ) -> None:
         if pl_module.device.type == "cuda":
             timestamp: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

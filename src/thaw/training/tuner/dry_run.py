@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from torch.optim import Optimizer
 
 from thaw.config.schema import Recipe
 from thaw.runs.run import Run
 from thaw.strategy.plan import PhasePlan, Plan
 from thaw.system.reporter import SILENT, Reporter
+from thaw.training.dataloaders import EpochLoader
 from thaw.training.module import ClassificationModule
 from thaw.training.setup import TrainingSetup, setup_training
 from thaw.training.train import build_step_callbacks, silence_lightning
@@ -35,23 +37,33 @@ def restrict_to_phase(module: ClassificationModule, phase: PhasePlan) -> None:
     module.plan = Plan((single_phase,))
 
 
-def build_dry_run_trainer(
-    setup: TrainingSetup, steps: int, accumulate_grad_batches: int, *callbacks: Callback
-) -> pl.Trainer:
-    """Build a Trainer that makes `steps` optimizer steps like those of the recipe, on one device."""
+def fit_steps(setup: TrainingSetup, loader: EpochLoader, steps: int, *callbacks: Callback) -> None:
+    """Make `steps` optimizer steps like those of the recipe, on one device, in as many epochs of `loader` as needed."""
     devices = setup.components.devices
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator=devices.accelerator,
         devices=1,
         precision=devices.precision,
-        accumulate_grad_batches=accumulate_grad_batches,
-        gradient_clip_val=setup.components.recipe.trainer.gradient_clip_val,
         max_epochs=-1,
-        max_steps=steps,
-        callbacks=[*callbacks, *build_step_callbacks(setup)],
+        callbacks=[*callbacks, *build_step_callbacks(setup), _StopCallback(steps)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    trainer.fit(setup.module, loader)
+
+
+class _StopCallback(Callback):
+    """Stops the training after some optimizer steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.remaining_steps = steps
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Count the step, and stop after it if it is the last."""
+        self.remaining_steps -= 1
+        trainer.should_stop = self.remaining_steps == 0

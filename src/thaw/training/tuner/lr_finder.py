@@ -16,13 +16,15 @@ from torch import Tensor
 
 from thaw.config.errors import Problem, UserError
 from thaw.config.schema import Recipe
+from thaw.data.batches import Batch
 from thaw.system.files import write_text
 from thaw.system.reporter import SILENT, Reporter
 from thaw.system.tables import build_data_frame
 from thaw.training.callbacks.checks import NonFiniteLossError
-from thaw.training.dataloaders import EpochPreparation
+from thaw.training.dataloaders import EpochLoader, EpochPreparation
+from thaw.training.module import ClassificationModule
 from thaw.training.setup import TrainingSetup
-from thaw.training.tuner.dry_run import build_dry_run_trainer, restrict_to_phase, set_up_dry_run
+from thaw.training.tuner.dry_run import fit_steps, restrict_to_phase, set_up_dry_run
 from thaw.visualization.plots.encode import encode_png, save_figure
 from thaw.visualization.plots.style import HIGHLIGHT_COLOR, TRAIN_COLOR, VAL_COLOR
 from thaw.visualization.plots.text import format_label
@@ -61,13 +63,12 @@ def range_test(
 
 
 def _record_losses(setup: TrainingSetup, rates: list[float]) -> list[float]:
-    recipe, module = setup.components.recipe, setup.module
-    accumulate, recorder = recipe.trainer.accumulate_grad_batches, _LossRecorder()
+    recipe, module, recorder = setup.components.recipe, setup.module, _LossRecorder()
     base_learning_rate = recipe.optimizer.learning_rate  # the plan's learning rates are multiples of it
     module.optimization.schedule = lambda step, *_: rates[min(step, len(rates) - 1)] / base_learning_rate
     callbacks = (EpochPreparation(setup.batch_source, recipe.seed), recorder)
     try:
-        build_dry_run_trainer(setup, len(rates), accumulate, *callbacks).fit(module, setup.loaders.train)
+        fit_steps(setup, EpochLoader(setup.loaders.train), len(rates), *callbacks)
     except NonFiniteLossError:
         recorder.transfer_losses()
         recorder.losses.append(float("nan"))
@@ -86,17 +87,15 @@ class _LossRecorder(Callback):
         self.pending_step_losses: list[Tensor] = []  # on the device, not read yet
         self.batch_losses: list[Tensor] = []
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.batch_losses.append(outputs["loss"])  # its share of the step's loss
-        if trainer.global_step == len(self.losses) + len(self.pending_step_losses):
+    def on_batch_end(self, trainer: pl.Trainer, pl_module: ClassificationModule, batch: Batch, loss: Tensor) -> None:
+        self.batch_losses.append(loss)  # its share of the step's loss
+        if pl_module.step == len(self.losses) + len(self.pending_step_losses):
             return  # the gradients of further batches accumulate
         self.pending_step_losses.append(torch.stack(self.batch_losses).sum())
         self.batch_losses = []
         if pl_module.device.type == "cpu" or len(self.pending_step_losses) == STEPS_PER_CHECK:
             self.transfer_losses()
-            trainer.should_stop = build_lr_curve([], self.losses).has_diverged
+            trainer.should_stop |= build_lr_curve([], self.losses).has_diverged
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.transfer_losses()
