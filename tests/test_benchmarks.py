@@ -222,7 +222,9 @@ def test_every_benchmark_is_tested_here() -> None:
     files = {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - {"__init__"}
     assert files == {
         "audit",
+        "cached",
         "copies",
+        "decoding",
         "finetune",
         "frozen",
         "heads",
