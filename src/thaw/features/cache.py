@@ -38,15 +38,15 @@ from thaw.features.extract import (
     concatenate_shards,
     extract_features,
 )
-from thaw.features.forward import MEMORY_FORMATS, find_fastest_memory_format
 from thaw.features.process_group import SINGLE_PROCESS, ProcessGroup
+from thaw.features.speed import MEASUREMENTS_FOLDER, SpeedTest, find_fastest_memory_format
 from thaw.models.network import Network
 from thaw.system.cache_checksums import discard_if_damaged, write_checksums
 from thaw.system.cache_entries import CacheEntry, evict_least_recently_used
 from thaw.system.cache_folder import FolderTransaction, raise_write_errors, resolve_cache_dir
 from thaw.system.reporter import SILENT, Reporter
 
-FEATURES_FOLDER, MEASUREMENTS_FOLDER = "features", "measured"  # in the cache folder
+FEATURES_FOLDER = "features"  # in the cache folder
 MAX_ATTEMPTS = 3  # another run may evict features between the moment they are found and the moment they are read
 
 
@@ -209,11 +209,9 @@ class FeatureCache:
                 transaction.commit()
 
     def _choose_memory_format(self, network: Network) -> str:
-        measurements_dir, size = self.root / MEASUREMENTS_FOLDER, self.spec.preprocessing.size
-        fastest_format = find_fastest_memory_format(
-            network, size, self.spec.architecture, measurements_dir, self.execution.device, self.reporter
-        )
-        return next(name for name, memory_format in MEMORY_FORMATS.items() if memory_format is fastest_format)
+        folder, size = self.root / MEASUREMENTS_FOLDER, self.spec.preprocessing.size
+        speed_test = SpeedTest(network, self.spec.architecture, size, folder, self.reporter)
+        return find_fastest_memory_format(speed_test, self.execution.device)
 
     def _compute_num_bytes(self, depth: int) -> int:
         return self.spec.views.num_rows * self.bytes_per_image[depth]

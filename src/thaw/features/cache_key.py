@@ -23,50 +23,51 @@ FORMAT_VERSION = 3  # of the cached files; features in another format are comput
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Everything that features depend on except the weights.
+    """Everything that features depend on except the network's weights and precision.
 
     Attributes:
         architecture: the library, its version and the backbone: networks of other structure may have equal weights.
         preprocessing: how images are cropped, resized and normalized.
-        precision: Lightning's name of it.
         views: the images, and the views of each.
     """
 
     architecture: str
     preprocessing: Preprocessing
-    precision: str
     views: Views
 
     def compute_keys(self, network: Network, depths: Sequence[int]) -> dict[int, str]:
         """Return the cache key of the output of the leading `depth` stages of `network`, by depth, in the given order.
 
-        Weights count by their bits, wherever they come from. Each is hashed once.
+        Weights count by their bits, wherever they come from. Each is hashed once. The precision counts too.
         """
         hashes = [
             (name, hash_weights(network.get_part(name))) for name in list(network.stages)[: max(depths, default=0)]
         ]
-        return {depth: self._compute_key(hashes[:depth], depth == len(network.stages)) for depth in depths}
+        return {depth: self._compute_key(network, hashes[:depth]) for depth in depths}
 
-    def _compute_key(self, stage_hashes: Sequence[tuple[str, str]], is_pooled: bool) -> str:
+    def _compute_key(self, network: Network, stage_hashes: Sequence[tuple[str, str]]) -> str:
+        depth = len(stage_hashes)
         parts: dict[str, Any] = {
             "layout": FORMAT_VERSION,
             "stages": stage_hashes,
-            "pooled": is_pooled,
+            "pooled": depth == len(network.stages),
             "architecture": self.architecture,
             "preprocessing": self.preprocessing.to_dict(),
-            "precision": self.precision,
+            "precision": network.precision.describe_stages(depth),
             "pillow": pillow_version,  # another version may decode and resize differently
             "images": self.views.identity,
         }
         return compute_cache_key(**parts)
 
 
-def build_feature_spec(
-    backbone: BackboneConfig, preprocessing: Preprocessing, precision: str, views: Views
-) -> FeatureSpec:
-    """Build the spec of features of `backbone`, at Lightning's `precision`."""
-    architecture = f"{backbone.library} {version(backbone.library)} {backbone.name}"
-    return FeatureSpec(architecture, preprocessing, precision, views)
+def build_feature_spec(backbone: BackboneConfig, preprocessing: Preprocessing, views: Views) -> FeatureSpec:
+    """Build the spec of features of `backbone`."""
+    return FeatureSpec(describe_architecture(backbone), preprocessing, views)
+
+
+def describe_architecture(backbone: BackboneConfig) -> str:
+    """Return library, version and name of `backbone`, which decide the structure of its network."""
+    return f"{backbone.library} {version(backbone.library)} {backbone.name}"
 
 
 def hash_weights(stage: nn.Module) -> str:

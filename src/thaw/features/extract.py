@@ -18,9 +18,10 @@ from torch import Tensor
 from thaw.data.batches import Batch, ImageDataset, SequentialBatchSampler, build_dataloader
 from thaw.data.transforms import apply_augmentation
 from thaw.features.cache_key import FeatureSpec
-from thaw.features.forward import DOUBLE_PRECISION, MEMORY_FORMATS, evaluation_mode, iter_stage_outputs
+from thaw.features.forward import MEMORY_FORMATS, evaluation_mode, iter_stage_outputs
 from thaw.features.views import ViewPass
 from thaw.models.network import Network, Normalize
+from thaw.models.precision import DOUBLE_PRECISION
 from thaw.system.cache_entries import METADATA_FILE
 from thaw.system.reporter import SILENT, Reporter
 
@@ -153,12 +154,12 @@ def _flush_to_disk(stream: BinaryIO) -> None:
 
 @contextmanager
 def _prepared_network(source: FeatureSource, execution: ExecutionConfig, request: ComputeRequest) -> Iterator[None]:
-    """Hold the network in evaluation mode on the device, at the spec's precision; restore its modes and type."""
-    network, precision = source.network, source.spec.precision
+    """Hold the network in evaluation mode on the device, at its precision; restore its modes and type."""
+    network = source.network
     previous_dtype = next(network.parameters()).dtype
-    network.to(execution.device, torch.float64 if precision == DOUBLE_PRECISION else None)
+    network.to(execution.device, torch.float64 if network.precision.trained == DOUBLE_PRECISION else None)
     try:
-        with evaluation_mode(network, MEMORY_FORMATS[request.memory_format], precision):
+        with evaluation_mode(network, MEMORY_FORMATS[request.memory_format]):
             yield
     finally:
         network.to(previous_dtype)

@@ -162,7 +162,7 @@ def _compute_cached_logits(
     views = build_views(samples, build_augmentation(recipe.augment), recipe.seed, recipe.feature_cache.views)
     if (views.rows[EVALUATION_VIEW, positions] < 0).any():
         return None
-    spec = build_feature_spec(recipe.backbone, classifier.preprocessing, classifier.precision, views)
+    spec = build_feature_spec(recipe.backbone, classifier.preprocessing, views)
     depths, labels = classifier.cached_depths[::-1], samples.get_labels()
     features = find_cached_features(recipe, spec, classifier.network, depths, labels, classifier.device, reporter)
     if features is None:

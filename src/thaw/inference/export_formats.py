@@ -62,7 +62,12 @@ def build_export_metadata(classifier: Classifier, includes_normalization: bool) 
     """Build JSON by key: the metadata of a checkpoint, and how images become the input."""
     facts = collect_stage_facts(classifier.network, classifier.preprocessing.size)
     metadata = build_checkpoint_metadata(
-        classifier.recipe.to_dict(), classifier.classes, classifier.preprocessing, facts, classifier.cached_depths
+        classifier.recipe.to_dict(),
+        classifier.classes,
+        classifier.preprocessing,
+        facts,
+        classifier.cached_depths,
+        precision=classifier.recorded_precision,
     )
     metadata["thaw_format"] = metadata.pop("format")
     metadata["thaw"] = importlib.metadata.version("thaw")

@@ -22,10 +22,11 @@ from thaw.config.validation import validate_recipe
 from thaw.data.augmentation import average_over_views
 from thaw.data.identity import DataIdentity
 from thaw.data.preprocessing import Preprocessing
-from thaw.features.forward import DOUBLE_PRECISION, autocast
+from thaw.features.precision import restore_precision
 from thaw.inference.predict import ImageLike, Predictions, expand_folders, predict_images
 from thaw.models.factory import load_seeded_pretrained, uninitialized_network
 from thaw.models.network import Network, Normalize, PixelNetwork, count_parameters
+from thaw.models.precision import DOUBLE_PRECISION, autocast
 from thaw.models.state_dict import from_library_state_dict
 from thaw.runs.checkpoint import (
     CheckpointMetadata,
@@ -37,7 +38,8 @@ from thaw.runs.checkpoint import (
     read_checkpoint,
     resolve_checkpoint,
 )
-from thaw.system.devices import get_device, resolve_accelerator, resolve_memory_format, resolve_precision
+from thaw.runs.schema import PrecisionEntry
+from thaw.system.devices import get_device, resolve_accelerator, resolve_memory_format
 from thaw.system.tables import render_html_table
 
 MAX_SHOWN_CLASSES = 4
@@ -59,7 +61,8 @@ class Classifier:
     """A trained network in evaluation mode, with its classes, preprocessing and recipe.
 
     `cached_depths` are numbers of leading stages whose features its run trained on. `identity` recognizes the images
-    that it was trained on; None for a checkpoint of version 0.2 or older. `precision` is Lightning's name.
+    that it was trained on, `recorded_precision` is that of its run; both are None for a checkpoint of version 0.2 or
+    older.
     """
 
     network: Network
@@ -68,8 +71,8 @@ class Classifier:
     recipe: Recipe
     cached_depths: tuple[int, ...] = ()
     identity: DataIdentity | None = None
+    recorded_precision: PrecisionEntry | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    precision: str = "32-true"
     memory_format: torch.memory_format = torch.contiguous_format
 
     @torch.inference_mode()
@@ -81,7 +84,7 @@ class Classifier:
         device, at the precision and with the batches of the run, the logits are the run's to the last bit.
         """
         inputs = images.to(self.device)
-        with autocast(self.network, self.precision):
+        with autocast(self.device.type, self.network.precision.trained):
             if depth:
                 logits = self.network.forward_from(inputs, depth)
             else:
@@ -140,19 +143,19 @@ class Classifier:
         """Return the classifier on the device and at the precision that `trainer` means on this machine.
 
         `trainer` is the recipe's own by default; then a network that was trained on a GPU runs on a CPU where there is
-        no GPU.
+        no GPU. The precision that `auto` meant in the run on a CPU applies again.
 
         Raises:
             UserError: where `trainer` asks for a GPU and there is none.
         """
         settings = trainer or _adapt_trainer(self.recipe.trainer)
         accelerator = resolve_accelerator(settings)
-        precision, device = resolve_precision(settings, accelerator), get_device(accelerator)
+        precision, device = restore_precision(self.recorded_precision, settings, accelerator), get_device(accelerator)
         memory_format = resolve_memory_format(self.recipe.backbone, accelerator)
-        network = self.network.to(device, torch.float64 if precision == DOUBLE_PRECISION else None).to(
-            memory_format=memory_format
-        )
-        return replace(self, network=network, device=device, precision=precision, memory_format=memory_format)
+        dtype = torch.float64 if precision.trained == DOUBLE_PRECISION else None
+        network = self.network.to(device, dtype).to(memory_format=memory_format)
+        network.precision = precision
+        return replace(self, network=network, device=device, memory_format=memory_format)
 
 
 def load(checkpoint: CheckpointLike) -> Classifier:
@@ -186,7 +189,8 @@ def load_checkpoint(checkpoint: CheckpointLike) -> Classifier:
     check_recorded_digest(file)
     network.load_state_dict(state_dict)
     network.eval().requires_grad_(False)
-    return Classifier(network, tuple(metadata.classes), preprocessing, recipe, tuple(metadata.cached), metadata.data)
+    classes, cached_depths = tuple(metadata.classes), tuple(metadata.cached)
+    return Classifier(network, classes, preprocessing, recipe, cached_depths, metadata.data, metadata.precision)
 
 
 def _validate_recipe(file: Path, metadata: CheckpointMetadata) -> Recipe:

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from thaw.data.preprocessing import Preprocessing
+from thaw.models.precision import NetworkPrecision, autocast
 
 HEAD = "head"
 
@@ -66,7 +67,8 @@ class Network(nn.Module):
     """Normalized float [n, 3, size, size] -> logits [n, classes].
 
     `num_frozen_stages` leading stages run without gradients: nothing before the first trainable stage needs them.
-    `unused_parameters` are the paths of the library's parameters that are in no stage and not in the head.
+    `precision` is that of its parts. `unused_parameters` are the paths of the library's parameters that are in no stage
+    and not in the head.
     """
 
     def __init__(self, stages: dict[str, nn.Module], head: nn.Module, unused_parameters: Sequence[str] = ()) -> None:
@@ -74,6 +76,7 @@ class Network(nn.Module):
         self.stages = nn.ModuleDict(stages)
         self.head = head
         self.num_frozen_stages, self.unused_parameters = 0, tuple(unused_parameters)
+        self.precision = NetworkPrecision()
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute logits [n, classes] from normalized images."""
@@ -87,14 +90,27 @@ class Network(nn.Module):
         with torch.no_grad():
             features = self.forward_stages(features, depth, self.num_frozen_stages)
         features = self.forward_stages(features, max(depth, self.num_frozen_stages), len(self.stages))
-        logits: Tensor = self.head(pool(features))
+        logits: Tensor = self.head(self._convert_to_trained(pool(features)))
         return logits
 
     def forward_stages(self, features: Tensor, start: int, end: int) -> Tensor:
-        """Compute the output of stage `end` - 1 from the input of stage `start`."""
-        for stage in list(self.stages.values())[start:end]:
-            features = stage(features)
-        return features
+        """Compute the output of stage `end` - 1 from the input of stage `start`.
+
+        Stages of `precision.frozen` compute at that precision and output its type.
+        """
+        stages = list(self.stages.values())
+        split = min(max(start, self.precision.num_frozen_stages), end)
+        if start < split:
+            with autocast(features.device.type, self.precision.frozen):
+                features = _apply(stages[start:split], features)
+        return _apply(stages[split:end], self._convert_to_trained(features)) if split < end else features
+
+    def _convert_to_trained(self, features: Tensor) -> Tensor:
+        """Convert the output of frozen stages of another precision to the type of the weights; autocast converts by
+        itself."""
+        if not self.precision.num_frozen_stages or torch.is_autocast_enabled(features.device.type):
+            return features
+        return features.to(next(self.head.parameters()).dtype)
 
     def get_part(self, name: str) -> nn.Module:
         """Return a stage, or the head, by name."""
@@ -103,6 +119,12 @@ class Network(nn.Module):
     def get_parts(self) -> dict[str, nn.Module]:
         """Return the stages from input to output, then the head, by name."""
         return {**dict(self.stages.items()), HEAD: self.head}
+
+
+def _apply(stages: Sequence[nn.Module], features: Tensor) -> Tensor:
+    for stage in stages:
+        features = stage(features)
+    return features
 
 
 def pool(features: Tensor) -> Tensor:

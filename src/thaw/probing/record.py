@@ -155,6 +155,7 @@ def _save_network(run: Run, extraction: Extraction) -> None:
         extraction.stages,
         [len(extraction.network.stages)],
         extraction.components.data.identity,
+        extraction.components.record_precision(),
     )
     state: dict[str, Any] = {f"network.{name}": value for name, value in extraction.network.state_dict().items()}
     AtomicCheckpointIO().save_checkpoint({"state_dict": state, "thaw": metadata}, run.best_checkpoint)

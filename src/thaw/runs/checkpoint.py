@@ -31,7 +31,7 @@ from thaw.models.tensor_file import (
 )
 from thaw.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, RECORD_FILE
 from thaw.runs.reader import read_json
-from thaw.runs.schema import Record
+from thaw.runs.schema import PrecisionEntry, Record
 from thaw.system.files import compute_sha256
 
 EXPECTED_INPUT = f"a run directory, or its {BEST_CHECKPOINT}"
@@ -73,6 +73,7 @@ class CheckpointMetadata(StrictModel):
     stages: list[dict[str, Any]]
     cached: list[Annotated[int, Field(ge=1)]] = Field(default=[])
     data: DataIdentity | None = None
+    precision: PrecisionEntry | None = None
 
     @model_validator(mode="after")
     def _check_consistency(self) -> CheckpointMetadata:

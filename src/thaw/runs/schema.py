@@ -84,6 +84,16 @@ class _Probe(_Entries):
     grid: dict[str, Any] = {}
 
 
+class PrecisionEntry(_Entries):
+    """The precision of a network, by Lightning's names: `frozen` of its first `num_frozen_stages` stages, `trained` of
+    the rest, chosen for `accelerator`."""
+
+    accelerator: Literal["cpu", "gpu"]
+    trained: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
+    frozen: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
+    num_frozen_stages: NonNegativeInt
+
+
 class _Summary(_Entries):
     dataset: str
     backbone: str
@@ -108,6 +118,7 @@ class Record(_Entries):
     parameters: _Parameters | None = None
     plan: Annotated[list[_Phase], Field(min_length=1)] | None = None
     features: list[dict[str, Any]] = []
+    precision: PrecisionEntry | None = None
     hardware: _Hardware | None = None
     resumed: list[str | _Resume] = []
     probe: _Probe | None = None

@@ -160,6 +160,11 @@ class Plan:
 
     phases: tuple[PhasePlan, ...]
 
+    @property
+    def num_static_stages(self) -> int:
+        """The number of leading stages that are static in every phase."""
+        return min(phase.num_static_stages for phase in self.phases)
+
     def get_phase(self, epoch: int) -> PhasePlan:
         """Return the phase of `epoch`, or the last phase for any later epoch."""
         return next((phase for phase in self.phases if epoch < phase.end), self.phases[-1])

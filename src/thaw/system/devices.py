@@ -17,6 +17,8 @@ from thaw.config.schema import BackboneConfig, TrainerConfig
 from thaw.system.launcher import detect_launcher
 from thaw.system.process import available_cpus
 
+CPUINFO_FILE = Path("/proc/cpuinfo")
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is ARM's
 FIRST_GPU_ENV = "THAW_FIRST_GPU"  # in the environment, so that the other processes of a run know it too
 
 
@@ -39,13 +41,9 @@ class ProcessTopology:
 
 @dataclass(frozen=True)
 class Devices:
-    """What a run trains on. `accelerator` is `gpu` or `cpu`, `precision` is Lightning's name of the precision.
-
-    `is_fsdp`: each process holds a shard of every weight.
-    """
+    """What a run trains on. `accelerator` is `gpu` or `cpu`. `is_fsdp`: each process holds a shard of every weight."""
 
     accelerator: str
-    precision: Any
     topology: ProcessTopology
     is_fsdp: bool
 
@@ -60,15 +58,16 @@ class Devices:
 
 
 def resolve_devices(trainer: TrainerConfig) -> Devices:
-    """Resolve accelerator, precision and processes of a recipe on this machine.
+    """Resolve accelerator and processes of a recipe on this machine.
 
     Raises:
         UserError: if the machine, or the launcher, does not offer what the recipe asks for.
     """
     topology, accelerator = resolve_process_topology(trainer), resolve_accelerator(trainer)
+    check_precision(trainer, accelerator)
     check_sync_batchnorm(trainer, accelerator)
     is_fsdp = trainer.parallel == "fsdp" and topology.world_size > 1
-    return Devices(accelerator, resolve_precision(trainer, accelerator), topology, is_fsdp)
+    return Devices(accelerator, topology, is_fsdp)
 
 
 def resolve_process_topology(trainer: TrainerConfig) -> ProcessTopology:
@@ -166,15 +165,13 @@ def get_device(accelerator: str, rank: int = 0) -> torch.device:
     return torch.device("cuda", get_gpu_index(rank)) if torch.cuda.is_available() else torch.device("mps")
 
 
-def resolve_precision(trainer: TrainerConfig, accelerator: str) -> Any:
-    """Return Lightning's name of the precision.
+def resolve_precision(trainer: TrainerConfig, accelerator: str) -> str:
+    """Return Lightning's name of the precision. On a CPU `auto` is 32-true unless something was measured.
 
     Raises:
         UserError: for half precision on a CPU.
     """
-    if trainer.precision == "16-mixed" and accelerator == "cpu":
-        problem = Problem("trainer.precision=16-mixed", "a CPU", fix="trainer.precision=auto")
-        raise UserError("no half precision on a CPU.", [problem])
+    check_precision(trainer, accelerator)
     if trainer.precision != "auto":
         return trainer.precision
     if accelerator == "cpu" or not torch.cuda.is_available():
@@ -182,6 +179,13 @@ def resolve_precision(trainer: TrainerConfig, accelerator: str) -> Any:
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16-mixed"
     return "32-true" if trainer.parallel == "fsdp" else "16-mixed"  # 16-mixed scales whole gradients, FSDP shards them
+
+
+def check_precision(trainer: TrainerConfig, accelerator: str) -> None:
+    """Raise UserError for half precision on a CPU."""
+    if trainer.precision == "16-mixed" and accelerator == "cpu":
+        problem = Problem("trainer.precision=16-mixed", "a CPU", fix="trainer.precision=auto")
+        raise UserError("no half precision on a CPU.", [problem])
 
 
 def check_sync_batchnorm(trainer: TrainerConfig, accelerator: str) -> None:
@@ -211,11 +215,21 @@ def resolve_memory_format(backbone: BackboneConfig, accelerator: str) -> torch.m
 def describe_hardware() -> dict[str, Any]:
     """Return the machine's CPU, GPUs and platform as `run.json` holds them."""
     gpu_names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {"cpu": _get_cpu_name(), "cores": available_cpus(), "gpus": gpu_names, "platform": platform.platform()}
+    return {"cpu": get_cpu_name(), "cores": available_cpus(), "gpus": gpu_names, "platform": platform.platform()}
 
 
-def _get_cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def get_cpu_name() -> str:
+    """Return the name of the CPU model."""
+    return _read_cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def has_bf16_instructions() -> bool:
+    """Return whether the CPU has instructions for bfloat16, as far as Linux says so."""
+    flags = f"{_read_cpuinfo('flags')} {_read_cpuinfo('Features')}"
+    return bool(BF16_FLAGS & set(flags.split()))
+
+
+def _read_cpuinfo(key: str) -> str:
+    """Return the value of `key` of the first core; empty if there is none."""
+    lines = CPUINFO_FILE.read_text().splitlines() if CPUINFO_FILE.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")

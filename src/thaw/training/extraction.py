@@ -112,6 +112,7 @@ def extract_features(recipe: Recipe, stage: str | None = None, reporter: Reporte
     """
     components = build_components(recipe, reporter)
     network, samples = components.model.network, components.data.samples
+    components.choose_precision(len(network.stages), reporter)
     depth = _resolve_depth(components, stage)
     is_cache_off = recipe.feature_cache.mode == "off"
     with tempfile.TemporaryDirectory() if is_cache_off else nullcontext() as temporary_folder:

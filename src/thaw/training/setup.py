@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,11 +22,12 @@ from thaw.data.preprocessing import Decoding, Preprocessing
 from thaw.data.readers import Correction
 from thaw.data.samples import Samples, limit_per_class
 from thaw.features.cache import FeatureCache, open_feature_cache
-from thaw.features.cache_key import build_feature_spec
+from thaw.features.cache_key import build_feature_spec, describe_architecture
 from thaw.features.cache_policy import CachingConditions, Prefix, decide_caching, describe_decisions
 from thaw.features.extract import ExecutionConfig
-from thaw.features.forward import get_dtype
+from thaw.features.precision import choose_precision, record_precision, restore_precision
 from thaw.features.process_group import SINGLE_PROCESS, ProcessGroup
+from thaw.features.speed import MEASUREMENTS_FOLDER, SpeedTest
 from thaw.features.views import Views, build_views
 from thaw.models.cost import StageCost, compute_stage_costs
 from thaw.models.factory import build_network, load_seeded_pretrained
@@ -35,6 +36,7 @@ from thaw.models.network import HEAD, Network, StageFacts, convert_to_sync_batch
 from thaw.models.pretrained import PretrainedModel
 from thaw.models.source_rows import describe_rows
 from thaw.runs.run import Run
+from thaw.runs.schema import PrecisionEntry
 from thaw.strategy.plan import Plan
 from thaw.strategy.schedule import compute_lr_factor
 from thaw.strategy.selection import describe_uneven_stages
@@ -76,6 +78,10 @@ def setup_training(run: Run, reporter: Reporter = SILENT) -> TrainingSetup:
     print_plan(reporter, components.model.facts, plan, parameter_counts, run.recipe.strategy.l2_sp)
     if reason := describe_uneven_stages(build_parts(components.model.network)):
         reporter.warn(f"{reason}: a strategy cannot tell early layers from late ones\n")
+    if "plan" in run.record:  # a resumed run
+        components.restore_precision(run.record.get("precision"))
+    else:
+        components.choose_precision(plan.num_static_stages, reporter)
     batch_source = _build_batch_source(components, plan, run.rank, reporter)
     data, devices = components.data, components.devices
     loaders = build_dataloaders(run.recipe, data.samples, data.images, batch_source, devices, run.rank)
@@ -136,7 +142,7 @@ class Components:
     devices: Devices
 
     def build_run_entries(self) -> dict[str, Any]:
-        """Build the entries of `run.json` about the data and the pretrained weights."""
+        """Build the entries of `run.json` about the data, the pretrained weights and the precision."""
         samples, inspection, recipe = self.data.samples, self.data.inspection, self.recipe
         data = {
             "fingerprint": samples.fingerprint,
@@ -153,16 +159,43 @@ class Components:
             **{name: _to_entry(samples.corrections.get(name)) for name in ("excluded", "relabeled")},
             "problems": [problem.to_dict() for problem in inspection.problems],
         }
-        return {"data": data, "source": self.model.pretrained.weights_info}
+        precision = self.record_precision().model_dump()
+        return {"data": data, "source": self.model.pretrained.weights_info, "precision": precision}
+
+    @property
+    def lightning_precision(self) -> Any:
+        """The precision of a Trainer: that of the parts that train."""
+        return self.model.network.precision.trained
+
+    def choose_precision(self, num_frozen_stages: int, reporter: Reporter = SILENT) -> None:
+        """Give the network its precision, of which `num_frozen_stages` leading stages never train.
+
+        Raises:
+            UserError: if the cache folder cannot be written.
+        """
+        recipe, network = self.recipe, self.model.network
+        folder = resolve_cache_dir(recipe.data.cache_dir) / MEASUREMENTS_FOLDER
+        architecture, size = describe_architecture(recipe.backbone), self.model.preprocessing.size
+        speed_test = SpeedTest(network, architecture, size, folder, reporter)
+        network.precision = choose_precision(recipe, self.devices, num_frozen_stages, speed_test)
+
+    def restore_precision(self, entry: Mapping[str, Any] | None) -> None:
+        """Give the network the precision that `run.json` has recorded."""
+        parsed_entry = PrecisionEntry.model_validate(entry) if entry else None
+        self.model.network.precision = restore_precision(parsed_entry, self.recipe.trainer, self.devices.accelerator)
+
+    def record_precision(self) -> PrecisionEntry:
+        """Return the entry of the network's precision in a run and in a checkpoint."""
+        return record_precision(self.model.network.precision, self.devices.accelerator)
 
     def compute_prefixes(self) -> list[Prefix]:
         """Compute the feature size and the cost of the first 1, 2, ... stages."""
-        bytes_per_value = torch.finfo(get_dtype(self.devices.precision)).bits // 8
         multiply_adds, prefixes = 0, list[Prefix]()
         for depth, stage in enumerate(self.model.stages[:-1], 1):
             multiply_adds += stage.multiply_adds
             output = torch.zeros(1, *stage.facts.shape)
             num_values = (pool(output) if depth == len(self.model.network.stages) else output).numel()
+            bytes_per_value = self.model.network.precision.get_output_dtype(depth).itemsize
             prefixes.append(Prefix(depth, stage.facts.name, num_values * bytes_per_value, multiply_adds))
         return prefixes
 
@@ -176,7 +209,7 @@ class Components:
     ) -> FeatureCache:
         """Build the cache of features of `views`, which the processes of `process_group` compute together."""
         recipe, devices = self.recipe, self.devices
-        spec = build_feature_spec(recipe.backbone, self.model.preprocessing, str(devices.precision), views)
+        spec = build_feature_spec(recipe.backbone, self.model.preprocessing, views)
         num_workers = resolve_num_workers(recipe.trainer, devices.is_on_gpu)
         execution = ExecutionConfig(devices.get_device(process_group.rank), num_workers)
         bytes_per_image = {prefix.depth: prefix.bytes_per_image for prefix in self.compute_prefixes()}
@@ -331,7 +364,7 @@ def _build_module(components: Components, plan: Plan, batches_per_epoch: int) ->
     trainer, accumulate = recipe.trainer, recipe.trainer.accumulate_grad_batches
     steps_per_epoch = -(-batches_per_epoch // accumulate)
     # A fused step hides the gradients that clipping would have to unscale, and not every fused step supports shards.
-    is_fused = devices.precision != "16-mixed" and not devices.is_fsdp
+    is_fused = model.network.precision.trained != "16-mixed" and not devices.is_fsdp
 
     def schedule(step: int, epochs: int, val_losses: Sequence[float]) -> float:
         return compute_lr_factor(recipe.scheduler, step, steps_per_epoch, epochs, val_losses)

@@ -85,7 +85,7 @@ def build_trainer(
         devices=get_lightning_devices(devices.accelerator, devices.topology.devices),
         num_nodes=devices.topology.nodes,
         strategy=_build_strategy(setup),
-        precision=devices.precision,
+        precision=setup.components.lightning_precision,
         max_epochs=settings.epochs,
         callbacks=[*callbacks, *_build_callbacks(run, setup, reporter)],
         enable_progress_bar=False,  # ProgressCallback shows it
@@ -178,6 +178,7 @@ def _build_metadata(setup: TrainingSetup) -> dict[str, Any]:
         components.model.facts,
         [decision.depth for decision in decisions],
         components.data.identity,
+        components.record_precision(),
     )
 
 

@@ -18,6 +18,7 @@ from thaw.data.preprocessing import Preprocessing
 from thaw.models.network import StageFacts
 from thaw.runs.checkpoint import CHECKPOINT_FORMAT, read_training_state
 from thaw.runs.history import selection_score
+from thaw.runs.schema import PrecisionEntry
 from thaw.system.files import write_atomically
 from thaw.training.distributed.fsdp import full_tensors
 from thaw.training.module import ClassificationModule
@@ -138,11 +139,13 @@ def build_checkpoint_metadata(
     stages: list[StageFacts],
     cached_depths: Iterable[int],
     identity: DataIdentity | None = None,
+    precision: PrecisionEntry | None = None,
 ) -> dict[str, Any]:
     """Build what a checkpoint needs to be used without its run, as plain data.
 
     `cached_depths` are the numbers of leading stages whose cached features the run trained on: the same weights round
-    differently from features that are computed in another way. `identity` recognizes the images it was trained on.
+    differently from features that are computed in another way. `identity` recognizes the images it was trained on,
+    `precision` is that of the network.
     """
     rows = [{"name": stage.name, "shape": list(stage.shape), "parameters": stage.num_parameters} for stage in stages]
     return {
@@ -153,4 +156,5 @@ def build_checkpoint_metadata(
         "stages": rows,
         "cached": sorted({*cached_depths} - {0}),
         **({"data": identity.model_dump()} if identity else {}),
+        **({"precision": precision.model_dump()} if precision else {}),
     }

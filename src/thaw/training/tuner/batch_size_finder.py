@@ -163,7 +163,7 @@ def _compute_feature_shape(module: ClassificationModule, depth: int) -> tuple[in
     """Compute the shape of the output of the first `depth` stages for one image."""
     network = module.network
     image = torch.zeros(1, *module.image_shape, device=next(network.parameters()).device)
-    with evaluation_mode(network, memory_format_of(network), ""):
+    with evaluation_mode(network, memory_format_of(network)):
         ((_, features),) = iter_stage_outputs(network, image, [depth])
     return tuple(features.shape[1:])
 

@@ -43,7 +43,7 @@ def fit_steps(setup: TrainingSetup, loader: EpochLoader, steps: int, *callbacks:
     trainer = pl.Trainer(
         accelerator=devices.accelerator,
         devices=1,
-        precision=devices.precision,
+        precision=setup.components.lightning_precision,
         max_epochs=-1,
         callbacks=[*callbacks, *build_step_callbacks(setup), _StopCallback(steps)],
         logger=False,

@@ -36,7 +36,8 @@ class GradCam:
 def grad_cam(network: Network, images: Tensor, targets: Tensor | None = None, top: int = 1) -> GradCam:
     """Compute maps of normalized images [n, 3, size, size] for `targets`, int64 [n, targets].
 
-    The default targets are the `top` most probable classes. `network` must be in evaluation mode and is not changed.
+    The default targets are the `top` most probable classes. `network` must be in evaluation mode and is not changed; it
+    computes in the type of its weights.
 
     The activations are the last of the network that have MIN_POSITIONS per side (or the largest there are) and that
     the logits depend on: after the last block of a ViT only the class token counts, so the maps come from before it. A
@@ -81,7 +82,8 @@ def _forward_with_activations(network: Network, features: Tensor, depth: int) ->
     stage = list(network.stages.values())[depth]
     with torch.enable_grad():
         output, activations = run_with_activations(stage, features.detach().requires_grad_())
-        output = network.forward_stages(output, depth + 1, len(network.stages))
+        for later_stage in list(network.stages.values())[depth + 1 :]:
+            output = later_stage(output)
         return activations, network.head(pool(output))
 
 
