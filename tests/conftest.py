@@ -24,6 +24,7 @@ TINY = (
     "trainer.batch_size=8",
     "trainer.epochs=2",
     "trainer.accelerator=cpu",
+    "trainer.precision=32-true",  # auto measures, and tests compare runs that measured at different times
     "trainer.threads=1",  # steps this small are slower on several threads
 )
 

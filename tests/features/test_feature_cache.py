@@ -32,9 +32,10 @@ from thaw.data.transforms import apply_augmentation
 from thaw.features.cache import CacheResult, FeatureCache
 from thaw.features.cache_key import FeatureSpec
 from thaw.features.extract import ExecutionConfig
-from thaw.features.forward import find_fastest_memory_format
+from thaw.features.speed import SpeedTest, find_fastest_memory_format
 from thaw.features.views import Views, build_views
 from thaw.models.network import Network, Normalize
+from thaw.models.precision import NetworkPrecision, uniform_precision
 from thaw.system.cache_entries import list_complete_entries
 from thaw.system.reporter import Reporter
 
@@ -82,7 +83,7 @@ def build_cache(root: Path, samples: Samples | None = None, **changes: Any) -> F
     cache = FeatureCache(
         root,
         max_bytes=2**30,
-        spec=dataclasses.replace(FeatureSpec("test 1 tiny", PREPROCESSING, "32-true", views), **spec_changes),
+        spec=dataclasses.replace(FeatureSpec("test 1 tiny", PREPROCESSING, views), **spec_changes),
         images=build_images(samples),
         execution=ExecutionConfig(torch.device("cpu"), 0),
         bytes_per_image={1: 4 * SIZE * SIZE * 4, 2: 6 * 4},
@@ -134,9 +135,8 @@ def test_the_network_is_not_changed(tmp_path: Path) -> None:
 
 def test_the_type_of_the_weights_is_restored_after_double_precision(tmp_path: Path) -> None:
     network = build_network()
-    assert (
-        get_or_compute(build_cache(tmp_path, precision="64-true"), network, [2]).features.values.dtype == torch.float64
-    )
+    network.precision = uniform_precision("64-true")
+    assert get_or_compute(build_cache(tmp_path), network, [2]).features.values.dtype == torch.float64
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
@@ -202,6 +202,10 @@ def change_statistic(network: Network) -> None:
     network.stages["stem"][1].running_mean[0] += 1e-6
 
 
+def change_precision(network: Network) -> None:
+    network.precision = NetworkPrecision("32-true", "bf16-mixed", 1)
+
+
 @pytest.mark.parametrize(
     ("changes", "change_network"),
     [
@@ -212,7 +216,7 @@ def change_statistic(network: Network) -> None:
         ({"preprocessing": dataclasses.replace(PREPROCESSING, resize=9)}, None),
         ({"preprocessing": dataclasses.replace(PREPROCESSING, mean=(0.4, 0.5, 0.61))}, None),
         ({"preprocessing": dataclasses.replace(PREPROCESSING, interpolation="bicubic")}, None),
-        ({"precision": "bf16-mixed"}, None),
+        ({}, change_precision),
         ({"architecture": "test 2 tiny"}, None),
         ({"views": build_views(build_samples(), Augmentation(flip=0.5), 3, None)}, None),
     ],
@@ -239,11 +243,31 @@ def test_later_stages_do_not_change_the_key(tmp_path: Path) -> None:
 
 
 def test_half_precision_is_cached_as_half_precision(tmp_path: Path) -> None:
-    half = get_or_compute(build_cache(tmp_path, precision="bf16-mixed"), build_network(), [1]).features.values
+    network = build_network()
+    network.precision = uniform_precision("bf16-mixed")
+    half = get_or_compute(build_cache(tmp_path), network, [1]).features.values
     assert half.dtype == torch.bfloat16
     full = get_or_compute(build_cache(tmp_path), build_network(), [1]).features.values
     assert torch.allclose(half.float(), full, atol=0.05)
     assert not torch.equal(half.float(), full)
+
+
+@pytest.mark.parametrize("num_frozen_stages", [1, 2])
+def test_cached_features_in_bf16_give_the_bits_that_images_give(
+    num_frozen_stages: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thaw.features.cache, "find_fastest_memory_format", lambda *_: "contiguous")
+    network, cache = build_network().eval(), build_cache(tmp_path)
+    network.precision = NetworkPrecision("32-true", "bf16-mixed", num_frozen_stages)
+    (view_pass,) = cache.spec.views.passes
+    pixels = torch.from_numpy(build_pixels()[view_pass.positions]).permute(0, 3, 1, 2)
+    images = Normalize(PREPROCESSING)(pixels).contiguous()
+    with torch.inference_mode():
+        expected = network(images)
+        for depth in (1, 2):
+            features = get_or_compute(cache, network, [depth]).features.values
+            assert features.dtype == (torch.bfloat16 if depth <= num_frozen_stages else torch.float32)
+            assert torch.equal(network.forward_from(features, depth), expected)
 
 
 @pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(flip=0.5), Augmentation(shift=True, flip=0.5)])
@@ -376,11 +400,11 @@ def test_damaged_times_of_memory_formats_are_measured_again_with_a_warning(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     reporter = WarningReporter()
-    arguments = (build_network(), 8, "tiny", tmp_path, torch.device("cpu"), reporter)
+    arguments = (SpeedTest(build_network(), "tiny", 8, tmp_path, reporter), torch.device("cpu"))
     memory_format = find_fastest_memory_format(*arguments)
-    assert find_fastest_memory_format(*arguments) is memory_format
+    assert find_fastest_memory_format(*arguments) == memory_format
     assert reporter.warnings == []
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.json")
     damage(file)
     find_fastest_memory_format(*arguments)
     find_fastest_memory_format(*arguments)

@@ -11,7 +11,8 @@ from torchvision import models
 
 from thaw.data.preprocessing import Preprocessing
 from thaw.models.head import build_linear_head
-from thaw.models.network import Network, Normalize, PixelNetwork, collect_stage_facts
+from thaw.models.network import Network, Normalize, PixelNetwork, collect_stage_facts, pool
+from thaw.models.precision import NetworkPrecision
 from thaw.models.stages import split_backbone
 
 
@@ -35,6 +36,40 @@ def test_frozen_stages_get_no_gradients_and_give_the_same_logits() -> None:
         for name in ("layer3", "layer4", "head")
         for weight in network.get_part(name).parameters()
     )
+
+
+@pytest.mark.parametrize("num_frozen_stages", [2, 5])
+def test_frozen_stages_compute_at_their_precision_and_the_others_in_float32(num_frozen_stages: int) -> None:
+    network, images = build_small_network().eval(), torch.randn(2, 3, 64, 64)
+    stages = list(network.stages.values())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features = images
+        for stage in stages[:num_frozen_stages]:
+            features = stage(features)
+    assert features.dtype == torch.bfloat16
+    pooled_features = pool(features) if num_frozen_stages == len(stages) else features
+    expected = pooled_features.float()
+    for stage in stages[num_frozen_stages:]:
+        expected = stage(expected)
+    network.precision = NetworkPrecision("32-true", "bf16-mixed", num_frozen_stages)
+    network.num_frozen_stages = num_frozen_stages
+    assert torch.equal(network.forward_stages(images, 0, num_frozen_stages), features)
+    logits = network(images)
+    assert torch.equal(logits, network.head(pool(expected)))
+    assert torch.equal(network.forward_from(pooled_features, num_frozen_stages), logits)
+    logits.sum().backward()
+    assert {parameter.grad.dtype for parameter in network.head.parameters() if parameter.grad is not None} == {
+        torch.float32
+    }
+
+
+def test_float32_stages_before_stages_in_bf16_ignore_the_autocast_of_these() -> None:
+    network, images = build_small_network().eval(), torch.randn(2, 3, 64, 64)
+    expected = network.forward_stages(images, 0, 2)
+    network.precision = NetworkPrecision("bf16-mixed", "32-true", 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network.forward_stages(images, 0, 2), expected)
+        assert network.forward_stages(images, 0, 3).dtype == torch.bfloat16
 
 
 def test_facts_count_every_parameter_once() -> None:

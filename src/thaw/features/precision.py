@@ -40,7 +40,9 @@ def choose_precision(
         trained = _choose("training", seconds[0] / seconds[1], outcomes)
     switch = "; trainer.precision=32-true switches bf16 off" if BF16_PRECISION in (frozen, trained) else ""
     speed_test.reporter.write(f"precision: {'; '.join(outcomes)}{switch}\n")
-    return NetworkPrecision(trained, frozen, num_frozen_stages if frozen != trained else 0)
+    if not num_frozen_stages or frozen == trained:
+        return uniform_precision(trained)
+    return NetworkPrecision(trained, frozen, num_frozen_stages)
 
 
 def _choose(subject: str, speedup: float, outcomes: list[str]) -> str:
