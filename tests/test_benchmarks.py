@@ -16,6 +16,7 @@ from benchmarks import (
     finetune,
     frozen,
     heads,
+    precision,
     probe,
     reproduce,
     scale,
@@ -229,6 +230,7 @@ def test_every_benchmark_is_tested_here() -> None:
         "frozen",
         "heads",
         "input",
+        "precision",
         "probe",
         "reproduce",
         "scale",
@@ -237,3 +239,16 @@ def test_every_benchmark_is_tested_here() -> None:
         "strategies",
         "sweep",
     }
+
+
+def test_precision_compares_speed_and_accuracy(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "IMAGE_SIZE", 32)
+    monkeypatch.setattr(precision, "NETWORKS", {"EfficientNet-Lite0": ("backbone=efficientnet_lite0",)})
+    monkeypatch.setattr(precision, "STRATEGIES", ("fixed",))
+    monkeypatch.setattr(precision, "SEEDS", (0, 1))
+    precision.main(["captcha", *(override for override in TINY if "precision" not in override), "trainer.epochs=1"])
+    output = capsys.readouterr().out
+    assert re.search(r"\| EfficientNet-Lite0 (\| [\d.*]+ ){6}\|", output)
+    assert re.search(r"\| captcha \| `fixed` (\| [\d.]+ ± [\d.]+ ){2}\| [+-][\d.]+ \|", output)

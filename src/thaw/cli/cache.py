@@ -25,8 +25,8 @@ FOLDER_NOTE = f"{CACHE_DIR_KEY} is the folder; the default is $THAW_CACHE, or th
     examples=("thaw cache list", f"thaw cache {CACHE_DIR_KEY}=DIR"),
     description="Kinds: downloads (archives), datasets (unpacked or drawn), indexes (hashes of the files of a data "
     "set), decoded (their images, decoded and resized), features (outputs of frozen stages), weights (of backbones), "
-    "measured (which memory layout of a network is faster on this machine). The last use is what the file system "
-    f"records, often once a day.\n\n{FOLDER_NOTE}",
+    "measured (which memory layout and precision of a network are faster on this machine). The last use is what the "
+    f"file system records, often once a day.\n\n{FOLDER_NOTE}",
     recipe_keys=(CACHE_DIR_KEY,),
 )
 def list_cache(overrides: Sequence[str]) -> int:
