@@ -20,7 +20,7 @@ from tests.features.test_feature_cache import build_network
 from thaw.config.compose import compose_recipe
 from thaw.features.precision import choose_precision, record_precision, restore_precision
 from thaw.features.speed import SpeedTest
-from thaw.models.precision import NetworkPrecision, uniform_precision
+from thaw.models.precision import NetworkPrecision, build_uniform_precision
 from thaw.system.cache_checksums import read_checked_json, write_checked_json
 from thaw.system.devices import Devices, ProcessTopology
 from thaw.system.reporter import Reporter
@@ -77,10 +77,10 @@ def choose(folder: Path, num_frozen_stages: int = 1, **changes: Any) -> NetworkP
 @pytest.mark.parametrize(
     ("speedups", "expected"),
     [
-        ((1.8, 1.9), uniform_precision("bf16-mixed")),
+        ((1.8, 1.9), build_uniform_precision("bf16-mixed")),
         ((1.8, 0.6), NetworkPrecision("32-true", "bf16-mixed", 1)),
         ((1.1, 1.3), NetworkPrecision("bf16-mixed", "32-true", 1)),
-        ((1.1, 1.1), uniform_precision("32-true")),
+        ((1.1, 1.1), build_uniform_precision("32-true")),
     ],
 )
 def test_each_part_gets_bf16_where_it_is_faster(
@@ -92,7 +92,7 @@ def test_each_part_gets_bf16_where_it_is_faster(
     assert choose(tmp_path, reporter=reporter) == expected
     (line,) = reporter.lines
     assert all(f"{speedup} times as fast" in line for speedup in speedups)
-    assert ("trainer.precision=32-true" in line) == (expected != uniform_precision("32-true"))
+    assert ("trainer.precision=32-true" in line) == (expected != build_uniform_precision("32-true"))
 
 
 @pytest.mark.usefixtures("_bf16_cpu")
@@ -104,27 +104,27 @@ def test_a_part_that_there_is_not_is_not_measured(tmp_path: Path) -> None:
     assert choose(tmp_path, num_frozen_stages=2) == NetworkPrecision("32-true", "bf16-mixed", 2)
     choose(tmp_path, num_frozen_stages=0)
     remember_speedups(tmp_path, 2.0, 2.0)
-    assert choose(tmp_path, num_frozen_stages=0) == uniform_precision("bf16-mixed")
+    assert choose(tmp_path, num_frozen_stages=0) == build_uniform_precision("bf16-mixed")
 
 
 @pytest.mark.usefixtures("_bf16_cpu")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
 def test_a_recipe_that_names_a_precision_measures_nothing(precision: str, tmp_path: Path) -> None:
     recipe = compose_recipe([*TINY, f"trainer.precision={precision}"])
-    assert choose(tmp_path, recipe=recipe) == uniform_precision(precision)
+    assert choose(tmp_path, recipe=recipe) == build_uniform_precision(precision)
     assert not list(tmp_path.glob("*.json"))
 
 
 def test_a_cpu_without_instructions_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cpu(monkeypatch, tmp_path, "avx2 avx512f")
-    assert choose(tmp_path) == uniform_precision("32-true")
+    assert choose(tmp_path) == build_uniform_precision("32-true")
     assert not list(tmp_path.glob("*.json"))
 
 
 @pytest.mark.usefixtures("_bf16_cpu")
 def test_several_processes_measure_nothing(tmp_path: Path) -> None:
     devices = dataclasses.replace(ONE_PROCESS, topology=ProcessTopology(2))
-    assert choose(tmp_path, devices=devices) == uniform_precision("32-true")
+    assert choose(tmp_path, devices=devices) == build_uniform_precision("32-true")
     assert not list(tmp_path.glob("*.json"))
 
 
@@ -187,11 +187,11 @@ SPLIT = NetworkPrecision("32-true", "bf16-mixed", 3)
     ("precision", "recorded_on", "here", "flags", "expected"),
     [
         ("auto", "cpu", "cpu", "amx_bf16", SPLIT),
-        ("auto", "cpu", "cpu", "avx2", uniform_precision("32-true")),
-        ("auto", "gpu", "cpu", "amx_bf16", uniform_precision("32-true")),
-        ("32-true", "cpu", "cpu", "amx_bf16", uniform_precision("32-true")),
-        ("64-true", "cpu", "cpu", "amx_bf16", uniform_precision("64-true")),
-        ("auto", None, "cpu", "amx_bf16", uniform_precision("32-true")),
+        ("auto", "cpu", "cpu", "avx2", build_uniform_precision("32-true")),
+        ("auto", "gpu", "cpu", "amx_bf16", build_uniform_precision("32-true")),
+        ("32-true", "cpu", "cpu", "amx_bf16", build_uniform_precision("32-true")),
+        ("64-true", "cpu", "cpu", "amx_bf16", build_uniform_precision("64-true")),
+        ("auto", None, "cpu", "amx_bf16", build_uniform_precision("32-true")),
     ],
 )
 def test_a_recorded_precision_applies_where_it_can(
@@ -211,5 +211,5 @@ def test_a_recorded_precision_applies_where_it_can(
 
 def test_features_up_to_a_frozen_stage_are_the_same_whatever_trains_after_it() -> None:
     assert SPLIT.describe_stages(3) == NetworkPrecision("bf16-mixed", "bf16-mixed").describe_stages(3)
-    assert len({SPLIT.describe_stages(4), uniform_precision("bf16-mixed").describe_stages(4), "32-true"}) == 3
+    assert len({SPLIT.describe_stages(4), build_uniform_precision("bf16-mixed").describe_stages(4), "32-true"}) == 3
     assert [SPLIT.get_output_dtype(depth) for depth in (3, 4)] == [torch.bfloat16, torch.float32]

@@ -35,7 +35,7 @@ from thaw.features.extract import ExecutionConfig
 from thaw.features.speed import SpeedTest, find_fastest_memory_format
 from thaw.features.views import Views, build_views
 from thaw.models.network import Network, Normalize
-from thaw.models.precision import NetworkPrecision, uniform_precision
+from thaw.models.precision import NetworkPrecision, build_uniform_precision
 from thaw.system.cache_entries import list_complete_entries
 from thaw.system.reporter import Reporter
 
@@ -135,7 +135,7 @@ def test_the_network_is_not_changed(tmp_path: Path) -> None:
 
 def test_the_type_of_the_weights_is_restored_after_double_precision(tmp_path: Path) -> None:
     network = build_network()
-    network.precision = uniform_precision("64-true")
+    network.precision = build_uniform_precision("64-true")
     assert get_or_compute(build_cache(tmp_path), network, [2]).features.values.dtype == torch.float64
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
@@ -244,7 +244,7 @@ def test_later_stages_do_not_change_the_key(tmp_path: Path) -> None:
 
 def test_half_precision_is_cached_as_half_precision(tmp_path: Path) -> None:
     network = build_network()
-    network.precision = uniform_precision("bf16-mixed")
+    network.precision = build_uniform_precision("bf16-mixed")
     half = get_or_compute(build_cache(tmp_path), network, [1]).features.values
     assert half.dtype == torch.bfloat16
     full = get_or_compute(build_cache(tmp_path), build_network(), [1]).features.values

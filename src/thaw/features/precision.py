@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from thaw.config.schema import Recipe, TrainerConfig
 from thaw.features.speed import SpeedTest
-from thaw.models.precision import BF16_PRECISION, SINGLE_PRECISION, NetworkPrecision, uniform_precision
+from thaw.models.precision import BF16_PRECISION, SINGLE_PRECISION, NetworkPrecision, build_uniform_precision
 from thaw.runs.schema import PrecisionEntry
 from thaw.system.devices import Devices, has_bf16_instructions, resolve_memory_format, resolve_precision
 
@@ -28,7 +28,7 @@ def choose_precision(
     precision = resolve_precision(recipe.trainer, devices.accelerator)
     is_one_cpu_process = devices.accelerator == "cpu" and devices.topology.world_size == 1
     if recipe.trainer.precision != "auto" or not is_one_cpu_process or not has_bf16_instructions():
-        return uniform_precision(precision)
+        return build_uniform_precision(precision)
     frozen = trained = SINGLE_PRECISION
     outcomes = list[str]()
     if num_frozen_stages:
@@ -41,7 +41,7 @@ def choose_precision(
     switch = "; trainer.precision=32-true switches bf16 off" if BF16_PRECISION in (frozen, trained) else ""
     speed_test.reporter.write(f"precision: {'; '.join(outcomes)}{switch}\n")
     if not num_frozen_stages or frozen == trained:
-        return uniform_precision(trained)
+        return build_uniform_precision(trained)
     return NetworkPrecision(trained, frozen, num_frozen_stages)
 
 
@@ -69,7 +69,7 @@ def restore_precision(entry: PrecisionEntry | None, trainer: TrainerConfig, acce
     Raises:
         UserError: for half precision on a CPU.
     """
-    precision = uniform_precision(resolve_precision(trainer, accelerator))
+    precision = build_uniform_precision(resolve_precision(trainer, accelerator))
     if entry is None or trainer.precision != "auto" or not entry.accelerator == accelerator == "cpu":
         return precision
     recorded = NetworkPrecision(entry.trained, entry.frozen, entry.num_frozen_stages)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from thaw.features.forward import MEMORY_FORMATS, evaluation_mode
 from thaw.models.network import Network
-from thaw.models.precision import autocast, uniform_precision
+from thaw.models.precision import autocast, build_uniform_precision
 from thaw.system.cache_checksums import DamagedEntryError, read_checked_json, write_checked_json
 from thaw.system.cache_folder import compute_cache_key, raise_write_errors
 from thaw.system.devices import get_cpu_name
@@ -82,7 +82,7 @@ class SpeedTest:
 
     def _measure_forward(self, precision: str, memory_format: str) -> float:
         images = self._build_images().contiguous(memory_format=MEMORY_FORMATS[memory_format])
-        previous_precision, self.network.precision = self.network.precision, uniform_precision(precision)
+        previous_precision, self.network.precision = self.network.precision, build_uniform_precision(precision)
         try:
             with evaluation_mode(self.network, MEMORY_FORMATS[memory_format]):
                 return _measure_seconds(lambda: self.network.forward_stages(images, 0, len(self.network.stages)))
@@ -92,7 +92,7 @@ class SpeedTest:
     def _measure_training(self, precision: str, memory_format: torch.memory_format) -> float:
         network = copy.deepcopy(self.network)  # statistics and gradients of the network itself must not change
         network.train().requires_grad_(True).to(memory_format=memory_format)
-        network.num_frozen_stages, network.precision = 0, uniform_precision(precision)
+        network.num_frozen_stages, network.precision = 0, build_uniform_precision(precision)
         images = self._build_images().contiguous(memory_format=memory_format)
 
         def step() -> None:
@@ -116,7 +116,7 @@ def find_fastest_memory_format(speed_test: SpeedTest, device: torch.device) -> s
     """
     if device.type != "cpu":
         return "channels_last" if device.type == "cuda" else "contiguous"
-    seconds = speed_test.measure_frozen_pass(speed_test.network.precision.of_input)
+    seconds = speed_test.measure_frozen_pass(speed_test.network.precision.of_first_stage)
     return min(seconds, key=lambda name: seconds[name])
 
 

@@ -25,7 +25,7 @@ class NetworkPrecision:
     num_frozen_stages: int = 0
 
     @property
-    def of_input(self) -> str:
+    def of_first_stage(self) -> str:
         """The precision of the first stage."""
         return self.frozen if self.num_frozen_stages else self.trained
 
@@ -37,11 +37,11 @@ class NetworkPrecision:
     def describe_stages(self, depth: int) -> str:
         """Return a text that is equal for equal precisions of the first `depth` stages."""
         if depth <= self.num_frozen_stages or not self.num_frozen_stages:
-            return self.of_input
+            return self.of_first_stage
         return f"{self.frozen} in {self.num_frozen_stages} stages, then {self.trained}"
 
 
-def uniform_precision(precision: str) -> NetworkPrecision:
+def build_uniform_precision(precision: str) -> NetworkPrecision:
     """Return the precision of a network that has one `precision` in all parts."""
     return NetworkPrecision(precision, precision)
 
