@@ -106,8 +106,7 @@ def test_a_resumed_run_keeps_its_precision_whatever_was_measured_since(
 
     with monkeypatch.context() as patch:
         patch.setattr(ClassificationModule, "compute_learning_rates", fail_in_second_epoch)
-        with pytest.raises(RuntimeError, match="the power is out"):
-            train(tmp_path / "failed", cache_override)
+        assert launch([*AUTO, cache_override, f"output_dir={tmp_path / 'failed'}"]) == 1
     remember_speedups(tmp_path / "cache" / "measured", frozen=0.5, training=0.5)
     run = get_only_run(tmp_path / "failed")
     assert launch([f"resume={run}"]) == 0
