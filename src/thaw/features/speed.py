@@ -74,7 +74,7 @@ class SpeedTest:
             return seconds
         with raise_write_errors(file):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(file.with_name(f".{file.name}.lock")):  # others wait, and then decide by the same times
+            with FileLock(file.with_name(f".{file.stem}.lock")):  # others wait, and then decide by the same times
                 if not (seconds := _read_seconds(file, self.reporter)):
                     seconds = measure()
                     write_checked_json(file, {**subject, **kind, "seconds": seconds})

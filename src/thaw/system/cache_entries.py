@@ -20,6 +20,7 @@ from thaw.system.cache_folder import remove_folder
 
 METADATA_FILE = "meta.json"  # of cached features; its modification time is their last use
 DESCRIPTION_KEYS = ("dataset", "backbone", "stage")  # keys of METADATA_FILE
+MEASUREMENT_KEYS = ("architecture", "size", "kind", "precision")  # keys of a measurement
 COMPLETE_NAME_PATTERN = re.compile(r"(?:.+-)?[0-9a-f]{16}")  # a complete folder: an optional word and a cache key
 PARTIAL_NAME_PATTERN = re.compile(r"\.(.+)\.partial-[^/]+")  # a folder that is being filled, or was until a kill
 UNREADABLE = "unreadable"  # the description of damaged entries
@@ -172,8 +173,9 @@ def _list_measurements(kind: str, folder: Path) -> Iterator[CacheEntry]:
     for path in _list_paths(folder):
         if path.suffix == ".json" and COMPLETE_NAME_PATTERN.fullmatch(path.stem) and (status := _get_status(path)):
             measurement = _read_json(path)
-            description = ", ".join(str(measurement[name]) for name in ("architecture", "size") if name in measurement)
-            yield CacheEntry(kind, path.stem, path, status.st_size, _get_last_used(status), description, ())
+            description = ", ".join(str(measurement[name]) for name in MEASUREMENT_KEYS if name in measurement)
+            lock = folder / f".{path.stem}.lock"
+            yield CacheEntry(kind, path.stem, path, status.st_size, _get_last_used(status), description, (lock,))
 
 
 def _list_indexes(kind: str, folder: Path) -> Iterator[CacheEntry]:
