@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 COUNTS = (10_000, 100_000, 1_000_000)
-SMALL_COUNT, NUM_CLASSES = 100, 100
+SMALL_COUNT, NUM_CLASSES = 1000, 100  # ten images of a class, so that each split has some
 SIDE, IMAGE_SIZE = 8, 16  # pixels of a file, and of the network's input
 BYTES_PER_FILE = 4096  # a block
 PAST_NS = 86_400_000_000_000  # files of today would not be remembered (`thaw.data.file_index.RESOLUTION_NS`)
